@@ -1,0 +1,64 @@
+"""spotd: one Alpaca stock stream for a whole company, on one Redis channel per symbol.
+
+The public names are looked up lazily, so that ``import spotd`` and ``import spotd.client`` load
+neither alpaca-py nor pandas.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from spotd.client import SpotClient
+    from spotd.errors import (
+        AlpacaRefusedError,
+        RedisUnavailableError,
+        SettingsError,
+        SpotdError,
+        StreamError,
+    )
+    from spotd.models import DaemonStatus, SpotPriceUpdate, SymbolCounts, SymbolState
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "SpotClient": "spotd.client",
+    "AlpacaRefusedError": "spotd.errors",
+    "RedisUnavailableError": "spotd.errors",
+    "SettingsError": "spotd.errors",
+    "SpotdError": "spotd.errors",
+    "StreamError": "spotd.errors",
+    "DaemonStatus": "spotd.models",
+    "SpotPriceUpdate": "spotd.models",
+    "SymbolCounts": "spotd.models",
+    "SymbolState": "spotd.models",
+}
+
+__all__ = [
+    "AlpacaRefusedError",
+    "DaemonStatus",
+    "RedisUnavailableError",
+    "SettingsError",
+    "SpotClient",
+    "SpotPriceUpdate",
+    "SpotdError",
+    "StreamError",
+    "SymbolCounts",
+    "SymbolState",
+    "__version__",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Look a public name up in its module on first use (PEP 562)."""
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module  # noqa: PLC0415 - only on first use of a public name
+
+    value = getattr(import_module(_HOME[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

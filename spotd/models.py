@@ -1,0 +1,170 @@
+"""What spotd says to the world, each field defined once, with its JSON.
+
+The shapes are the wire contract, version 1: anything may be added, nothing renamed. Decoding
+ignores unknown fields, so an older client reads a newer daemon.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Literal
+
+import msgspec
+
+DaemonStateName = Literal[
+    "starting", "standby", "idle", "connecting", "streaming", "waiting", "stopping"
+]
+SymbolStateName = Literal["pending", "live", "stale", "halted", "refused"]
+RefusalReason = Literal[
+    "invalid_symbol", "symbol_limit", "wildcard_not_allowed", "refused_by_alpaca"
+]
+BreakerStateName = Literal["closed", "open", "half_open"]
+
+
+class SpotPriceUpdate(msgspec.Struct, frozen=True, kw_only=True):
+    """The newest price of one symbol. Prices are USD.
+
+    ``bid_price`` and ``ask_price`` are positive and finite (crossed and locked quotes pass as
+    received); ``mid_price`` is their mean, rounded to 6 decimals; ``last_price`` is the newest
+    trade that sets the last sale, None until one is known; ``timestamp`` is the exchange time
+    (UTC) of the newest quote or trade that the update reflects; ``seq`` rises strictly per
+    symbol, over restarts and fail-over too.
+    """
+
+    symbol: str
+    bid_price: float
+    ask_price: float
+    mid_price: float
+    last_price: float | None
+    timestamp: datetime
+    seq: int
+
+    def to_json(self) -> bytes:
+        """The bytes that spotd publishes for this update."""
+        return encode_update(
+            self.symbol,
+            self.bid_price,
+            self.ask_price,
+            self.last_price,
+            self.timestamp,
+            self.seq,
+        )
+
+    @classmethod
+    def from_json(cls, raw: bytes | str) -> SpotPriceUpdate:
+        """Decode one message. Raises msgspec.DecodeError where it is not such an update."""
+        return _UPDATE_DECODER.decode(raw)
+
+
+def encode_update(
+    symbol: str,
+    bid_price: float,
+    ask_price: float,
+    last_price: float | None,
+    timestamp: datetime,
+    seq: int,
+) -> bytes:
+    """The JSON of one SpotPriceUpdate; ``timestamp`` must be in UTC.
+
+    Written out instead of encoded from a struct because this is the publishing side's hot path,
+    and because the contract wants six digits of microseconds also when they are zero. ``repr``
+    of a finite float is valid JSON and the shortest text that reads back as the same number.
+    """
+    last = "null" if last_price is None else repr(last_price)
+    return (
+        f'{{"symbol":"{symbol}","bid_price":{bid_price!r},"ask_price":{ask_price!r},'
+        f'"mid_price":{round((bid_price + ask_price) / 2, 6)!r},"last_price":{last},'
+        f'"timestamp":"{timestamp.isoformat(timespec="microseconds")[:26]}Z","seq":{seq}}}'
+    ).encode()
+
+
+class SymbolState(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="symbol"):
+    """How one symbol, or one refused entry of the demand, stands.
+
+    ``reason`` is set for ``refused`` (one of RefusalReason) and may say why for ``stale``;
+    ``detail`` says more, for a person.
+    """
+
+    symbol: str
+    state: SymbolStateName
+    reason: str | None
+    since: datetime
+    detail: str | None = None
+
+    def to_json(self) -> bytes:
+        """JSON as on ``spotd:events`` and in ``spotd:states``."""
+        return _ENCODER.encode(self)
+
+    @classmethod
+    def from_json(cls, raw: bytes | str) -> SymbolState:
+        """Decode. Raises msgspec.DecodeError where it is not such a state."""
+        return msgspec.json.decode(raw, type=cls)
+
+
+class SymbolCounts(msgspec.Struct, frozen=True, kw_only=True):
+    """How many symbols are desired, and how many of those stand in which state.
+
+    ``refused`` counts all refused entries, also those that ``spotd:states`` has no room for.
+    """
+
+    desired: int = 0
+    live: int = 0
+    refused: int = 0
+    pending: int = 0
+    stale: int = 0
+    halted: int = 0
+
+
+class DaemonStatus(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="daemon"):
+    """How the daemon stands. Times are UTC, ``lag_ms`` is exchange time to received."""
+
+    state: DaemonStateName
+    reason: str | None
+    instance: str
+    version: str
+    feed: str
+    since: datetime
+    at: datetime
+    symbols: SymbolCounts
+    last_message_at: datetime | None
+    lag_ms: float | None
+    breaker: BreakerStateName
+    quotes_received: int
+    updates_published: int
+    reconnects: int
+
+    def to_json(self) -> bytes:
+        """JSON as in ``spotd:status``, on ``spotd:events`` and from ``GET /status``."""
+        return _ENCODER.encode(self)
+
+    @classmethod
+    def from_json(cls, raw: bytes | str) -> DaemonStatus:
+        """Decode. Raises msgspec.DecodeError where it is not such a status."""
+        return msgspec.json.decode(raw, type=cls)
+
+
+def utc(unix_s: float) -> datetime:
+    """A wall-clock time, in unix seconds, as the models carry it."""
+    return datetime.fromtimestamp(unix_s, UTC)
+
+
+def rfc3339(moment: datetime) -> str:
+    """RFC 3339 in UTC with microseconds and ``Z``, as all JSON of spotd writes times."""
+    return moment.astimezone(UTC).isoformat(timespec="microseconds")[:26] + "Z"
+
+
+class _Encoder:
+    """JSON with fixed microseconds; ``detail`` is left out where there is none."""
+
+    def encode(self, value: SymbolState | DaemonStatus) -> bytes:
+        fields = msgspec.to_builtins(value, builtin_types=(datetime,))
+        if fields.get("detail", "") is None:
+            del fields["detail"]
+        for name, field in fields.items():
+            if isinstance(field, datetime):
+                fields[name] = rfc3339(field)
+        return msgspec.json.encode(fields)
+
+
+_ENCODER = _Encoder()
+_UPDATE_DECODER = msgspec.json.Decoder(SpotPriceUpdate)

@@ -1,0 +1,311 @@
+"""Every setting, from the environment, a ``.env`` file, Docker secrets or systemd credentials.
+
+Precedence: environment, ``.env`` in the working directory, then files named like the variable
+(any case) in ``/run/secrets`` or ``$CREDENTIALS_DIRECTORY``. An empty value counts as not set.
+An unknown ``SPOTD_*`` name is an error that names the nearest known one: a mistyped setting that
+is silently ignored costs more than a start that fails.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
+
+from dotenv import dotenv_values
+from pydantic import (
+    AliasChoices,
+    Field,
+    SecretStr,
+    StringConstraints,
+    ValidationError,
+    field_validator,
+)
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from spotd.errors import SettingsError
+from spotd.keys import Keys
+
+Feed = Literal["iex", "sip", "delayed_sip", "boats", "overnight", "test"]
+
+_STREAM_HOST = "wss://stream.data.alpaca.markets"
+_STREAM_PATHS: dict[Feed, str] = {
+    "iex": "/v2/iex",
+    "sip": "/v2/sip",
+    "delayed_sip": "/v2/delayed_sip",
+    "boats": "/v1beta1/boats",
+    "overnight": "/v1beta1/overnight",
+    "test": "/v2/test",
+}
+_DATA_URL = "https://data.alpaca.markets"
+_REDIS_SCHEMES = (
+    "redis",
+    "rediss",
+    "unix",
+    "redis+sentinel",
+    "rediss+sentinel",
+    "redis+cluster",
+    "rediss+cluster",
+)
+
+# The web tier reads these itself; they may stand in a file that both read.
+RELAY_NAMES = (
+    "SPOTD_RELAY_HOST",
+    "SPOTD_RELAY_PORT",
+    "SPOTD_RELAY_TOKEN",
+    "SPOTD_RELAY_ORIGINS",
+    "SPOTD_RELAY_MAX_SYMBOLS",
+)
+# Knobs of the test suite that a shell may carry into a daemon started from it.
+_TEST_PREFIX = "SPOTD_TEST_"
+
+Prefix = Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=r"^[\x21-\x7e]+$")]
+
+
+class Settings(BaseSettings):
+    """The settings of one daemon; field descriptions are the README's configuration table."""
+
+    model_config = SettingsConfigDict(
+        env_file=".env",
+        env_ignore_empty=True,
+        extra="ignore",
+        frozen=True,
+        hide_input_in_errors=True,
+        populate_by_name=True,
+    )
+
+    api_key: SecretStr | None = Field(
+        None,
+        validation_alias=AliasChoices("ALPACA_API_KEY", "APCA_API_KEY_ID"),
+        description="Alpaca API key; required by `run`",
+    )
+    secret_key: SecretStr | None = Field(
+        None,
+        validation_alias=AliasChoices("ALPACA_SECRET_KEY", "APCA_API_SECRET_KEY"),
+        description="Alpaca secret key; required by `run`",
+    )
+    feed: Feed = Field(
+        "iex",
+        validation_alias="SPOTD_FEED",
+        description="`iex`, `sip`, `delayed_sip`, `boats`, `overnight` or `test`",
+    )
+    stream_url: str | None = Field(
+        None,
+        validation_alias="SPOTD_STREAM_URL",
+        description="another websocket address (simulator, proxy, sandbox), complete with path",
+    )
+    data_url: str = Field(
+        _DATA_URL,
+        validation_alias="SPOTD_DATA_URL",
+        description="another REST address, without path",
+    )
+    redis_url: SecretStr = Field(
+        SecretStr("redis://127.0.0.1:6379/0"),
+        validation_alias=AliasChoices("SPOTD_REDIS_URL", "REDIS_URL"),
+        description="`redis://`, `rediss://`, `unix://`, `redis+sentinel://`, `redis+cluster://`",
+    )
+    key_prefix: Prefix = Field(
+        "spotd:", validation_alias="SPOTD_KEY_PREFIX", description="in front of every key"
+    )
+    channel_prefix: Prefix = Field(
+        "spot:", validation_alias="SPOTD_CHANNEL_PREFIX", description="in front of every channel"
+    )
+    throttle_ms: int = Field(
+        200,
+        ge=0,
+        le=60_000,
+        validation_alias=AliasChoices("SPOTD_THROTTLE_MS", "ALPACA_PRICE_THROTTLE_MS"),
+        description="at most one update per symbol in any window of this length; 0: no throttle",
+    )
+    trades: bool = Field(
+        True, validation_alias="SPOTD_TRADES", description="subscribe to trades, for `last_price`"
+    )
+    snapshots: bool = Field(
+        True,
+        validation_alias="SPOTD_SNAPSHOTS",
+        description="fetch a new symbol's latest quote and trade over REST",
+    )
+    max_symbols: int | None = Field(
+        None,
+        ge=1,
+        validation_alias="SPOTD_MAX_SYMBOLS",
+        description="never ask for more; the rest is refused with `symbol_limit`",
+    )
+    allow_wildcard: bool = Field(
+        False,
+        validation_alias="SPOTD_ALLOW_WILDCARD",
+        description="`*` in the demand means the whole market",
+    )
+    subscribers_are_demand: bool = Field(
+        False,
+        validation_alias="SPOTD_SUBSCRIBERS_ARE_DEMAND",
+        description="a plain SUBSCRIBE is enough to have a symbol streamed",
+    )
+    breaker_failures: int = Field(
+        5,
+        ge=1,
+        validation_alias="SPOTD_BREAKER_FAILURES",
+        description="failures in a row that open the circuit breaker around the stream",
+    )
+    breaker_recovery_s: float = Field(
+        60.0,
+        gt=0,
+        validation_alias="SPOTD_BREAKER_RECOVERY_S",
+        description="how long it stays open before one try, in seconds",
+    )
+    leader_ttl_s: float = Field(
+        5.0,
+        ge=1,
+        le=300,
+        validation_alias="SPOTD_LEADER_TTL_S",
+        description="how long a dead leader blocks a standby, in seconds",
+    )
+    http_host: str = Field(
+        "127.0.0.1", validation_alias="SPOTD_HTTP_HOST", description="health and metrics: address"
+    )
+    http_port: int = Field(
+        9810,
+        ge=0,
+        le=65_535,
+        validation_alias="SPOTD_HTTP_PORT",
+        description="health and metrics: port; 0 turns them off",
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", validation_alias="SPOTD_LOG_LEVEL", description="`debug` … `error`"
+    )
+    log_format: Literal["auto", "json", "console"] = Field(
+        "auto",
+        validation_alias="SPOTD_LOG_FORMAT",
+        description="`json`, `console`, or by whether stderr is a terminal",
+    )
+
+    @field_validator("log_level", "log_format", "feed", mode="before")
+    @classmethod
+    def _lower(cls, value: object) -> object:
+        return value.strip().lower() if isinstance(value, str) else value
+
+    @field_validator("api_key", "secret_key", mode="after")
+    @classmethod
+    def _strip(cls, value: SecretStr | None) -> SecretStr | None:
+        # A secret file usually ends in a newline; a key with one is refused as wrong.
+        return None if value is None else SecretStr(value.get_secret_value().strip())
+
+    @field_validator("stream_url")
+    @classmethod
+    def _websocket_url(cls, value: str | None) -> str | None:
+        if value is not None:
+            _require_url(value, ("ws", "wss"))
+        return value
+
+    @field_validator("data_url")
+    @classmethod
+    def _http_url(cls, value: str) -> str:
+        _require_url(value, ("http", "https"))
+        return value.rstrip("/")
+
+    @field_validator("redis_url")
+    @classmethod
+    def _redis_url(cls, value: SecretStr) -> SecretStr:
+        _require_url(value.get_secret_value().strip(), _REDIS_SCHEMES)
+        return SecretStr(value.get_secret_value().strip())
+
+    @property
+    def keys(self) -> Keys:
+        """The Redis names under this daemon's prefixes."""
+        return Keys(self.key_prefix, self.channel_prefix)
+
+    @property
+    def stream_endpoint(self) -> str:
+        """The complete websocket address of the feed."""
+        return self.stream_url or _STREAM_HOST + _STREAM_PATHS[self.feed]
+
+    @property
+    def throttle_s(self) -> float:
+        """The throttle window in seconds."""
+        return self.throttle_ms / 1000
+
+    def credentials(self) -> tuple[SecretStr, SecretStr]:
+        """Key and secret. Raises SettingsError naming what is missing."""
+        if not self.api_key or not self.api_key.get_secret_value():
+            raise SettingsError("ALPACA_API_KEY is not set (also accepted: APCA_API_KEY_ID)")
+        if not self.secret_key or not self.secret_key.get_secret_value():
+            raise SettingsError("ALPACA_SECRET_KEY is not set (also accepted: APCA_API_SECRET_KEY)")
+        return self.api_key, self.secret_key
+
+    @classmethod
+    def load(cls) -> Self:
+        """Read all sources. Raises SettingsError, one line for each thing that is wrong."""
+        reject_unknown({**_env_file_names(), **os.environ})
+        try:
+            return cls(_secrets_dir=_secret_directories())  # type: ignore[call-arg]
+        except ValidationError as error:
+            raise SettingsError("; ".join(_explain(error))) from None
+
+
+def names_of(field_name: str) -> tuple[str, ...]:
+    """The variable names of one setting, the preferred one first."""
+    alias = Settings.model_fields[field_name].validation_alias
+    if isinstance(alias, AliasChoices):
+        return tuple(str(choice) for choice in alias.choices)
+    return (str(alias),)
+
+
+def known_names() -> tuple[str, ...]:
+    """Every variable that spotd reads."""
+    own = (name for field in Settings.model_fields for name in names_of(field))
+    return (*own, *RELAY_NAMES)
+
+
+def reject_unknown(names: Iterable[str]) -> None:
+    """Raise SettingsError for each ``SPOTD_*`` name that no setting has."""
+    known = set(known_names())
+    wrong = []
+    for name in names:
+        upper = name.upper()
+        if not upper.startswith("SPOTD_") or upper.startswith(_TEST_PREFIX) or upper in known:
+            continue
+        nearest = difflib.get_close_matches(upper, sorted(known), n=1, cutoff=0.0)
+        wrong.append(f"{name} is not a setting of spotd; did you mean {nearest[0]}?")
+    if wrong:
+        raise SettingsError("; ".join(sorted(wrong)))
+
+
+def _env_file_names() -> Mapping[str, Any]:
+    path = Path(".env")
+    return dotenv_values(path) if path.is_file() else {}
+
+
+def _secret_directories() -> list[Path]:
+    candidates = [Path("/run/secrets")]
+    if systemd := os.environ.get("CREDENTIALS_DIRECTORY"):
+        candidates.append(Path(systemd))
+    return [path for path in candidates if path.is_dir()]
+
+
+def _require_url(value: str, schemes: tuple[str, ...]) -> None:
+    """Raise ValueError, without the value (it may hold a password), where it is no such URL."""
+    try:
+        parts = urlsplit(value)
+        _ = parts.port
+    except ValueError:
+        # `host1:26379,host2:26379` has no single port; the Redis adapter reads such lists itself.
+        if not re.match(r"^rediss?\+(sentinel|cluster)://\S+$", value):
+            raise ValueError("is not a valid URL") from None
+        return
+    if parts.scheme not in schemes:
+        raise ValueError(f"must start with one of {', '.join(f'{s}://' for s in schemes)}")
+    if parts.scheme != "unix" and not parts.netloc:
+        raise ValueError("names no host")
+
+
+def _explain(error: ValidationError) -> Iterable[str]:
+    """One clause per wrong setting: the variable's name and what is wrong, never its value."""
+    for item in error.errors(include_input=False, include_context=False, include_url=False):
+        where = str(item["loc"][0]) if item["loc"] else "settings"
+        if where in Settings.model_fields:
+            where = names_of(where)[0]
+        yield f"{where}: {item['msg'].removeprefix('Value error, ')}"
