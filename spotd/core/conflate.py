@@ -1,0 +1,127 @@
+"""Decides which symbols may be published now: one slot per symbol, newest wins.
+
+The throttle rule of the wire contract, in four sentences. At most one update of a symbol in any
+window. The first after a quiet window goes out at once. The newest of the rest goes out when
+the window ends. No symbol delays another.
+
+A window opens when Redis has *answered* (``settle``), not when an update was emitted: whatever
+Redis took for the call, two updates of a symbol are then never closer than the window. The
+window is the same for all symbols, so windows end in the order in which they opened: a FIFO, no
+heap, and one timer for its head. While Redis is away nothing settles, so every symbol that
+changed stays ready, once, with its newest value. Memory is bounded by the number of symbols.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from datetime import datetime
+from enum import IntEnum
+
+from spotd.core.messages import Quote
+
+
+class Phase(IntEnum):
+    """Where a slot stands between quiet and published."""
+
+    QUIET = 0  # nothing to publish, no window open
+    READY = 1  # changed, and may go out
+    IN_FLIGHT = 2  # taken; Redis has not answered yet
+    WINDOW = 3  # published less than a window ago
+
+
+class Slot:
+    """The newest price of one symbol, and whether it changed since it was last taken."""
+
+    __slots__ = (
+        "changed",
+        "halted",
+        "last_price",
+        "phase",
+        "quote",
+        "sold_at",
+        "symbol",
+    )
+
+    def __init__(self, symbol: str) -> None:
+        self.symbol = symbol
+        self.quote: Quote | None = None  # the newest two-sided one
+        self.last_price: float | None = None
+        self.sold_at: datetime | None = None
+        self.halted = False
+        self.changed = False
+        self.phase = Phase.QUIET
+
+    def clear(self) -> None:
+        """Forget every price. An open window stays open: a symbol that returns is throttled."""
+        self.quote = self.last_price = self.sold_at = None
+        self.halted = self.changed = False
+
+
+class Conflator:
+    """Holds the order of slots that are ready and of windows that are open."""
+
+    def __init__(self, window_s: float) -> None:
+        self._window_s = window_s
+        self._ready: deque[Slot] = deque()
+        self._windows: deque[tuple[float, Slot]] = deque()
+
+    def __len__(self) -> int:
+        """How many slots are ready."""
+        return len(self._ready)
+
+    def offer(self, slot: Slot) -> None:
+        """A slot holds something new. The caller counts what that replaced."""
+        slot.changed = True
+        if slot.phase is Phase.QUIET:
+            slot.phase = Phase.READY
+            self._ready.append(slot)
+
+    def take(self, now: float, limit: int) -> list[Slot]:
+        """Emit at most ``limit`` changed slots whose window is over, longest waiting first.
+
+        They are in flight until they are given to ``settle``. ``now`` may jump ahead.
+        """
+        self._end_windows(now)
+        taken: list[Slot] = []
+        while self._ready and len(taken) < limit:
+            slot = self._ready.popleft()
+            if not slot.changed:  # cleared while it waited
+                slot.phase = Phase.QUIET
+                continue
+            slot.phase = Phase.IN_FLIGHT
+            slot.changed = False
+            taken.append(slot)
+        return taken
+
+    def settle(self, taken: Sequence[Slot], now: float, *, delivered: bool) -> None:
+        """Redis answered at ``now``, or it is not known whether it got them.
+
+        What may or may not have been published counts as both: its window opens, and it has
+        changed, so that its newest value goes out again.
+        """
+        for slot in taken:
+            if not delivered and slot.quote is not None:
+                slot.changed = True
+            slot.phase = Phase.WINDOW
+            self._windows.append((now + self._window_s, slot))
+        self._end_windows(now)
+
+    def next_at(self) -> float | None:
+        """When ``take`` may next have something; None while nothing changed or is windowed.
+
+        Minus infinity means at once.
+        """
+        if self._ready:
+            return float("-inf")
+        return self._windows[0][0] if self._windows else None
+
+    def _end_windows(self, now: float) -> None:
+        windows = self._windows
+        while windows and windows[0][0] <= now:
+            slot = windows.popleft()[1]
+            if slot.changed:
+                slot.phase = Phase.READY
+                self._ready.append(slot)
+            else:
+                slot.phase = Phase.QUIET

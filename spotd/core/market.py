@@ -1,0 +1,200 @@
+"""Decides what a quote, a trade or a status changes. Must not know where it is published.
+
+Sources of the rules: the consolidated tapes' sale condition tables (CTA for tapes A and B, UTP
+for C; which conditions update the last sale), and the wire contract for what is never published.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+
+from spotd.core.conflate import Conflator, Phase, Slot
+from spotd.core.messages import Cancel, Correction, Message, Quote, Trade, TradingStatus
+from spotd.core.symbols import WILDCARD, is_symbol
+
+_INFINITY = float("inf")
+
+# A trade with one of these conditions does not set the last sale.
+_NOT_LAST_SALE_AB = frozenset("BCHIMNPQRUVZ47")
+_NOT_LAST_SALE_CO = frozenset("CGHIMNPQRUVWZ47")
+_NOT_LAST_SALE = {
+    "A": _NOT_LAST_SALE_AB,
+    "B": _NOT_LAST_SALE_AB,
+    "C": _NOT_LAST_SALE_CO,
+    "O": _NOT_LAST_SALE_CO,
+}
+# A tape that the tables do not know (N, overnight): what either table excludes.
+_NOT_LAST_SALE_ELSEWHERE = _NOT_LAST_SALE_AB | _NOT_LAST_SALE_CO
+
+# CTA: 2 halt, 3 resume. UTP: H halt, P volatility pause, T trading resumption.
+_HALTS = {"A": frozenset("2"), "B": frozenset("2")}
+_RESUMES = {"A": frozenset("3"), "B": frozenset("3")}
+_HALTS_ELSEWHERE = frozenset("HP")
+_RESUMES_ELSEWHERE = frozenset("T")
+
+
+def sets_last_sale(tape: str, conditions: Iterable[str]) -> bool:
+    """Whether a trade with these conditions on this tape becomes the last sale."""
+    return _NOT_LAST_SALE.get(tape, _NOT_LAST_SALE_ELSEWHERE).isdisjoint(conditions)
+
+
+def is_two_sided(bid: float, ask: float) -> bool:
+    """Both sides positive and finite (NaN compares false), and their sum finite too."""
+    return bid > 0.0 and ask > 0.0 and bid + ask < _INFINITY
+
+
+def why_dropped(bid: float, ask: float) -> str:
+    """The label under which a quote that is not published is counted."""
+    return "one_sided" if bid <= 0.0 or ask <= 0.0 else "not_finite"
+
+
+class Market:
+    """The newest price of every symbol that is streamed, and counts of all that came in."""
+
+    def __init__(self, conflator: Conflator) -> None:
+        self.slots: dict[str, Slot] = {}
+        self.quotes_received = 0
+        self.trades_received = 0
+        self.quotes_conflated = 0
+        self.dropped: Counter[str] = Counter()  # quotes, by reason
+        self.ignored: Counter[str] = Counter()  # other messages, by what they are
+        self.halts_changed = False
+        self._conflator = conflator
+        self._whole_market = False
+        self._leaving: dict[str, Slot] = {}
+
+    def keep(self, symbols: frozenset[str]) -> None:
+        """Hold a slot for each of these symbols, and for no other unless ``*`` is among them."""
+        self._whole_market = WILDCARD in symbols
+        # A symbol that comes back within its window gets its old slot, and so its old throttle.
+        self._leaving = {s: slot for s, slot in self._leaving.items() if slot.phase != Phase.QUIET}
+        for symbol in symbols - self.slots.keys() - {WILDCARD}:
+            self.slots[symbol] = self._leaving.pop(symbol, None) or Slot(symbol)
+        if not self._whole_market:
+            for symbol in self.slots.keys() - symbols:
+                slot = self._leaving[symbol] = self.slots.pop(symbol)
+                slot.clear()
+
+    def receive(self, messages: Sequence[Message]) -> None:
+        """Take in the data messages of one frame, in order. Control messages are ignored."""
+        slots = self.slots
+        quotes = conflated = 0
+        for message in messages:
+            if type(message) is Quote:
+                quotes += 1
+                bid = message.bid
+                ask = message.ask
+                if not (bid > 0.0 and ask > 0.0 and bid + ask < _INFINITY):
+                    self.dropped[why_dropped(bid, ask)] += 1
+                    continue
+                slot = slots.get(message.symbol)
+                if slot is None:
+                    slot = self._discover(message.symbol)
+                    if slot is None:
+                        self.dropped["not_desired"] += 1
+                        continue
+                slot.quote = message
+                if slot.changed:
+                    conflated += 1
+                else:
+                    self._conflator.offer(slot)
+            elif type(message) is Trade:
+                self._trade(message)
+            elif type(message) is TradingStatus:
+                self._status(message)
+            elif type(message) is Correction:
+                self.ignored["correction"] += 1
+            elif type(message) is Cancel:
+                self.ignored["cancel"] += 1
+        self.quotes_received += quotes
+        self.quotes_conflated += conflated
+
+    def prime(self, symbol: str, quote: Quote | None, trade: Trade | None) -> None:
+        """A snapshot: fills what the stream has not told yet, never replaces what is newer."""
+        slot = self.slots.get(symbol)
+        if slot is None:
+            return
+        changed = False
+        if (
+            quote is not None
+            and is_two_sided(quote.bid, quote.ask)
+            and (slot.quote is None or quote.at > slot.quote.at)
+        ):
+            slot.quote = quote
+            changed = True
+        if (
+            trade is not None
+            and self._is_last_sale(trade)
+            and (slot.sold_at is None or trade.at > slot.sold_at)
+        ):
+            slot.last_price, slot.sold_at = trade.price, trade.at
+            changed = True
+        if changed:
+            self._offer(slot)
+
+    def republish(self) -> None:
+        """Every known price counts as changed: Redis may have lost what it held."""
+        for slot in self.slots.values():
+            self._offer(slot)
+
+    def forget(self) -> None:
+        """Drop every price: another daemon published newer ones meanwhile."""
+        for slot in self.slots.values():
+            slot.clear()
+
+    def clear_halts(self) -> None:
+        """The stream was interrupted: a resumption may have been missed."""
+        for slot in self.slots.values():
+            slot.halted = False
+        self.halts_changed = True
+
+    def halted(self) -> frozenset[str]:
+        """Symbols whose trading is halted."""
+        return frozenset(symbol for symbol, slot in self.slots.items() if slot.halted)
+
+    def _discover(self, symbol: str) -> Slot | None:
+        """With the whole market desired, a symbol gets its slot when Alpaca first sends it."""
+        if not self._whole_market or not is_symbol(symbol):
+            return None
+        slot = self.slots[symbol] = Slot(symbol)
+        return slot
+
+    def _trade(self, trade: Trade) -> None:
+        self.trades_received += 1
+        slot = self.slots.get(trade.symbol) or self._discover(trade.symbol)
+        if slot is None:
+            self.ignored["trade_not_desired"] += 1
+        elif not self._is_last_sale(trade):
+            self.ignored["trade_not_last_sale"] += 1
+        else:
+            slot.last_price, slot.sold_at = trade.price, trade.at
+            self._offer(slot)
+
+    def _is_last_sale(self, trade: Trade) -> bool:
+        return 0.0 < trade.price < _INFINITY and sets_last_sale(trade.tape, trade.conditions)
+
+    def _status(self, status: TradingStatus) -> None:
+        slot = self.slots.get(status.symbol)
+        if slot is None:
+            return
+        if status.code in _HALTS.get(status.tape, _HALTS_ELSEWHERE):
+            slot.halted = self.halts_changed = True
+        elif status.code in _RESUMES.get(status.tape, _RESUMES_ELSEWHERE):
+            slot.halted = False
+            self.halts_changed = True
+
+    def _offer(self, slot: Slot) -> None:
+        # Before the first two-sided quote there is nothing to publish.
+        if slot.quote is not None:
+            self._conflator.offer(slot)
+
+
+def reflected_at(slot: Slot) -> datetime:
+    """Exchange time of the newest quote or trade that the slot's price reflects."""
+    if slot.quote is None:
+        raise AssertionError("a slot without a quote is never emitted")
+    if slot.sold_at is None or slot.sold_at < slot.quote.at:
+        return slot.quote.at
+    return slot.sold_at

@@ -1,0 +1,78 @@
+"""Alpaca's stream messages, as far as spotd reads them. Decides nothing.
+
+Each struct names exactly the fields in use: msgspec skips the others without building them. The
+one-letter wire names are in Alpaca's documentation of real-time stock pricing data. ``at`` is
+exchange time, UTC, truncated from nanoseconds to microseconds.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+import msgspec
+from msgspec import field
+
+
+class Quote(msgspec.Struct, frozen=True, gc=False, tag_field="T", tag="q"):
+    """A best bid and offer, USD. A side that nobody quotes has price 0."""
+
+    symbol: str = field(name="S")
+    bid: float = field(name="bp")
+    ask: float = field(name="ap")
+    at: datetime = field(name="t")
+
+
+class Trade(msgspec.Struct, frozen=True, gc=False, tag_field="T", tag="t"):
+    """A trade, USD, with the conditions and the tape that say whether it sets the last sale."""
+
+    symbol: str = field(name="S")
+    price: float = field(name="p")
+    at: datetime = field(name="t")
+    conditions: tuple[str, ...] = field(name="c", default=())
+    tape: str = field(name="z", default="")
+
+
+class TradingStatus(msgspec.Struct, frozen=True, gc=False, tag_field="T", tag="s"):
+    """A halt, a resumption, or another change of how a symbol trades."""
+
+    symbol: str = field(name="S")
+    code: str = field(name="sc")
+    tape: str = field(name="z", default="")
+
+
+class Correction(msgspec.Struct, frozen=True, gc=False, tag_field="T", tag="c"):
+    """A trade was corrected. Comes by itself with trades."""
+
+    symbol: str = field(name="S")
+
+
+class Cancel(msgspec.Struct, frozen=True, gc=False, tag_field="T", tag="x"):
+    """A trade was cancelled or was an error. Comes by itself with trades."""
+
+    symbol: str = field(name="S")
+
+
+class Success(msgspec.Struct, frozen=True, tag_field="T", tag="success"):
+    """``connected`` or ``authenticated``."""
+
+    msg: str
+
+
+class Error(msgspec.Struct, frozen=True, tag_field="T", tag="error"):
+    """A refusal; ``code`` is in the table of Alpaca's documentation."""
+
+    code: int
+    msg: str = ""
+
+
+class Acknowledgement(msgspec.Struct, frozen=True, tag_field="T", tag="subscription"):
+    """The whole list of what this connection is subscribed to."""
+
+    quotes: list[str] = []
+    trades: list[str] = []
+    statuses: list[str] = []
+
+
+DataMessage = Quote | Trade | TradingStatus | Correction | Cancel
+Control = Success | Error | Acknowledgement
+Message = DataMessage | Control

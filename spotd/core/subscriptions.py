@@ -1,0 +1,298 @@
+"""Decides what to ask Alpaca for next: desired, active, limits and refusals in, a request out.
+
+*Desired* is what somebody wants, *active* is what Alpaca acknowledged; they are compared anew
+before every request, so a lost message heals at the next look. One request is under way at a
+time: an error does not say which request it answers. Must not send anything itself.
+
+The rules of Alpaca's protocol behind it: requests are additive and atomic; an acknowledgement
+carries the whole list; 400 rejects a whole request for one ill-formed symbol; 405 rejects it
+whole and keeps what was subscribed before; 410 says that a channel does not exist on this feed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from spotd.core.symbols import WILDCARD, Refusal
+from spotd.models import RefusalReason
+
+MAX_SYMBOLS_PER_REQUEST = 500
+RETRY_REFUSED_S = 3_600.0
+
+_OVER_LIMIT: RefusalReason = "symbol_limit"
+_BY_ALPACA: RefusalReason = "refused_by_alpaca"
+
+
+class UnexpectedAnswerError(Exception):
+    """Alpaca's answer fits no request of ours: the connection cannot be trusted any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One message to Alpaca: ``symbols`` on the quotes channel, and on trades too if ``trades``.
+
+    ``statuses`` asks for the trading statuses of all symbols instead.
+    """
+
+    action: Literal["subscribe", "unsubscribe"]
+    symbols: tuple[str, ...] = ()
+    trades: bool = False
+    statuses: bool = False
+
+
+class Subscriptions:
+    """The subscriptions of one account, over all its connections."""
+
+    def __init__(
+        self,
+        *,
+        trades: bool = True,
+        max_symbols: int | None = None,
+        batch: int = MAX_SYMBOLS_PER_REQUEST,
+    ) -> None:
+        self.desired: frozenset[str] = frozenset()
+        self.active: frozenset[str] = frozenset()
+        self.version = 0  # rises at every change that somebody may want to report
+        self.learned_limit: int | None = None
+        self.without_trades: frozenset[str] = frozenset()  # of the last acknowledgement
+        self._max_symbols = max_symbols
+        self._batch = batch
+        self._want_trades = trades
+        self._trades = trades
+        self._statuses: Literal["untried", "on", "give_back", "off"] = "untried"
+        self._request: Request | None = None
+        self._refused: dict[str, tuple[Refusal, float]] = {}
+        self._suspects: list[tuple[str, ...]] = []
+        # Fewest symbols known to be too many. Found by bisection, and exact once `_converged`.
+        self._ceiling: int | None = None
+        self._converged = False
+        self._probe_above = False
+
+    @property
+    def awaiting(self) -> Request | None:
+        """The request under way."""
+        return self._request
+
+    @property
+    def trades(self) -> bool:
+        """Whether trades are asked for on this connection."""
+        return self._trades
+
+    def want(self, desired: frozenset[str]) -> None:
+        """Take over a new demand. A symbol that left it loses its refusal too."""
+        if desired == self.desired:
+            return
+        self.desired = desired
+        self._refused = {s: r for s, r in self._refused.items() if s in desired}
+        self.version += 1
+
+    def connected(self) -> None:
+        """A new, authenticated connection: nothing is active on it yet."""
+        self.disconnected()
+        self._trades = self._want_trades
+        self._statuses = "untried"
+        # The plan may have grown since the limit was learned: one symbol above it is tried once.
+        self._probe_above = self._converged
+
+    def disconnected(self) -> None:
+        """The connection is gone, and with it every subscription."""
+        self.active = frozenset()
+        self._request = None
+        self._suspects = []
+        self.version += 1
+
+    def refusals(self) -> Mapping[str, Refusal]:
+        """Every desired symbol that is not subscribed for a reason, with the reason."""
+        refused = {symbol: refusal for symbol, (refusal, _) in self._refused.items()}
+        if WILDCARD in self.active:
+            return {s: r for s, r in refused.items() if s == WILDCARD}
+        waiting = self._waiting()
+        room = self._room()
+        if room is not None and room < len(waiting):
+            detail = f"{self._limit()} symbols are the limit"
+            for symbol in waiting[room:]:
+                refused[symbol] = Refusal(_OVER_LIMIT, detail)
+        return refused
+
+    def next_request(self, now: float) -> Request | None:
+        """What to send now; None while an answer is awaited or nothing is to be done."""
+        if self._request is not None:
+            return None
+        self._forgive(now)
+        self._request = (
+            self._unsubscribe() or self._suspected() or self._subscribe() or self._ask_statuses()
+        )
+        return self._request
+
+    def acknowledged(
+        self, quotes: Iterable[str], trades: Iterable[str], now: float
+    ) -> frozenset[str]:
+        """Alpaca's full list. Gives what became active.
+
+        Raises UnexpectedAnswerError where an unsubscribed symbol is still in it.
+        """
+        before = self.active
+        self.active = frozenset(quotes)
+        self.version += 1
+        request, self._request = self._request, None
+        if request is None:
+            return self.active - before
+        if request.statuses:
+            self._statuses = "on" if request.action == "subscribe" else "off"
+        elif request.action == "unsubscribe":
+            if left := self.active.intersection(request.symbols):
+                raise UnexpectedAnswerError(f"{len(left)} symbols still there after unsubscribing")
+        else:
+            self._compare(request, now)
+            if request.trades:
+                self.without_trades = self.active.intersection(request.symbols).difference(trades)
+        if self._ceiling is not None and len(self.active) >= self._ceiling:
+            self._ceiling, self._converged = None, False
+        self._settle_limit()
+        return self.active - before
+
+    def rejected(self, code: int, message: str, now: float) -> str:
+        """An error answered the request under way. Gives a sentence for the log.
+
+        Raises UnexpectedAnswerError for codes that say nothing about the request.
+        """
+        request, self._request = self._request, None
+        if request is None:
+            raise UnexpectedAnswerError(f"error {code} ({message}) without a request")
+        self.version += 1
+        if request.statuses:
+            self._statuses = "off"
+            return f"trading statuses are not available ({code}): halts will not be shown"
+        if code == 400:
+            return self._bisect(request, code, message, now)
+        if code == 405:
+            return self._over_limit(request, code, message, now)
+        if code == 410:
+            if request.trades:
+                self._trades = False
+                return "trades are not available on this feed: last_price stays null"
+            return self._refuse(request.symbols, code, message, now)
+        raise UnexpectedAnswerError(f"error {code} ({message}) to a {request.action}")
+
+    # What to ask for
+
+    def _targets(self) -> frozenset[str]:
+        if WILDCARD not in self.desired:
+            return self.desired
+        if WILDCARD in self._refused:
+            return self.desired - {WILDCARD}
+        return frozenset((WILDCARD,))
+
+    def _waiting(self) -> list[str]:
+        """Symbols to subscribe, in the order in which they get room."""
+        return sorted(self._targets() - self.active - self._refused.keys())
+
+    def _limit(self) -> int | None:
+        learned = None if self._ceiling is None else self._ceiling - 1
+        limits = [limit for limit in (self._max_symbols, learned) if limit is not None]
+        return min(limits, default=None)
+
+    def _room(self) -> int | None:
+        """How many more symbols may become active; None: no limit is known."""
+        limit = self._limit()
+        return None if limit is None else max(0, limit - len(self.active))
+
+    def _unsubscribe(self) -> Request | None:
+        if self._statuses == "give_back":
+            return Request("unsubscribe", statuses=True)
+        surplus = sorted(self.active - self._targets())
+        if not surplus:
+            return None
+        return Request("unsubscribe", tuple(surplus[: self._batch]), trades=self._want_trades)
+
+    def _suspected(self) -> Request | None:
+        """A part of a request that was rejected for one ill-formed symbol."""
+        while self._suspects:
+            wanted = self._targets() - self.active
+            group = tuple(symbol for symbol in self._suspects.pop() if symbol in wanted)
+            room = self._room()
+            if room is not None:
+                group = group[:room]
+            if group:
+                return Request("subscribe", group, trades=self._trades)
+        return None
+
+    def _subscribe(self) -> Request | None:
+        waiting = self._waiting()
+        if not waiting:
+            return None
+        room = self._room()
+        size = self._batch if room is None else min(self._batch, room)
+        if self._ceiling is not None and not self._converged:
+            size = min(size, max(1, (self._ceiling - len(self.active)) // 2))
+        if size == 0 and self._probe_above and self._may_probe():
+            self._probe_above = False
+            size = 1
+        if size == 0:
+            return None
+        return Request("subscribe", tuple(waiting[:size]), trades=self._trades)
+
+    def _may_probe(self) -> bool:
+        return self._max_symbols is None or len(self.active) < self._max_symbols
+
+    def _ask_statuses(self) -> Request | None:
+        """Halts, for all symbols in one entry, once something is active."""
+        if self._statuses != "untried" or not self.active:
+            return None
+        return Request("subscribe", statuses=True)
+
+    # What answers mean
+
+    def _compare(self, request: Request, now: float) -> None:
+        """Asked for but not in the list, although no error came: refused, not asked again."""
+        missing = [symbol for symbol in request.symbols if symbol not in self.active]
+        for symbol in missing:
+            refusal = Refusal(_BY_ALPACA, "not in the acknowledgement")
+            self._refused[symbol] = (refusal, now)
+
+    def _bisect(self, request: Request, code: int, message: str, now: float) -> str:
+        if request.action == "unsubscribe":
+            raise UnexpectedAnswerError(f"error {code} ({message}) to an unsubscribe")
+        if len(request.symbols) == 1:
+            return self._refuse(request.symbols, code, message, now)
+        half = len(request.symbols) // 2
+        self._suspects += [request.symbols[half:], request.symbols[:half]]
+        return f"{len(request.symbols)} symbols refused together ({code}): looking for the culprit"
+
+    def _over_limit(self, request: Request, code: int, message: str, now: float) -> str:
+        if request.action == "unsubscribe":
+            raise UnexpectedAnswerError(f"error {code} ({message}) to an unsubscribe")
+        if request.symbols == (WILDCARD,):
+            return self._refuse(request.symbols, code, message, now)
+        if self._statuses == "on":
+            # The statuses may hold the room that quotes need: give it back and ask again.
+            self._statuses = "give_back"
+            return "symbol limit exceeded: giving trading statuses back"
+        self._converged = False
+        self._ceiling = len(self.active) + len(request.symbols)
+        self._settle_limit()
+        return f"symbol limit exceeded with {self._ceiling} symbols"
+
+    def _settle_limit(self) -> None:
+        """The bisection is over when one symbol more is known to be too many."""
+        if self._ceiling is None:
+            self.learned_limit = None
+        elif self._ceiling - len(self.active) == 1:
+            self._converged = True
+            self.learned_limit = self._ceiling - 1
+
+    def _refuse(self, symbols: Iterable[str], code: int, message: str, now: float) -> str:
+        names = tuple(symbols)
+        for symbol in names:
+            self._refused[symbol] = (Refusal(_BY_ALPACA, f"{message} ({code})"), now)
+        return f"{', '.join(names[:5])} refused: {message} ({code})"
+
+    def _forgive(self, now: float) -> None:
+        """A refused symbol is tried again after an hour: it may have been listed since."""
+        self._refused = {
+            symbol: (refusal, at)
+            for symbol, (refusal, at) in self._refused.items()
+            if now - at < RETRY_REFUSED_S
+        }
