@@ -71,7 +71,8 @@ class Market:
         # A symbol that comes back within its window gets its old slot, and so its old throttle.
         self._leaving = {s: slot for s, slot in self._leaving.items() if slot.phase != Phase.QUIET}
         for symbol in symbols - self.slots.keys() - {WILDCARD}:
-            self.slots[symbol] = self._leaving.pop(symbol, None) or Slot(symbol)
+            leaving = self._leaving.pop(symbol, None)
+            self.slots[symbol] = Slot(symbol) if leaving is None else leaving
         if not self._whole_market:
             for symbol in self.slots.keys() - symbols:
                 slot = self._leaving[symbol] = self.slots.pop(symbol)
