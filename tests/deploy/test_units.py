@@ -1,0 +1,319 @@
+"""What is deployed names only what spotd has, and keeps the promises its comments make."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from spotd.errors import AlpacaRefusedError, SettingsError
+from spotd.settings import Settings, known_names
+
+ROOT = Path(__file__).resolve().parents[2]
+DEPLOY = ROOT / "deploy"
+DOCKERFILE = ROOT / "Dockerfile"
+UNIT = DEPLOY / "systemd" / "spotd.service"
+ENV_FILE = DEPLOY / "systemd" / "spotd.env"
+COMPOSE_FILES = [DEPLOY / "compose.yaml", DEPLOY / "compose.sim.yaml"]
+STOP_S = 5  # the daemon's own promise
+
+
+def load_compose(path: Path) -> dict[str, Any]:
+    """The content of a compose file."""
+    document = yaml.safe_load(path.read_text())
+    assert isinstance(document, dict)
+    return document
+
+
+def services() -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every service of every compose file, by the file's name and its own."""
+    for path in COMPOSE_FILES:
+        for name, service in load_compose(path)["services"].items():
+            yield f"{path.name}:{name}", service
+
+
+SERVICES = dict(services())
+OURS = {name: service for name, service in SERVICES.items() if service["image"].startswith("spotd")}
+
+
+def seconds(duration: str) -> float:
+    """A compose duration, in seconds."""
+    match = re.fullmatch(r"(\d+)s", duration)
+    assert match, duration
+    return float(match[1])
+
+
+def instructions() -> list[tuple[str, str]]:
+    """The instructions of the Dockerfile in order, continued lines joined."""
+    lines = [
+        line
+        for line in DOCKERFILE.read_text().splitlines()
+        if line.strip() and not line.startswith("#")
+    ]
+    joined = "\n".join(lines).replace("\\\n", " ")
+    return [
+        (name.upper(), rest.strip())
+        for name, rest in (line.split(maxsplit=1) for line in joined.splitlines())
+    ]
+
+
+def last(instruction: str) -> str:
+    """The arguments of the last instruction of this name: the one that counts."""
+    return [rest for name, rest in instructions() if name == instruction][-1]
+
+
+def unit() -> dict[str, list[str]]:
+    """Every key of the unit with its values in order."""
+    values: dict[str, list[str]] = {}
+    for line in UNIT.read_text().splitlines():
+        if line and line[0] not in "#[":
+            key, value = line.split("=", 1)
+            values.setdefault(key, []).append(value)
+    return values
+
+
+class TestCompose:
+    @pytest.mark.parametrize("name", OURS)
+    def test_settings_exist(self, name: str) -> None:
+        """A service of ours is given no setting that spotd would refuse as unknown."""
+        names = set(OURS[name].get("environment", {}))
+
+        assert names <= set(known_names())
+
+    @pytest.mark.parametrize("name", SERVICES)
+    def test_hardened(self, name: str) -> None:
+        """Every container is read-only and has no capability nor a way to gain one."""
+        service = SERVICES[name]
+
+        assert service["read_only"] is True
+        assert service["cap_drop"] == ["ALL"]
+        assert "no-new-privileges:true" in service["security_opt"]
+
+    @pytest.mark.parametrize("name", SERVICES)
+    def test_loopback_only(self, name: str) -> None:
+        """A published port is reached from the same host alone."""
+        ports = SERVICES[name].get("ports", [])
+
+        assert all(port.startswith("127.0.0.1:") for port in ports)
+
+    @pytest.mark.parametrize("name", OURS)
+    def test_time_to_stop(self, name: str) -> None:
+        """A container is given more time to stop than the daemon needs."""
+        assert seconds(OURS[name]["stop_grace_period"]) > STOP_S
+
+    def test_secrets_are_settings(self) -> None:
+        """A secret is named as the settings look for it: a variable in lower case."""
+        document = load_compose(DEPLOY / "compose.yaml")
+
+        assert set(document["secrets"]) == set(document["services"]["spotd"]["secrets"])
+        assert {name.upper() for name in document["secrets"]} <= set(known_names())
+
+    def test_simulation_is_apart(self) -> None:
+        """Simulated prices have a project, and so a server, of their own, and need no secret."""
+        real, simulated = (load_compose(path) for path in COMPOSE_FILES)
+
+        assert simulated["name"] != real["name"]
+        assert "secrets" not in simulated
+
+    @pytest.mark.parametrize("path", COMPOSE_FILES, ids=lambda path: path.name)
+    def test_compose_accepts_it(self, path: Path) -> None:
+        """The compose client reads the file without complaint."""
+        docker = shutil.which("docker")
+        if (
+            docker is None
+            or subprocess.run(
+                [docker, "compose", "version"], check=False, capture_output=True
+            ).returncode
+        ):
+            pytest.skip("no docker client with compose")
+
+        run = subprocess.run(
+            [docker, "compose", "-f", str(path), "config", "--quiet"],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+        assert (run.returncode, run.stderr) == (0, "")
+
+
+class TestImage:
+    def test_not_root(self) -> None:
+        """The image runs as a number that is not root's, so that Kubernetes can tell."""
+        assert re.fullmatch(r"[1-9]\d*:[1-9]\d*", last("USER"))
+
+    def test_signals_arrive(self) -> None:
+        """Exec form: the daemon is process 1 and gets SIGTERM itself."""
+        assert json.loads(last("ENTRYPOINT")) == ["spotd"]
+        assert json.loads(last("CMD")) == ["run"]
+        assert last("STOPSIGNAL") == "SIGTERM"
+
+    def test_settings_exist(self) -> None:
+        """The image sets no setting that spotd would refuse as unknown."""
+        names = set(re.findall(r"\b(SPOTD_\w+)=", last("ENV")))
+
+        assert names == {"SPOTD_HTTP_HOST"}
+        assert names <= set(known_names())
+
+    def test_default_port(self) -> None:
+        """The exposed port and the one that is asked for health are the setting's default."""
+        port = Settings.model_fields["http_port"].default
+
+        assert last("EXPOSE") == str(port)
+        assert f"or {port})" in last("HEALTHCHECK")
+
+    @pytest.mark.parametrize(("status", "healthy"), [(200, True), (503, False)])
+    def test_health_check_asks_livez(self, status: int, healthy: bool) -> None:
+        """The health check is what /livez answers on the port that is set."""
+        asked = []
+
+        class Livez(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                asked.append(self.path)
+                self.send_response(status)
+                self.end_headers()
+
+            def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+                pass
+
+        with HTTPServer(("127.0.0.1", 0), Livez) as server:
+            thread = threading.Thread(target=server.serve_forever, name="livez")
+            thread.start()
+            code = self.health(server.server_port)
+            server.shutdown()
+            thread.join()
+
+        assert asked == ["/livez"]
+        assert (code == 0) is healthy
+
+    def test_health_check_of_nobody(self) -> None:
+        """Where nothing listens, the container is not healthy."""
+        with HTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as server:
+            port = server.server_port
+
+        assert self.health(port) != 0
+
+    def test_health_check_turned_off(self) -> None:
+        """Port 0 turns the endpoint off, and the check with it."""
+        assert self.health(0) == 0
+
+    @staticmethod
+    def health(port: int) -> int:
+        command = json.loads(last("HEALTHCHECK").split("CMD", 1)[1])
+        # A proxy that nobody listens on: the check must not go through it.
+        env = {
+            **os.environ,
+            "SPOTD_HTTP_PORT": str(port),
+            "http_proxy": "http://127.0.0.1:9",
+        }
+        run = subprocess.run(
+            [sys.executable, *command[1:]], env=env, capture_output=True, timeout=20, check=False
+        )
+        return run.returncode
+
+    def test_only_the_package_is_sent_to_the_build(self) -> None:
+        """The build context leaves everything out but what the Dockerfile copies."""
+        rules = [
+            line
+            for line in (ROOT / ".dockerignore").read_text().splitlines()
+            if line and not line.startswith("#")
+        ]
+        allowed = {rule.removeprefix("!") for rule in rules if rule.startswith("!")}
+        copied = {
+            source.removeprefix("./")
+            for name, rest in instructions()
+            if name == "COPY" and not rest.startswith("--from")
+            for source in rest.split()[:-1]
+        }
+
+        assert rules[0] == "*"
+        assert allowed == copied
+        assert all((ROOT / path).exists() for path in allowed)
+
+
+class TestSystemd:
+    def test_systemd_accepts_it(self, tmp_path: Path) -> None:
+        """`systemd-analyze verify` has nothing to say, in a root where spotd is installed."""
+        analyze = shutil.which("systemd-analyze")
+        system = Path("/usr/lib/systemd/system")
+        if analyze is None or not (system / "sysinit.target").exists():
+            pytest.skip("no systemd-analyze, or no units of systemd's own")
+        # The unit is verified as it is: an empty root has the program at its place, and the
+        # targets that every service asks for.
+        shutil.copytree(
+            system,
+            tmp_path / "usr/lib/systemd/system",
+            symlinks=True,
+            ignore=lambda _, names: [name for name in names if not name.endswith(".target")],
+        )
+        program = tmp_path / unit()["ExecStart"][0].split()[0].lstrip("/")
+        program.parent.mkdir(parents=True)
+        program.touch(mode=0o755)
+        installed = tmp_path / "etc/systemd/system" / UNIT.name
+        installed.parent.mkdir(parents=True)
+        shutil.copy(UNIT, installed)
+
+        run = subprocess.run(
+            [analyze, "verify", "--man=no", f"--root={tmp_path}", UNIT.name],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+        assert (run.returncode, run.stdout + run.stderr) == (0, "")
+
+    def test_what_needs_a_person_is_not_tried_again(self) -> None:
+        """The exit codes that end the restarts are those of wrong settings and of a refusal."""
+        codes = {int(code) for code in unit()["RestartPreventExitStatus"][0].split()}
+
+        assert codes == {SettingsError.exit_code, AlpacaRefusedError.exit_code}
+        assert unit()["Restart"] == ["always"]
+
+    def test_time_to_stop(self) -> None:
+        """The unit is given more time to stop than the daemon needs."""
+        assert int(unit()["TimeoutStopSec"][0]) > STOP_S
+
+    def test_credentials_are_settings(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The daemon finds the keys under the names that the unit gives them."""
+        for credential in unit()["LoadCredential"]:
+            name = credential.split(":")[0]
+            (tmp_path / name).write_text(f"value of {name}\n")
+        for name in known_names():
+            monkeypatch.delenv(name, raising=False)
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
+
+        key, secret = Settings.load().credentials()
+
+        assert key.get_secret_value() == "value of alpaca_api_key"
+        assert secret.get_secret_value() == "value of alpaca_secret_key"
+
+    def test_env_file_shows_the_defaults(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Every setting but the keys is in the example, and uncommenting all changes nothing."""
+        for name in known_names():
+            monkeypatch.delenv(name, raising=False)
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.delenv("CREDENTIALS_DIRECTORY", raising=False)
+        plain = Settings.load()
+
+        shown = dict(re.findall(r"^#(\w+)=(.*)$", ENV_FILE.read_text(), re.MULTILINE))
+        for name, value in shown.items():
+            monkeypatch.setenv(name, value)
+
+        assert set(shown) <= set(known_names())
+        assert Settings.load() == plain
