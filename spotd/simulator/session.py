@@ -1,0 +1,234 @@
+"""One websocket session: what waits to be sent to it, and the ways in which it ends.
+
+Talks to the socket. What is said is decided in `protocol`, to whom data goes in `delivery`.
+"""
+
+import asyncio
+import socket
+import struct
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from aiohttp import WSMsgType, web
+
+from spotd.simulator.bell import Bell
+from spotd.simulator.journal import Stats
+from spotd.simulator.knobs import Faults, Limits
+from spotd.simulator.messages import error
+from spotd.simulator.protocol import Conversation
+from spotd.simulator.wire import Encoding, Message, encode
+
+Ending: TypeAlias = Literal["close", "abort", "eof"]
+
+_RESET_ON_CLOSE = struct.pack("ii", 1, 0)
+_DRIP_S = 0.02
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """A payload ready to be written, shared by the sessions that get the same."""
+
+    payload: bytes
+    text: bool
+    quotes: int = 0
+    trades: int = 0
+    messages: int = 0
+    """Data messages in it; 0 for control messages and garbage."""
+
+
+class Session:
+    """A live session. Whoever sends puts frames here without waiting; one task writes them."""
+
+    def __init__(
+        self,
+        ws: web.WebSocketResponse,
+        transport: asyncio.Transport,
+        conversation: Conversation,
+        encoding: Encoding,
+        *,
+        faults: Faults,
+        limits: Limits,
+        stats: Stats,
+        bell: Bell,
+    ) -> None:
+        self.id = conversation.session
+        self.ws = ws
+        self.conversation = conversation
+        self.encoding = encoding
+        self.opened_at = self.heard_at = time.monotonic()
+        self.data_messages = 0
+        self.closing = False
+        """Nothing more is sent but what already waits."""
+        self.farewell = False
+        """The close frame is written."""
+        self._transport = transport
+        self._faults, self._limits, self._stats, self._bell = faults, limits, stats, bell
+        self._outbox: deque[Frame] = deque()
+        self._waiting_bytes = 0
+        self._wake = asyncio.Event()
+        self._timers: list[asyncio.TimerHandle] = []
+
+    @property
+    def feed(self) -> str:
+        """The feed of its endpoint."""
+        return self.conversation.feed
+
+    @property
+    def authenticated(self) -> bool:
+        """Whether it may subscribe."""
+        return self.conversation.authenticated
+
+    @property
+    def quotes(self) -> set[str]:
+        """Symbols whose quotes it gets."""
+        return self.conversation.channels["quotes"]
+
+    @property
+    def trades(self) -> set[str]:
+        """Symbols whose trades it gets."""
+        return self.conversation.channels["trades"]
+
+    @property
+    def statuses(self) -> set[str]:
+        """Symbols whose halts and resumptions it gets; may hold `*`."""
+        return self.conversation.channels["statuses"]
+
+    @property
+    def waiting_bytes(self) -> int:
+        """Bytes that the client has not taken yet."""
+        return self._waiting_bytes + self._transport.get_write_buffer_size()
+
+    def tell(self, *messages: Message) -> None:
+        """Send control messages, each alone in its frame as Alpaca does."""
+        text = self.encoding == "json"
+        for message in messages:
+            self.offer(Frame(encode([message], self.encoding), text))
+
+    def offer(self, frame: Frame) -> None:
+        """Queue a frame. Beyond the buffer's limit the client is slow: 407 and the end."""
+        if self.closing:
+            return
+        self._outbox.append(frame)
+        self._waiting_bytes += len(frame.payload)
+        self._wake.set()
+        if self.waiting_bytes > self._limits.out_buffer_bytes:
+            self.cut_slow_client()
+
+    def cut_slow_client(self) -> None:
+        """Drop what waits, try to say 407, and end the session."""
+        self._stats.slow_clients += 1
+        self._outbox.clear()
+        if not self._faults.slow_client_silent:
+            self._outbox.append(Frame(encode([error(407)], self.encoding), self.encoding == "json"))
+        self._waiting_bytes = sum(len(frame.payload) for frame in self._outbox)
+        self.close(1008)
+
+    def close(self, code: int = 1000) -> None:
+        """Write what waits, then a close frame; cut the connection when nobody answers it."""
+        if self.closing:
+            return
+        if code == 1006:
+            self.end("abort")
+            return
+        self.closing = True
+        self._outbox.append(Frame(struct.pack(">H", code), text=False, messages=-1))
+        self._wake.set()
+        self.after(self._limits.close_timeout_s, self._transport.abort)
+
+    def answer_close(self, code: int) -> None:
+        """The client closes: what still waits is dropped, its close frame answered."""
+        if not self.closing:
+            self._outbox.clear()
+            self.close(code)
+
+    def end(self, how: Ending, code: int = 1001) -> None:
+        """A close frame with this code, a TCP reset, or an end of file without a word."""
+        if how == "close":
+            self.close(code)
+            return
+        self.closing = True
+        self._outbox.clear()
+        if how == "abort":
+            raw: socket.socket | None = self._transport.get_extra_info("socket")
+            if raw is not None:
+                raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+        self._transport.abort()
+
+    def after(self, delay_s: float, act: Callable[[], object]) -> None:
+        """Do something later, unless the session is over by then."""
+        loop = asyncio.get_running_loop()
+        self._timers.append(loop.call_later(delay_s, act))
+
+    def release(self) -> None:
+        """The session is over: no timer may act on it any more."""
+        self.closing = True
+        for timer in self._timers:
+            timer.cancel()
+        self._outbox.clear()
+        self._waiting_bytes = 0
+
+    async def write(self) -> None:
+        """Write frames in order, for as long as the session lasts."""
+        while True:
+            while not self._outbox:
+                self._wake.clear()
+                await self._wake.wait()
+            await self._bell.until(lambda: not self._faults.half_open)
+            if self._outbox:  # cut or released meanwhile
+                await self._write(self._outbox.popleft())
+
+    async def _write(self, frame: Frame) -> None:
+        self._waiting_bytes = max(0, self._waiting_bytes - len(frame.payload))
+        if frame.messages < 0:
+            await self.ws.send_frame(frame.payload, WSMsgType.CLOSE)
+            self.farewell = True
+            self._bell.ring()
+            return
+        if self._faults.drip_bytes_per_s:
+            await self._drip(frame)
+        else:
+            kind = WSMsgType.TEXT if frame.text else WSMsgType.BINARY
+            await self.ws.send_frame(frame.payload, kind)
+        self._count(frame)
+
+    def _count(self, frame: Frame) -> None:
+        stats = self._stats
+        stats.frames_sent += 1
+        stats.bytes_sent += len(frame.payload)
+        stats.quotes_sent += frame.quotes
+        stats.trades_sent += frame.trades
+        stats.messages_sent += frame.messages
+        self.data_messages += frame.messages
+        limit = self._faults.close_after_messages
+        if limit and self.data_messages >= limit:
+            self._outbox.clear()
+            self.close(self._faults.close_code)
+        self._bell.ring()
+
+    async def _drip(self, frame: Frame) -> None:
+        """One uncompressed frame, written piece by piece."""
+        data = memoryview(_header(frame) + frame.payload)
+        while data:
+            pace = self._faults.drip_bytes_per_s
+            piece = max(1, int(pace * _DRIP_S)) if pace else len(data)
+            self._transport.write(data[:piece])
+            data = data[piece:]
+            await asyncio.sleep(max(_DRIP_S, 1 / pace) if pace else 0)
+
+    def write_raw(self, data: bytes) -> None:
+        """Bytes straight onto the connection, without a frame around them."""
+        self._transport.write(data)
+
+
+def _header(frame: Frame) -> bytes:
+    """The header of a final, uncompressed frame from a server (RFC 6455, section 5.2)."""
+    first = 0x80 | (WSMsgType.TEXT if frame.text else WSMsgType.BINARY)
+    size = len(frame.payload)
+    if size < 126:
+        return struct.pack(">BB", first, size)
+    if size < 65_536:
+        return struct.pack(">BBH", first, 126, size)
+    return struct.pack(">BBQ", first, 127, size)
