@@ -103,7 +103,7 @@ class _Crowd:
             self._hot = None
         if self._hot is None and self._random.random() < model.bursts_per_min / 60 * dt_s:
             self._hot = self._random.choices(self._members, cum_weights=self._weights)[0]
-            lasts_s = self._random.expovariate(1 / max(0.001, model.burst_s))
+            lasts_s = self._random.expovariate(1 / max(0.001, model.burst_lasts_s))
             self._hot_until_ns = now_ns + int(lasts_s * 1e9)
 
     def _bars(self, now_ns: int) -> list[Message]:
@@ -125,6 +125,6 @@ class _Crowd:
         if self._random.random() < model.halts_per_hour / 3600 * dt_s:
             one = self._random.choice(self._members)
             if not one.halted:
-                self._halts[one] = now_ns + int(model.halt_s * 1e9)
+                self._halts[one] = now_ns + int(model.halt_lasts_s * 1e9)
                 messages.append(one.status(halted=True, now_ns=now_ns))
         return messages

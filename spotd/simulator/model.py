@@ -22,9 +22,9 @@ class MarketModel(Knobs):
     burst_factor: float = knob(
         4.0, "How much faster all quotes come meanwhile, all of them its own."
     )
-    burst_s: float = knob(0.5, "How long it stays hot, on average.")
+    burst_lasts_s: float = knob(0.5, "How long it stays hot, on average.")
     halts_per_hour: float = knob(0.0, "How often a subscribed symbol is halted.")
-    halt_s: float = knob(10.0, "How long a halt lasts.")
+    halt_lasts_s: float = knob(10.0, "How long a halt lasts.")
     universe: int = knob(11_500, "How many symbols '*' means.")
     one_sided_p: float = knob(0.002, "A quote without bid or ask (exchange ' ', price 0, size 0).")
     locked_p: float = knob(0.003, "A quote with bid = ask.")

@@ -8,6 +8,7 @@ import asyncio
 import gzip
 import math
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,6 +31,9 @@ class Stage(Protocol):
 
     def wanted(self, symbols: frozenset[str]) -> bool:
         """Whether a session is subscribed to any of the symbols."""
+
+    def ring(self) -> None:
+        """Make whoever waits look again: the replay got further."""
 
     async def until(self, condition: Callable[[], object]) -> None:
         """Wait for a condition that a client's doing may change."""
@@ -64,6 +68,7 @@ class Replay:
     first_malformed: str = field(default="", init=False)
     """Where the first of them is, and what is wrong with it."""
     symbols: frozenset[str] = field(default=frozenset(), init=False)
+    scanned: bool = field(default=False, init=False)
     begun: bool = field(default=False, init=False)
 
     def __post_init__(self) -> None:
@@ -76,15 +81,23 @@ class Replay:
         """Whether it keeps a pace at all."""
         return 0 < self.speed < math.inf
 
+    def check(self) -> None:
+        """Raise `OSError` unless the file can be opened."""
+        with cast(Path, self.path).open("rb"):
+            pass
+
     async def run(self, stage: Stage) -> None:
         """Play it, once or for ever."""
         await asyncio.to_thread(self.scan)
+        self.scanned = True
+        stage.ring()
         if self.await_subscriber:
             await stage.until(lambda: stage.wanted(self.symbols))
         self.begun = True
         while True:
             await (self._paced(stage) if self.paced else self._unpaced(stage))
             self.rounds += 1
+            stage.ring()
             if not self.loop or not self.total:
                 return
 
@@ -106,11 +119,15 @@ class Replay:
     def _read(self) -> Iterator[tuple[int, Message | str]]:
         """Number of line and message, or what is wrong with it; control messages are left out."""
         path = cast(Path, self.path)
+        number = 0
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-            for number, line in enumerate(file, 1):
-                if line.strip():
-                    for message in _messages(line):
-                        yield number, message
+            try:
+                for number, line in enumerate(file, 1):
+                    if line.strip():
+                        for message in _messages(line):
+                            yield number, message
+            except (EOFError, zlib.error, gzip.BadGzipFile) as problem:
+                yield number + 1, f"the file is damaged from here on: {problem}"
 
     def _messages(self) -> Iterator[Message]:
         for _, message in self._read():

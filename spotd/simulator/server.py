@@ -76,7 +76,12 @@ class Simulator:
         self._demands: dict[str, tuple[object, frozenset[str]]] = {}
 
     async def start(self) -> None:
-        """Listen; afterwards `port` is the real one. `OSError` when the port is taken."""
+        """Listen; afterwards `port` is the real one.
+
+        `OSError` when the port is taken or the replay's file cannot be read.
+        """
+        if self.replay:
+            self.replay.check()
         app = web.Application()
         self._rest.add_to(app)
         for feed, path in FEEDS.items():
@@ -209,12 +214,9 @@ class Simulator:
                 await asyncio.shield(task)
 
     async def failed(self) -> None:
-        """Wait for a part that must not end to fail, and raise what it failed with."""
-        while True:
-            done, _ = await asyncio.wait(self._tasks or [], return_when=asyncio.FIRST_EXCEPTION)
-            for task in done:
-                task.result()
-            await asyncio.Event().wait()
+        """Wait for the market or the replay to fail, and raise what it failed with."""
+        await asyncio.gather(*map(asyncio.shield, self._tasks))
+        await asyncio.Event().wait()
 
     # the stage of a replay
 
@@ -227,6 +229,10 @@ class Simulator:
         return any(
             not self._demand(feed).isdisjoint(symbols | {"*"}) for feed in self._live_feeds()
         )
+
+    def ring(self) -> None:
+        """Make whoever waits for a condition look at it again."""
+        self._bell.ring()
 
     async def until(self, condition: Callable[[], object]) -> None:
         """Wait for a condition, looked at whenever something came in or went out."""

@@ -1,0 +1,231 @@
+"""`spotd simulate`: the simulated Alpaca alone, until it is told to stop.
+
+Talks to the terminal. Every knob is a flag, named and explained by its own field.
+"""
+
+import asyncio
+import signal
+import time
+from collections.abc import Mapping
+from dataclasses import Field
+from pathlib import Path
+from typing import Any
+
+import click
+
+from spotd.simulator.knobs import Faults, Limits, meanings
+from spotd.simulator.messages import FEEDS
+from spotd.simulator.model import MarketModel
+from spotd.simulator.replay import Replay
+from spotd.simulator.server import Simulator
+
+_PROGRESS_S = 5.0
+_GROUPS: dict[str, type[Limits | Faults | MarketModel]] = {
+    "market": MarketModel,
+    "limits": Limits,
+    "faults": Faults,
+}
+_FLAG_OF = {"limits.symbols": "symbols-limit", "limits.count": "symbols-count"}
+_DEFAULT_OF = {"limits.dead_session_hold_s": 90.0}
+
+
+def _flag(group: str, name: str) -> str:
+    """`dead_session_hold_s` is `--dead-session-hold`; rates keep their unit."""
+    if f"{group}.{name}" in _FLAG_OF:
+        return _FLAG_OF[f"{group}.{name}"]
+    if name.endswith("_s") and not name.endswith("_per_s"):
+        name = name[:-2]
+    return name.replace("_", "-")
+
+
+def _option(group: str, knob: Field[Any], meaning: str) -> click.Option:
+    """The flag of one knob."""
+    flag, dest = f"--{_flag(group, knob.name)}", f"{group}_{knob.name}"
+    if knob.name.endswith("_s") and not knob.name.endswith("_per_s"):
+        meaning = f"{meaning.rstrip('.')}; seconds."
+    default = _DEFAULT_OF.get(f"{group}.{knob.name}", knob.default)
+    if default is True:
+        return click.Option([f"{flag}/--no-{flag[2:]}", dest], default=True, help=meaning)
+    if default is False:
+        return click.Option([flag, dest], is_flag=True, help=meaning)
+    if knob.type is str:
+        kind: Any = click.Choice(["entries", "symbols"])
+    elif isinstance(default, float):
+        kind = click.FloatRange(0, 1 if knob.name.endswith("_p") else None)
+    elif knob.name == "seed":
+        kind = click.INT
+    elif isinstance(default, int) or default is None:
+        kind = click.IntRange(0)
+    else:
+        meaning = f"{meaning} Comma-separated."
+        return click.Option([flag, dest], default="", metavar="NAMES", help=meaning)
+    return click.Option(
+        [flag, dest], type=kind, default=default, help=meaning, show_default=default is not None
+    )
+
+
+class _Simulate(click.Command):
+    """A command whose many flags are listed in sections."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Options in the sections their names begin with."""
+        sections: dict[str, list[tuple[str, str]]] = {"options": []}
+        for parameter in self.get_params(ctx):
+            record = parameter.get_help_record(ctx)
+            group = (parameter.name or "").partition("_")[0]
+            if record is not None:
+                sections.setdefault(group if group in _GROUPS else "options", []).append(record)
+        for section, records in sections.items():
+            with formatter.section(section.capitalize()):
+                formatter.write_dl(records)
+
+
+@click.command(cls=_Simulate)
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--port", type=click.IntRange(0, 65_535), default=0, help="Port; 0: a free one.")
+@click.option("--key", default="demo-key", show_default=True, help="The key that is accepted.")
+@click.option("--secret", default="demo-secret", show_default=True, help="Its secret.")
+@click.option(
+    "--feed-entitlements",
+    default=",".join(FEEDS),
+    show_default=True,
+    help="Feeds of the plan, comma-separated; others are answered with 409.",
+)
+@click.option(
+    "--replay",
+    type=click.Path(exists=True, dir_okay=False, readable=True, path_type=Path),
+    help="Play this file of JSON lines of Alpaca messages (also .gz) instead of the market.",
+)
+@click.option(
+    "--speed",
+    type=click.FloatRange(0),
+    default=1.0,
+    show_default=True,
+    help="Play so many times faster; 0: as fast as clients read.",
+)
+@click.option("--loop", is_flag=True, help="Play it again and again.")
+@click.option("--at-once", is_flag=True, help="Play without waiting for a subscriber.")
+@click.option("--no-market", is_flag=True, help="Send nothing, and know no prices.")
+@click.option("--seconds", type=click.FloatRange(0), help="Stop after this long.")
+def simulate(
+    host: str,
+    port: int,
+    key: str,
+    secret: str,
+    feed_entitlements: str,
+    replay: Path | None,
+    seconds: float | None,
+    **flags: Any,
+) -> None:
+    """Simulate Alpaca's stock stream and REST on this machine.
+
+    Prints the settings to use it with. Every fault is a flag; `_p` is a probability.
+    """
+    playing = Replay(replay, flags["speed"], flags["loop"]) if replay else None
+    if playing and flags["at_once"]:
+        playing.await_subscriber = False
+    market = MarketModel(**_of_group("market", flags))
+    try:
+        simulator = Simulator(
+            host,
+            port,
+            keys={key: secret},
+            feeds=_names(feed_entitlements),
+            limits=Limits(**_of_group("limits", flags)),
+            faults=Faults(**_of_group("faults", flags)),
+            market=None if playing or flags["no_market"] else market,
+            replay=playing,
+        )
+    except ValueError as problem:
+        raise click.UsageError(str(problem)) from problem
+    asyncio.run(_run(simulator, seconds))
+
+
+for _group, _knobs in _GROUPS.items():
+    simulate.params.extend(_option(_group, knob, meaning) for knob, meaning in meanings(_knobs))
+
+
+def _names(given: str) -> list[str]:
+    return [each.strip() for each in given.split(",") if each.strip()]
+
+
+def _of_group(group: str, flags: Mapping[str, Any]) -> dict[str, Any]:
+    """The knobs of one group, from their flags."""
+    knobs = {}
+    for knob, _ in meanings(_GROUPS[group]):
+        value = flags[f"{group}_{knob.name}"]
+        knobs[knob.name] = set(_names(value)) if knob.type == set[str] else value
+    return knobs
+
+
+async def _run(simulator: Simulator, seconds: float | None) -> None:
+    """Serve until a signal, the given time, or a failure."""
+    asked = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, asked.set)
+    try:
+        await simulator.start()
+    except OSError as problem:
+        raise click.UsageError(str(problem)) from problem
+    try:
+        _introduce(simulator)
+        failed = asyncio.create_task(simulator.failed(), name="simulator: failures")
+        progress = asyncio.create_task(_report(simulator), name="simulator: progress")
+        stop = asyncio.create_task(asked.wait(), name="simulator: signals")
+        tasks = {failed, progress, stop}
+        done, _ = await asyncio.wait(tasks, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        for task in tasks - done:
+            task.cancel()
+        await asyncio.wait(tasks)
+        for task in done:
+            task.result()
+    finally:
+        await simulator.stop()
+    click.echo(_progress(simulator), err=True)
+
+
+def _introduce(simulator: Simulator) -> None:
+    """The settings that make spotd use this simulator, ready for a `.env` file."""
+    feed = simulator.feeds[0] if simulator.feeds else "iex"
+    for key, secret in simulator.keys.items():
+        click.echo(f"SPOTD_STREAM_URL={simulator.stream_url(feed)}")
+        click.echo(f"SPOTD_DATA_URL={simulator.data_url}")
+        click.echo(f"SPOTD_FEED={feed}")
+        click.echo(f"ALPACA_API_KEY={key}")
+        click.echo(f"ALPACA_SECRET_KEY={secret}")
+
+
+async def _report(simulator: Simulator) -> None:
+    """A line on stderr now and then, and one when a replay had malformed lines."""
+    replay = simulator.replay
+    if replay:
+        await simulator.wait_for(lambda: replay.scanned, timeout_s=3600.0)
+        if replay.malformed:
+            click.echo(
+                f"{replay.malformed:,} malformed lines left out, first {replay.first_malformed}",
+                err=True,
+            )
+    while True:
+        await asyncio.sleep(_PROGRESS_S)
+        click.echo(_progress(simulator), err=True)
+
+
+def _progress(simulator: Simulator) -> str:
+    """What happened so far, in a line."""
+    stats, replay = simulator.stats, simulator.replay
+    symbols = set().union(*(one.quotes | one.trades for one in simulator.sessions))
+    parts = [
+        time.strftime("%H:%M:%S"),
+        f"{len(simulator.sessions)} sessions",
+        f"{len(symbols)} symbols",
+        f"{stats.quotes_sent:,} quotes",
+        f"{stats.trades_sent:,} trades",
+        f"{stats.rest_requests:,} REST",
+    ]
+    if replay:
+        at = replay.sent - replay.rounds * replay.total
+        parts.append(f"replay {at:,}/{replay.total:,}, {replay.rounds} rounds done")
+    if stats.refused:
+        parts.append("refused " + " ".join(f"{code}x{n}" for code, n in stats.refused.items()))
+    return ", ".join(parts)
