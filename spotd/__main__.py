@@ -1,0 +1,7 @@
+"""``python -m spotd``: the same as the ``spotd`` command."""
+
+import sys
+
+from spotd.cli import main
+
+sys.exit(main())

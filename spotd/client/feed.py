@@ -1,0 +1,257 @@
+"""One subscription: a reader that never waits for its consumer, and one slot per key.
+
+Talks to Redis. What is newer replaces what is older and not yet taken, so memory is bounded by
+the number of keys, and a slow consumer gets the newest of everything instead of a growing past.
+Joins as the contract says: SUBSCRIBE confirmed, then the stored values, then the messages; again
+after every interruption.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from abc import ABC, abstractmethod
+from collections import OrderedDict
+from collections.abc import Collection, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Generic, NoReturn, TypeVar
+
+import msgspec
+from redis.asyncio import Redis
+from redis.asyncio.client import PubSub
+from redis.exceptions import ConnectionError as RedisConnectionError
+from tenacity import AsyncRetrying, retry_if_exception_type, wait_random_exponential
+
+from spotd.client.leases import Leases
+from spotd.client.link import FAILURES, place_of, translated
+from spotd.keys import Keys
+from spotd.models import DaemonStatus, SpotPriceUpdate, SymbolState
+
+Event = DaemonStatus | SymbolState
+T = TypeVar("T")
+
+# msgspec.DecodeError and UnicodeDecodeError are ValueErrors; deep nesting is a RecursionError.
+MALFORMED = (ValueError, RecursionError)
+
+_JOIN_LIMIT_S = 10.0
+_REJOIN_PAUSE_S = 0.05  # a link that breaks at once, again and again, must not spin
+_REJOIN_MAX_S = 2.0
+_YIELD_EVERY = 64  # messages; redis-py does not suspend while its buffer holds more
+_EVENT_DECODER = msgspec.json.Decoder(DaemonStatus | SymbolState)
+
+log = logging.getLogger("spotd.client")
+
+
+@dataclass(slots=True)
+class Counts:
+    """What happened on the way, over all subscriptions of one client."""
+
+    malformed: int = 0
+    conflated: int = 0
+    reconnects: int = 0
+
+
+class Feed(ABC, Generic[T]):
+    """Reads channels into slots; ``next`` takes the slot that has waited longest.
+
+    ``heartbeat_s``: after so much silence a PING is sent; as much again, and the link is dead.
+    """
+
+    def __init__(
+        self, redis: Redis, channels: Sequence[str], counts: Counts, heartbeat_s: float
+    ) -> None:
+        self._redis = redis
+        self._channels = channels
+        self._counts = counts
+        self._heartbeat_s = heartbeat_s
+        self._slots: OrderedDict[str, T] = OrderedDict()
+        self._ready = asyncio.Event()
+        self._pubsub: PubSub | None = None
+        self._reader: asyncio.Task[NoReturn] | None = None
+        self._closed = False
+
+    async def open(self) -> None:
+        """Join. Raises RedisUnavailableError; later interruptions are healed, not raised."""
+        with translated(self._redis):
+            pubsub = await self._join()
+        self._reader = asyncio.create_task(self._run(pubsub), name="spotd-client-reader")
+        self._reader.add_done_callback(lambda _: self._ready.set())
+
+    async def next(self) -> T | None:
+        """The next value, as soon as there is one. None: the feed is closed."""
+        while not self._closed:
+            if self._slots:
+                return self._slots.popitem(last=False)[1]
+            if self._reader is not None and self._reader.done():
+                self._reader.result()  # it should run for ever: raises what ended it
+            self._ready.clear()
+            await self._ready.wait()
+        return None
+
+    async def aclose(self) -> None:
+        """End the reader and wait for it; whoever waits in ``next`` gets None."""
+        self._closed = True
+        self._ready.set()
+        if self._reader is not None:
+            self._reader.cancel()
+            await asyncio.wait([self._reader])
+
+    @abstractmethod
+    async def _catch_up(self) -> None:
+        """Take what is stored; called when the subscription is confirmed."""
+
+    @abstractmethod
+    def _decode(self, raw: bytes) -> tuple[str, T] | None:
+        """Key and value of a message; None: not newer. Raises one of MALFORMED."""
+
+    def _take(self, raw: bytes) -> None:
+        try:
+            item = self._decode(raw)
+        except MALFORMED:
+            self._counts.malformed += 1
+            return
+        if item is None:
+            return
+        key, value = item
+        if key in self._slots:
+            self._counts.conflated += 1
+        self._slots[key] = value
+        self._ready.set()
+
+    async def _join(self) -> PubSub:
+        pubsub = self._redis.pubsub()
+        try:
+            async with asyncio.timeout(_JOIN_LIMIT_S):
+                await pubsub.subscribe(*self._channels)
+                unconfirmed = len(self._channels)
+                while unconfirmed:
+                    message = await pubsub.get_message(timeout=_JOIN_LIMIT_S)
+                    if message is None:
+                        continue
+                    if message["type"] == "subscribe":
+                        unconfirmed -= 1
+                    elif message["type"] == "message":
+                        self._take(message["data"])
+                await self._catch_up()
+        except BaseException:
+            await pubsub.aclose()  # type: ignore[no-untyped-call]
+            raise
+        return pubsub
+
+    async def _run(self, pubsub: PubSub) -> NoReturn:
+        while True:
+            try:
+                await self._read(pubsub)
+            except FAILURES as error:
+                where, kind = place_of(self._redis), type(error).__name__
+                log.warning("lost the subscription at %s, joining again: %s", where, kind)
+            finally:
+                with suppress(*FAILURES):
+                    await pubsub.aclose()  # type: ignore[no-untyped-call]
+            await asyncio.sleep(_REJOIN_PAUSE_S)
+            pubsub = await self._rejoin()
+            self._counts.reconnects += 1
+            log.info("joined again at %s", place_of(self._redis))
+
+    async def _rejoin(self) -> PubSub:
+        trying = AsyncRetrying(
+            retry=retry_if_exception_type(FAILURES),
+            wait=wait_random_exponential(multiplier=_REJOIN_PAUSE_S, max=_REJOIN_MAX_S),
+        )
+        return await trying(self._join)
+
+    async def _read(self, pubsub: PubSub) -> NoReturn:
+        taken, asked = 0, False
+        while True:
+            message = await pubsub.get_message(timeout=self._heartbeat_s)
+            if message is None:
+                if asked:
+                    raise RedisConnectionError("no answer to PING")
+                await pubsub.ping()
+                asked = True
+                continue
+            asked = False
+            if message["type"] == "message":
+                self._take(message["data"])
+            elif message["type"] == "subscribe":
+                # redis-py reconnected underneath; what was published meanwhile is missing.
+                raise RedisConnectionError("resubscribed unasked")
+            taken += 1
+            if taken % _YIELD_EVERY == 0:
+                await asyncio.sleep(0)
+
+
+class UpdatesFeed(Feed[SpotPriceUpdate]):
+    """Prices of some symbols, each newer than the one before it by its ``seq``."""
+
+    def __init__(
+        self,
+        redis: Redis,
+        keys: Keys,
+        symbols: Collection[str],
+        leases: Leases | None,
+        counts: Counts,
+        heartbeat_s: float,
+    ) -> None:
+        super().__init__(redis, [keys.channel(s) for s in symbols], counts, heartbeat_s)
+        self._last_key = keys.last
+        self._symbols = symbols
+        self._leases = leases
+        self._holding = False
+        self._closing = asyncio.Lock()
+        self._seq = dict.fromkeys(symbols, -1)
+
+    async def aclose(self) -> None:
+        """End the reader, then the demand."""
+        # A collected iterator closes its feed in a task of the loop's, perhaps while the client
+        # closes it too; then each must wait until the leases are gone.
+        async with self._closing:
+            await super().aclose()
+            if self._leases is not None and self._holding:
+                self._holding = False
+                await self._leases.release(self._symbols)
+
+    async def _catch_up(self) -> None:
+        if self._leases is not None:
+            if not self._holding:
+                self._holding = True
+                self._leases.hold(self._symbols)
+            # Written anew after an interruption: the server may have come back empty.
+            await self._leases.write(wake=True)
+        stored = await self._redis.execute_command(  # type: ignore[no-untyped-call]
+            "HMGET", self._last_key, *self._symbols
+        )
+        for raw in stored:
+            if raw is not None:
+                self._take(raw)
+
+    def _decode(self, raw: bytes) -> tuple[str, SpotPriceUpdate] | None:
+        update = SpotPriceUpdate.from_json(raw)
+        if update.symbol not in self._seq or update.timestamp.tzinfo is None:
+            raise ValueError("an update of another symbol, or without a time zone")
+        if update.seq <= self._seq[update.symbol]:
+            return None
+        self._seq[update.symbol] = update.seq
+        return update.symbol, update
+
+
+class EventsFeed(Feed[Event]):
+    """States: first all that are stored, then every change, the newest per symbol."""
+
+    def __init__(self, redis: Redis, keys: Keys, counts: Counts, heartbeat_s: float) -> None:
+        super().__init__(redis, [keys.events], counts, heartbeat_s)
+        self._keys = keys
+
+    async def _catch_up(self) -> None:
+        async with self._redis.pipeline(transaction=False) as batch:
+            batch.get(self._keys.status)
+            batch.hvals(self._keys.states)
+            status, states = await batch.execute()
+        for raw in ([] if status is None else [status]) + states:
+            self._take(raw)
+
+    def _decode(self, raw: bytes) -> tuple[str, Event]:
+        event = _EVENT_DECODER.decode(raw)
+        # No symbol is empty, so the daemon's slot is nobody else's.
+        return (event.symbol if isinstance(event, SymbolState) else ""), event

@@ -1,0 +1,74 @@
+"""The client's way to Redis: addresses, limits, and one border for foreign errors.
+
+Must not know what is read or written. No text that leaves here holds a password.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+
+from spotd.errors import RedisUnavailableError, SettingsError
+
+# What redis-py lets through when Redis does not answer, or answers with an error.
+FAILURES = (RedisError, OSError)
+
+_COMMAND_LIMIT_S = 5.0
+_SCHEMES = ("redis://", "rediss://", "unix://")
+_TOPOLOGIES = ("redis+sentinel", "rediss+sentinel", "redis+cluster", "rediss+cluster")
+
+
+def connect(url: str) -> Redis:
+    """A connection pool with the client's limits; nothing is sent yet. Raises SettingsError."""
+    scheme = url.partition("://")[0]
+    if scheme in _TOPOLOGIES:
+        raise SettingsError(
+            f"{scheme}:// is not read by the client: give it one node by redis://, rediss:// or "
+            "unix://, or hand it a redis.asyncio.Redis of your own as `redis=`"
+        )
+    if not url.startswith(_SCHEMES):
+        raise SettingsError(f"the Redis address must start with one of {', '.join(_SCHEMES)}")
+    try:
+        return Redis.from_url(
+            url,
+            protocol=2,  # pub/sub needs nothing of RESP3, and every server speaks 2
+            socket_connect_timeout=_COMMAND_LIMIT_S,
+            socket_timeout=_COMMAND_LIMIT_S,
+            socket_keepalive=True,
+            # With retries, redis-py reconnects and resubscribes unseen: a gap nobody fills.
+            retry=Retry(NoBackoff(), 0),
+        )
+    except (ValueError, TypeError):
+        # Not chained: urllib's complaint quotes the address, and so perhaps the password.
+        raise SettingsError("the Redis address is not a valid URL") from None
+
+
+def place_of(redis: Redis) -> str:
+    """Where a pool leads, for people: ``host:port/db`` or ``path/db``, never a password."""
+    where = redis.connection_pool.connection_kwargs
+    host = where.get("path") or f"{where.get('host', 'redis')}:{where.get('port', 6379)}"
+    return f"{host}/{where.get('db') or 0}"
+
+
+@contextmanager
+def translated(redis: Redis) -> Iterator[None]:
+    """Turn what redis-py raises into RedisUnavailableError."""
+    try:
+        yield
+    except FAILURES as error:
+        text = " ".join(str(error).split()) or type(error).__name__
+        clean = _without_password(text, redis)
+        raise RedisUnavailableError(f"Redis at {place_of(redis)}: {clean}") from (
+            error if clean == text else None
+        )
+
+
+def _without_password(text: str, redis: Redis) -> str:
+    # A server that does not know AUTH quotes what it was sent.
+    password = redis.connection_pool.connection_kwargs.get("password")
+    return text.replace(str(password), "***") if password else text

@@ -1,0 +1,66 @@
+"""What the small commands share: where Redis is, and how an asynchronous body is run.
+
+Talks to nothing itself. The commands need no Alpaca keys, so none of this asks for them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from typing import Any, TypeVar
+
+import click
+from pydantic import SecretStr
+
+from spotd.client import SpotClient
+from spotd.settings import Settings
+
+T = TypeVar("T")
+
+redis_url_option = click.option(
+    "--redis-url",
+    metavar="URL",
+    help="Instead of SPOTD_REDIS_URL, where a password is out of other users' sight.",
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="JSON, for programs.")
+
+
+def load_settings(redis_url: str | None = None) -> Settings:
+    """All settings, with another Redis where one is named. Raises SettingsError."""
+    settings = Settings.load()
+    if redis_url is None:
+        return settings
+    return settings.model_copy(update={"redis_url": SecretStr(redis_url)})
+
+
+def client_of(settings: Settings) -> SpotClient:
+    """A client for the daemon that these settings describe. Raises SettingsError."""
+    return SpotClient(
+        settings.redis_url.get_secret_value(),
+        key_prefix=settings.key_prefix,
+        channel_prefix=settings.channel_prefix,
+    )
+
+
+def complete(body: Coroutine[Any, Any, T]) -> T:
+    """Run a body that ends by itself."""
+    return asyncio.run(body)
+
+
+def until_stopped(body: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Run a body until it ends, or SIGINT or SIGTERM cancels it; both are a good end.
+
+    The signals cancel the body, so that what it holds in Redis is removed on the way out.
+    """
+
+    async def supervise() -> None:
+        loop = asyncio.get_running_loop()
+        task = asyncio.ensure_future(body())
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, task.cancel)
+        with suppress(asyncio.CancelledError):
+            await task
+
+    asyncio.run(supervise())

@@ -1,0 +1,106 @@
+"""``spotd symbols``: plain demand. Reads and writes ``spotd:symbols``; leases are only shown."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+import click
+import msgspec
+
+from spotd.client import SpotClient
+from spotd.commands.options import (
+    client_of,
+    complete,
+    json_option,
+    load_settings,
+    redis_url_option,
+)
+from spotd.models import SpotPriceUpdate, SymbolState
+
+
+class Row(msgspec.Struct, frozen=True, kw_only=True):
+    """One line of the list. ``state`` is None where no daemon has looked at the symbol yet."""
+
+    symbol: str
+    state: str | None = None
+    mid_price: float | None = None
+    reason: str | None = None
+    detail: str | None = None
+
+
+@click.group()
+def symbols() -> None:
+    """Add, remove and list symbols.
+
+    What is added here is demanded until it is removed. Demand by leases comes and goes with the
+    programs that hold it.
+    """
+
+
+@symbols.command("add")
+@click.argument("entries", metavar="SYMBOL...", nargs=-1, required=True)
+@redis_url_option
+def add(entries: tuple[str, ...], redis_url: str | None) -> None:
+    """Have symbols streamed until they are removed."""
+    _change(redis_url, lambda spot: spot.add(*entries))
+
+
+@symbols.command("remove")
+@click.argument("entries", metavar="SYMBOL...", nargs=-1, required=True)
+@redis_url_option
+def remove(entries: tuple[str, ...], redis_url: str | None) -> None:
+    """End what `add` began; a malformed entry goes if it is written as it is stored."""
+    _change(redis_url, lambda spot: spot.remove(*entries))
+
+
+@symbols.command("list")
+@redis_url_option
+@json_option
+def list_(redis_url: str | None, as_json: bool) -> None:
+    """Show every desired symbol and refused entry with its state and last mid price."""
+    rows = complete(_rows(redis_url))
+    if as_json:
+        click.echo(msgspec.json.encode(rows))
+        return
+    if not rows:
+        click.echo("nothing is desired: spotd symbols add SPY", err=True)
+    width = max((len(row.symbol) for row in rows), default=0)
+    for row in rows:
+        mid = "-" if row.mid_price is None else f"{row.mid_price:.6g}"
+        why = ": ".join(text for text in (row.reason, row.detail) if text)
+        click.echo(f"{row.symbol:<{width}}  {row.state or '-':<8} {mid:>12}  {why}".rstrip())
+
+
+def _change(redis_url: str | None, change: Callable[[SpotClient], Awaitable[None]]) -> None:
+    async def body() -> None:
+        async with client_of(load_settings(redis_url)) as spot:
+            await change(spot)
+
+    try:
+        complete(body())
+    except ValueError as error:
+        raise click.UsageError(
+            f"{error}. A symbol is 1 to 8 letters, optionally a dot and 1 to 4 more."
+        ) from error
+
+
+async def _rows(redis_url: str | None) -> list[Row]:
+    async with client_of(load_settings(redis_url)) as spot:
+        desired, states, last = await spot.desired(), await spot.states(), await spot.latest()
+    return [
+        _row(symbol, states.get(symbol), last.get(symbol))
+        for symbol in sorted(desired | states.keys())
+    ]
+
+
+def _row(symbol: str, state: SymbolState | None, update: SpotPriceUpdate | None) -> Row:
+    mid_price = None if update is None else update.mid_price
+    if state is None:
+        return Row(symbol=symbol, mid_price=mid_price)
+    return Row(
+        symbol=symbol,
+        state=state.state,
+        mid_price=mid_price,
+        reason=state.reason,
+        detail=state.detail,
+    )
