@@ -71,8 +71,7 @@ class Market:
         # A symbol that comes back within its window gets its old slot, and so its old throttle.
         self._leaving = {s: slot for s, slot in self._leaving.items() if slot.phase != Phase.QUIET}
         for symbol in symbols - self.slots.keys() - {WILDCARD}:
-            leaving = self._leaving.pop(symbol, None)
-            self.slots[symbol] = Slot(symbol) if leaving is None else leaving
+            self.slots[symbol] = self._leaving.pop(symbol, None) or Slot(symbol)
         if not self._whole_market:
             for symbol in self.slots.keys() - symbols:
                 slot = self._leaving[symbol] = self.slots.pop(symbol)
@@ -159,7 +158,7 @@ class Market:
         """With the whole market desired, a symbol gets its slot when Alpaca first sends it."""
         if not self._whole_market or not is_symbol(symbol):
             return None
-        slot = self.slots[symbol] = Slot(symbol)
+        slot = self.slots[symbol] = self._leaving.pop(symbol, None) or Slot(symbol)
         return slot
 
     def _trade(self, trade: Trade) -> None:

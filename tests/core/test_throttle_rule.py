@@ -1,0 +1,727 @@
+"""The throttle rule of the wire contract, proved on arbitrary scripts, and the proof itself tested.
+
+A script is what may happen to a publish loop: quotes and trades, timers that fire early, late or
+hours later, batches of any size, Redis that answers late or not at all, symbols that leave and
+return. It is played on the real Market and Conflator and compared, step by step, with ``Rule``:
+an independent model that knows the four sentences and no queue. Conflators broken on purpose must
+fail the same proof.
+
+Times are whole seconds, so that nothing is proved about rounding.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from math import inf
+from typing import NamedTuple
+
+import pytest
+from hypothesis import Phase as HypothesisPhase
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.strategies import SearchStrategy
+
+from spotd.core.conflate import Conflator, Phase, Slot
+from spotd.core.market import Market
+from spotd.core.messages import Quote, Trade
+
+SYMBOLS = ("A", "B", "C", "D")
+EPOCH = datetime(2026, 1, 20, tzinfo=UTC)
+EVERYTHING = 500
+
+MakeConflator = Callable[[float], Conflator]
+MakeMarket = Callable[[Conflator], Market]
+Price = tuple[float, float | None]  # the bid, and the last sale
+
+
+# What may happen
+
+
+class Quoted(NamedTuple):
+    """Alpaca sends a quote; every quote of a script has another price."""
+
+    symbol: str
+
+
+class Traded(NamedTuple):
+    """Alpaca sends a trade that sets the last sale."""
+
+    symbol: str
+
+
+class Pass(NamedTuple):
+    """Time passes, and the timer does not fire."""
+
+    seconds: int
+
+
+class Take(NamedTuple):
+    """The publish loop looks, rightly or too early, for at most ``limit`` updates."""
+
+    limit: int
+
+
+class Answer(NamedTuple):
+    """Redis answers the batch in flight, or the call fails and nobody knows."""
+
+    delivered: bool
+
+
+class Keep(NamedTuple):
+    """The demand changes; the others are forgotten."""
+
+    symbols: frozenset[str]
+
+
+class Republish(NamedTuple):
+    """Redis came back, perhaps empty."""
+
+
+class Forget(NamedTuple):
+    """The lead was lost: another daemon publishes newer prices."""
+
+
+Step = Quoted | Traded | Pass | Take | Answer | Keep | Republish | Forget
+
+_symbols = st.sampled_from(SYMBOLS)
+_steps: SearchStrategy[Step] = st.one_of(
+    st.builds(Quoted, _symbols),
+    st.builds(Quoted, _symbols),
+    st.builds(Traded, _symbols),
+    st.builds(Pass, st.sampled_from((1, 2, 5, 9, 10, 11, 13, 3_600, 86_400))),
+    st.builds(Take, st.sampled_from((1, 2, 3, EVERYTHING))),
+    st.builds(Take, st.sampled_from((1, EVERYTHING))),
+    st.builds(Answer, st.booleans()),
+    st.builds(Keep, st.sampled_from([frozenset(s) for s in ("ABCD", "ABCD", "", "AB", "*", "A*")])),
+    st.sampled_from((Republish(), Forget())),
+)
+SCRIPTS = st.lists(_steps, min_size=10, max_size=60)
+WINDOWS = st.sampled_from((0, 1, 10, 10, 10))
+
+
+# What the contract says about it
+
+
+@dataclass
+class Line:
+    """What the rule knows of one symbol."""
+
+    price: Price | None = None
+    owed: bool = False  # the newest price has not been given out
+    in_flight: bool = False
+    answered_at: float = -inf
+    patience: int | None = None  # how many others may still go first, once it is due
+    overtakers: Counter[str] = field(default_factory=Counter)
+
+    def drop(self) -> None:
+        """Its price is gone; the time of its last update is not."""
+        self.price, self.owed, self.patience = None, False, None
+        self.overtakers.clear()
+
+
+class Rule:
+    """The four sentences, for every symbol by itself."""
+
+    def __init__(self, window_s: float) -> None:
+        self.window_s = window_s
+        self.lines = {symbol: Line() for symbol in SYMBOLS}
+
+    def due(self, now: float) -> set[str]:
+        """Symbols that have something to say, and whose window is over."""
+        return {symbol for symbol in self._owed() if self._quiet_from(symbol) <= now}
+
+    def taken(self, now: float, limit: int, emitted: Sequence[tuple[str, Price]]) -> None:
+        """Judge what was let out at ``now``."""
+        due = self.due(now)
+        names = [symbol for symbol, _ in emitted]
+        assert len(set(names)) == len(names), "one update of a symbol per batch"
+        for symbol, price in emitted:
+            line = self.lines[symbol]
+            assert not line.in_flight, "one update of a symbol in flight"
+            assert now >= self._quiet_from(symbol), "at most one update in any window"
+            assert line.owed, "nothing goes out that did not change"
+            assert price == line.price, "the newest goes out"
+        assert len(names) == min(limit, len(due)), "at once, and when the window ends"
+        for symbol in due:
+            line = self.lines[symbol]
+            if line.patience is None:
+                line.patience = len(due)
+            if symbol not in names:
+                line.patience -= limit
+                assert line.patience > 0, "no symbol waits longer than those before it need"
+                line.overtakers.update(names)
+                assert max(line.overtakers.values()) == 1, "nobody goes first twice"
+        for symbol in names:
+            line = self.lines[symbol]
+            line.owed, line.in_flight, line.patience = False, True, None
+            line.overtakers.clear()
+
+    def answered(self, now: float, names: Sequence[str], *, delivered: bool) -> None:
+        """A batch was answered, or nobody knows whether it arrived."""
+        for symbol in names:
+            line = self.lines[symbol]
+            line.in_flight, line.answered_at = False, now
+            if not delivered and line.price is not None:
+                line.owed = True
+
+    def timer(self, now: float, next_at: float | None) -> None:
+        """Judge when the loop is told to look again."""
+        at = inf if next_at is None else next_at
+        for symbol in self._owed():
+            assert at <= max(now, self._quiet_from(symbol)), "the timer is not late"
+
+    def _owed(self) -> set[str]:
+        return {s for s, line in self.lines.items() if line.owed and not line.in_flight}
+
+    def _quiet_from(self, symbol: str) -> float:
+        return self.lines[symbol].answered_at + self.window_s
+
+
+class Published(NamedTuple):
+    """One update, as Redis may have seen it: somewhere between the two times."""
+
+    symbol: str
+    price: Price
+    taken_at: float
+    answered_at: float
+
+
+# The two of them, side by side
+
+
+class Rehearsal:
+    """Plays a script like the publish loop does, one batch in flight, and asks the rule."""
+
+    def __init__(self, conflator: Conflator, market: Market, window_s: float) -> None:
+        self.conflator = conflator
+        self.market = market
+        self.rule = Rule(window_s)
+        self.now = 0.0
+        self.kept = frozenset(SYMBOLS)
+        self.flight: list[Slot] = []
+        self.taken_at = 0.0
+        self.published: list[Published] = []
+        self._prices = 0
+        self.market.keep(self.kept)
+
+    def play(self, script: Sequence[Step]) -> None:
+        """The script, then silence, with a loop that looks exactly when it is told to."""
+        for step in script:
+            self.step(step)
+            self.rule.timer(self.now, self.conflator.next_at())
+        self.answer(delivered=True)
+        self.silence()
+        self.nothing_is_missing()
+        self.never_closer_than_the_window()
+
+    def step(self, step: Step) -> None:
+        """One step of the script."""
+        lines = self.rule.lines
+        match step:
+            case Quoted(symbol):
+                self.quote(symbol)
+            case Traded(symbol):
+                self.trade(symbol)
+            case Pass(seconds):
+                self.now += seconds
+            case Take(limit):
+                self.answer(delivered=True)
+                self.take(limit)
+            case Answer(delivered):
+                self.answer(delivered=delivered)
+            case Keep(symbols):
+                self.kept = symbols
+                self.market.keep(symbols)
+                for symbol, line in lines.items():
+                    if not self.is_kept(symbol):
+                        line.drop()
+            case Republish():
+                self.market.republish()
+                for line in lines.values():
+                    line.owed = line.price is not None
+            case Forget():
+                self.market.forget()
+                for line in lines.values():
+                    line.drop()
+
+    def is_kept(self, symbol: str) -> bool:
+        return symbol in self.kept or "*" in self.kept
+
+    def quote(self, symbol: str) -> None:
+        self._prices += 1
+        bid = float(self._prices)
+        self.market.receive([Quote(symbol, bid, bid + 1, EPOCH)])
+        line = self.rule.lines[symbol]
+        if self.is_kept(symbol):
+            slot = self.market.slots[symbol]
+            line.price, line.owed = (bid, slot.last_price), True
+
+    def trade(self, symbol: str) -> None:
+        self._prices += 1
+        last = float(self._prices)
+        self.market.receive([Trade(symbol, last, EPOCH)])
+        line = self.rule.lines[symbol]
+        if line.price is not None:
+            line.price, line.owed = (line.price[0], last), True
+
+    def take(self, limit: int) -> None:
+        emitted = []
+        self.flight = self.conflator.take(self.now, limit)
+        self.taken_at = self.now
+        for slot in self.flight:
+            assert slot.quote is not None, "nothing goes out without a price"
+            emitted.append((slot.symbol, (slot.quote.bid, slot.last_price)))
+        self.rule.taken(self.now, limit, emitted)
+        self.published += [Published(*update, self.now, inf) for update in emitted]
+        if len(emitted) < limit:
+            at = self.conflator.next_at()
+            assert at is None or at > self.now, "a loop that has taken all does not spin"
+
+    def answer(self, *, delivered: bool) -> None:
+        names = [slot.symbol for slot in self.flight]
+        self.conflator.settle(self.flight, self.now, delivered=delivered)
+        self.rule.answered(self.now, names, delivered=delivered)
+        self.flight = []
+        self.published = [
+            update._replace(answered_at=self.now) if update.answered_at == inf else update
+            for update in self.published
+        ]
+
+    def silence(self) -> None:
+        """Nothing more comes in; the loop goes on until it has nothing to wait for."""
+        for _ in range(10 * len(SYMBOLS)):
+            at = self.conflator.next_at()
+            if at is None:
+                return
+            self.now = max(self.now, at)
+            self.take(limit=2)
+            self.answer(delivered=True)
+        raise AssertionError("the loop never comes to rest")
+
+    def nothing_is_missing(self) -> None:
+        newest = {update.symbol: update.price for update in self.published}
+        for symbol, line in self.rule.lines.items():
+            if line.price is not None:
+                assert newest[symbol] == line.price, "the last value before a silence arrives"
+
+    def never_closer_than_the_window(self) -> None:
+        """Whatever Redis took: from the latest moment of one to the earliest of the next."""
+        answered_at: dict[str, float] = {}
+        for update in self.published:
+            before = answered_at.get(update.symbol, -inf)
+            assert update.taken_at - before >= self.rule.window_s, "never closer than the window"
+            answered_at[update.symbol] = update.answered_at
+
+
+# A loop that is always in time, compared with arithmetic
+
+OFFERS = st.lists(
+    st.tuples(st.sampled_from((0, 0, 1, 2, 5, 9, 10, 11, 25)), _symbols), min_size=5, max_size=40
+)
+
+
+def alone(offers: Sequence[tuple[float, float]], window_s: float) -> list[tuple[float, float]]:
+    """When which value of one symbol goes out, as if there were no other symbol."""
+    out: list[tuple[float, float]] = []
+    waiting: float | None = None
+    quiet_from = -inf
+    for at, value in offers:
+        if waiting is not None and quiet_from <= at:
+            out.append((quiet_from, waiting))
+            quiet_from, waiting = quiet_from + window_s, None
+        waiting = value
+        if quiet_from <= at:
+            out.append((at, waiting))
+            quiet_from, waiting = at + window_s, None
+    if waiting is not None:
+        out.append((quiet_from, waiting))
+    return out
+
+
+def in_time(
+    conflator: Conflator, offers: Sequence[tuple[float, str]]
+) -> dict[str, list[tuple[float, float]]]:
+    """What goes out when the loop wakes at every offer and at every ``next_at``."""
+    slots = {symbol: Slot(symbol) for symbol in SYMBOLS}
+    out: dict[str, list[tuple[float, float]]] = {symbol: [] for symbol in SYMBOLS}
+
+    def look(now: float) -> None:
+        taken = conflator.take(now, EVERYTHING)
+        for slot in taken:
+            assert slot.quote is not None
+            out[slot.symbol].append((now, slot.quote.bid))
+        conflator.settle(taken, now, delivered=True)
+
+    def sleep_until(now: float) -> None:
+        for _ in range(10 * len(SYMBOLS)):
+            at = conflator.next_at()
+            if at is None or at > now:
+                return
+            assert at > -inf, "the loop looked a moment ago"
+            look(at)
+        raise AssertionError("the loop spins")
+
+    for count, (at, symbol) in enumerate(offers):
+        sleep_until(at)
+        slots[symbol].quote = Quote(symbol, float(count), count + 1.0, EPOCH)
+        conflator.offer(slots[symbol])
+        look(at)
+    sleep_until(inf)
+    return out
+
+
+# The proof
+
+
+def prove(
+    conflator: MakeConflator,
+    market: MakeMarket = Market,
+    *,
+    examples: int = 1_500,
+    phases: Sequence[HypothesisPhase] = tuple(HypothesisPhase),
+    derandomize: bool = False,
+) -> None:
+    """Raise AssertionError where a script shows that the rule does not hold."""
+    with_settings = settings(
+        max_examples=examples,
+        phases=phases,
+        derandomize=derandomize,
+        database=None,
+        deadline=None,
+        report_multiple_bugs=False,
+    )
+
+    @with_settings
+    @given(WINDOWS, SCRIPTS)
+    def any_script_keeps_the_rule(window_s: int, script: list[Step]) -> None:
+        machine = conflator(window_s)
+        Rehearsal(machine, market(machine), window_s).play(script)
+
+    @with_settings
+    @given(WINDOWS, OFFERS)
+    def every_symbol_goes_out_as_if_it_were_alone(
+        window_s: int, offers: list[tuple[int, str]]
+    ) -> None:
+        now = 0.0
+        absolute = [(now := now + gap, symbol) for gap, symbol in offers]
+        went_out = in_time(conflator(window_s), absolute)
+        for symbol in SYMBOLS:
+            own = [(at, float(n)) for n, (at, name) in enumerate(absolute) if name == symbol]
+            assert went_out[symbol] == alone(own, window_s)
+
+    any_script_keeps_the_rule()
+    every_symbol_goes_out_as_if_it_were_alone()
+
+
+def test_no_script_breaks_the_four_sentences() -> None:
+    """At most one per window, the first at once, the newest at its end, nobody delays another."""
+    prove(Conflator)
+
+
+# And the proof is worth something: conflators with one thing wrong
+
+
+class WindowOpensAtTake(Conflator):
+    """Measures from when an update was emitted, not from Redis' answer."""
+
+    taken_at = 0.0
+
+    def take(self, now: float, limit: int) -> list[Slot]:
+        self.taken_at = now
+        return super().take(now, limit)
+
+    def settle(self, taken: Sequence[Slot], now: float, *, delivered: bool) -> None:
+        super().settle(taken, self.taken_at, delivered=delivered)
+
+
+class TrailingEdgeDropped(Conflator):
+    """Throws away what came in during a window."""
+
+    def _end_windows(self, now: float) -> None:
+        for end, slot in self._windows:
+            slot.changed = slot.changed and end > now
+        super()._end_windows(now)
+
+
+class TrailingEdgeIsTheOldest(Conflator):
+    """Publishes at the window's end what came first in it."""
+
+    def __init__(self, window_s: float) -> None:
+        super().__init__(window_s)
+        self.first: dict[str, Quote | None] = {}
+
+    def take(self, now: float, limit: int) -> list[Slot]:
+        taken = super().take(now, limit)
+        for slot in taken:
+            slot.quote = self.first.pop(slot.symbol, slot.quote)
+        return taken
+
+    def offer(self, slot: Slot) -> None:
+        if slot.phase is Phase.WINDOW:
+            self.first.setdefault(slot.symbol, slot.quote)
+        super().offer(slot)
+
+
+class LeadingEdgeDelayed(Conflator):
+    """Lets a first update wait until somebody looks a second time."""
+
+    def __init__(self, window_s: float) -> None:
+        super().__init__(window_s)
+        self.looked: set[str] = set()
+
+    def take(self, now: float, limit: int) -> list[Slot]:
+        self._end_windows(now)
+        fresh = [slot for slot in self._ready if slot.symbol not in self.looked]
+        self.looked = {slot.symbol for slot in self._ready}
+        for slot in fresh:
+            self._ready.remove(slot)
+        taken = super().take(now, limit)
+        self._ready.extend(fresh)
+        return taken
+
+
+class LastComeFirstServed(Conflator):
+    """Serves the ready ones like a stack."""
+
+    def offer(self, slot: Slot) -> None:
+        super().offer(slot)
+        if self._ready and self._ready[-1] is slot:
+            self._ready.rotate(1)
+
+
+class ByName(Conflator):
+    """Serves the ready ones in the order of their names."""
+
+    def take(self, now: float, limit: int) -> list[Slot]:
+        self._end_windows(now)
+        ready = sorted(self._ready, key=lambda slot: slot.symbol)
+        self._ready.clear()
+        self._ready.extend(ready)
+        return super().take(now, limit)
+
+
+class BackOfTheQueueAtEveryOffer(Conflator):
+    """Makes a symbol that ticks while it waits start waiting anew."""
+
+    def offer(self, slot: Slot) -> None:
+        if slot in self._ready:
+            self._ready.remove(slot)
+            self._ready.append(slot)
+        super().offer(slot)
+
+
+class WindowFromTheLastOffer(Conflator):
+    """Debounces: every offer inside a window makes it longer."""
+
+    now = 0.0
+
+    def take(self, now: float, limit: int) -> list[Slot]:
+        self.now = now
+        return super().take(now, limit)
+
+    def offer(self, slot: Slot) -> None:
+        if slot.phase is Phase.WINDOW:
+            others = [window for window in self._windows if window[1] is not slot]
+            self._windows.clear()
+            self._windows.extend([*others, (self.now + self._window_s + 1, slot)])
+        super().offer(slot)
+
+
+class NotDeliveredIsLost(Conflator):
+    """Believes that Redis always got it."""
+
+    def settle(self, taken: Sequence[Slot], now: float, *, delivered: bool) -> None:
+        super().settle(taken, now, delivered=True)
+
+
+class NotDeliveredGoesAtOnce(Conflator):
+    """Opens no window where the answer is missing, although Redis may have published."""
+
+    def settle(self, taken: Sequence[Slot], now: float, *, delivered: bool) -> None:
+        super().settle(taken, now if delivered else now - self._window_s, delivered=delivered)
+
+
+class OfferInFlightIsLost(Conflator):
+    """Takes the answer for the newest value, though that came in after the batch left."""
+
+    def settle(self, taken: Sequence[Slot], now: float, *, delivered: bool) -> None:
+        for slot in taken:
+            slot.changed = False
+        super().settle(taken, now, delivered=delivered)
+
+
+class TimerForTheLastWindow(Conflator):
+    """Sleeps until all windows are over."""
+
+    def next_at(self) -> float | None:
+        at = super().next_at()
+        return self._windows[-1][0] if at is not None and at > -inf else at
+
+
+class TimerLate(Conflator):
+    """Sleeps one second too long."""
+
+    def next_at(self) -> float | None:
+        at = super().next_at()
+        return None if at is None else at + 1
+
+
+class TimerForgotten(Conflator):
+    """Wakes only for what is ready."""
+
+    def next_at(self) -> float | None:
+        return -inf if self._ready else None
+
+
+class TimerSpins(Conflator):
+    """Wakes all the time while a window is open."""
+
+    def next_at(self) -> float | None:
+        return -inf if self._ready or self._windows else None
+
+
+class LimitIgnored(Conflator):
+    """Emits all that is ready, however much Redis is to be given."""
+
+    def take(self, now: float, limit: int) -> list[Slot]:
+        return super().take(now, EVERYTHING)
+
+
+class ChangedNotReset(Conflator):
+    """Publishes the same value again and again."""
+
+    def take(self, now: float, limit: int) -> list[Slot]:
+        taken = super().take(now, limit)
+        for slot in taken:
+            slot.changed = True
+        return taken
+
+
+class ReadyTwice(Conflator):
+    """Queues a symbol again at every offer."""
+
+    def offer(self, slot: Slot) -> None:
+        if slot.phase is Phase.READY:
+            self._ready.append(slot)
+        super().offer(slot)
+
+
+class ForgottenStillEmitted(Conflator):
+    """Emits a slot that was cleared while it waited."""
+
+    def take(self, now: float, limit: int) -> list[Slot]:
+        for slot in self._ready:
+            slot.changed = True
+        return super().take(now, limit)
+
+
+class OneWindowForAll(Conflator):
+    """Lets nobody out while any window is open."""
+
+    def take(self, now: float, limit: int) -> list[Slot]:
+        self._end_windows(now)
+        return [] if self._windows else super().take(now, limit)
+
+
+class OneWindowEndsPerLook(Conflator):
+    """Looks at the head of the windows only once."""
+
+    def _end_windows(self, now: float) -> None:
+        later = list(self._windows)[1:]
+        for window in later:
+            self._windows.remove(window)
+        super()._end_windows(now)
+        self._windows.extend(later)
+
+
+class WindowTooShort(Conflator):
+    """Opens windows that are one second short."""
+
+    def __init__(self, window_s: float) -> None:
+        super().__init__(max(0.0, window_s - 1))
+
+
+class WindowTooLong(Conflator):
+    """Ends a window a moment after its end."""
+
+    def _end_windows(self, now: float) -> None:
+        super()._end_windows(now - 1 if self._window_s else now)
+
+
+class ThrottleCannotBeTurnedOff(Conflator):
+    """Has a window of one second where there should be none."""
+
+    def __init__(self, window_s: float) -> None:
+        super().__init__(window_s or 1.0)
+
+
+BROKEN: tuple[type[Conflator], ...] = (
+    WindowOpensAtTake,
+    TrailingEdgeDropped,
+    TrailingEdgeIsTheOldest,
+    LeadingEdgeDelayed,
+    LastComeFirstServed,
+    ByName,
+    BackOfTheQueueAtEveryOffer,
+    WindowFromTheLastOffer,
+    NotDeliveredIsLost,
+    NotDeliveredGoesAtOnce,
+    OfferInFlightIsLost,
+    TimerForTheLastWindow,
+    TimerLate,
+    TimerForgotten,
+    TimerSpins,
+    LimitIgnored,
+    ChangedNotReset,
+    ReadyTwice,
+    ForgottenStillEmitted,
+    OneWindowForAll,
+    OneWindowEndsPerLook,
+    WindowTooShort,
+    WindowTooLong,
+    ThrottleCannotBeTurnedOff,
+)
+
+
+class ReturnsUnthrottled(Market):
+    """Gives a symbol that returns a slot without its open window."""
+
+    def keep(self, symbols: frozenset[str]) -> None:
+        self._leaving.clear()
+        super().keep(symbols)
+
+
+class DiscoveredUnthrottled(Market):
+    """Gives a symbol of the whole market a slot without its open window."""
+
+    def _discover(self, symbol: str) -> Slot | None:
+        self._leaving.pop(symbol, None)
+        return super()._discover(symbol)
+
+
+def refute(conflator: MakeConflator, market: MakeMarket = Market) -> None:
+    """The proof, always on the same scripts, and without looking for the shortest failure."""
+    prove(
+        conflator,
+        market,
+        examples=5_000,
+        phases=(HypothesisPhase.generate,),
+        derandomize=True,
+    )
+
+
+@pytest.mark.parametrize("broken", BROKEN, ids=lambda broken: broken.__name__)
+def test_a_broken_conflator_is_caught(broken: type[Conflator]) -> None:
+    """The proof fails for a conflator that breaks one sentence of the rule."""
+    with pytest.raises(AssertionError):
+        refute(broken)
+
+
+@pytest.mark.parametrize("broken", [ReturnsUnthrottled, DiscoveredUnthrottled])
+def test_a_market_that_forgets_open_windows_is_caught(broken: type[Market]) -> None:
+    """The proof fails for a market whose returning symbols are not throttled."""
+    with pytest.raises(AssertionError):
+        refute(Conflator, broken)
