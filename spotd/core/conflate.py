@@ -116,6 +116,10 @@ class Conflator:
             return float("-inf")
         return self._windows[0][0] if self._windows else None
 
+    def end_all_windows(self) -> None:
+        """Give up the throttle: what is left must go out now, or never."""
+        self._end_windows(float("inf"))
+
     def _end_windows(self, now: float) -> None:
         windows = self._windows
         while windows and windows[0][0] <= now:

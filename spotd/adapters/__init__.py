@@ -1,0 +1,1 @@
+"""TALKS. One outside thing per file; decides nothing. Foreign errors are translated here."""

@@ -1,0 +1,146 @@
+"""Talks Prometheus. Hot counters live as plain numbers where they arise and are read at scrape.
+
+So a quote costs no lock and no label look-up; only what happens once per frame or per call is
+counted here. Must not decide anything.
+"""
+
+from __future__ import annotations
+
+from collections import Counter as Tally
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from prometheus_client import CollectorRegistry, Histogram
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.exposition import generate_latest
+from prometheus_client.registry import Collector
+
+BREAKER_NAME = "spot_price_stream"
+_LATENCY_BUCKETS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
+_LAG_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0, 900.0)
+
+
+@dataclass(slots=True)
+class Numbers:
+    """Everything a scrape reports that is not a histogram, at one moment."""
+
+    quotes_received: int = 0
+    trades_received: int = 0
+    quotes_conflated: int = 0
+    quotes_dropped: dict[str, int] = field(default_factory=dict)
+    messages_ignored: dict[str, int] = field(default_factory=dict)
+    updates_published: int = 0
+    stream_connected: bool = False
+    symbols: dict[str, int] = field(default_factory=dict)
+    breaker: str = "closed"
+    leader: bool = False
+
+
+class Metrics:
+    """What the loops count, and the text that Prometheus reads."""
+
+    def __init__(self) -> None:
+        self.updates_published = 0
+        self.reconnects: Tally[str] = Tally()
+        self.redis_errors = 0
+        self.snapshots_failed = 0
+        self._registry = CollectorRegistry()
+        self.publish_latency = Histogram(
+            "spotd_publish_latency_seconds",
+            "Per call: oldest update of it became due (for a leading edge: its frame was "
+            "received) to Redis replied",
+            buckets=_LATENCY_BUCKETS,
+            registry=self._registry,
+        )
+        self.feed_lag = Histogram(
+            "spotd_feed_lag_seconds",
+            "Per frame: exchange time of its last quote or trade to received",
+            buckets=_LAG_BUCKETS,
+            registry=self._registry,
+        )
+        self.loop_lag = Histogram(
+            "spotd_loop_lag_seconds",
+            "How late the event loop runs a timer",
+            buckets=_LATENCY_BUCKETS,
+            registry=self._registry,
+        )
+
+    @property
+    def reconnects_total(self) -> int:
+        """Streams that were lost or could not be opened."""
+        return sum(self.reconnects.values())
+
+    def report(self, read: Callable[[], Numbers]) -> None:
+        """Have every scrape read the numbers from ``read``."""
+        self._registry.register(_Numbers(self, read))
+
+    def text(self) -> bytes:
+        """All metrics in Prometheus' text format."""
+        return generate_latest(self._registry)
+
+
+class _Numbers(Collector):
+    def __init__(self, metrics: Metrics, read: Callable[[], Numbers]) -> None:
+        self._metrics = metrics
+        self._read = read
+
+    def describe(self) -> Iterable[Metric]:
+        """Nothing: the names are known only while collecting."""
+        return ()
+
+    def collect(self) -> Iterable[Metric]:
+        """All numbers, now."""
+        numbers = self._read()
+        own = self._metrics
+        yield CounterMetricFamily(
+            "spotd_quotes_received", "Quotes decoded", value=numbers.quotes_received
+        )
+        yield CounterMetricFamily(
+            "spotd_trades_received", "Trades decoded", value=numbers.trades_received
+        )
+        yield CounterMetricFamily(
+            "spotd_quotes_conflated",
+            "Quotes that replaced one not yet published",
+            value=numbers.quotes_conflated,
+        )
+        yield CounterMetricFamily(
+            "spotd_updates_published", "Updates that Redis took", value=own.updates_published
+        )
+        yield CounterMetricFamily(
+            "spotd_redis_errors", "Failed calls to Redis", value=own.redis_errors
+        )
+        yield CounterMetricFamily(
+            "spotd_snapshots_failed", "Failed REST requests", value=own.snapshots_failed
+        )
+        yield _labelled(
+            CounterMetricFamily("spotd_quotes_dropped", "Quotes not used", labels=["reason"]),
+            numbers.quotes_dropped,
+        )
+        yield _labelled(
+            CounterMetricFamily("spotd_messages_ignored", "Other messages", labels=["kind"]),
+            numbers.messages_ignored,
+        )
+        yield _labelled(
+            CounterMetricFamily("spotd_reconnects", "Streams lost", labels=["reason"]),
+            own.reconnects,
+        )
+        yield _labelled(
+            GaugeMetricFamily("spotd_symbols", "Desired symbols", labels=["state"]),
+            numbers.symbols,
+        )
+        yield GaugeMetricFamily(
+            "spotd_stream_connected", "1: authenticated", value=numbers.stream_connected
+        )
+        yield GaugeMetricFamily("spotd_leader", "1: the leader", value=numbers.leader)
+        states = ("closed", "half_open", "open")
+        breaker = GaugeMetricFamily(
+            "spotd_breaker_state", "0 closed, 1 half open, 2 open", labels=["name"]
+        )
+        breaker.add_metric([BREAKER_NAME], states.index(numbers.breaker))
+        yield breaker
+
+
+def _labelled(family: Metric, values: dict[str, int]) -> Metric:
+    for label, value in sorted(values.items()):
+        family.add_metric([label], value)  # type: ignore[attr-defined]
+    return family

@@ -1,0 +1,418 @@
+"""Talks to Redis: demand in; updates, states, status and the lease out. Decides nothing.
+
+Whatever a leader writes goes through a script that first checks that the leader key still holds
+our token: a daemon that froze and woke can write nothing. Every call has a time limit, none is
+retried here (the loops look again), and every foreign error becomes RedisUnavailableError.
+
+One server, Sentinel and Cluster differ only in how the client is built. In a cluster the scripts
+need their keys in one slot: ``SPOTD_KEY_PREFIX={spotd}:``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+import redis.asyncio as aioredis
+import redis.exceptions
+from redis.asyncio.cluster import ClusterNode, RedisCluster
+from redis.asyncio.retry import Retry
+from redis.asyncio.sentinel import Sentinel
+from redis.backoff import NoBackoff
+from redis.crc import key_slot
+
+from spotd.errors import NotLeaderError, RedisUnavailableError, SettingsError
+from spotd.keys import Keys
+
+CALL_TIMEOUT_S = 2.0
+CONNECT_TIMEOUT_S = 1.0
+MAX_UPDATES_PER_CALL = 500  # so that the server is never held for more than about 2 ms
+SCAN_ABOVE = 20_000  # a larger demand is read in slices
+SCAN_COUNT = 2_000
+
+# KEYS leader last seq; ARGV token channel-prefix highest-seq symbol json symbol json …
+_PUBLISH = """
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+for i = 4, #ARGV, 2 do redis.call('PUBLISH', ARGV[2] .. ARGV[i], ARGV[i + 1]) end
+redis.call('HSET', KEYS[2], unpack(ARGV, 4))
+redis.call('SET', KEYS[3], ARGV[3])
+return 1
+"""
+# KEYS leader states; ARGV token events-channel, how many removed, the removed, then field json …
+_WRITE_STATES = """
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+local first = 4 + tonumber(ARGV[3])
+for i = 4, first - 1 do redis.call('HDEL', KEYS[2], ARGV[i]) end
+for i = first, #ARGV, 2 do
+  redis.call('HSET', KEYS[2], ARGV[i], ARGV[i + 1])
+  redis.call('PUBLISH', ARGV[2], ARGV[i + 1])
+end
+return 1
+"""
+# KEYS leader status; ARGV token ttl-ms json events-channel-or-empty
+_WRITE_STATUS = """
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+redis.call('SET', KEYS[2], ARGV[3], 'PX', ARGV[2])
+if ARGV[4] ~= '' then redis.call('PUBLISH', ARGV[4], ARGV[3]) end
+return 1
+"""
+# KEYS leader hash; ARGV token field …
+_DROP_FIELDS = """
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+redis.call('HDEL', KEYS[2], unpack(ARGV, 2))
+return 1
+"""
+# KEYS leader seq; ARGV token ttl-ms. Gives 0 another's, 1 renewed, 2 acquired; and the seq.
+_LEAD = """
+local held = redis.call('GET', KEYS[1])
+local seq = redis.call('GET', KEYS[2])
+if held == ARGV[1] then
+  redis.call('PEXPIRE', KEYS[1], ARGV[2])
+  return {1, seq}
+elseif not held then
+  redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+  return {2, seq}
+end
+return {0, seq}
+"""
+# KEYS leader status; ARGV token
+_RELEASE = """
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+redis.call('DEL', KEYS[1], KEYS[2])
+return 1
+"""
+
+
+class WrongTypeError(RedisUnavailableError):
+    """A key of the demand holds something that is no set, or no sorted set."""
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseAnswer:
+    """What Redis said to an attempt to lead: ``acquired`` implies ``granted``.
+
+    ``highest_seq`` is the highest seq ever published; None where Redis knows none.
+    """
+
+    granted: bool
+    acquired: bool
+    highest_seq: int | None
+
+
+class RedisPort:
+    """All of spotd's traffic with Redis, except the pub/sub of ``wakes``, over one pool."""
+
+    def __init__(self, url: str, keys: Keys) -> None:
+        self.keys = keys
+        self._client = connect(url)
+        self._clustered = isinstance(self._client, RedisCluster)
+        if self._clustered and key_slot(keys.leader.encode()) != key_slot(keys.last.encode()):
+            raise SettingsError(
+                "SPOTD_KEY_PREFIX must hold a hash tag in a cluster, for example {spotd}:"
+            )
+        self._shas = {
+            script: hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest()
+            for script in (
+                _PUBLISH, _WRITE_STATES, _WRITE_STATUS, _DROP_FIELDS, _LEAD, _RELEASE,
+            )
+        }  # fmt: skip
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self._client.aclose()
+
+    async def ping(self) -> dict[str, Any]:
+        """Ask the server for its INFO section ``server``."""
+        async with _translated():
+            if self._clustered:
+                await self._client.ping()
+                return {"redis_mode": "cluster"}
+            return dict(await self._client.info("server"))
+
+    # Demand
+
+    async def demand_set(self) -> AsyncIterator[Sequence[bytes]]:
+        """Entries of ``spotd:symbols``, in slices where there are very many.
+
+        Raises WrongTypeError where the key holds something else.
+        """
+        async with _translated():
+            if await self._client.scard(self.keys.symbols) <= SCAN_ABOVE:
+                entries = list(await self._client.smembers(self.keys.symbols))
+                scanning = False
+            else:
+                scanning = True
+        if not scanning:
+            yield entries
+            return
+        cursor = 0
+        while True:
+            async with _translated():
+                cursor, entries = await self._client.sscan(
+                    self.keys.symbols, cursor=cursor, count=SCAN_COUNT
+                )
+            yield entries
+            if int(cursor) == 0:
+                return
+
+    async def live_leases(self, unix_s: float) -> list[bytes]:
+        """Members of ``spotd:leases`` that have not lapsed; the lapsed are removed."""
+        async with _translated():
+            await self._client.zremrangebyscore(self.keys.leases, "-inf", repr(unix_s))
+            return list(await self._client.zrangebyscore(self.keys.leases, f"({unix_s!r}", "+inf"))
+
+    async def subscribed_channels(self) -> list[bytes]:
+        """What follows the channel prefix in every channel that has a plain subscriber."""
+        prefix = self.keys.channel_prefix
+        pattern = "".join(f"\\{c}" if c in "*?[]^-\\" else c for c in prefix) + "*"
+        async with _translated():
+            if self._clustered:
+                answer = await self._client.pubsub_channels(
+                    pattern, target_nodes=RedisCluster.ALL_NODES
+                )
+                channels = [c for part in _parts(answer) for c in part]
+            else:
+                channels = await self._client.pubsub_channels(pattern)
+        return [bytes(channel)[len(prefix.encode()) :] for channel in channels]
+
+    async def wakes(self) -> AsyncIterator[None]:
+        """Yield once when listening to ``spotd:wake`` began, then at every message.
+
+        Raises RedisUnavailableError when the connection is lost.
+        """
+        client = await self._pubsub_client()
+        pubsub = client.pubsub(ignore_subscribe_messages=False)
+        try:
+            async with _translated():
+                await pubsub.subscribe(self.keys.wake)
+            while True:
+                async with _translated():
+                    # The time limit makes a dead peer known: an idle one is pinged.
+                    message = await pubsub.get_message(timeout=10.0)
+                    if message is None:
+                        await pubsub.ping()
+                        continue
+                if message["type"] in ("subscribe", "message"):
+                    yield None
+        finally:
+            await pubsub.aclose()
+            if client is not self._client:
+                await client.aclose()
+
+    # Leading
+
+    async def lead(self, token: str, ttl_s: float) -> LeaseAnswer:
+        """Renew the leader key if it holds our token, take it if it is free."""
+        granted, seq = await self._call(
+            _LEAD, (self.keys.leader, self.keys.seq), token, round(ttl_s * 1000)
+        )
+        return LeaseAnswer(granted > 0, granted == 2, None if seq is None else int(seq))
+
+    async def release(self, token: str) -> bool:
+        """Delete the leader key and the status, if we hold the key."""
+        return bool(await self._call(_RELEASE, (self.keys.leader, self.keys.status), token))
+
+    async def leader(self) -> str | None:
+        """The token of whoever leads."""
+        async with _translated():
+            held = await self._client.get(self.keys.leader)
+        return None if held is None else held.decode("utf-8", "replace")
+
+    async def publish(self, token: str, updates: Sequence[str | bytes], highest_seq: int) -> None:
+        """Publish and keep ``[symbol, json, symbol, json, …]``, at most 500 pairs.
+
+        Raises NotLeaderError where nothing was published because the key is not ours, and
+        RedisUnavailableError where it is not known whether it was.
+        """
+        await self._fenced(
+            _PUBLISH,
+            (self.keys.leader, self.keys.last, self.keys.seq),
+            token,
+            self.keys.channel_prefix,
+            highest_seq,
+            *updates,
+        )
+
+    async def write_states(
+        self, token: str, changed: Mapping[str, bytes], removed: Sequence[str]
+    ) -> None:
+        """Write and announce changed states, remove others."""
+        pairs = [part for pair in changed.items() for part in pair]
+        await self._fenced(
+            _WRITE_STATES,
+            (self.keys.leader, self.keys.states),
+            token,
+            self.keys.events,
+            len(removed),
+            *removed,
+            *pairs,
+        )
+
+    async def write_status(self, token: str, json: bytes, ttl_s: float, *, announce: bool) -> None:
+        """Write the status for ``ttl_s`` seconds, and announce it where it changed."""
+        channel = self.keys.events if announce else ""
+        await self._fenced(
+            _WRITE_STATUS,
+            (self.keys.leader, self.keys.status),
+            token,
+            round(ttl_s * 1000),
+            json,
+            channel,
+        )
+
+    async def last_fields(self) -> set[str]:
+        """Symbols in ``spotd:last``."""
+        return await self._fields(self.keys.last)
+
+    async def state_fields(self) -> set[str]:
+        """Symbols and entries in ``spotd:states``."""
+        return await self._fields(self.keys.states)
+
+    async def drop_last(self, token: str, symbols: Iterable[str]) -> None:
+        """Remove the last prices of symbols that nobody wants."""
+        names = list(symbols)
+        for start in range(0, len(names), MAX_UPDATES_PER_CALL):
+            await self._fenced(
+                _DROP_FIELDS,
+                (self.keys.leader, self.keys.last),
+                token,
+                *names[start : start + MAX_UPDATES_PER_CALL],
+            )
+
+    # Calls
+
+    async def _fields(self, key: str) -> set[str]:
+        async with _translated():
+            return {field.decode("utf-8", "replace") for field in await self._client.hkeys(key)}
+
+    async def _fenced(self, script: str, keys: Sequence[str], *args: str | bytes | int) -> None:
+        if not await self._call(script, keys, *args):
+            raise NotLeaderError("the leader key does not hold our token")
+
+    async def _call(self, script: str, keys: Sequence[str], *args: str | bytes | int) -> Any:
+        async with _translated():
+            try:
+                return await self._client.evalsha(self._shas[script], len(keys), *keys, *args)
+            except redis.exceptions.NoScriptError:
+                # The server is new to us, or was restarted. EVAL leaves the script with it.
+                return await self._client.eval(script, len(keys), *keys, *args)
+
+    async def _pubsub_client(self) -> Any:
+        """A client that can subscribe: in a cluster, any one node hears every PUBLISH."""
+        if not self._clustered:
+            return self._client
+        async with _translated():
+            await self._client.initialize()
+        node = self._client.get_random_node()
+        kwargs = {k: v for k, v in node.connection_kwargs.items() if k in _NODE_OPTIONS}
+        return aioredis.Redis(host=node.host, port=node.port, **kwargs, **_limits())
+
+
+_NODE_OPTIONS = ("username", "password", "ssl", "ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
+
+
+def connect(url: str) -> Any:
+    """A client for any of the URL forms of SPOTD_REDIS_URL.
+
+    ``redis+sentinel://[user:password@]host:port,host:port/service[/db]`` asks Sentinels for the
+    master; ``redis+cluster://[user:password@]host:port,…`` is a cluster; ``rediss+…`` uses TLS.
+    Query parameters go to the connection (``ssl_ca_certs=…``; ``sentinel_username=…`` and
+    ``sentinel_password=…`` to the Sentinels). Raises SettingsError for a URL that is none.
+    """
+    scheme = url.partition("://")[0]
+    try:
+        if scheme.endswith("+sentinel"):
+            return _sentinel(url)
+        if scheme.endswith("+cluster"):
+            return _cluster(url)
+        return aioredis.Redis.from_url(url, **_limits())
+    except (ValueError, TypeError) as error:
+        raise SettingsError(f"SPOTD_REDIS_URL: {type(error).__name__}, see the README") from None
+
+
+def _limits() -> dict[str, Any]:
+    return {
+        "socket_timeout": CALL_TIMEOUT_S,
+        "socket_connect_timeout": CONNECT_TIMEOUT_S,
+        "socket_keepalive": True,
+        "retry": Retry(NoBackoff(), 0),
+    }
+
+
+def _nodes(url: str, default_port: int) -> tuple[list[tuple[str, int]], list[str], dict[str, Any]]:
+    """Hosts, path parts and connection options of a URL with several hosts."""
+    scheme, _, rest = url.partition("://")
+    authority, _, tail = rest.partition("/")
+    credentials, _, hosts = authority.rpartition("@")
+    username, _, password = credentials.partition(":")
+    split = urlsplit(f"//x/{tail}")
+    options: dict[str, Any] = dict(parse_qsl(split.query))
+    if username:
+        options["username"] = unquote(username)
+    if password:
+        options["password"] = unquote(password)
+    if scheme.startswith("rediss"):
+        options["ssl"] = True
+    nodes = []
+    for host in hosts.split(","):
+        parts = urlsplit(f"//{host}")
+        if not parts.hostname:
+            raise ValueError("no host")
+        nodes.append((parts.hostname, parts.port or default_port))
+    return nodes, [part for part in split.path.split("/") if part], options
+
+
+def _sentinel(url: str) -> Any:
+    nodes, path, options = _nodes(url, 26379)
+    if not path:
+        raise ValueError("no service name")
+    for_sentinel = {
+        name.removeprefix("sentinel_"): options.pop(name)
+        for name in [name for name in options if name.startswith("sentinel_")]
+    }
+    if options.get("ssl"):
+        for_sentinel["ssl"] = True
+        for_sentinel |= {k: v for k, v in options.items() if k.startswith("ssl_")}
+    database = int(path[1]) if len(path) > 1 else 0
+    sentinel: Any = Sentinel(  # type: ignore[no-untyped-call]
+        nodes, sentinel_kwargs={**for_sentinel, **_limits()}
+    )
+    return sentinel.master_for(path[0], db=database, **options, **_limits())
+
+
+def _cluster(url: str) -> Any:
+    nodes, _, options = _nodes(url, 6379)
+    limits = _limits()
+    retry = limits.pop("retry")
+    return RedisCluster(
+        startup_nodes=[ClusterNode(host, port) for host, port in nodes],
+        retry=Retry(NoBackoff(), 1) if retry else None,  # 1: a moved slot is followed
+        **options,
+        **limits,
+    )
+
+
+def _parts(answer: Any) -> list[Any]:
+    """Per-node answers, whichever shape this redis-py gives them."""
+    if isinstance(answer, dict):
+        return list(answer.values())
+    return [answer]
+
+
+@asynccontextmanager
+async def _translated() -> AsyncIterator[None]:
+    """Foreign errors become ours. Their texts are redis' own: host and port, no password."""
+    try:
+        yield
+    except redis.exceptions.ResponseError as error:
+        if str(error).startswith("WRONGTYPE"):
+            raise WrongTypeError("a key of the demand is of the wrong type") from error
+        raise RedisUnavailableError(f"Redis answered with an error: {error}"[:200]) from error
+    except redis.exceptions.RedisError as error:
+        raise RedisUnavailableError(f"Redis: {error}"[:200]) from error
+    except (TimeoutError, OSError) as error:
+        raise RedisUnavailableError(f"Redis: {type(error).__name__}") from error

@@ -1,0 +1,168 @@
+"""Talks to Alpaca's REST: the latest quote and trade of symbols that were just subscribed.
+
+alpaca-py's client is synchronous, has no timeout of its own and may sleep between retries. So a
+request runs in a daemon thread with a socket timeout, and its caller waits no longer than a
+deadline: a hanging server costs one thread, never the loop, and never the shutdown. Must not
+decide whether a snapshot is newer than the stream.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import re
+import threading
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+import requests
+from alpaca.common.exceptions import APIError
+from alpaca.data.enums import DataFeed
+from alpaca.data.historical import StockHistoricalDataClient
+from alpaca.data.requests import StockSnapshotRequest
+
+from spotd.core.messages import Quote, Trade
+from spotd.errors import AlpacaRefusedError, SnapshotError
+from spotd.settings import Settings
+
+MAX_SYMBOLS_PER_CALL = 100
+SOCKET_TIMEOUT_S = 5.0
+
+# 400 names one bad symbol at a time and sinks the whole batch with it.
+_INVALID_SYMBOL = re.compile(r"invalid symbol:?\s*([^\s\"',}]+)", re.IGNORECASE)
+# Digits beyond microseconds, which datetime cannot hold.
+_NANOSECONDS = re.compile(r"(\.\d{6})\d+")
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The latest quote and trade of a symbol, however old; None where Alpaca has none."""
+
+    quote: Quote | None
+    trade: Trade | None
+
+
+class Snapshots:
+    """Latest values of one feed."""
+
+    def __init__(self, settings: Settings) -> None:
+        api_key, secret_key = settings.credentials()
+        self._client = _Client(
+            api_key.get_secret_value(),
+            secret_key.get_secret_value(),
+            raw_data=True,
+            url_override=settings.data_url,
+        )
+        # The test feed has no REST side; its one symbol simply has no snapshot.
+        self._feed = None if settings.feed == "test" else DataFeed(settings.feed)
+
+    async def fetch(self, symbols: Sequence[str], *, deadline_s: float) -> dict[str, Snapshot]:
+        """Latest values of at most 100 symbols; one that Alpaca does not know is left out.
+
+        Raises AlpacaRefusedError (401, 403: wrong keys, or the feed is not in the plan), and
+        SnapshotError when the deadline, in seconds, passes or the request fails.
+        """
+        if self._feed is None or not symbols:
+            return {}
+        if len(symbols) > MAX_SYMBOLS_PER_CALL:
+            raise ValueError(f"at most {MAX_SYMBOLS_PER_CALL} symbols a call")
+        try:
+            async with asyncio.timeout(deadline_s):
+                raw = await _in_daemon_thread(self._get, tuple(symbols))
+        except TimeoutError:
+            raise SnapshotError(f"no latest values within {deadline_s:g} s") from None
+        return {symbol: _snapshot(symbol, fields) for symbol, fields in raw.items() if fields}
+
+    def close(self) -> None:
+        """Drop the connections that are kept open between calls."""
+        self._client._session.close()
+
+    def _get(self, symbols: Iterable[str]) -> dict[str, Any]:
+        """One call, and again without the symbol that sank it, as often as it takes."""
+        wanted = list(symbols)
+        while wanted:
+            try:
+                request = StockSnapshotRequest(symbol_or_symbols=wanted, feed=self._feed)
+                return dict(self._client.get_stock_snapshot(request))
+            except APIError as error:
+                bad = _INVALID_SYMBOL.search(str(error))
+                if error.status_code == 400 and bad and bad[1] in wanted:
+                    wanted.remove(bad[1])
+                    continue
+                raise _translated(error) from error
+            except (requests.RequestException, json.JSONDecodeError) as error:
+                # The text of requests' errors may hold the whole URL: its kind says enough.
+                raise SnapshotError(f"no latest values: {type(error).__name__}") from error
+        return {}
+
+
+class _Client(StockHistoricalDataClient):  # type: ignore[misc]  # alpaca-py is not typed
+    """Upstream's client with a socket timeout and without sleeping retries."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._retry = 0
+
+    def _one_request(self, method: str, url: str, opts: dict[str, Any], retry: int) -> Any:
+        opts = {**opts, "timeout": SOCKET_TIMEOUT_S}
+        return super()._one_request(method, url, opts, retry)
+
+
+async def _in_daemon_thread(get: Any, symbols: tuple[str, ...]) -> dict[str, Any]:
+    """Run ``get`` in a thread that a shutdown does not wait for, unlike those of an executor."""
+    loop = asyncio.get_running_loop()
+    result: asyncio.Future[dict[str, Any]] = loop.create_future()
+
+    def settle(value: dict[str, Any] | None, error: BaseException | None) -> None:
+        if result.done():
+            return
+        if error is not None:
+            result.set_exception(error)
+        else:
+            result.set_result(value or {})
+
+    def run() -> None:
+        value, failure = None, None
+        try:
+            value = get(symbols)
+        except BaseException as error:  # noqa: BLE001 - carried to the awaiting task, all of it
+            failure = error
+        with contextlib.suppress(RuntimeError):  # the loop closed meanwhile: nobody waits
+            loop.call_soon_threadsafe(settle, value, failure)
+
+    threading.Thread(target=run, name="snapshots", daemon=True).start()
+    return await result
+
+
+def _translated(error: APIError) -> AlpacaRefusedError | SnapshotError:
+    status = error.status_code
+    if status in (401, 403):
+        return AlpacaRefusedError(
+            f"Alpaca's REST refused (HTTP {status}): check the keys, and that the plan includes "
+            "the feed of SPOTD_FEED"
+        )
+    return SnapshotError(f"no latest values: HTTP {status}")
+
+
+def _snapshot(symbol: str, fields: dict[str, Any]) -> Snapshot:
+    quote = fields.get("latestQuote")
+    trade = fields.get("latestTrade")
+    return Snapshot(
+        _read(Quote, {"bp": 0, "ap": 0, **quote, "S": symbol}) if quote else None,
+        _read(Trade, {**trade, "S": symbol}) if trade else None,
+    )
+
+
+def _read(kind: type[Any], fields: dict[str, Any]) -> Any:
+    """A message from REST's JSON; None where it is not one."""
+    if isinstance(fields.get("t"), str):
+        fields["t"] = _NANOSECONDS.sub(r"\1", fields["t"])
+    # REST's objects have no type of their own; a ``T`` in one would be read as a message tag.
+    fields["T"] = kind.__struct_config__.tag
+    try:
+        return msgspec.convert(fields, kind, strict=True)
+    except msgspec.ValidationError:
+        return None

@@ -1,0 +1,224 @@
+"""Keeps the stream open while we lead, and its subscriptions as desired.
+
+Breaker and backoff pace the tries; neither is reset by a connection as such, only once an
+acknowledgement was seen. Another session holding the account (406) is no failure: the server
+frees a dead one after about 90 s, so it is tried again slowly, for as long as it takes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from dataclasses import dataclass
+
+import structlog
+from tenacity import RetryCallState
+from tenacity.wait import wait_exponential, wait_random
+
+from spotd.adapters.alpaca import AlpacaStream
+from spotd.adapters.metrics import BREAKER_NAME
+from spotd.core.subscriptions import UnexpectedAnswerError
+from spotd.core.symbols import WILDCARD
+from spotd.errors import ConnectionLimitError, RequestRefusedError, StreamError
+from spotd.loops.shared import Shared
+
+_LOOKS_EVERY_S = 0.25
+
+log = structlog.get_logger("spotd.stream")
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How tries are spaced, in seconds."""
+
+    first_s: float = 0.5
+    most_s: float = 30.0
+    jitter_s: float = 0.5
+    connection_limit_s: float = 10.0  # after 406
+    rate_limit_s: float = 10.0  # after HTTP 429, at least
+
+    def backoff_s(self, failures: int) -> float:
+        """Exponential with jitter, after this many failures in a row."""
+        state = RetryCallState(None, None, (), {})  # type: ignore[arg-type]
+        state.attempt_number = max(1, failures)
+        # 2 ** 30 is far beyond `most_s`, and a float can hold it
+        state.attempt_number = min(state.attempt_number, 30)
+        wait = wait_exponential(multiplier=self.first_s, max=self.most_s)
+        return (wait + wait_random(0, self.jitter_s))(state)
+
+
+class StreamLoop:
+    """The one loop that connects to Alpaca."""
+
+    def __init__(self, shared: Shared, stream: AlpacaStream, pace: Pace | None = None) -> None:
+        self._shared = shared
+        self._stream = stream
+        self._pace = Pace() if pace is None else pace
+        self._limit_reported: int | None = None
+
+    async def run(self) -> None:
+        """Connect and serve for ever, while we lead. Raises AlpacaRefusedError."""
+        shared = self._shared
+        while True:
+            if not shared.leads():
+                shared.facts.stream_waiting = None
+                await shared.bells.stream.wait(1.0)
+                continue
+            await self._wait_for_breaker()
+            if not shared.leads():
+                continue
+            try:
+                shared.breaker.attempt(time.monotonic())
+                await self._session_while_leading()
+            except ConnectionLimitError as error:
+                pause_s = self._pace.connection_limit_s * random.uniform(0.8, 1.2)  # noqa: S311
+                await self._pause(error, pause_s)
+            except StreamError as error:
+                shared.breaker.failed(time.monotonic())
+                await self._pause(error, self._backoff_s(error))
+
+    async def _session(self) -> None:
+        """One connection, from opening to its end, which it raises."""
+        shared = self._shared
+        shared.facts.stream_waiting = None
+        shared.bells.report.ring()
+        try:
+            await self._open()
+            await self._serve()
+        finally:
+            was_open, shared.facts.stream_open = shared.facts.stream_open, False
+            shared.facts.stream_mute = False
+            shared.subscriptions.disconnected()
+            shared.bells.report.ring()
+            await self._stream.close()
+            if was_open:
+                log.info("stream closed")
+
+    async def _open(self) -> None:
+        shared = self._shared
+        log.info("connecting", endpoint=self._stream.endpoint)
+        await self._stream.open()
+        shared.facts.stream_open = True
+        shared.market.clear_halts()
+        shared.subscriptions.connected()
+        shared.bells.report.ring()
+        log.info("authenticated")
+
+    async def _serve(self) -> None:
+        """Bring the subscriptions to what is desired, again and again."""
+        shared = self._shared
+        while True:
+            request = shared.subscriptions.next_request(time.monotonic())
+            if request is None:
+                await self._idle()
+                continue
+            try:
+                answer = await self._stream.request(request)
+            except RequestRefusedError as error:
+                self._rejected(error)
+                continue
+            try:
+                new = shared.subscriptions.acknowledged(
+                    answer.quotes, answer.trades, time.monotonic()
+                )
+            except UnexpectedAnswerError as error:
+                raise StreamError(str(error), reason="protocol") from error
+            self._acknowledged(new)
+
+    def _acknowledged(self, new: frozenset[str]) -> None:
+        shared = self._shared
+        if shared.breaker.state != "closed" or shared.breaker.failures:
+            log.info("stream works again", breaker=BREAKER_NAME)
+        shared.breaker.succeeded()
+        if new:
+            fresh = shared.demand.symbols if WILDCARD in new else new
+            shared.facts.ever_active |= fresh
+            shared.to_prime |= fresh - {WILDCARD}
+            shared.bells.prime.ring()
+        if shared.subscriptions.without_trades:
+            log.warning(
+                "trades were not acknowledged", symbols=len(shared.subscriptions.without_trades)
+            )
+        limit = shared.subscriptions.learned_limit
+        if limit != self._limit_reported:
+            self._limit_reported = limit
+            if limit is not None:
+                log.warning("symbol limit of the plan reached", symbols=limit)
+        shared.bells.report.ring()
+
+    def _rejected(self, error: RequestRefusedError) -> None:
+        shared = self._shared
+        try:
+            sentence = shared.subscriptions.rejected(error.code or 0, str(error), time.monotonic())
+        except UnexpectedAnswerError as unexpected:
+            raise StreamError(str(unexpected), reason=error.reason, code=error.code) from error
+        log.warning("request refused", why=sentence, code=error.code)
+        shared.bells.report.ring()
+
+    async def _idle(self) -> None:
+        """Wait until there may be something to ask for. Raises when the session is over."""
+        shared = self._shared
+        ended = asyncio.ensure_future(self._stream.ended())
+        rung = asyncio.ensure_future(shared.bells.stream.wait(1.0))
+        try:
+            await asyncio.wait((ended, rung), return_when=asyncio.FIRST_COMPLETED)
+            if ended.done():
+                raise ended.result()
+        finally:
+            for waiter in (ended, rung):
+                waiter.cancel()
+            await asyncio.gather(ended, rung, return_exceptions=True)
+
+    async def _session_while_leading(self) -> None:
+        """One session, ended with a close frame as soon as we lead no more."""
+        shared = self._shared
+        session = asyncio.create_task(self._session(), name="stream session")
+        try:
+            while not session.done() and shared.leads():
+                left_s = shared.lease.until - time.monotonic()
+                await asyncio.wait((session,), timeout=min(max(0.0, left_s), _LOOKS_EVERY_S))
+            if session.done():
+                session.result()
+        finally:
+            session.cancel()
+            await asyncio.gather(session, return_exceptions=True)
+
+    async def _wait_for_breaker(self) -> None:
+        now = time.monotonic()
+        await self._rest(now + self._shared.breaker.wait_s(now))
+
+    def _backoff_s(self, error: StreamError) -> float:
+        pause_s = self._pace.backoff_s(self._shared.breaker.failures)
+        if error.reason == "http_429":
+            pause_s = max(pause_s, self._pace.rate_limit_s)
+        return max(pause_s, error.after_s or 0.0)
+
+    async def _pause(self, error: StreamError, pause_s: float) -> None:
+        """Say why the stream is down, and let the time pass, as long as we lead."""
+        shared = self._shared
+        shared.metrics.reconnects[error.reason] += 1
+        now = time.monotonic()
+        pause_s = max(pause_s, shared.breaker.wait_s(now))
+        opened = shared.breaker.state == "open"
+        sentence = str(error)
+        if opened:
+            sentence += f"; the circuit breaker {BREAKER_NAME} is open"
+        shared.facts.stream_waiting = sentence
+        shared.bells.report.ring()
+        log.warning(
+            "stream is down",
+            why=str(error),
+            reason=error.reason,
+            retry_in_s=round(pause_s, 1),
+            breaker=BREAKER_NAME,
+            breaker_state=shared.breaker.state,
+            failures=shared.breaker.failures,
+        )
+        await self._rest(now + pause_s)
+
+    async def _rest(self, until: float) -> None:
+        """Let time pass, as long as we lead."""
+        while self._shared.leads() and (left_s := until - time.monotonic()) > 0:  # noqa: ASYNC110
+            # The lease is a matter of time, so a look at the clock, no event, ends it.
+            await asyncio.sleep(min(left_s, _LOOKS_EVERY_S))
