@@ -14,9 +14,11 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 import yaml
 
+from spotd.cli import spotd
 from spotd.errors import AlpacaRefusedError, SettingsError
 from spotd.settings import Settings, known_names
 
@@ -125,6 +127,22 @@ class TestCompose:
 
         assert simulated["name"] != real["name"]
         assert "secrets" not in simulated
+
+    def test_simulator_lets_the_daemon_in(self) -> None:
+        """The simulator's flags are flags, and open the door the daemon is sent to."""
+        simulated = load_compose(DEPLOY / "compose.sim.yaml")["services"]
+        command, *arguments = simulated["simulator"]["command"]
+        simulate = spotd.get_command(click.Context(spotd), command)
+        assert simulate is not None
+
+        given = simulate.make_context(command, arguments).params
+        daemon = simulated["spotd"]["environment"]
+
+        assert given["host"] == "0.0.0.0"  # noqa: S104 - inside of its container
+        assert daemon["SPOTD_STREAM_URL"].startswith(f"ws://simulator:{given['port']}/")
+        assert daemon["SPOTD_DATA_URL"] == f"http://simulator:{given['port']}"
+        assert daemon["ALPACA_API_KEY"] == given["key"]
+        assert daemon["ALPACA_SECRET_KEY"] == given["secret"]
 
     @pytest.mark.parametrize("path", COMPOSE_FILES, ids=lambda path: path.name)
     def test_compose_accepts_it(self, path: Path) -> None:
