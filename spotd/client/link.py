@@ -50,8 +50,10 @@ def connect(url: str) -> Redis:
 
 def place_of(redis: Redis) -> str:
     """Where a pool leads, for people: ``host:port/db`` or ``path/db``, never a password."""
-    where = redis.connection_pool.connection_kwargs
-    host = where.get("path") or f"{where.get('host', 'redis')}:{where.get('port', 6379)}"
+    pool = redis.connection_pool
+    where = pool.connection_kwargs
+    service = getattr(pool, "service_name", None)  # Sentinel knows the host, not we
+    host = service or where.get("path") or f"{where.get('host')}:{where.get('port', 6379)}"
     return f"{host}/{where.get('db') or 0}"
 
 

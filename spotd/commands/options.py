@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Callable, Coroutine
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager, suppress
 from typing import Any, TypeVar
 
 import click
@@ -35,13 +35,26 @@ def load_settings(redis_url: str | None = None) -> Settings:
     return settings.model_copy(update={"redis_url": SecretStr(redis_url)})
 
 
-def client_of(settings: Settings) -> SpotClient:
+@asynccontextmanager
+async def client_of(settings: Settings) -> AsyncIterator[SpotClient]:
     """A client for the daemon that these settings describe. Raises SettingsError."""
-    return SpotClient(
-        settings.redis_url.get_secret_value(),
-        key_prefix=settings.key_prefix,
-        channel_prefix=settings.channel_prefix,
-    )
+    url = settings.redis_url.get_secret_value()
+    redis = None
+    if "+sentinel://" in url:
+        from spotd.adapters.redis import connect  # noqa: PLC0415 - the others need not wait for it
+
+        redis = connect(url)
+    try:
+        async with SpotClient(
+            url,
+            key_prefix=settings.key_prefix,
+            channel_prefix=settings.channel_prefix,
+            redis=redis,
+        ) as spot:
+            yield spot
+    finally:
+        if redis is not None:
+            await redis.aclose()
 
 
 def complete(body: Coroutine[Any, Any, T]) -> T:

@@ -1,0 +1,136 @@
+"""The table of prices that ``watch`` and ``demo`` show: one row per symbol.
+
+Decides what a row says; talks to nothing. Rows are told what arrived, and rendered on request.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
+
+from rich.table import Table
+from rich.text import Text
+
+from spotd.models import DaemonStatus, SpotPriceUpdate, SymbolState
+
+RATE_WINDOW_S = 5.0
+_MAX_ARRIVALS = 256  # of the window; a faster row's rate is taken over a shorter time
+
+_STATE_STYLES = {"live": "green", "stale": "yellow", "halted": "magenta", "refused": "red"}
+
+
+class PriceTable:
+    """Symbol, bid, ask, mid, last, age, updates per second and state, sorted by symbol.
+
+    ``symbols`` have a row from the start. ``monotonic`` (seconds) measures rates, ``wall`` (unix
+    seconds) the age of a price, which counts from its exchange time.
+    """
+
+    def __init__(
+        self,
+        symbols: Iterable[str] = (),
+        *,
+        monotonic: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        self._monotonic = monotonic
+        self._wall = wall
+        self._rows: dict[str, _Row] = {}
+        self._daemon: DaemonStatus | None = None
+        for symbol in symbols:
+            self._row(symbol)
+
+    def update(self, update: SpotPriceUpdate) -> None:
+        """A price arrived."""
+        self._row(update.symbol).take(update, self._monotonic())
+
+    def state(self, state: SymbolState) -> None:
+        """A symbol changed its state."""
+        self._row(state.symbol).state = state
+
+    def daemon(self, status: DaemonStatus) -> None:
+        """The daemon changed its state, which stands below the table."""
+        self._daemon = status
+
+    def render(self) -> Table:
+        """The table as it stands now."""
+        table = Table(box=None, pad_edge=False, header_style="bold", caption_justify="left")
+        table.add_column("symbol")
+        for name in ("bid", "ask", "mid", "last", "age", "updates/s"):
+            table.add_column(name, justify="right", no_wrap=True)
+        table.add_column("state")
+        now, unix_s = self._monotonic(), self._wall()
+        for symbol in sorted(self._rows):
+            table.add_row(Text(symbol), *self._rows[symbol].cells(now, unix_s))
+        if self._daemon is not None:
+            reason = f": {self._daemon.reason}" if self._daemon.reason else ""
+            table.caption = Text(f"daemon {self._daemon.state}{reason}")
+        return table
+
+    def _row(self, symbol: str) -> _Row:
+        row = self._rows.get(symbol)
+        if row is None:
+            row = self._rows[symbol] = _Row(self._monotonic())
+        return row
+
+
+class _Row:
+    def __init__(self, now: float) -> None:
+        self.state: SymbolState | None = None
+        self._update: SpotPriceUpdate | None = None
+        self._style = ""
+        self._began_at = now
+        self._arrivals: deque[float] = deque(maxlen=_MAX_ARRIVALS)
+
+    def take(self, update: SpotPriceUpdate, now: float) -> None:
+        if self._update is not None and update.mid_price != self._update.mid_price:
+            self._style = "green" if update.mid_price > self._update.mid_price else "red"
+        self._update = update
+        self._arrivals.append(now)
+
+    def cells(self, now: float, unix_s: float) -> list[Text]:
+        update = self._update
+        if update is None:
+            prices = [Text("-")] * 5
+        else:
+            prices = [
+                Text(price_text(update.bid_price)),
+                Text(price_text(update.ask_price)),
+                Text(price_text(update.mid_price), style=self._style),
+                Text("-" if update.last_price is None else price_text(update.last_price)),
+                Text(age_text(datetime.fromtimestamp(unix_s, UTC), update.timestamp)),
+            ]
+        return [*prices, Text(f"{self._rate(now):.1f}"), self._state_text()]
+
+    def _rate(self, now: float) -> float:
+        arrivals = self._arrivals
+        while arrivals and arrivals[0] <= now - RATE_WINDOW_S:
+            arrivals.popleft()
+        if len(arrivals) == _MAX_ARRIVALS:
+            return _MAX_ARRIVALS / max(now - arrivals[0], 1e-3)
+        # At least a second: a row a moment old would show its first update as hundreds.
+        return len(arrivals) / min(RATE_WINDOW_S, max(1.0, now - self._began_at))
+
+    def _state_text(self) -> Text:
+        if self.state is None:
+            return Text("-")
+        reason = f" ({self.state.reason})" if self.state.reason else ""
+        return Text(self.state.state + reason, style=_STATE_STYLES.get(self.state.state, ""))
+
+
+def price_text(price: float) -> str:
+    """A price in dollars with its cents, and with the digits below a cent where it has some."""
+    cents = f"{price:.2f}"
+    return cents if float(cents) == price else f"{price:.6f}".rstrip("0")
+
+
+def age_text(now: datetime, then: datetime) -> str:
+    """How long ago, in the one unit that matters; clocks that disagree give no negative age."""
+    seconds = max(0.0, (now - then).total_seconds())
+    if seconds < 60:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    if seconds < 3600:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.0f} h" if seconds < 86400 else f"{seconds / 86400:.0f} d"
