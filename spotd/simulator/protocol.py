@@ -40,6 +40,7 @@ class Route:
     """Which messages a session gets: per type of message the symbols; equal keys, equal routes."""
 
     key: tuple[frozenset[str], ...]
+    priced: frozenset[str]  # of quotes and trades: what a market has to produce
     by_type: Mapping[str, Container[str]]
     any_type: Container[str]
 
@@ -206,6 +207,7 @@ class Conversation:
         }
         return Route(
             key=tuple(sets.values()),
+            priced=sets["quotes"] | sets["trades"],
             by_type={kind: _members(sets[name]) for kind, name in CHANNEL_OF.items()},
             any_type=_members(frozenset().union(*sets.values())),
         )

@@ -281,12 +281,12 @@ class Simulator:
         return {one.feed for one in self.sessions if one.authenticated}
 
     def _demand(self, feed: str) -> frozenset[str]:
-        """All symbols subscribed to on a feed; the same object until a subscription changes."""
+        """Symbols whose prices are subscribed to on a feed; the same object until that changes."""
         routes = [one.conversation.route for one in self.sessions if one.feed == feed]
         known = self._demands.get(feed)
         if known is not None and known[0] == routes:
             return known[1]
-        symbols = frozenset().union(*(symbols for route in routes for symbols in route.key))
+        symbols = frozenset().union(*(route.priced for route in routes))
         self._demands[feed] = (routes, symbols)
         return symbols
 
