@@ -237,11 +237,14 @@ class Settings(BaseSettings):
         return self.api_key, self.secret_key
 
     @classmethod
-    def load(cls) -> Self:
-        """Read all sources. Raises SettingsError, one line for each thing that is wrong."""
+    def load(cls, **overrides: Any) -> Self:
+        """Read all sources; ``overrides``, by field name, come before them.
+
+        Raises SettingsError, with one clause for each thing that is wrong.
+        """
         reject_unknown({**_env_file_names(), **os.environ})
         try:
-            return cls(_secrets_dir=_secret_directories())  # type: ignore[call-arg]
+            return cls(_secrets_dir=_secret_directories(), **overrides)  # type: ignore[call-arg]
         except ValidationError as error:
             raise SettingsError("; ".join(_explain(error))) from None
 
