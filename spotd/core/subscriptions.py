@@ -61,6 +61,7 @@ class Subscriptions:
         self._batch = batch
         self._want_trades = trades
         self._trades = trades
+        self._on_trades: frozenset[str] = frozenset()
         self._statuses: Literal["untried", "on", "give_back", "off"] = "untried"
         self._request: Request | None = None
         self._refused: dict[str, tuple[Refusal, float]] = {}
@@ -98,7 +99,7 @@ class Subscriptions:
 
     def disconnected(self) -> None:
         """The connection is gone, and with it every subscription."""
-        self.active = frozenset()
+        self.active = self._on_trades = frozenset()
         self._request = None
         self._suspects = []
         self.version += 1
@@ -109,7 +110,7 @@ class Subscriptions:
         if WILDCARD in self.active:
             return {s: r for s, r in refused.items() if s == WILDCARD}
         waiting = self._waiting()
-        room = self._room()
+        room = None if WILDCARD in waiting else self._room()
         if room is not None and room < len(waiting):
             detail = f"{self._limit()} symbols are the limit"
             for symbol in waiting[room:]:
@@ -135,6 +136,7 @@ class Subscriptions:
         """
         before = self.active
         self.active = frozenset(quotes)
+        self._on_trades = frozenset(trades)
         self.version += 1
         request, self._request = self._request, None
         if request is None:
@@ -147,7 +149,7 @@ class Subscriptions:
         else:
             self._compare(request, now)
             if request.trades:
-                self.without_trades = self.active.intersection(request.symbols).difference(trades)
+                self.without_trades = self.active.intersection(request.symbols).difference(self._on_trades)
         if self._ceiling is not None and len(self.active) >= self._ceiling:
             self._ceiling, self._converged = None, False
         self._settle_limit()
@@ -165,15 +167,13 @@ class Subscriptions:
         if request.statuses:
             self._statuses = "off"
             return f"trading statuses are not available ({code}): halts will not be shown"
-        if code == 400:
-            return self._bisect(request, code, message, now)
-        if code == 405:
-            return self._over_limit(request, code, message, now)
-        if code == 410:
-            if request.trades:
-                self._trades = False
-                return "trades are not available on this feed: last_price stays null"
-            return self._refuse(request.symbols, code, message, now)
+        if request.action == "subscribe":
+            if code == 400:
+                return self._bisect(request, code, message, now)
+            if code == 405:
+                return self._over_limit(request, code, message, now)
+            if code == 410:
+                return self._without(request, code, message, now)
         raise UnexpectedAnswerError(f"error {code} ({message}) to a {request.action}")
 
     # What to ask for
@@ -183,7 +183,10 @@ class Subscriptions:
             return self.desired
         if WILDCARD in self._refused:
             return self.desired - {WILDCARD}
-        return frozenset((WILDCARD,))
+        if WILDCARD in self.active:
+            return frozenset((WILDCARD,))
+        # Until Alpaca grants the whole market, what is live stays live.
+        return (self.active & self.desired) | {WILDCARD}
 
     def _waiting(self) -> list[str]:
         """Symbols to subscribe, in the order in which they get room."""
@@ -205,7 +208,8 @@ class Subscriptions:
         surplus = sorted(self.active - self._targets())
         if not surplus:
             return None
-        return Request("unsubscribe", tuple(surplus[: self._batch]), trades=self._want_trades)
+        symbols = tuple(surplus[: self._batch])
+        return Request("unsubscribe", symbols, trades=not self._on_trades.isdisjoint(symbols))
 
     def _suspected(self) -> Request | None:
         """A part of a request that was rejected for one ill-formed symbol."""
@@ -223,12 +227,13 @@ class Subscriptions:
         waiting = self._waiting()
         if not waiting:
             return None
+        if WILDCARD in waiting:  # in place of all others: it needs no room
+            return Request("subscribe", (WILDCARD,), trades=self._trades)
         room = self._room()
         size = self._batch if room is None else min(self._batch, room)
         if self._ceiling is not None and not self._converged:
             size = min(size, max(1, (self._ceiling - len(self.active)) // 2))
         if size == 0 and self._probe_above and self._may_probe():
-            self._probe_above = False
             size = 1
         if size == 0:
             return None
@@ -253,8 +258,6 @@ class Subscriptions:
             self._refused[symbol] = (refusal, now)
 
     def _bisect(self, request: Request, code: int, message: str, now: float) -> str:
-        if request.action == "unsubscribe":
-            raise UnexpectedAnswerError(f"error {code} ({message}) to an unsubscribe")
         if len(request.symbols) == 1:
             return self._refuse(request.symbols, code, message, now)
         half = len(request.symbols) // 2
@@ -262,18 +265,24 @@ class Subscriptions:
         return f"{len(request.symbols)} symbols refused together ({code}): looking for the culprit"
 
     def _over_limit(self, request: Request, code: int, message: str, now: float) -> str:
-        if request.action == "unsubscribe":
-            raise UnexpectedAnswerError(f"error {code} ({message}) to an unsubscribe")
         if request.symbols == (WILDCARD,):
             return self._refuse(request.symbols, code, message, now)
         if self._statuses == "on":
             # The statuses may hold the room that quotes need: give it back and ask again.
             self._statuses = "give_back"
             return "symbol limit exceeded: giving trading statuses back"
-        self._converged = False
+        self._converged = self._probe_above = False
         self._ceiling = len(self.active) + len(request.symbols)
         self._settle_limit()
         return f"symbol limit exceeded with {self._ceiling} symbols"
+
+    def _without(self, request: Request, code: int, message: str, now: float) -> str:
+        if request.trades:
+            self._trades = False
+            return "trades are not available on this feed: last_price stays null"
+        if request.symbols == (WILDCARD,):
+            self._trades = self._want_trades  # it may have been the wildcard, and not the trades
+        return self._refuse(request.symbols, code, message, now)
 
     def _settle_limit(self) -> None:
         """The bisection is over when one symbol more is known to be too many."""
