@@ -36,6 +36,7 @@ from spotd.loops.publish import PublishLoop
 from spotd.loops.report import ReportLoop
 from spotd.loops.shared import Shared
 from spotd.loops.stream import Pace, StreamLoop
+from spotd.loops.watch import SILENCE_S, WatchLoop
 from spotd.settings import Settings
 
 # Budgets of an orderly stop, in seconds: together below the 5 that the contract grants.
@@ -52,13 +53,16 @@ log = structlog.get_logger("spotd.daemon")
 class Daemon:
     """One daemon: ``run`` until ``stop``."""
 
-    def __init__(self, settings: Settings, *, pace: Pace | None = None) -> None:
+    def __init__(
+        self, settings: Settings, *, pace: Pace | None = None, silence_s: float = SILENCE_S
+    ) -> None:
         api_key, secret_key = settings.credentials()
         self.settings = settings
         self.instance = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:4]}"
         self.shared = shared = Shared(settings)
         self._redis = RedisPort(settings.redis_url.get_secret_value(), settings.keys)
         self._intake = Intake(shared)
+        self._silence_s = silence_s
         self._stream = AlpacaStream(
             endpoint=settings.stream_endpoint,
             api_key=api_key,
@@ -128,6 +132,9 @@ class Daemon:
         }
         if self._snapshots is not None:
             loops["prime"] = PrimeLoop(self.shared, self._snapshots, self._intake).run()
+            loops["watch"] = WatchLoop(
+                self.shared, self._stream, self._snapshots, self._intake, silence_s=self._silence_s
+            ).run()
         return loops
 
     async def _supervise(self, loops: list[asyncio.Task[None]]) -> int:

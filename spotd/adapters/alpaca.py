@@ -220,6 +220,10 @@ class AlpacaStream(StockDataStream):  # type: ignore[misc]  # alpaca-py is not t
             return StreamError("not connected", reason="closed")
         return await asyncio.shield(self._end)
 
+    def give_up(self, why: StreamError) -> None:
+        """Have ``ended`` say that the session is over, for a reason found elsewhere."""
+        self._finish(why)
+
     async def close(self) -> None:
         """End the session with a close frame; a peer that does not answer is cut off."""
         transport, self._transport = self._transport, None

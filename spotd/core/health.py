@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 
 from spotd.core.demand import MAX_REFUSED_SHOWN
 from spotd.core.symbols import WILDCARD, Refusal
 from spotd.models import DaemonStateName, SymbolCounts, SymbolStateName
+
+MUTE_SLACK = timedelta(seconds=5)
 
 
 @dataclass(slots=True)
@@ -77,6 +80,14 @@ def not_ready_because(facts: Facts, active: int) -> list[str]:
     elif facts.stream_mute:
         reasons.append("stream: mute")
     return reasons
+
+
+def brings_too_little(*, stream_at: datetime, rest_at: datetime) -> bool:
+    """Whether REST's latest quote is so much newer than the stream's that the stream is mute.
+
+    Both come from the same feed; REST may be ahead by the moment between two looks, not more.
+    """
+    return rest_at - stream_at > MUTE_SLACK
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ class Intake:
     def __call__(self, messages: Sequence[Message]) -> None:
         """Hand the frame to the market rules, note the time, wake the publisher."""
         shared = self._shared
+        shared.data_at = time.monotonic()
         market = shared.market
         market.receive(messages)
         newest = messages[-1]

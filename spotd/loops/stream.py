@@ -100,6 +100,7 @@ class StreamLoop:
         log.info("connecting", endpoint=self._stream.endpoint)
         await self._stream.open()
         shared.facts.stream_open = True
+        shared.data_at = time.monotonic()
         shared.market.clear_halts()
         shared.subscriptions.connected()
         shared.bells.report.ring()

@@ -1,0 +1,100 @@
+"""Watches for a stream that is open but mute: pings are answered, yet no data comes.
+
+Silence alone says nothing: a closed market is silent for hours. So after some silence Alpaca's
+REST is asked for the same symbols. If it knows prices that the stream should have brought, the
+stream is mute: symbols go stale, the REST prices are taken in, and the stream is opened anew.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import structlog
+
+from spotd.adapters.alpaca import AlpacaStream
+from spotd.adapters.snapshots import MAX_SYMBOLS_PER_CALL, Snapshot, Snapshots
+from spotd.core.conflate import Slot
+from spotd.core.health import brings_too_little
+from spotd.core.market import reflected_at
+from spotd.errors import AlpacaRefusedError, SnapshotError, StreamError
+from spotd.loops.intake import Intake
+from spotd.loops.shared import Shared
+
+SILENCE_S = 30.0
+_DEADLINE_S = 10.0
+
+log = structlog.get_logger("spotd.watch")
+
+
+class WatchLoop:
+    """Asks REST after ``silence_s`` seconds without data, and again after as long."""
+
+    def __init__(
+        self,
+        shared: Shared,
+        stream: AlpacaStream,
+        snapshots: Snapshots,
+        intake: Intake,
+        *,
+        silence_s: float = SILENCE_S,
+    ) -> None:
+        self._shared = shared
+        self._stream = stream
+        self._snapshots = snapshots
+        self._intake = intake
+        self._silence_s = silence_s
+
+    async def run(self) -> None:
+        """Watch for ever."""
+        shared = self._shared
+        while True:
+            silent_s = time.monotonic() - shared.data_at
+            await asyncio.sleep(max(self._silence_s - silent_s, self._silence_s / 10))
+            if not shared.facts.stream_open or not shared.subscriptions.active:
+                continue
+            if time.monotonic() - shared.data_at >= self._silence_s:
+                await self._ask()
+
+    async def _ask(self) -> None:
+        shared = self._shared
+        data_at = shared.data_at
+        slots = self._latest_moved()
+        try:
+            found = await self._snapshots.fetch(
+                [slot.symbol for slot in slots], deadline_s=_DEADLINE_S
+            )
+        except (SnapshotError, AlpacaRefusedError) as error:
+            log.warning("cannot tell whether the silent stream is mute", why=str(error))
+            shared.data_at = time.monotonic()  # ask again after as long
+            return
+        if shared.data_at != data_at:
+            return  # it spoke meanwhile
+        shared.data_at = time.monotonic()
+        ahead = [slot.symbol for slot in slots if self._is_ahead(found.get(slot.symbol), slot)]
+        if not ahead:
+            return
+        log.warning("the stream is mute", silent_s=self._silence_s, symbols=len(ahead))
+        shared.facts.stream_mute = True
+        shared.subscriptions.version += 1
+        shared.bells.report.ring()
+        for symbol, snapshot in found.items():
+            shared.market.prime(symbol, snapshot.quote, snapshot.trade)
+        self._intake.primed()
+        self._stream.give_up(
+            StreamError("the stream was mute although the market moved", reason="mute")
+        )
+
+    def _latest_moved(self) -> list[Slot]:
+        """The symbols that moved last, as many as one call may ask for."""
+        slots = [slot for slot in self._shared.market.slots.values() if slot.quote is not None]
+        slots.sort(key=reflected_at, reverse=True)
+        return slots[:MAX_SYMBOLS_PER_CALL]
+
+    def _is_ahead(self, snapshot: Snapshot | None, slot: Slot) -> bool:
+        """Whether REST knows what the stream should have told."""
+        if snapshot is None or slot.quote is None:
+            return False
+        return snapshot.quote is not None and brings_too_little(
+            stream_at=slot.quote.at, rest_at=snapshot.quote.at
+        )
