@@ -67,7 +67,6 @@ class Feed(ABC, Generic[T]):
         self._heartbeat_s = heartbeat_s
         self._slots: OrderedDict[str, T] = OrderedDict()
         self._ready = asyncio.Event()
-        self._pubsub: PubSub | None = None
         self._reader: asyncio.Task[NoReturn] | None = None
         self._closed = False
 

