@@ -153,9 +153,16 @@ class Instrument:
             "t": now_ns,
         }
         if not special and not odd_lot:
-            for kind, begin in (("b", now_ns - now_ns % MINUTE_NS), ("d", _day(now_ns))):
-                self._bars[kind] = _grown(self._bars.get(kind), begin, price, size)
+            self._count(now_ns, price, size)
         return trade
+
+    def _count(self, now_ns: int, price: float, size: int) -> None:
+        """Put a trade into its minute and its day; the minute before is kept."""
+        for kind, begin in (("b", now_ns - now_ns % MINUTE_NS), ("d", _day(now_ns))):
+            bar = self._bars.get(kind)
+            grown = self._bars[kind] = _grown(bar, begin, price, size)
+            if kind == "b" and bar is not None and grown is not bar:
+                self._bars["before"] = bar
 
     def bar(self, kind: str, now_ns: int) -> Message:
         """Its minute (`b`) or day (`d`) so far; flat at the bid when nothing traded."""
@@ -166,10 +173,11 @@ class Instrument:
 
     def closed_minute(self, begin_ns: int) -> Message | None:
         """The bar of the minute that began then, when anything traded in it."""
-        bar = self._bars.get("b")
-        if bar is None or bar["t"] != begin_ns:
-            return None
-        return {"T": "b", "S": self.symbol} | bar
+        for kind in ("b", "before"):
+            bar = self._bars.get(kind)
+            if bar is not None and bar["t"] == begin_ns:
+                return {"T": "b", "S": self.symbol} | bar
+        return None
 
     def status(self, *, halted: bool, now_ns: int) -> Message:
         """A halt or a resumption, in the codes of its tape (CTA: 2 and 3; UTP: H and T)."""

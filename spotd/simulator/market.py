@@ -67,7 +67,7 @@ class _Crowd:
         if not self._members:
             return []
         model = self._model
-        messages = self._bars(now_ns) + self._statuses(dt_s, now_ns)
+        messages = self._bars(now_ns - int(dt_s * 1e9)) + self._statuses(dt_s, now_ns)
         self._heat(dt_s, now_ns)
         factor = model.burst_factor if self._hot else 1.0
         self._credit += model.quotes_per_s * dt_s * factor
@@ -106,9 +106,9 @@ class _Crowd:
             lasts_s = self._random.expovariate(1 / max(0.001, model.burst_lasts_s))
             self._hot_until_ns = now_ns + int(lasts_s * 1e9)
 
-    def _bars(self, now_ns: int) -> list[Message]:
-        """The bars of the minute that is over, once, as Alpaca sends them at the minute's mark."""
-        minute_ns = now_ns - now_ns % MINUTE_NS
+    def _bars(self, done_ns: int) -> list[Message]:
+        """The bars of a minute, once all that happened up to `done_ns` is told and it is over."""
+        minute_ns = done_ns - done_ns % MINUTE_NS
         before_ns, self._minute_ns = self._minute_ns, minute_ns
         if before_ns in (0, minute_ns):
             return []

@@ -138,21 +138,21 @@ class Replay:
         begin_s, begin_ns = time.monotonic(), time.time_ns()
         first_ns: int | None = None
         due: list[Message] = []
-        horizon_s = 0.0
+        window_s = 0.0  # what is due until then goes out then, in one frame
         for message in self._messages():
             if first_ns is None:
-                first_ns = message["t"]
+                first_ns, window_s = message["t"], self.tick_s
             offset_ns = message["t"] - first_ns
             if self.speed != 1:
                 offset_ns = int(offset_ns / self.speed)
-            if offset_ns / 1e9 > horizon_s:
+            if offset_ns / 1e9 > window_s:
+                await asyncio.sleep(begin_s + window_s - time.monotonic())
                 self._play(stage, due)
                 due = []
-                await asyncio.sleep(begin_s + offset_ns / 1e9 - time.monotonic())
-                horizon_s = max(time.monotonic() - begin_s, offset_ns / 1e9) + self.tick_s
+                window_s = max(time.monotonic() - begin_s, offset_ns / 1e9 + self.tick_s)
             message["t"] = begin_ns + offset_ns
             due.append(message)
-        await asyncio.sleep(begin_s + horizon_s - time.monotonic())
+        await asyncio.sleep(begin_s + window_s - time.monotonic())
         self._play(stage, due)
 
     async def _unpaced(self, stage: Stage) -> None:

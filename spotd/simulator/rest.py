@@ -109,7 +109,8 @@ class Rest:
 
     def _check_key(self, request: web.Request) -> str:
         key = request.headers.get("APCA-API-KEY-ID", "")
-        if self.rules.keys.get(key) != request.headers.get("APCA-API-SECRET-KEY"):
+        secret = request.headers.get("APCA-API-SECRET-KEY")
+        if secret is None or self.rules.keys.get(key) != secret:
             raise RefusedError(403, "forbidden.")
         return key
 

@@ -63,7 +63,7 @@ class Session:
         self.closing = False
         """Nothing more is sent but what already waits."""
         self.farewell = False
-        """The close frame is written."""
+        """The close frame is written, or never will be."""
         self._transport = transport
         self._faults, self._limits, self._stats, self._bell = faults, limits, stats, bell
         self._outbox: deque[Frame] = deque()
@@ -172,13 +172,17 @@ class Session:
 
     async def write(self) -> None:
         """Write frames in order, for as long as the session lasts."""
-        while True:
-            while not self._outbox:
-                self._wake.clear()
-                await self._wake.wait()
-            await self._bell.until(lambda: not self._faults.half_open)
-            if self._outbox:  # cut or released meanwhile
-                await self._write(self._outbox.popleft())
+        try:
+            while True:
+                while not self._outbox:
+                    self._wake.clear()
+                    await self._wake.wait()
+                await self._bell.until(lambda: not self._faults.half_open)
+                if self._outbox:  # cut or released meanwhile
+                    await self._write(self._outbox.popleft())
+        finally:  # the connection is gone: nobody need wait for a farewell
+            self.farewell = True
+            self._bell.ring()
 
     async def _write(self, frame: Frame) -> None:
         self._waiting_bytes = max(0, self._waiting_bytes - len(frame.payload))

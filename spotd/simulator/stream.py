@@ -10,7 +10,7 @@ from contextlib import suppress
 from itertools import count
 from typing import Any
 
-from aiohttp import WSMessage, WSMsgType, web
+from aiohttp import WebSocketError, WSMessage, WSMsgType, web
 
 from spotd.simulator.bell import Bell
 from spotd.simulator.journal import Journal, Record, Stats
@@ -167,10 +167,9 @@ class Stream:
                     session.answer_close(message.data or 1000)
                     await self._say_goodbye(session)
                     return int(message.data or 1005)
-                case _:  # vanished, or cut by aiohttp for what it sent, with a code other than 1006
-                    code = session.ws.close_code
-                    vanished = message.type is not WSMsgType.ERROR or code == 1006
-                    return None if vanished else code
+                case _:  # vanished, or cut by aiohttp for what it sent
+                    cut = isinstance(message.data, WebSocketError)
+                    return int(message.data.code) if cut else None
 
     async def _say_goodbye(self, session: Session) -> None:
         """The close frame gets its answer before the connection goes."""

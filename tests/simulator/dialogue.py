@@ -1,0 +1,119 @@
+"""A client that says and hears one message at a time, over a real websocket."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any, Literal, TypeAlias
+
+import msgpack
+from websockets.asyncio.client import ClientConnection, connect
+
+from spotd.simulator import Simulator
+
+Encoding: TypeAlias = Literal["json", "msgpack"]
+Message: TypeAlias = dict[str, Any]
+PATIENCE_S = 10.0
+
+CONNECTED = {"T": "success", "msg": "connected"}
+AUTHENTICATED = {"T": "success", "msg": "authenticated"}
+NOTHING: Message = {
+    "T": "subscription",
+    "trades": [],
+    "quotes": [],
+    "bars": [],
+    "updatedBars": [],
+    "dailyBars": [],
+    "statuses": [],
+    "lulds": [],
+    "corrections": [],
+    "cancelErrors": [],
+}
+
+
+def refusal(code: int, words: str) -> Message:
+    """An error message in Alpaca's form."""
+    return {"T": "error", "code": code, "msg": words}
+
+
+class Dialogue:
+    """What a test says to the simulator, and what it hears."""
+
+    def __init__(self, ws: ClientConnection, encoding: Encoding) -> None:
+        self.ws = ws
+        self.encoding = encoding
+
+    async def say(self, message: object) -> None:
+        """Send a message in the connection's encoding."""
+        packed = self.encoding == "msgpack"
+        await self.ws.send(msgpack.packb(message) if packed else json.dumps(message))
+
+    async def hear_raw(self) -> bytes | str:
+        """The next frame as it came."""
+        async with asyncio.timeout(PATIENCE_S):
+            return await self.ws.recv()
+
+    async def hear(self) -> list[Message]:
+        """The next frame's messages; times are nanoseconds in msgpack, text in JSON."""
+        raw = await self.hear_raw()
+        if isinstance(raw, str):
+            decoded: list[Message] = json.loads(raw)
+            return decoded
+        unpacked: list[Message] = msgpack.unpackb(raw, timestamp=2)
+        return unpacked
+
+    async def hear_one(self) -> Message:
+        """The only message of the next frame."""
+        [message] = await self.hear()
+        return message
+
+    async def ask(self, message: object) -> Message:
+        """Say something and hear its answer, alone in its frame."""
+        await self.say(message)
+        return await self.hear_one()
+
+    async def greet(self) -> None:
+        """Hear the greeting."""
+        assert await self.hear_one() == CONNECTED
+
+    async def login(self, key: str = "demo-key", secret: str = "demo-secret") -> Message:
+        """Authenticate; the answer."""
+        return await self.ask({"action": "auth", "key": key, "secret": secret})
+
+    async def subscribe(self, **channels: list[str]) -> Message:
+        """Subscribe; the answer."""
+        return await self.ask({"action": "subscribe", **channels})
+
+    async def unsubscribe(self, **channels: list[str]) -> Message:
+        """Unsubscribe; the answer."""
+        return await self.ask({"action": "unsubscribe", **channels})
+
+    async def hear_end(self) -> int:
+        """Hear everything until the connection ends; its close code, 1006 without a close frame."""
+        async with asyncio.timeout(PATIENCE_S):
+            await self.ws.wait_closed()
+        assert self.ws.close_code is not None
+        return self.ws.close_code
+
+
+@asynccontextmanager
+async def dial(
+    sim: Simulator,
+    *,
+    feed: str = "iex",
+    encoding: Encoding = "msgpack",
+    login: bool = True,
+    headers: Mapping[str, str] | None = None,
+    **options: Any,
+) -> AsyncIterator[Dialogue]:
+    """A connection, greeted and authenticated unless `login` is false; closed cleanly after."""
+    content = {"Content-Type": f"application/{encoding}"} | dict(headers or {})
+    options.setdefault("ping_interval", None)
+    async with connect(
+        sim.stream_url(feed), additional_headers=content, proxy=None, **options
+    ) as ws:
+        talk = Dialogue(ws, encoding)
+        if login:
+            await talk.greet()
+            assert await talk.login() == AUTHENTICATED
+        yield talk

@@ -1,0 +1,102 @@
+"""Fidelity, judged by a client that nobody here wrote: Alpaca's JavaScript SDK from npm."""
+
+import asyncio
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from spotd.simulator import MarketModel, Simulator
+
+VERSION = "4.0.2"
+SCRIPT = Path(__file__).parent / "js" / "receive.cjs"
+PATIENCE_S = 60
+
+
+@pytest.fixture(scope="module")
+def sdk() -> Path:
+    """A directory with the SDK installed, kept between runs outside the checkout."""
+    if shutil.which("node") is None or shutil.which("npm") is None:
+        pytest.skip("node and npm are not installed")
+    version = subprocess.run(["node", "--version"], capture_output=True, text=True, check=True)
+    if int(version.stdout.strip().lstrip("v").partition(".")[0]) < 20:
+        pytest.skip(f"the SDK needs node 20, this is {version.stdout.strip()}")
+    kept = Path(tempfile.gettempdir()) / f"spotd-alpaca-js-{VERSION}-{os.getuid()}"
+    if not (kept / "node_modules" / "@alpacahq" / "alpaca-trade-api").is_dir():
+        install(kept)
+    return kept
+
+
+def install(kept: Path) -> None:
+    """Install the SDK by npm, or skip."""
+    with tempfile.TemporaryDirectory() as fresh:
+        package = f"@alpacahq/alpaca-trade-api@{VERSION}"
+        flags = ["--no-audit", "--no-fund", "--ignore-scripts", "--prefix", fresh]
+        try:
+            subprocess.run(
+                ["npm", "install", *flags, package],
+                capture_output=True, check=True, timeout=PATIENCE_S, cwd=fresh,
+            )  # fmt: skip
+        except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as problem:
+            pytest.skip(f"npm could not install {package}: {problem}")
+        shutil.copytree(fresh, kept, dirs_exist_ok=True)
+
+
+async def receive(sim: Simulator, sdk: Path, symbols: list[str]) -> list[dict[str, Any]]:
+    """What the SDK printed until it had a quote and a trade of each symbol."""
+    process = await asyncio.create_subprocess_exec(
+        "node", str(SCRIPT), sim.stream_url(), "demo-key", "demo-secret", *symbols,
+        cwd=sdk, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    try:
+        async with asyncio.timeout(PATIENCE_S):
+            output, errors = await process.communicate()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    assert process.returncode == 0, errors.decode()
+    return [json.loads(line) for line in output.decode().splitlines()]
+
+
+async def test_the_javascript_sdk_understands_every_field(sdk: Path, sim: Simulator) -> None:
+    """It subscribes, and decodes the fields of quotes, trades and statuses as they were sent."""
+    hearing = asyncio.create_task(receive(sim, sdk, ["SPY", "BRK.B"]))
+    subscribed = asyncio.create_task(
+        sim.wait_for(lambda: sim.sessions and sim.sessions[0].statuses, timeout_s=PATIENCE_S)
+    )
+    await asyncio.wait({hearing, subscribed}, return_when=asyncio.FIRST_COMPLETED)
+    if not subscribed.done():
+        subscribed.cancel()
+        await hearing  # the script failed: say how
+    when = "2026-01-20T15:12:00.123456789Z"
+    await sim.halt("SPY")
+    await sim.send(
+        [{"T": kind, "S": symbol, "t": when} for symbol in ("SPY", "BRK.B") for kind in "qt"]
+    )
+    heard = await hearing
+    [subscription, *_] = [one["value"] for one in heard if one["kind"] == "subscription"]
+    assert subscription["quotes"] == subscription["trades"] == ["BRK.B", "SPY"]
+    quotes = {one["value"]["symbol"]: one["value"] for one in heard if one["kind"] == "quote"}
+    trades = {one["value"]["symbol"]: one["value"] for one in heard if one["kind"] == "trade"}
+    assert set(quotes) == set(trades) == {"SPY", "BRK.B"}
+    assert (quotes["SPY"]["bidPrice"], quotes["SPY"]["askPrice"]) == (100.0, 100.02)
+    assert quotes["SPY"]["timestampRaw"] == when
+    assert (trades["BRK.B"]["price"], trades["BRK.B"]["conditions"]) == (100.0, ["@"])
+    assert [one["value"]["symbol"] for one in heard if one["kind"] == "status"] == ["SPY"]
+    assert not [one for one in heard if one["kind"] == "error"]
+    await sim.wait_for(lambda: not sim.sessions)
+
+
+async def test_the_javascript_sdk_follows_the_simulated_market(sdk: Path) -> None:
+    """Quotes and trades arrive from the market by itself, without one error."""
+    model = MarketModel(quotes_per_s=500, trades_per_quote=0.5)
+    async with Simulator(market=model) as sim:
+        heard = await receive(sim, sdk, ["SPY", "AAPL"])
+    assert {one["kind"] for one in heard} >= {"quote", "trade", "subscription"}
+    assert not [one for one in heard if one["kind"] == "error"]

@@ -1,0 +1,290 @@
+"""How sessions live and end: pings, slow clients, close codes, resets."""
+
+import asyncio
+import socket
+
+import msgpack
+import pytest
+from websockets.asyncio.client import connect
+
+from spotd.simulator import Limits, Simulator
+from spotd.simulator.session import Ending
+
+from .dialogue import dial, refusal
+
+SPY = {"T": "q", "S": "SPY"}
+
+
+async def test_client_pings_are_answered_unless_told_not_to(sim: Simulator) -> None:
+    """Also while the stream is mute: connected but silent is a known state of Alpaca's."""
+    sim.faults.mute = True
+    async with dial(sim) as talk:
+        async with asyncio.timeout(5):
+            await (await talk.ws.ping(b"hello"))
+        assert sim.received.of("ping")[0].data == b"hello"
+        sim.faults.ignore_pings = True
+        waiting = await talk.ws.ping(b"again")
+        await sim.wait_for(lambda: sim.received.of("ping")[1:])
+        assert (await talk.subscribe(quotes=["SPY"]))["quotes"] == ["SPY"]
+        assert not waiting.done()
+
+
+async def test_the_server_pings_and_hears_the_pongs() -> None:
+    """At its own period; an answering client is never cut."""
+    limits = Limits(ping_period_s=0.01, ping_timeout_s=5.0)
+    async with Simulator(limits=limits) as sim, dial(sim) as talk:
+        await sim.wait_for(lambda: len(sim.received.of("pong")) >= 5)
+        assert await talk.subscribe(quotes=["SPY"])
+
+
+async def test_a_client_that_answers_no_ping_is_cut() -> None:
+    """After the ping timeout, whatever the period."""
+    limits = Limits(ping_period_s=0.05, ping_timeout_s=0.2, close_timeout_s=0.1)
+    async with Simulator(limits=limits) as sim:
+        reader, writer = await handshake(sim)
+        async with asyncio.timeout(10):
+            assert b"\x88\x02\x03\xf3" in await reader.read()  # a close frame with 1011
+        await sim.wait_for(lambda: not sim.sessions)
+        writer.close()
+        await writer.wait_closed()
+
+
+async def test_pings_can_be_off_and_come_back() -> None:
+    """Period 0 is none; turned on, live sessions are pinged."""
+    async with Simulator(limits=Limits(ping_period_s=0)) as sim, dial(sim):
+        assert not sim.received.of("pong")
+        sim.limits.ping_period_s = 0.01
+        await sim.wait_for(lambda: sim.received.of("pong"))
+
+
+@pytest.mark.parametrize("code", [1000, 1001, 1011])
+async def test_sessions_can_be_closed_with_a_code(sim: Simulator, code: int) -> None:
+    """The client sees the code, and its answer is recorded."""
+    async with dial(sim) as talk:
+        await sim.drop_sessions("close", code)
+        await sim.drop_sessions("close", 4000)  # closed already: nothing more happens
+        assert await talk.hear_end() == code
+        await sim.wait_for(lambda: not sim.sessions)
+        assert sim.received.of("close")[-1].data == code
+
+
+@pytest.mark.parametrize("how", ["abort", "eof"])
+async def test_sessions_can_vanish(sim: Simulator, how: Ending) -> None:
+    """A reset or an end of file, without a close frame."""
+    reader, writer = await handshake(sim)
+    await reader.readuntil(b"connected")
+    await sim.drop_sessions(how)
+    async with asyncio.timeout(10):
+        if how == "abort":
+            with pytest.raises(ConnectionResetError):
+                await reader.read()
+        else:
+            assert b"\x88" not in await reader.read()
+    await sim.wait_for(lambda: not sim.sessions)
+    assert sim.received.of("close")[-1].data is None
+    writer.close()
+
+
+async def test_a_client_that_answers_no_close_frame_is_cut() -> None:
+    """Nobody waits for a dead peer for ever."""
+    async with Simulator(limits=Limits(close_timeout_s=0.05)) as sim, stalled(sim):
+        await sim.drop_sessions("close")
+        await sim.wait_for(lambda: not sim.sessions)
+
+
+async def test_slow_clients_are_told_and_cut() -> None:
+    """A client that does not read fills the buffer: 407 when it gets through, then the end."""
+    limits = Limits(out_buffer_bytes=100_000, close_timeout_s=0.2)
+    async with Simulator(limits=limits) as sim, stalled(sim):
+        for _ in range(10_000):
+            await sim.send([SPY | {"S": "SPY"}] * 500)
+            if sim.stats.slow_clients:
+                break
+        assert sim.stats.slow_clients == 1
+        await sim.wait_for(lambda: not sim.sessions)
+
+
+@pytest.mark.parametrize("silent", [False, True])
+async def test_407_may_or_may_not_arrive(sim: Simulator, silent: bool) -> None:
+    """Alpaca does not promise it."""
+    sim.faults.slow_client_silent = silent
+    async with dial(sim) as talk:
+        await sim.cut_slow_clients()
+        if not silent:
+            assert await talk.hear_one() == refusal(407, "slow client")
+        assert await talk.hear_end() == 1008
+
+
+async def test_half_open_reads_and_writes_nothing_until_it_ends(sim: Simulator) -> None:
+    """As a dead peer: no ack, no pong, no data; later everything comes."""
+    async with dial(sim) as talk:
+        await talk.subscribe(quotes=["SPY"])
+        sim.faults.half_open = True
+        pong = await talk.ws.ping()
+        await talk.say({"action": "subscribe", "quotes": ["QQQ"]})
+        await sim.send([SPY])
+        await asyncio.wait([asyncio.ensure_future(pong)], timeout=0.05)
+        assert not pong.done()
+        assert not sim.received.messages("subscribe")[1:]
+        sim.faults.half_open = False
+        assert (await talk.hear_one())["T"] == "q"
+        assert (await talk.hear_one())["quotes"] == ["QQQ", "SPY"]
+
+
+async def test_a_half_open_session_is_not_freed_by_its_client(sim: Simulator) -> None:
+    """Nothing is read, a close frame neither: the seat stays taken."""
+    async with dial(sim, close_timeout=0.01):
+        sim.faults.half_open = True
+    assert len(sim.sessions) == 1
+    sim.faults.half_open = False
+    await sim.wait_for(lambda: not sim.sessions)
+
+
+async def test_flapping_ends_sessions_after_some_data(sim: Simulator) -> None:
+    """Each session gets its data messages, then the close code of the knob."""
+    sim.faults.close_after_messages = 2
+    for code in (1001, 1006):
+        sim.faults.close_code = code
+        async with dial(sim) as talk:
+            await talk.subscribe(quotes=["SPY"])
+            for _ in range(3):
+                await sim.send([SPY])
+            assert await talk.hear_end() == code
+        await sim.wait_for(lambda: not sim.sessions)
+    assert sim.stats.messages_sent == 4
+
+
+async def test_sessions_may_live_for_a_limited_time(sim: Simulator) -> None:
+    """Closed when they are that old."""
+    sim.faults.close_every_s = 0.05
+    async with dial(sim) as talk:
+        assert await talk.hear_end() == 1001
+
+
+async def test_errors_may_come_unasked(sim: Simulator) -> None:
+    """500 now and then leaves the session open; 407 ends it."""
+    sim.faults.error_every_s = 0.03
+    async with dial(sim) as talk:
+        assert (await talk.hear_one())["code"] == 500
+        assert (await talk.hear_one())["code"] == 500
+        sim.faults.error_code = 407
+        heard = 0
+        while heard != 407:
+            heard = (await talk.hear_one())["code"]
+        assert await talk.hear_end() == 1008
+
+
+async def test_errors_unasked_can_be_turned_off(sim: Simulator) -> None:
+    """The knob acts on live sessions."""
+    sim.faults.error_every_s = 0.02
+    async with dial(sim) as talk:
+        await talk.hear_one()
+        sim.faults.error_every_s = 0.0
+        heard = [await talk.hear_one() for _ in range(2) if await say_nonsense(talk.ws.send)]
+        assert {one["code"] for one in heard} <= {400, 500}
+
+
+async def say_nonsense(send: object) -> bool:
+    """Something that is answered with 400."""
+    assert callable(send)
+    await send(msgpack.packb({}))
+    return True
+
+
+async def test_frames_may_drip(sim: Simulator) -> None:
+    """A frame written in small pieces arrives whole; it can be sped up midway."""
+    async with dial(sim) as talk:
+        symbols = [a + b for a in "ABCDEFGHIJKLM" for b in "ABCDEFGHIJKLM"]
+        await talk.subscribe(quotes=symbols)
+        for number in (1, 2, len(symbols)):
+            sim.faults.drip_bytes_per_s = 20_000 if number < 100 else 2_000
+            await sim.send([{"T": "q", "S": one} for one in symbols[:number]])
+            if number > 100:
+                await sim.wait_for(lambda: sim.stats.frames_sent >= 5)
+                sim.faults.drip_bytes_per_s = 0
+            assert len(await talk.hear()) == number
+        sim.faults.drip_bytes_per_s = 10_000_000
+        await sim.send([{"T": "q", "S": one} for one in symbols * 5])
+        assert len(await talk.hear()) == 5 * len(symbols)
+
+
+async def test_stopping_closes_sessions_with_1001() -> None:
+    """Clients see a server that goes away."""
+    sim = Simulator()
+    await sim.start()
+    async with dial(sim) as talk:
+        await sim.stop()
+        assert await talk.hear_end() == 1001
+
+
+async def test_stopping_does_not_wait_for_hanging_clients() -> None:
+    """Hung handshakes and half-open sessions are cut."""
+    sim = Simulator(limits=Limits(close_timeout_s=0.05))
+    await sim.start()
+    async with dial(sim, close_timeout=0.01):
+        sim.faults.half_open = True
+        sim.faults.handshake_hang = True
+        hanging = asyncio.create_task(connect(sim.stream_url("sip"), proxy=None).__aenter__())
+        await sim.wait_for(lambda: sim.received.of("connect")[1:])
+        async with asyncio.timeout(5):
+            await sim.stop()
+        with pytest.raises(Exception, match=r"connection|response|EOF"):
+            await hanging
+
+
+async def test_a_taken_port_is_an_error() -> None:
+    """And nothing is left behind."""
+    async with Simulator() as sim:
+        other = Simulator(port=sim.port)
+        with pytest.raises(OSError, match="address already in use"):
+            await other.start()
+        await other.stop()
+
+
+async def test_unknown_feeds_and_knobs_are_errors(sim: Simulator) -> None:
+    """A typo in a test is noticed."""
+    with pytest.raises(ValueError, match="unknown feeds: nyse"):
+        Simulator(feeds=["iex", "nyse"])
+    with pytest.raises(AttributeError, match="no knob 'mutee'"):
+        sim.faults.mutee = True  # type: ignore[attr-defined]
+
+
+async def test_waiting_has_a_limit(sim: Simulator) -> None:
+    """A condition that never comes true is a TimeoutError."""
+    with pytest.raises(TimeoutError):
+        await sim.wait_for(lambda: sim.sessions, timeout_s=0.01)
+
+
+async def handshake(sim: Simulator) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """A bare connection after its handshake; it answers nothing by itself."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", sim.port)
+    writer.write(
+        b"GET /v2/iex HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\n"
+        b"Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+        b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    )
+    return reader, writer
+
+
+class stalled:  # noqa: N801 - used as a function
+    """A subscribed client with small buffers that stops reading, and never closes."""
+
+    def __init__(self, sim: Simulator) -> None:
+        self.sim = sim
+
+    async def __aenter__(self) -> None:
+        raw = socket.create_connection(("127.0.0.1", self.sim.port))
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        self.ws = await connect(self.sim.stream_url(), sock=raw, compression=None, proxy=None)
+        for message in (
+            '{"action":"auth","key":"demo-key","secret":"demo-secret"}',
+            '{"action":"subscribe","quotes":["SPY"]}',
+        ):
+            await self.ws.recv()
+            await self.ws.send(message)
+        await self.ws.recv()
+        self.ws.transport.pause_reading()
+
+    async def __aexit__(self, *_exc: object) -> None:
+        self.ws.transport.abort()
+        await self.ws.wait_closed()
