@@ -95,7 +95,7 @@ class Subscriptions:
         self._trades = self._want_trades
         self._statuses = "untried"
         # The plan may have grown since the limit was learned: one symbol above it is tried once.
-        self._probe_above = self._converged
+        self._probe_above = self._ceiling is not None
 
     def disconnected(self) -> None:
         """The connection is gone, and with it every subscription."""

@@ -206,7 +206,9 @@ class Talk:
             assert subs.active == {WILDCARD}
             assert refusals == {}
             return
-        rooms = [room for room in (plan.room_for(self.trades), self.max_symbols) if room is not None]
+        rooms = [
+            room for room in (plan.room_for(self.trades), self.max_symbols) if room is not None
+        ]
         room = min(rooms, default=len(good) + 1)
         assert subs.active <= good
         assert len(subs.active) == min(room, len(good)), "all the room is used"
@@ -390,6 +392,16 @@ def test_a_plan_without_a_limit_any_more_is_noticed() -> None:
     talk.talk()
     assert talk.subs.active == {"A", "B", "C", "D"}
     assert talk.subs.learned_limit is None
+
+
+def test_a_half_learned_limit_is_probed_too() -> None:
+    """What was too many on an earlier connection need not be too many on this one."""
+    talk = Talk(Plan(cap=1, unlisted=frozenset({"A", "B"})))
+    talk.want("A", "B")
+    talk.plan = Plan()
+    talk.reconnect()
+    talk.want("C", "D", "E")
+    assert talk.subs.active == {"C", "D", "E"}
 
 
 def test_a_smaller_plan_is_learned_anew() -> None:

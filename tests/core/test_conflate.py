@@ -1,0 +1,135 @@
+"""Who may be published now: the queue, in dialogue. test_throttle_rule proves the rule itself."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from math import inf
+
+import pytest
+
+from spotd.core.conflate import Conflator, Phase, Slot
+from spotd.core.messages import Quote
+
+AT = datetime(2026, 1, 20, tzinfo=UTC)
+
+
+def slot(symbol: str) -> Slot:
+    """With a price."""
+    made = Slot(symbol)
+    made.quote = Quote(symbol, 1.0, 2.0, AT)
+    return made
+
+
+def test_the_first_update_goes_out_at_once() -> None:
+    """A quiet slot is ready when it is offered, whatever the clock says."""
+    conflator, a = Conflator(0.2), slot("A")
+    assert conflator.next_at() is None
+    assert conflator.take(0.0, 10) == []
+    conflator.offer(a)
+    assert len(conflator) == 1
+    assert conflator.next_at() == -inf
+    assert conflator.take(5.0, 10) == [a]
+    assert a.phase is Phase.IN_FLIGHT
+    assert not a.changed
+
+
+def test_the_window_opens_when_redis_has_answered() -> None:
+    """Emitted at 0, answered at 3: the next one may go at 3.2."""
+    conflator, a = Conflator(0.25), slot("A")
+    conflator.offer(a)
+    taken = conflator.take(0.0, 10)
+    conflator.offer(a)
+    assert conflator.take(2.0, 10) == []
+    assert conflator.next_at() is None
+    conflator.settle(taken, 3.0, delivered=True)
+    assert conflator.next_at() == 3.25
+    assert conflator.take(3.2, 10) == []
+    assert conflator.take(3.25, 10) == [a]
+
+
+def test_a_window_without_news_ends_in_silence() -> None:
+    """And the symbol is as quiet as if it had never been published."""
+    conflator, a = Conflator(0.25), slot("A")
+    conflator.offer(a)
+    conflator.settle(conflator.take(0.0, 10), 0.0, delivered=True)
+    assert conflator.next_at() == 0.25
+    assert conflator.take(0.25, 10) == []
+    assert conflator.next_at() is None
+    assert a.phase is Phase.QUIET
+
+
+def test_what_was_perhaps_not_delivered_goes_out_again() -> None:
+    """After its window, because it may have been published nevertheless."""
+    conflator, a = Conflator(0.25), slot("A")
+    conflator.offer(a)
+    conflator.settle(conflator.take(0.0, 10), 1.0, delivered=False)
+    assert conflator.take(1.2, 10) == []
+    assert conflator.take(1.25, 10) == [a]
+
+
+def test_what_was_cleared_in_flight_does_not_come_back() -> None:
+    """A slot without a price has nothing to repeat."""
+    conflator, a = Conflator(0.25), slot("A")
+    conflator.offer(a)
+    taken = conflator.take(0.0, 10)
+    a.clear()
+    conflator.settle(taken, 1.0, delivered=False)
+    assert conflator.take(2.0, 10) == []
+    assert a.phase is Phase.QUIET
+
+
+def test_what_was_cleared_while_ready_is_skipped() -> None:
+    """It takes no place in the batch, and it may be offered anew."""
+    conflator, a, b = Conflator(0.25), slot("A"), slot("B")
+    conflator.offer(a)
+    conflator.offer(b)
+    a.clear()
+    assert conflator.take(0.0, 1) == [b]
+    assert a.phase is Phase.QUIET
+    conflator.offer(a)
+    assert conflator.take(0.0, 1) == [a]
+
+
+def test_an_empty_batch_changes_nothing() -> None:
+    """Nothing taken, nothing settled."""
+    conflator = Conflator(0.25)
+    conflator.settle([], 1.0, delivered=False)
+    assert conflator.next_at() is None
+
+
+@pytest.mark.parametrize("window_s", [0.0, 0.2, 1.0])
+def test_ready_symbols_go_out_in_the_order_they_became_ready(window_s: float) -> None:
+    """A symbol that ticks all the time waits behind one that was there before."""
+    conflator = Conflator(window_s)
+    a, b, c = slot("A"), slot("B"), slot("C")
+    for offered in (a, b, a, c, a):
+        conflator.offer(offered)
+    taken = conflator.take(0.0, 1)
+    assert taken == [a]
+    conflator.settle(taken, 0.0, delivered=True)
+    conflator.offer(a)
+    assert conflator.take(10.0, 2) == [b, c]
+    assert conflator.take(10.0, 2) == [a]
+
+
+def test_without_a_throttle_everything_goes_out() -> None:
+    """0 turns it off: every offer is emitted by the next look."""
+    conflator, a = Conflator(0.0), slot("A")
+    for _ in range(3):
+        conflator.offer(a)
+        taken = conflator.take(7.0, 10)
+        assert taken == [a]
+        conflator.settle(taken, 7.0, delivered=True)
+    assert conflator.next_at() is None
+
+
+def test_the_throttle_can_be_given_up_at_the_end() -> None:
+    """Before a stop, what waits for a window goes out now."""
+    conflator, a, b = Conflator(60.0), slot("A"), slot("B")
+    conflator.offer(a)
+    conflator.offer(b)
+    conflator.settle(conflator.take(0.0, 10), 0.0, delivered=True)
+    conflator.offer(b)
+    conflator.end_all_windows()
+    assert conflator.take(0.0, 10) == [b]
+    assert conflator.next_at() is None

@@ -1,0 +1,80 @@
+"""What is desired: the union of all sources, and the entries that name nothing."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from spotd.core.demand import MAX_REFUSED_SHOWN, Demand, DemandReader, Subscribers
+from spotd.core.symbols import INVALID, WILDCARD_NOT_ALLOWED
+
+
+def read(
+    entries: list[bytes], leases: list[bytes] | None = None, *, allow_wildcard: bool = False
+) -> Demand:
+    """The demand of one set and its leases."""
+    reader = DemandReader(allow_wildcard=allow_wildcard)
+    reader.add(entries)
+    reader.add_leases(leases or [])
+    return reader.result()
+
+
+def test_nothing_desired_is_an_empty_demand() -> None:
+    """No entries, no symbols, nothing refused."""
+    assert read([]) == Demand()
+
+
+def test_the_demand_is_the_union_of_the_set_and_the_leases() -> None:
+    """A symbol wanted twice, in whatever writing, is wanted once."""
+    demand = read([b"SPY", b"qqq "], [b"SPY@web-1", b" spy@web-2", b"IWM@"])
+    assert demand.symbols == {"SPY", "QQQ", "IWM"}
+    assert demand.refused_count == 0
+
+
+def test_a_lease_may_have_any_owner() -> None:
+    """The owner begins at the first `@`, may hold more of them, and may be missing."""
+    assert read([], [b"SPY@a@b", b"QQQ", b"IWM@\xff"]).symbols == {"SPY", "QQQ", "IWM"}
+
+
+def test_a_malformed_entry_disturbs_no_other() -> None:
+    """It is refused under the entry as it was written, its owner included."""
+    demand = read([b"SPY", b"BRK-B"], [b"UI2T@web-1", b"*@web-1"])
+    assert demand.symbols == {"SPY"}
+    assert demand.refused == {
+        "BRK-B": INVALID,
+        "UI2T@web-1": INVALID,
+        "*@web-1": WILDCARD_NOT_ALLOWED,
+    }
+    assert demand.refused_count == 3
+
+
+def test_the_wildcard_is_a_symbol_where_it_is_allowed() -> None:
+    """`*` stands beside the others; what it means to them is decided elsewhere."""
+    assert read([b"*", b"SPY"], allow_wildcard=True).symbols == {"*", "SPY"}
+
+
+def test_a_thousand_refused_entries_are_shown_and_all_are_counted() -> None:
+    """Which ones is no accident: the first in sorted order."""
+    entries = [b"!%05d" % n for n in range(MAX_REFUSED_SHOWN + 500)]
+    demand = read(entries[::-1])
+    assert list(demand.refused) == [entry.decode() for entry in entries[:MAX_REFUSED_SHOWN]]
+    assert demand.refused_count == MAX_REFUSED_SHOWN + 500
+
+
+@given(st.lists(st.sampled_from([b"SPY", b"qqq", b"BRK-B", b"", b"*"])), st.integers(1, 5))
+def test_the_size_of_the_slices_does_not_matter(entries: list[bytes], size: int) -> None:
+    """A demand read in slices is the demand."""
+    reader = DemandReader(allow_wildcard=False)
+    for start in range(0, len(entries), size):
+        reader.add(entries[start : start + size])
+    assert reader.result() == read(entries)
+
+
+def test_a_subscriber_is_demand_until_ten_seconds_after_it_left() -> None:
+    """Lingering outlives a reconnect of the subscriber, and nothing longer."""
+    subscribers = Subscribers(linger_s=10.0)
+    assert subscribers.seen([b"SPY", b"QQQ"], 100.0) == {b"SPY", b"QQQ"}
+    assert subscribers.seen([b"QQQ"], 105.0) == {b"SPY", b"QQQ"}
+    assert subscribers.seen([], 109.9) == {b"SPY", b"QQQ"}
+    assert subscribers.seen([], 110.0) == {b"QQQ"}
+    assert subscribers.seen([b"SPY"], 115.0) == {b"SPY"}
