@@ -60,6 +60,11 @@ def trade(symbol: str, price: float, **more: Any) -> Json:
     return {"T": "t", "S": symbol, "p": price, **more}
 
 
+def say(text: str) -> None:
+    """A figure for whoever runs the tests with ``-s``."""
+    sys.stdout.write(f"\n{text}\n")
+
+
 async def until(
     condition: Callable[[], Any], within_s: float, what: str, logs: Callable[[], str] = str
 ) -> Any:
