@@ -10,6 +10,7 @@ from spotd.simulator.universe import Listing, listing
 from spotd.simulator.wire import Message
 
 MINUTE_NS = 60_000_000_000
+_DAY_NS = 1440 * MINUTE_NS
 _EXCHANGES = {"A": "NPQKZTYJMU", "B": "PQKZTYJNMU", "C": "QPKZTYJXBU", "N": "NNNNNNNNNN"}
 _ONE_FLAG, _TWO_FLAGS = ["R"], ["R", "R"]
 _SPECIAL = {"A": "4CPUVZ", "B": "4CPUVZ", "C": "4CPUWZ", "N": "4"}
@@ -165,11 +166,15 @@ class Instrument:
                 self._bars["before"] = bar
 
     def bar(self, kind: str, now_ns: int) -> Message:
-        """Its minute (`b`) or day (`d`) so far; flat at the bid when nothing traded."""
-        begin = now_ns - now_ns % MINUTE_NS if kind == "b" else _day(now_ns)
-        if kind not in self._bars:
-            self._bars[kind] = _grown(None, begin, self.bid, 100)
-        return {"T": kind, "S": self.symbol} | self._bars[kind]
+        """Its newest minute (`b`), its day (`d`), the day before (`prev`); flat without trades."""
+        known = self._bars.get(kind)
+        if known is None:
+            begin = now_ns - now_ns % MINUTE_NS if kind == "b" else _day(now_ns)
+            price = self.bid
+            if kind == "prev":
+                begin, price = begin - _DAY_NS, self._base / self._per_usd
+            known = self._bars[kind] = _grown(None, begin, price, 100)
+        return {"T": kind, "S": self.symbol} | known
 
     def closed_minute(self, begin_ns: int) -> Message | None:
         """The bar of the minute that began then, when anything traded in it."""
@@ -197,8 +202,9 @@ class Instrument:
 
 
 def _day(now_ns: int) -> int:
-    """Five in the morning, UTC: midnight in New York, or an hour after it."""
-    return now_ns - now_ns % (1440 * MINUTE_NS) + 300 * MINUTE_NS
+    """The latest five in the morning, UTC: midnight in New York, or an hour after it."""
+    begin_ns = 300 * MINUTE_NS
+    return now_ns - (now_ns - begin_ns) % _DAY_NS
 
 
 def _grown(bar: Message | None, begin_ns: int, price: float, size: int) -> Message:

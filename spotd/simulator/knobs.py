@@ -5,7 +5,7 @@ simulator's bell, so that it acts at once, also on sessions that are open.
 """
 
 from dataclasses import Field, dataclass, field, fields
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from spotd.simulator.bell import Bell
 
@@ -23,21 +23,28 @@ def meanings(knobs: type) -> list[tuple[Field[Any], str]]:
 
 
 class Knobs:
-    """Base of the knobs: every assignment rings the bell of the simulator they belong to."""
+    """Base of the knobs: every assignment acts at once, by ringing two bells.
 
-    _bell: Bell | None = None
+    `turned` rings at changes of these knobs alone, the attached one is the simulator's.
+    """
+
+    turned: ClassVar[Bell]
+    _attached: ClassVar[Bell | None] = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "turned", Bell())
 
     def attach(self, bell: Bell) -> None:
         """Belong to the simulator that owns this bell."""
-        object.__setattr__(self, "_bell", bell)
-        bell.ring()
+        object.__setattr__(self, "_attached", bell)
 
     def __setattr__(self, name: str, value: object) -> None:
-        if name not in {each.name for each in fields(self)}:  # type: ignore[arg-type]
+        if name not in self.__dataclass_fields__:  # type: ignore[attr-defined]
             raise AttributeError(f"{type(self).__name__} has no knob {name!r}")
         object.__setattr__(self, name, value)
-        if self._bell is not None:
-            self._bell.ring()
+        if self._attached is not None:
+            self._attached.ring()
+            self.turned.ring()
 
 
 @dataclass

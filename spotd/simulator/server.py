@@ -55,8 +55,8 @@ class Simulator:
         self.port = port
         self.keys = {"demo-key": "demo-secret"} if keys is None else dict(keys)
         self.feeds = tuple(feeds)
-        self.limits = limits or Limits()
-        self.faults = faults or Faults()
+        self._limits = limits or Limits()
+        self._faults = faults or Faults()
         self.model = market
         self.replay = replay
         self.stats = Stats()
@@ -122,6 +122,16 @@ class Simulator:
 
     async def __aexit__(self, *_exc: object) -> None:
         await self.stop()
+
+    @property
+    def limits(self) -> Limits:
+        """The limits; turn the knobs, they act at once."""
+        return self._limits
+
+    @property
+    def faults(self) -> Faults:
+        """The faults; turn the knobs, they act at once."""
+        return self._faults
 
     # where it is
 

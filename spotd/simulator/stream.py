@@ -5,7 +5,7 @@ Talks; what is answered is decided in `protocol`.
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from itertools import count
 from typing import Any
@@ -80,10 +80,20 @@ class Stream:
     async def _attend(self, session: Session, headers: Mapping[str, str]) -> None:
         """Keep the session's tasks for as long as it lives; leave its seat as Alpaca would."""
         self.sessions[session.id] = session
-        name = f"simulator session {session.id}"
+        faults = self.rules.faults
+        works = {
+            "writes": session.write(),
+            "pings": self._ping(session),
+            "ages": self._again_and_again(
+                lambda: faults.close_every_s, lambda: session.close(faults.close_code)
+            ),
+            "errs": self._again_and_again(
+                lambda: faults.error_every_s, lambda: self._disturb(session)
+            ),
+        }
         tasks = [
-            asyncio.create_task(session.write(), name=f"{name}: writes"),
-            asyncio.create_task(self._ping(session), name=f"{name}: pings"),
+            asyncio.create_task(work, name=f"simulator session {session.id}: {name}")
+            for name, work in works.items()
         ]
         code: int | None = None
         try:
@@ -112,7 +122,6 @@ class Stream:
     async def _greet(self, session: Session, headers: Mapping[str, str]) -> None:
         faults, limits = self.rules.faults, self.rules.limits
         session.after(limits.auth_timeout_s, lambda: self._expect_auth(session))
-        self._start_timed_faults(session)
         if faults.greeting_delay_s:
             await asyncio.sleep(faults.greeting_delay_s)
         if faults.greeting_error:
@@ -132,20 +141,25 @@ class Stream:
         if not session.authenticated:
             self._give(session, Answer([error(404)], close=True, refused=404))
 
-    def _start_timed_faults(self, session: Session) -> None:
-        faults = self.rules.faults
-        if faults.close_every_s:
-            session.after(faults.close_every_s, lambda: session.close(faults.close_code))
-        if faults.error_every_s:
-            session.after(faults.error_every_s, lambda: self._disturb(session))
+    async def _again_and_again(
+        self, period_s: Callable[[], float], act: Callable[[], object]
+    ) -> None:
+        """Act once per period while there is one; a new period begins when its knob is turned."""
+        turned = self.rules.faults.turned
+        while True:
+            await turned.until(lambda: period_s() > 0)
+            before_s = period_s()
+            try:
+                async with asyncio.timeout(before_s):
+                    await turned.until(lambda before_s=before_s: period_s() != before_s)
+            except TimeoutError:
+                act()
 
     def _disturb(self, session: Session) -> None:
-        faults = self.rules.faults
-        session.tell(error(faults.error_code))
-        if faults.error_code == 407:
+        code = self.rules.faults.error_code
+        session.tell(error(code))
+        if code == 407:
             session.close(1008)
-        elif faults.error_every_s:
-            session.after(faults.error_every_s, lambda: self._disturb(session))
 
     async def _listen(self, session: Session) -> int | None:
         """Everything the client says, until the end: its close code, None when it vanished."""

@@ -38,6 +38,7 @@ async def streaming(sim: Simulator, symbols: list[str]) -> AsyncIterator[list[An
             await arrived.wait()
     finally:
         await stream.stop_ws()
+        await sim.send([{"T": "q", "S": symbols[0]}])  # it looks whether to stop after a frame
         await task
 
 

@@ -78,7 +78,7 @@ async def test_probabilities_are_probabilities(sim: Simulator) -> None:
     sim.faults.unknown_type_p = 0.5
     async with dial(sim) as talk:
         await talk.subscribe(quotes=["SPY"])
-        sizes = set()
+        sizes: set[int] = set()
         async with asyncio.timeout(10):
             while sizes != {1, 2}:
                 await sim.send([SPY])

@@ -151,7 +151,7 @@ async def test_the_clock_says_whether_the_market_is_open(sim: Simulator, rest: R
 async def test_the_rate_is_limited_per_key_and_minute() -> None:
     """With the headers that tell, also on the 429."""
     async with Simulator(limits=Limits(rest_per_min=2)) as sim, aiohttp.ClientSession() as http:
-        seen = []
+        seen: list[tuple[int, str]] = []
         while not seen or seen[-1][0] != 429:  # a new minute may begin in between
             async with http.get(f"{sim.data_url}/v2/clock", headers=KEYS) as answer:
                 seen.append((answer.status, answer.headers["X-RateLimit-Remaining"]))

@@ -23,7 +23,7 @@ async def test_client_pings_are_answered_unless_told_not_to(sim: Simulator) -> N
             await (await talk.ws.ping(b"hello"))
         assert sim.received.of("ping")[0].data == b"hello"
         sim.faults.ignore_pings = True
-        waiting = await talk.ws.ping(b"again")
+        waiting = asyncio.ensure_future(await talk.ws.ping(b"again"))
         await sim.wait_for(lambda: sim.received.of("ping")[1:])
         assert (await talk.subscribe(quotes=["SPY"]))["quotes"] == ["SPY"]
         assert not waiting.done()
@@ -120,10 +120,10 @@ async def test_half_open_reads_and_writes_nothing_until_it_ends(sim: Simulator) 
     async with dial(sim) as talk:
         await talk.subscribe(quotes=["SPY"])
         sim.faults.half_open = True
-        pong = await talk.ws.ping()
+        pong = asyncio.ensure_future(await talk.ws.ping())
         await talk.say({"action": "subscribe", "quotes": ["QQQ"]})
         await sim.send([SPY])
-        await asyncio.wait([asyncio.ensure_future(pong)], timeout=0.05)
+        await asyncio.wait([pong], timeout=0.05)
         assert not pong.done()
         assert not sim.received.messages("subscribe")[1:]
         sim.faults.half_open = False
@@ -246,7 +246,7 @@ async def test_unknown_feeds_and_knobs_are_errors(sim: Simulator) -> None:
     with pytest.raises(ValueError, match="unknown feeds: nyse"):
         Simulator(feeds=["iex", "nyse"])
     with pytest.raises(AttributeError, match="no knob 'mutee'"):
-        sim.faults.mutee = True  # type: ignore[attr-defined]
+        sim.faults.mutee = True
 
 
 async def test_waiting_has_a_limit(sim: Simulator) -> None:
