@@ -14,16 +14,20 @@ means, nor when to connect.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import re
 import socket
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import NoReturn
 
 import msgspec
 import picows
 from alpaca.common.utils import get_default_user_agent
 from alpaca.data.live import StockDataStream
+from picows.url import WSParsedURL
 from pydantic import SecretStr
 
 from spotd.core.messages import (
@@ -46,11 +50,6 @@ from spotd.errors import (
     StreamError,
 )
 
-CONNECT_TIMEOUT_S = 10.0
-ANSWER_TIMEOUT_S = 10.0
-CLOSE_TIMEOUT_S = 1.0
-PING_IDLE_S = 10.0
-PONG_TIMEOUT_S = 10.0
 MAX_FRAME_BYTES = 16 * 1024 * 1024
 
 _FATAL = {
@@ -66,9 +65,29 @@ _decode_one = msgspec.msgpack.Decoder(_WireMessage).decode
 _decode_raw = msgspec.msgpack.Decoder(list[msgspec.Raw]).decode
 _decode_tag = msgspec.msgpack.Decoder(dict[str, msgspec.Raw]).decode
 _encode = msgspec.msgpack.Encoder().encode
+# What decoding raises: text that is not UTF-8 and nesting without end are not msgspec's own errors.
+_UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+
+_STATUS_LINE = re.compile(rb"HTTP/\d\.\d (\d{3})\b")
+_BINARY = picows.WSMsgType.BINARY
+_CLOSE = picows.WSMsgType.CLOSE
+_PARTIAL = (picows.WSMsgType.TEXT, picows.WSMsgType.BINARY, picows.WSMsgType.CONTINUATION)
 
 # picows reports through logging what this adapter reports through errors.
 logging.getLogger("picows").setLevel(logging.CRITICAL)
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """How long Alpaca may take, in seconds."""
+
+    connect_s: float = 10.0  # name look-up, TCP, TLS and the websocket's handshake together
+    answer_s: float = 10.0  # the greeting, the authentication, an acknowledgement
+    close_s: float = 1.0  # the answer to our close frame
+    # Pings go out also while data comes in: the server wants to hear from its clients at least
+    # every 20 s. Whatever comes in after a ping counts as its answer.
+    ping_s: float = 10.0
+    pong_s: float = 5.0
 
 
 class FrameDecoder:
@@ -81,67 +100,173 @@ class FrameDecoder:
         """The messages of one frame, in order, without those that are malformed or unknown."""
         try:
             return _decode(payload)
-        except msgspec.MsgspecError:
+        except _UNREADABLE:
             return list(self._salvage(bytes(payload)))
 
     def _salvage(self, payload: bytes) -> Iterator[_WireMessage]:
         """One by one, since one message of the frame is not what we expect."""
         try:
             parts = _decode_raw(payload)
-        except msgspec.MsgspecError:
+        except _UNREADABLE:
             self.malformed["frame"] += 1
             return
         for part in parts:
             try:
                 yield _decode_one(part)
-            except msgspec.MsgspecError:
+            except _UNREADABLE:
                 self.malformed[self._kind(part)] += 1
 
     @staticmethod
     def _kind(part: msgspec.Raw) -> str:
         try:
             tag = msgspec.msgpack.decode(_decode_tag(part)["T"], type=str)
-        except (msgspec.MsgspecError, KeyError):
+        except (*_UNREADABLE, KeyError):
             return "message"
         return {"q": "quote", "t": "trade"}.get(tag, "unknown_type")
 
 
-class _Listener(picows.WSListener):
-    """One connection's frames, handed to the stream."""
+class _Session(picows.WSListener):
+    """One connection: what comes in on it, the answers awaited on it, and its end.
 
-    def __init__(self, stream: AlpacaStream) -> None:
+    Everything that belongs to one connection is here, so that the last signs of one that was cut
+    off cannot be taken for those of the next.
+    """
+
+    def __init__(
+        self, decoder: FrameDecoder, on_data: Callable[[list[_WireMessage]], None]
+    ) -> None:
         super().__init__()
-        self._receive = stream._receive  # two halves of one adapter
-        self._ended = stream._ended_by_peer
+        self.transport: picows.WSTransport | None = None
+        self.end: asyncio.Future[StreamError] = asyncio.get_running_loop().create_future()
+        self.closing = False  # nothing is handed on any more
+        self._decoder = decoder
+        self._on_data = on_data
+        self._answers: asyncio.Queue[Control | StreamError] = asyncio.Queue()
+        self._in_handshake = True  # every control message is an answer
+        self._expecting = False  # the next one is
         self._parts: list[bytes] = []
+        self._parts_bytes = 0
+
+    # What we say
+
+    def send(self, message: dict[str, object]) -> None:
+        """Send a message whose answer is awaited. Raises StreamError when the session is over."""
+        if self.end.done():
+            raise self.end.result()
+        if self.transport is None or self.transport.is_close_frame_sent:
+            raise StreamError("the stream is closed", reason="closed")
+        self._expecting = True
+        self.transport.send(_BINARY, _encode(message))
+
+    async def answer(self, what: str, timeout_s: float) -> Control:
+        """The next answer. Raises StreamError when none comes, or the session is over."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                answer = await self._answers.get()
+        except TimeoutError:
+            raise StreamError(
+                f"no {what} from Alpaca within {timeout_s:g} s", reason=f"{what}_timeout"
+            ) from None
+        if isinstance(answer, StreamError):
+            raise answer
+        return answer
+
+    def authenticated(self) -> None:
+        """The handshake is over: from now on only requests have answers."""
+        self._in_handshake = self._expecting = False
+        while not self._answers.empty():
+            left = self._answers.get_nowait()
+            if not isinstance(left, StreamError):
+                self._control(left)
+
+    # What picows calls
 
     def on_ws_frame(self, transport: picows.WSTransport, frame: picows.WSFrame) -> None:
         """A frame came in; its memory is valid only until this returns."""
+        transport.notify_user_specific_pong_received()
         kind = frame.msg_type
-        if kind is picows.WSMsgType.BINARY and frame.fin:
-            self._receive(frame.get_payload_as_memoryview())
-        elif kind is picows.WSMsgType.CLOSE:
-            if not transport.is_close_frame_sent:
-                code = frame.get_close_code()
-                echoed = picows.WSCloseCode.OK if code is picows.WSCloseCode.NO_INFO else code
-                transport.send_close(echoed)
-            transport.disconnect()
-        elif kind in (
-            picows.WSMsgType.TEXT,
-            picows.WSMsgType.BINARY,
-            picows.WSMsgType.CONTINUATION,
-        ):
-            self._parts.append(frame.get_payload_as_bytes())
-            if sum(map(len, self._parts)) > MAX_FRAME_BYTES:
-                raise picows.WSProtocolError(picows.WSCloseCode.MESSAGE_TOO_BIG, "too big")
-            if frame.fin:
-                message = b"".join(self._parts)
-                self._parts.clear()
-                self._receive(message)
+        if kind is _CLOSE:
+            self._closed_by_peer(transport, frame)
+            return
+        try:
+            if kind is _BINARY and frame.fin:
+                self._take_in(frame.get_payload_as_memoryview())
+            elif kind in _PARTIAL:
+                self._gather(frame)
+        except picows.WSProtocolError:
+            raise
+        except Exception as defect:
+            # picows closes the connection, and would keep to itself why.
+            error = StreamError(
+                f"a frame could not be taken in ({type(defect).__name__}): this is a defect",
+                reason="defect",
+            )
+            error.__cause__ = defect
+            self.finish(error)
+            raise
 
     def on_ws_disconnected(self, transport: picows.WSTransport) -> None:
         """The socket is gone, whoever closed it."""
-        self._ended(transport)
+        self.finish(_why_lost(transport))
+
+    # Inside
+
+    def _closed_by_peer(self, transport: picows.WSTransport, frame: picows.WSFrame) -> None:
+        code = frame.get_close_code()
+        if not transport.is_close_frame_sent:
+            none_given = code is picows.WSCloseCode.NO_INFO
+            transport.send_close(picows.WSCloseCode.OK if none_given else code)
+        text = f"the stream was closed with code {code.value}"
+        if reason := frame.get_close_reason():
+            text += f" ({reason[:100]})"
+        self.finish(StreamError(text, reason=f"close_{code.value}"))
+        transport.disconnect()
+
+    def _gather(self, frame: picows.WSFrame) -> None:
+        """A message in fragments; text too, which is no msgpack and counted as such."""
+        part = frame.get_payload_as_bytes()
+        self._parts.append(part)
+        self._parts_bytes += len(part)
+        if self._parts_bytes > MAX_FRAME_BYTES:
+            raise picows.WSProtocolError(picows.WSCloseCode.MESSAGE_TOO_BIG, "too big")
+        if frame.fin:
+            message = b"".join(self._parts)
+            self._parts.clear()
+            self._parts_bytes = 0
+            self._take_in(message)
+
+    def _take_in(self, payload: bytes | memoryview) -> None:
+        messages = self._decoder.decode(payload)
+        if not messages or self.closing:
+            return
+        # Control messages come alone (Alpaca's documentation), so one look is enough.
+        if isinstance(messages[0], Success | Error | Acknowledgement):
+            for message in messages:
+                if isinstance(message, Success | Error | Acknowledgement):
+                    self._control(message)
+        self._on_data(messages)
+
+    def _control(self, message: Control) -> None:
+        if self._in_handshake:
+            self._answers.put_nowait(message)
+        elif self._expecting and not isinstance(message, Success):
+            # One answer to one request: what comes behind it must not answer the next.
+            self._expecting = False
+            self._answers.put_nowait(message)
+        elif isinstance(message, Error):
+            self.finish(
+                StreamError(
+                    f"Alpaca ended the stream: {message.msg} ({message.code})",
+                    reason=f"code_{message.code}",
+                    code=message.code,
+                )
+            )
+
+    def finish(self, why: StreamError) -> None:
+        """The session is over; the first reason stands."""
+        if not self.end.done():
+            self.end.set_result(why)
+            self._answers.put_nowait(why)
 
 
 class AlpacaStream(StockDataStream):  # type: ignore[misc]  # alpaca-py is not typed
@@ -158,6 +283,7 @@ class AlpacaStream(StockDataStream):  # type: ignore[misc]  # alpaca-py is not t
         api_key: SecretStr,
         secret_key: SecretStr,
         on_data: Callable[[list[_WireMessage]], None],
+        timeouts: Timeouts | None = None,
     ) -> None:
         super().__init__(
             api_key.get_secret_value(),
@@ -167,10 +293,8 @@ class AlpacaStream(StockDataStream):  # type: ignore[misc]  # alpaca-py is not t
         )
         self.decoder = FrameDecoder()
         self._on_data = on_data
-        self._controls: asyncio.Queue[Control | StreamError] = asyncio.Queue()
-        self._transport: picows.WSTransport | None = None
-        self._expecting = False
-        self._end: asyncio.Future[StreamError] | None = None
+        self._timeouts = Timeouts() if timeouts is None else timeouts
+        self._session: _Session | None = None
 
     @property
     def endpoint(self) -> str:
@@ -189,9 +313,10 @@ class AlpacaStream(StockDataStream):  # type: ignore[misc]  # alpaca-py is not t
             raise
 
     async def request(self, request: Request) -> Acknowledgement:
-        """Send one request and await its answer.
+        """Send one request and await its answer. One at a time: answers name no request.
 
-        Raises RequestRefusedError for an error answer, StreamError when none comes.
+        Raises RequestRefusedError for an error answer. After a StreamError, which tells that none
+        came, the session is of no more use: close it.
         """
         message: dict[str, object] = {"action": request.action}
         if request.statuses:
@@ -200,75 +325,47 @@ class AlpacaStream(StockDataStream):  # type: ignore[misc]  # alpaca-py is not t
             message["quotes"] = request.symbols
             if request.trades:
                 message["trades"] = request.symbols
-        self._expecting = True
-        try:
-            self._send(message)
-            while True:
-                answer = await self._answer("acknowledgement", ANSWER_TIMEOUT_S)
-                if isinstance(answer, Acknowledgement):
-                    return answer
-                if isinstance(answer, Error):
-                    raise RequestRefusedError(
-                        answer.msg, reason=f"code_{answer.code}", code=answer.code
-                    )
-        finally:
-            self._expecting = False
+        session = self._live_session()
+        session.send(message)
+        answer = await session.answer("acknowledgement", self._timeouts.answer_s)
+        if isinstance(answer, Error):
+            raise RequestRefusedError(answer.msg, reason=f"code_{answer.code}", code=answer.code)
+        if not isinstance(answer, Acknowledgement):
+            raise AssertionError(f"{answer} is no answer to a request")
+        return answer
 
     async def ended(self) -> StreamError:
         """Wait until the session is over. Gives why; it may be raised."""
-        if self._end is None:
+        if self._session is None:
             return StreamError("not connected", reason="closed")
-        return await asyncio.shield(self._end)
-
-    def give_up(self, why: StreamError) -> None:
-        """Have ``ended`` say that the session is over, for a reason found elsewhere."""
-        self._finish(why)
+        return await asyncio.shield(self._session.end)
 
     async def close(self) -> None:
         """End the session with a close frame; a peer that does not answer is cut off."""
-        transport, self._transport = self._transport, None
+        session, self._session = self._session, None
+        if session is None:
+            return
+        session.closing = True
+        transport = session.transport
         if transport is None:
             return
-        if not transport.is_disconnected:
-            if not transport.is_close_frame_sent:
+        try:
+            if not (transport.is_disconnected or transport.is_close_frame_sent):
                 transport.send_close(picows.WSCloseCode.OK)
-            try:
-                async with asyncio.timeout(CLOSE_TIMEOUT_S):
-                    await self.ended()
-            except TimeoutError:
-                pass
-            finally:
-                transport.disconnect(graceful=False)
+            # Whatever ended the session is known by now; picows raises it once more.
+            with contextlib.suppress(Exception):
+                async with asyncio.timeout(self._timeouts.close_s):
+                    await transport.wait_disconnected()
+        finally:
+            transport.disconnect(graceful=False)
 
     # Hooks of StockDataStream
 
     async def _connect(self) -> None:
         """Open the socket and wait for the greeting."""
-        self._controls = asyncio.Queue()
-        self._end = asyncio.get_running_loop().create_future()
-        self._expecting = True
-        try:
-            async with asyncio.timeout(CONNECT_TIMEOUT_S):
-                self._transport, _ = await picows.ws_connect(
-                    lambda: _Listener(self),
-                    self._endpoint,
-                    extra_headers={
-                        "Content-Type": "application/msgpack",
-                        "User-Agent": get_default_user_agent(),
-                    },
-                    websocket_handshake_timeout=CONNECT_TIMEOUT_S,
-                    enable_auto_ping=True,
-                    auto_ping_idle_timeout=PING_IDLE_S,
-                    auto_ping_reply_timeout=PONG_TIMEOUT_S,
-                    max_frame_size=MAX_FRAME_BYTES,
-                    max_redirects=0,
-                    use_aiofastnet=False,
-                )
-        except picows.WSHandshakeError as error:
-            raise _refused_handshake(error) from error
-        except (picows.WSError, OSError, TimeoutError) as error:
-            raise _no_connection(error) from error
-        greeting = await self._answer("greeting", ANSWER_TIMEOUT_S)
+        session = self._session = _Session(self.decoder, self._on_data)
+        session.transport = await self._handshake(session)
+        greeting = await session.answer("greeting", self._timeouts.answer_s)
         if isinstance(greeting, Error):
             _raise_error(greeting)
         if not isinstance(greeting, Success):
@@ -276,26 +373,30 @@ class AlpacaStream(StockDataStream):  # type: ignore[misc]  # alpaca-py is not t
 
     async def _auth(self) -> None:
         """Authenticate."""
-        self._send({"action": "auth", "key": self._api_key, "secret": self._secret_key})
+        session = self._live_session()
+        session.send({"action": "auth", "key": self._api_key, "secret": self._secret_key})
         while True:
-            answer = await self._answer("authentication", ANSWER_TIMEOUT_S)
+            answer = await session.answer("authentication", self._timeouts.answer_s)
             if isinstance(answer, Error):
                 _raise_error(answer)
-            if isinstance(answer, Success):
-                if answer.msg == "authenticated":
-                    break
-            else:
+            if not isinstance(answer, Success):
                 raise StreamError("unexpected answer to authentication", reason="protocol")
-        self._expecting = False
+            if answer.msg == "authenticated":
+                break
+        session.authenticated()
 
     async def _start_ws(self) -> None:
         """Connect, then authenticate."""
         await self._connect()
         await self._auth()
 
-    async def _run_forever(self) -> NoReturn:
+    def run(self) -> NoReturn:
         """Not used: upstream's own loop would retry, subscribe and spin behind our back."""
         raise RuntimeError("AlpacaStream is driven by spotd's own loop")
+
+    async def _run_forever(self) -> NoReturn:
+        """Not used either."""
+        self.run()
 
     def _subscribe(self, *_: object) -> NoReturn:
         """Not used: upstream's subscribe deadlocks in its own loop. ``request`` replaces it."""
@@ -305,61 +406,92 @@ class AlpacaStream(StockDataStream):  # type: ignore[misc]  # alpaca-py is not t
 
     # The session
 
-    def _send(self, message: dict[str, object]) -> None:
-        if self._transport is None or self._transport.is_disconnected:
+    def _live_session(self) -> _Session:
+        if self._session is None:
             raise StreamError("the stream is closed", reason="closed")
-        self._transport.send(picows.WSMsgType.BINARY, _encode(message))
+        return self._session
 
-    async def _answer(self, what: str, timeout_s: float) -> Control:
+    async def _handshake(self, session: _Session) -> picows.WSTransport:
+        """The upgraded connection. Raises StreamError, and then leaves no socket behind."""
+        timeouts = self._timeouts
+        deadline = asyncio.get_running_loop().time() + timeouts.connect_s
+        dialled: list[socket.socket] = []
+
+        async def dial(url: WSParsedURL) -> socket.socket:
+            dialled.append(await _dial(url.host, url.port, deadline))
+            return dialled[0]
+
         try:
-            async with asyncio.timeout(timeout_s):
-                answer = await self._controls.get()
-        except TimeoutError:
-            raise StreamError(
-                f"no {what} from Alpaca within {timeout_s:g} s", reason=f"{what}_timeout"
-            ) from None
-        if isinstance(answer, StreamError):
-            raise answer
-        return answer
-
-    def _receive(self, payload: bytes | memoryview) -> None:
-        messages = self.decoder.decode(payload)
-        if not messages:
-            return
-        # Control messages come alone (Alpaca's documentation), so one look is enough.
-        if isinstance(messages[0], Success | Error | Acknowledgement):
-            for message in messages:
-                if isinstance(message, Success | Error | Acknowledgement):
-                    self._control(message)
-        self._on_data(messages)
-
-    def _control(self, message: Control) -> None:
-        if self._expecting:
-            self._controls.put_nowait(message)
-        elif isinstance(message, Error):
-            self._finish(
-                StreamError(
-                    f"Alpaca ended the stream: {message.msg} ({message.code})",
-                    reason=f"code_{message.code}",
-                    code=message.code,
+            async with asyncio.timeout_at(deadline):
+                transport, listener = await picows.ws_connect(
+                    lambda: session,
+                    self._endpoint,
+                    extra_headers={
+                        "Content-Type": "application/msgpack",
+                        "User-Agent": get_default_user_agent(),
+                    },
+                    websocket_handshake_timeout=None,  # ours covers it
+                    enable_auto_ping=True,
+                    auto_ping_idle_timeout=timeouts.ping_s,
+                    auto_ping_reply_timeout=timeouts.pong_s,
+                    auto_ping_strategy=picows.WSAutoPingStrategy.PING_PERIODICALLY,
+                    max_frame_size=MAX_FRAME_BYTES,
+                    max_redirects=0,
+                    socket_factory=dial,
+                    use_aiofastnet=False,
                 )
-            )
+        except BaseException as error:
+            # A handshake that is given up stays open in picows; closed by us, asyncio ends it.
+            for dead in dialled:
+                with contextlib.suppress(OSError):
+                    dead.shutdown(socket.SHUT_RDWR)
+            if isinstance(error, picows.WSHandshakeError):
+                raise _refused_handshake(error) from error
+            if isinstance(error, picows.WSError | OSError | UnicodeError):
+                raise _no_connection(error, timeouts.connect_s) from error
+            raise
+        if listener is None:  # what picows gives when the peer left before it answered
+            raise StreamError("Alpaca closed the connection unanswered", reason="connect")
+        return transport
 
-    def _ended_by_peer(self, transport: picows.WSTransport) -> None:
-        # None where there was no close frame at all, whatever picows' annotations say
-        received = getattr(transport.close_handshake, "recv", None)
-        if received is None:
-            self._finish(StreamError("the connection was lost", reason="lost"))
-            return
-        text = f"the stream was closed with code {received.code.value}"
-        if received.reason:
-            text += f" ({received.reason[:100]})"
-        self._finish(StreamError(text, reason=f"close_{received.code.value}"))
 
-    def _finish(self, why: StreamError) -> None:
-        if self._end is not None and not self._end.done():
-            self._end.set_result(why)
-            self._controls.put_nowait(why)
+async def _dial(host: str, port: int, deadline: float) -> socket.socket:
+    """A connection to the first of the host's addresses that takes one.
+
+    Each address gets an equal share of the time left: one that swallows packets costs no more.
+    ``deadline`` is in the loop's time. Raises OSError; UnicodeError for what is no host name.
+    """
+    loop = asyncio.get_running_loop()
+    addresses = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    left = len(addresses)
+    for family, kind, protocol, _, address in addresses:
+        connecting = socket.socket(family, kind, protocol)
+        connecting.setblocking(False)
+        try:
+            async with asyncio.timeout((deadline - loop.time()) / left):
+                await loop.sock_connect(connecting, address)
+        except BaseException as error:
+            connecting.close()
+            left -= 1
+            if left == 0 or not isinstance(error, OSError):
+                raise
+        else:
+            return connecting
+    raise AssertionError("a look-up without an address is an error of its own")
+
+
+def _why_lost(transport: picows.WSTransport) -> StreamError:
+    """A connection that ended without a close frame from Alpaca."""
+    # None where there was no close frame at all, whatever picows' annotations say
+    sent = getattr(transport.close_handshake, "sent", None)
+    if sent is None:
+        return StreamError("the connection was lost", reason="lost")
+    if sent.code is picows.WSCloseCode.GOING_AWAY:
+        return StreamError("Alpaca did not answer a ping in time", reason="ping_timeout")
+    return StreamError(
+        f"the stream broke the rules of websockets (closed by us with {sent.code.value})",
+        reason=f"sent_{sent.code.value}",
+    )
 
 
 def _raise_error(error: Error) -> NoReturn:
@@ -382,10 +514,14 @@ def _raise_error(error: Error) -> NoReturn:
 def _refused_handshake(error: picows.WSHandshakeError) -> StreamError:
     """HTTP said no to the upgrade."""
     response = getattr(error, "response", None)
-    if response is None:
+    wait = ""
+    if response is not None:
+        status = int(response.status)
+        wait = response.headers.get("Retry-After", "")
+    elif line := _STATUS_LINE.match(error.raw_header or b""):
+        status = int(line[1])  # one that HTTP does not know, such as a proxy's 520
+    else:
         return StreamError("the websocket handshake failed", reason="handshake")
-    status = int(response.status)
-    wait = response.headers.get("Retry-After", "")
     return StreamError(
         f"Alpaca refused the websocket with HTTP {status}",
         reason=f"http_{status}",
@@ -393,14 +529,14 @@ def _refused_handshake(error: picows.WSHandshakeError) -> StreamError:
     )
 
 
-def _no_connection(error: BaseException) -> StreamError:
+def _no_connection(error: BaseException, timeout_s: float) -> StreamError:
     if isinstance(error, TimeoutError):
         return StreamError(
-            f"no connection to Alpaca within {CONNECT_TIMEOUT_S:g} s", reason="connect_timeout"
+            f"no connection to Alpaca within {timeout_s:g} s", reason="connect_timeout"
         )
-    if isinstance(error, socket.gaierror):
+    if isinstance(error, socket.gaierror | UnicodeError):
         return StreamError("the host name of the stream is unknown", reason="dns")
     return StreamError(f"no connection to Alpaca: {error}"[:200], reason="connect")
 
 
-__all__ = ["AlpacaStream", "FrameDecoder", "Message"]
+__all__ = ["AlpacaStream", "FrameDecoder", "Message", "Timeouts"]

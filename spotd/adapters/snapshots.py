@@ -13,7 +13,8 @@ import contextlib
 import json
 import re
 import threading
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,7 +49,7 @@ class Snapshot:
 class Snapshots:
     """Latest values of one feed."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, *, socket_timeout_s: float = SOCKET_TIMEOUT_S) -> None:
         api_key, secret_key = settings.credentials()
         self._client = _Client(
             api_key.get_secret_value(),
@@ -56,6 +57,7 @@ class Snapshots:
             raw_data=True,
             url_override=settings.data_url,
         )
+        self._client.socket_timeout_s = socket_timeout_s
         # The test feed has no REST side; its one symbol simply has no snapshot.
         self._feed = None if settings.feed == "test" else DataFeed(settings.feed)
 
@@ -71,19 +73,27 @@ class Snapshots:
             raise ValueError(f"at most {MAX_SYMBOLS_PER_CALL} symbols a call")
         try:
             async with asyncio.timeout(deadline_s):
-                raw = await _in_daemon_thread(self._get, tuple(symbols))
+                until = time.monotonic() + deadline_s
+                raw = await _in_daemon_thread(lambda: self._get(symbols, until))
         except TimeoutError:
             raise SnapshotError(f"no latest values within {deadline_s:g} s") from None
-        return {symbol: _snapshot(symbol, fields) for symbol, fields in raw.items() if fields}
+        return {
+            symbol: _snapshot(symbol, fields)
+            for symbol, fields in raw.items()
+            if isinstance(fields, dict)
+        }
 
     def close(self) -> None:
         """Drop the connections that are kept open between calls."""
         self._client._session.close()
 
-    def _get(self, symbols: Iterable[str]) -> dict[str, Any]:
-        """One call, and again without the symbol that sank it, as often as it takes."""
+    def _get(self, symbols: Iterable[str], until: float) -> dict[str, Any]:
+        """One call, and again without the symbol that sank it, as long as somebody waits.
+
+        ``until`` is in monotonic seconds.
+        """
         wanted = list(symbols)
-        while wanted:
+        while wanted and time.monotonic() < until:
             try:
                 request = StockSnapshotRequest(symbol_or_symbols=wanted, feed=self._feed)
                 return dict(self._client.get_stock_snapshot(request))
@@ -96,6 +106,9 @@ class Snapshots:
             except (requests.RequestException, json.JSONDecodeError) as error:
                 # The text of requests' errors may hold the whole URL: its kind says enough.
                 raise SnapshotError(f"no latest values: {type(error).__name__}") from error
+            except (AttributeError, TypeError, ValueError) as error:
+                # JSON, but not an object: some proxy's, which alpaca-py does not check for.
+                raise SnapshotError("no latest values: the answer has another form") from error
         return {}
 
 
@@ -104,14 +117,15 @@ class _Client(StockHistoricalDataClient):  # type: ignore[misc]  # alpaca-py is 
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.socket_timeout_s = SOCKET_TIMEOUT_S
         self._retry = 0
 
     def _one_request(self, method: str, url: str, opts: dict[str, Any], retry: int) -> Any:
-        opts = {**opts, "timeout": SOCKET_TIMEOUT_S}
+        opts = {**opts, "timeout": self.socket_timeout_s}
         return super()._one_request(method, url, opts, retry)
 
 
-async def _in_daemon_thread(get: Any, symbols: tuple[str, ...]) -> dict[str, Any]:
+async def _in_daemon_thread(get: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     """Run ``get`` in a thread that a shutdown does not wait for, unlike those of an executor."""
     loop = asyncio.get_running_loop()
     result: asyncio.Future[dict[str, Any]] = loop.create_future()
@@ -127,7 +141,7 @@ async def _in_daemon_thread(get: Any, symbols: tuple[str, ...]) -> dict[str, Any
     def run() -> None:
         value, failure = None, None
         try:
-            value = get(symbols)
+            value = get()
         except BaseException as error:  # noqa: BLE001 - carried to the awaiting task, all of it
             failure = error
         with contextlib.suppress(RuntimeError):  # the loop closed meanwhile: nobody waits
@@ -148,21 +162,24 @@ def _translated(error: APIError) -> AlpacaRefusedError | SnapshotError:
 
 
 def _snapshot(symbol: str, fields: dict[str, Any]) -> Snapshot:
-    quote = fields.get("latestQuote")
-    trade = fields.get("latestTrade")
     return Snapshot(
-        _read(Quote, {"bp": 0, "ap": 0, **quote, "S": symbol}) if quote else None,
-        _read(Trade, {**trade, "S": symbol}) if trade else None,
+        _read(Quote, symbol, fields.get("latestQuote"), {"bp": 0, "ap": 0}),
+        _read(Trade, symbol, fields.get("latestTrade"), {}),
     )
 
 
-def _read(kind: type[Any], fields: dict[str, Any]) -> Any:
+def _read(kind: type[Quote | Trade], symbol: str, fields: object, absent: dict[str, Any]) -> Any:
     """A message from REST's JSON; None where it is not one."""
-    if isinstance(fields.get("t"), str):
-        fields["t"] = _NANOSECONDS.sub(r"\1", fields["t"])
+    if not isinstance(fields, dict):
+        return None
+    whole = {**absent, **fields, "S": symbol}
+    if isinstance(whole.get("t"), str):
+        whole["t"] = _NANOSECONDS.sub(r"\1", whole["t"])
     # REST's objects have no type of their own; a ``T`` in one would be read as a message tag.
-    fields["T"] = kind.__struct_config__.tag
+    whole["T"] = kind.__struct_config__.tag
     try:
-        return msgspec.convert(fields, kind, strict=True)
+        message = msgspec.convert(whole, kind, strict=True)
     except msgspec.ValidationError:
         return None
+    # A time without its zone cannot be compared with those of the stream.
+    return None if message.at.tzinfo is None else message

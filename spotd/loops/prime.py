@@ -7,6 +7,7 @@ first quote. The market rules decide whether a snapshot is newer than what the s
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
 from itertools import islice
 
 import structlog
@@ -17,20 +18,33 @@ from spotd.loops.intake import Intake
 from spotd.loops.shared import Shared
 
 _CALLS_AT_ONCE = 4
-_DEADLINE_S = 10.0
-_TRIES = 2
-_RETRY_S = 2.0
 
 log = structlog.get_logger("spotd.prime")
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long, and how often, a batch is asked for."""
+
+    deadline_s: float = 10.0
+    tries: int = 2
+    retry_s: float = 2.0  # between two tries
 
 
 class PrimeLoop:
     """Fetches snapshots of the symbols that the stream loop names."""
 
-    def __init__(self, shared: Shared, snapshots: Snapshots, intake: Intake) -> None:
+    def __init__(
+        self,
+        shared: Shared,
+        snapshots: Snapshots,
+        intake: Intake,
+        patience: Patience | None = None,
+    ) -> None:
         self._shared = shared
         self._snapshots = snapshots
         self._intake = intake
+        self._patience = Patience() if patience is None else patience
 
     async def run(self) -> None:
         """Prime what is new, for ever."""
@@ -47,16 +61,17 @@ class PrimeLoop:
                         calls.create_task(self._prime(batch), name="prime")
 
     async def _prime(self, symbols: list[str]) -> None:
-        for attempt in range(1, _TRIES + 1):
+        patience = self._patience
+        for attempt in range(1, patience.tries + 1):
             try:
-                found = await self._snapshots.fetch(symbols, deadline_s=_DEADLINE_S)
+                found = await self._snapshots.fetch(symbols, deadline_s=patience.deadline_s)
             except (SnapshotError, AlpacaRefusedError) as error:
                 # Refused keys end the daemon when the *stream* says so: plans may lack REST.
                 self._shared.metrics.snapshots_failed += 1
                 log.warning("no snapshots", why=str(error), symbols=len(symbols), attempt=attempt)
-                if isinstance(error, AlpacaRefusedError) or attempt == _TRIES:
+                if isinstance(error, AlpacaRefusedError) or attempt == patience.tries:
                     return
-                await asyncio.sleep(_RETRY_S)
+                await asyncio.sleep(patience.retry_s)
             else:
                 for symbol, snapshot in found.items():
                     self._shared.market.prime(symbol, snapshot.quote, snapshot.trade)

@@ -1,8 +1,10 @@
 """Keeps the stream open while we lead, and its subscriptions as desired.
 
-Breaker and backoff pace the tries; neither is reset by a connection as such, only once an
-acknowledgement was seen. Another session holding the account (406) is no failure: the server
-frees a dead one after about 90 s, so it is tried again slowly, for as long as it takes.
+Breaker and backoff pace the tries; neither is reset by a connection as such. An acknowledgement
+closes the breaker. The backoff starts anew only after a session that lasted: a server that takes
+us in and throws us out again would be called upon for ever at the shortest pause. Another
+session holding the account (406) is no failure: the server frees a dead one after about 90 s, so
+it is tried again slowly, for as long as it takes.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from tenacity.wait import wait_exponential, wait_random
 
 from spotd.adapters.alpaca import AlpacaStream
 from spotd.adapters.metrics import BREAKER_NAME
-from spotd.core.subscriptions import UnexpectedAnswerError
+from spotd.core.subscriptions import Request, UnexpectedAnswerError
 from spotd.core.symbols import WILDCARD
 from spotd.errors import ConnectionLimitError, RequestRefusedError, StreamError
 from spotd.loops.shared import Shared
@@ -37,6 +39,8 @@ class Pace:
     jitter_s: float = 0.5
     connection_limit_s: float = 10.0  # after 406
     rate_limit_s: float = 10.0  # after HTTP 429, at least
+    server_asks_most_s: float = 300.0  # Retry-After beyond that is not believed
+    steady_s: float = 30.0  # a session that lasted so long ends a row of failures
 
     def backoff_s(self, failures: int) -> float:
         """Exponential with jitter, after this many failures in a row."""
@@ -56,6 +60,9 @@ class StreamLoop:
         self._stream = stream
         self._pace = Pace() if pace is None else pace
         self._limit_reported: int | None = None
+        self._in_a_row = 0  # sessions that failed, since one that lasted
+        self._served_since: float | None = None  # the first acknowledgement of this session
+        self._rejected_before: Request | None = None
 
     async def run(self) -> None:
         """Connect and serve for ever, while we lead. Raises AlpacaRefusedError."""
@@ -75,7 +82,9 @@ class StreamLoop:
                 pause_s = self._pace.connection_limit_s * random.uniform(0.8, 1.2)  # noqa: S311
                 await self._pause(error, pause_s)
             except StreamError as error:
-                shared.breaker.failed(time.monotonic())
+                now = time.monotonic()
+                shared.breaker.failed(now)
+                self._count_failure(now)
                 await self._pause(error, self._backoff_s(error))
 
     async def _session(self) -> None:
@@ -83,6 +92,7 @@ class StreamLoop:
         shared = self._shared
         shared.facts.stream_waiting = None
         shared.bells.report.ring()
+        self._served_since = self._rejected_before = None
         try:
             await self._open()
             await self._serve()
@@ -117,7 +127,7 @@ class StreamLoop:
             try:
                 answer = await self._stream.request(request)
             except RequestRefusedError as error:
-                self._rejected(error)
+                self._rejected(request, error)
                 continue
             try:
                 new = shared.subscriptions.acknowledged(
@@ -132,6 +142,9 @@ class StreamLoop:
         if shared.breaker.state != "closed" or shared.breaker.failures:
             log.info("stream works again", breaker=BREAKER_NAME)
         shared.breaker.succeeded()
+        self._rejected_before = None
+        if self._served_since is None:
+            self._served_since = time.monotonic()
         if new:
             fresh = shared.demand.symbols if WILDCARD in new else new
             shared.facts.ever_active |= fresh
@@ -148,8 +161,16 @@ class StreamLoop:
                 log.warning("symbol limit of the plan reached", symbols=limit)
         shared.bells.report.ring()
 
-    def _rejected(self, error: RequestRefusedError) -> None:
+    def _rejected(self, request: Request, error: RequestRefusedError) -> None:
         shared = self._shared
+        if request == self._rejected_before:
+            # It would be asked and rejected again without a pause: only a new session may help.
+            raise StreamError(
+                f"Alpaca rejects the same request again: {error} ({error.code})",
+                reason=error.reason,
+                code=error.code,
+            ) from error
+        self._rejected_before = request
         try:
             sentence = shared.subscriptions.rejected(error.code or 0, str(error), time.monotonic())
         except UnexpectedAnswerError as unexpected:
@@ -186,14 +207,26 @@ class StreamLoop:
             await asyncio.gather(session, return_exceptions=True)
 
     async def _wait_for_breaker(self) -> None:
-        now = time.monotonic()
-        await self._rest(now + self._shared.breaker.wait_s(now))
+        while self._shared.leads():
+            now = time.monotonic()
+            left_s = self._shared.breaker.wait_s(now)
+            if left_s <= 0:
+                return
+            await self._rest(now + left_s)
+
+    def _count_failure(self, now: float) -> None:
+        """One more session failed; one that had lasted begins a new row."""
+        since, self._served_since = self._served_since, None
+        if since is not None and now - since >= self._pace.steady_s:
+            self._in_a_row = 0
+        self._in_a_row += 1
 
     def _backoff_s(self, error: StreamError) -> float:
-        pause_s = self._pace.backoff_s(self._shared.breaker.failures)
+        pace = self._pace
+        pause_s = pace.backoff_s(self._in_a_row)
         if error.reason == "http_429":
-            pause_s = max(pause_s, self._pace.rate_limit_s)
-        return max(pause_s, error.after_s or 0.0)
+            pause_s = max(pause_s, pace.rate_limit_s)
+        return max(pause_s, min(error.after_s or 0.0, pace.server_asks_most_s))
 
     async def _pause(self, error: StreamError, pause_s: float) -> None:
         """Say why the stream is down, and let the time pass, as long as we lead."""
@@ -214,7 +247,8 @@ class StreamLoop:
             retry_in_s=round(pause_s, 1),
             breaker=BREAKER_NAME,
             breaker_state=shared.breaker.state,
-            failures=shared.breaker.failures,
+            failures=self._in_a_row,
+            exc_info=error.__cause__ if error.reason == "defect" else None,
         )
         await self._rest(now + pause_s)
 
