@@ -149,7 +149,8 @@ class Subscriptions:
         else:
             self._compare(request, now)
             if request.trades:
-                self.without_trades = self.active.intersection(request.symbols).difference(self._on_trades)
+                asked = self.active.intersection(request.symbols)
+                self.without_trades = asked - self._on_trades
         if self._ceiling is not None and len(self.active) >= self._ceiling:
             self._ceiling, self._converged = None, False
         self._settle_limit()
@@ -252,10 +253,8 @@ class Subscriptions:
 
     def _compare(self, request: Request, now: float) -> None:
         """Asked for but not in the list, although no error came: refused, not asked again."""
-        missing = [symbol for symbol in request.symbols if symbol not in self.active]
-        for symbol in missing:
-            refusal = Refusal(_BY_ALPACA, "not in the acknowledgement")
-            self._refused[symbol] = (refusal, now)
+        missing = set(request.symbols) - self.active
+        self._note(missing, Refusal(_BY_ALPACA, "not in the acknowledgement"), now)
 
     def _bisect(self, request: Request, code: int, message: str, now: float) -> str:
         if len(request.symbols) == 1:
@@ -294,9 +293,13 @@ class Subscriptions:
 
     def _refuse(self, symbols: Iterable[str], code: int, message: str, now: float) -> str:
         names = tuple(symbols)
-        for symbol in names:
-            self._refused[symbol] = (Refusal(_BY_ALPACA, f"{message} ({code})"), now)
+        self._note(names, Refusal(_BY_ALPACA, f"{message} ({code})"), now)
         return f"{', '.join(names[:5])} refused: {message} ({code})"
+
+    def _note(self, symbols: Iterable[str], refusal: Refusal, now: float) -> None:
+        # What left the demand meanwhile is forgiven already.
+        for symbol in self.desired.intersection(symbols):
+            self._refused[symbol] = (refusal, now)
 
     def _forgive(self, now: float) -> None:
         """A refused symbol is tried again after an hour: it may have been listed since."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from hypothesis import given
@@ -12,6 +13,7 @@ from spotd.core.demand import MAX_REFUSED_SHOWN
 from spotd.core.health import (
     Facts,
     Verdict,
+    brings_too_little,
     count,
     daemon_state,
     not_ready_because,
@@ -22,6 +24,7 @@ from spotd.models import DaemonStateName, SymbolCounts
 
 UP = Facts(started=True, leader=True, lease_works=True, stream_open=True, desired=2)
 LIMIT = Refusal("symbol_limit", "30 symbols are the limit")
+T0 = datetime(2026, 1, 20, tzinfo=UTC)
 NOTHING: frozenset[str] = frozenset()
 INTERRUPTED = Verdict("stale", "the stream is interrupted or mute")
 
@@ -111,6 +114,15 @@ _facts = st.builds(
     stream_waiting=st.none() | st.just("backoff"),
     desired=st.integers(0, 3),
 )
+
+
+@pytest.mark.parametrize(
+    ("rest_ahead_s", "mute"), [(-60, False), (0, False), (5, False), (5.001, True), (3_600, True)]
+)
+def test_a_stream_behind_rest_is_mute(rest_ahead_s: float, mute: bool) -> None:
+    """Some seconds pass between the two looks; more than five are no accident."""
+    rest_at = T0 + timedelta(seconds=rest_ahead_s)
+    assert brings_too_little(stream_at=T0, rest_at=rest_at) == mute
 
 
 @given(_facts, st.integers(0, 3))

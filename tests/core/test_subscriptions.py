@@ -158,8 +158,11 @@ class Talk:
         batches = ceil(symbols / self.batch)
         return 8 + 2 * batches + (2 * culprits + 3) * 2 * rounds
 
-    def exchange(self, request: Request) -> None:
-        """One request, its answer, and what must be true of both."""
+    def exchange(self, request: Request, meanwhile: frozenset[str] | None = None) -> None:
+        """One request, its answer, and what must be true of both.
+
+        ``meanwhile`` the demand may change.
+        """
         subs, alpaca = self.subs, self.alpaca
         assert subs.awaiting is request
         assert subs.next_request(self.now) is None, "one request at a time"
@@ -175,6 +178,8 @@ class Talk:
         self.said.append(request)
         held_by_statuses = bool(alpaca.statuses)  # a 405 may be about those
         probe = self._is_probe(request)
+        if meanwhile is not None:
+            subs.want(meanwhile)
         error = alpaca.answer(request)
         if error is None:
             new = subs.acknowledged(sorted(alpaca.quotes), sorted(alpaca.trades), self.now)
@@ -476,6 +481,23 @@ def test_what_alpaca_drops_by_itself_is_asked_for_again() -> None:
     assert talk.subs.active == {"A", "B"}
 
 
+def test_a_symbol_that_left_while_its_request_was_halved_is_not_asked_for() -> None:
+    """Every part is compared with the demand before it is sent."""
+    talk = Talk(Plan(ill_formed=frozenset({"C"})))
+    talk.subs.want(frozenset("ABCD"))
+    talk.talk(at_most=1)
+    talk.want("C")
+    assert [request.symbols for request in talk.said] == [("A", "B", "C", "D"), ("C",)]
+
+
+def test_an_answer_for_a_symbol_that_left_is_not_kept() -> None:
+    """Whoever asks for it anew gets a new answer, here too."""
+    subs = in_flight("subscribe")
+    subs.want(frozenset())
+    subs.rejected(*INVALID_SYNTAX, 0.0)
+    assert not subs.refusals()
+
+
 def in_flight(action: Literal["subscribe", "unsubscribe"]) -> Subscriptions:
     """With a request under way, about the quotes of one symbol."""
     subs = Subscriptions(trades=False)
@@ -590,6 +612,14 @@ class Want(NamedTuple):
     symbols: frozenset[str]
 
 
+class ChangeOfMind(NamedTuple):
+    """The demand becomes the first, and the second while a request is under way."""
+
+    first: frozenset[str]
+    after: int
+    second: frozenset[str]
+
+
 class Cut(NamedTuple):
     """The connection is lost after that many more requests."""
 
@@ -606,7 +636,7 @@ class Hour(NamedTuple):
     """Long enough to forgive."""
 
 
-Step = Want | Cut | NewPlan | Hour
+Step = Want | ChangeOfMind | Cut | NewPlan | Hour
 
 _some = st.sampled_from(NAMES)
 _caps = st.one_of(st.none(), st.integers(0, 40))
@@ -617,7 +647,7 @@ _demands = st.one_of(
 )
 _steps: SearchStrategy[Step] = st.one_of(
     st.builds(Want, _demands),
-    st.builds(Want, _demands),
+    st.builds(ChangeOfMind, _demands, st.integers(0, 12), _demands),
     st.builds(Cut, st.integers(0, 12)),
     st.builds(NewPlan, _caps),
     st.just(Hour()),
@@ -648,6 +678,11 @@ def follow(talk: Talk, steps: Iterable[Step]) -> None:
         match step:
             case Want(symbols):
                 talk.subs.want(symbols)
+            case ChangeOfMind(first, after, second):
+                talk.subs.want(first)
+                talk.talk(at_most=after)
+                if request := talk.subs.next_request(talk.now):
+                    talk.exchange(request, meanwhile=second)
             case Cut(after):
                 talk.reconnect()
                 talk.talk(at_most=after)
@@ -684,6 +719,7 @@ _demands_with_star = st.builds(
     st.lists(
         st.one_of(
             st.builds(Want, _demands_with_star),
+            st.builds(ChangeOfMind, _demands_with_star, st.integers(0, 12), _demands_with_star),
             st.builds(Cut, st.integers(0, 12)),
             st.just(Hour()),
         ),
