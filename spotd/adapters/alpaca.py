@@ -340,6 +340,11 @@ class AlpacaStream(StockDataStream):  # type: ignore[misc]  # alpaca-py is not t
             return StreamError("not connected", reason="closed")
         return await asyncio.shield(self._session.end)
 
+    def give_up(self, why: StreamError) -> None:
+        """Have ``ended`` say that the session is over, for a reason found elsewhere."""
+        if self._session is not None:
+            self._session.finish(why)
+
     async def close(self) -> None:
         """End the session with a close frame; a peer that does not answer is cut off."""
         session, self._session = self._session, None

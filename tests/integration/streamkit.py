@@ -54,7 +54,7 @@ def settings_for(sim: Simulator, **changes: Any) -> Settings:
         "snapshots": False,
         "throttle_ms": 0,
     }
-    return Settings(_env_file=None, **(values | changes))
+    return Settings(**(values | changes))
 
 
 class Listener:
