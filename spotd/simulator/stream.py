@@ -7,6 +7,7 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import partial
 from itertools import count
 from typing import Any
 
@@ -151,7 +152,7 @@ class Stream:
             before_s = period_s()
             try:
                 async with asyncio.timeout(before_s):
-                    await turned.until(lambda before_s=before_s: period_s() != before_s)
+                    await turned.until(partial(_differs, period_s, before_s))
             except TimeoutError:
                 act()
 
@@ -245,3 +246,7 @@ class Stream:
                 return
             with suppress(ConnectionError):
                 await session.ws.ping()
+
+
+def _differs(now: Callable[[], float], before: float) -> bool:
+    return now() != before
