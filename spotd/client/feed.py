@@ -24,7 +24,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from tenacity import AsyncRetrying, retry_if_exception_type, wait_random_exponential
 
 from spotd.client.leases import Leases
-from spotd.client.link import FAILURES, place_of, translated
+from spotd.client.link import FAILURES, place_of, reason_of, translated
 from spotd.keys import Keys
 from spotd.models import DaemonStatus, SpotPriceUpdate, SymbolState
 
@@ -143,8 +143,8 @@ class Feed(ABC, Generic[T]):
             try:
                 await self._read(pubsub)
             except FAILURES as error:
-                where, kind = place_of(self._redis), type(error).__name__
-                log.warning("lost the subscription at %s, joining again: %s", where, kind)
+                why = reason_of(self._redis, error)
+                log.warning("lost %s, joining again: %s", place_of(self._redis), why)
             finally:
                 with suppress(*FAILURES):
                     await pubsub.aclose()  # type: ignore[no-untyped-call]

@@ -57,20 +57,25 @@ def place_of(redis: Redis) -> str:
     return f"{host}/{where.get('db') or 0}"
 
 
+def reason_of(redis: Redis, error: BaseException) -> str:
+    """What a foreign error says, on one line and without the password; or what it is."""
+    text = " ".join(str(error).split())
+    password = _password(redis)
+    return (text.replace(password, "***") if password else text) or type(error).__name__
+
+
 @contextmanager
 def translated(redis: Redis) -> Iterator[None]:
     """Turn what redis-py raises into RedisUnavailableError."""
     try:
         yield
     except FAILURES as error:
-        text = " ".join(str(error).split()) or type(error).__name__
-        clean = _without_password(text, redis)
-        raise RedisUnavailableError(f"Redis at {place_of(redis)}: {clean}") from (
-            error if clean == text else None
-        )
+        told = f"Redis at {place_of(redis)}: {reason_of(redis, error)}"
+        # A server that does not know AUTH quotes what it was sent; then a chain would tell.
+        password = _password(redis)
+        quoted = bool(password) and password in str(error)
+        raise RedisUnavailableError(told) from (None if quoted else error)
 
 
-def _without_password(text: str, redis: Redis) -> str:
-    # A server that does not know AUTH quotes what it was sent.
-    password = redis.connection_pool.connection_kwargs.get("password")
-    return text.replace(str(password), "***") if password else text
+def _password(redis: Redis) -> str:
+    return str(redis.connection_pool.connection_kwargs.get("password") or "")
