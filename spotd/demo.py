@@ -7,7 +7,6 @@ demo ends. What it shows has gone the whole way: simulator, socket, daemon, serv
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
 import socket
 import sys
@@ -15,6 +14,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from shutil import which
 from typing import Protocol
 
 import click
@@ -151,7 +151,9 @@ async def _demo(simulator: Simulator, port: int, symbols: list[str], seconds: fl
 
 def _commands(port: int, url: str, http_port: int) -> list[str]:
     """What to type in a second terminal."""
-    spotd = "spotd" if os.environ.get("VIRTUAL_ENV") else sys.argv[0]
+    started_as = Path(sys.argv[0])
+    # By its path where it is not on the PATH; `python -m spotd` starts a file of another name.
+    spotd = sys.argv[0] if started_as.name == "spotd" and not which("spotd") else "spotd"
     return [
         f"redis-cli -p {port} SUBSCRIBE spot:SPY",
         f"redis-cli -p {port} HGET spotd:last SPY",

@@ -26,6 +26,7 @@ from pydantic import (
     field_validator,
 )
 from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import SettingsError as UnreadableSourceError
 
 from spotd.errors import SettingsError
 from spotd.keys import Keys
@@ -242,11 +243,17 @@ class Settings(BaseSettings):
 
         Raises SettingsError, with one clause for each thing that is wrong.
         """
-        reject_unknown({**_env_file_names(), **os.environ})
         try:
+            reject_unknown({**_env_file_names(), **os.environ})
             return cls(_secrets_dir=_secret_directories(), **overrides)  # type: ignore[call-arg]
         except ValidationError as error:
             raise SettingsError("; ".join(_explain(error))) from None
+        except OSError as error:
+            raise SettingsError(
+                f"cannot read the settings in {error.filename}: {error.strerror}"
+            ) from error
+        except (UnreadableSourceError, UnicodeDecodeError) as error:
+            raise SettingsError(f"cannot read the settings: {error}") from error
 
 
 def names_of(field_name: str) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from collections import Counter as Tally
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from prometheus_client import CollectorRegistry, Histogram
+from prometheus_client import CollectorRegistry, Histogram, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.exposition import generate_latest
 from prometheus_client.registry import Collector
@@ -45,6 +45,7 @@ class Metrics:
         self.redis_errors = 0
         self.snapshots_failed = 0
         self._registry = CollectorRegistry()
+        ProcessCollector(registry=self._registry)  # CPU, memory, open files
         self.publish_latency = Histogram(
             "spotd_publish_latency_seconds",
             "Per call: oldest update of it became due (for a leading edge: its frame was "

@@ -13,6 +13,7 @@ from collections.abc import Iterable
 import structlog
 
 from spotd import __version__
+from spotd.adapters import systemd
 from spotd.adapters.metrics import Numbers
 from spotd.adapters.redis import MAX_UPDATES_PER_CALL, RedisPort
 from spotd.core.health import Verdict, count, daemon_state, not_ready_because, symbol_verdicts
@@ -86,6 +87,7 @@ class ReportLoop:
                 self._state_since = now
                 log.info("state", state=state, why=reason)
             self._state = (state, reason)
+            systemd.notify(f"STATUS={state}" + (f": {reason}" if reason else ""))
         last = shared.last_message_unix_s
         return DaemonStatus(
             state=state,
