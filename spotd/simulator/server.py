@@ -7,6 +7,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import suppress
+from ipaddress import ip_address
 from typing import Self
 
 from aiohttp import web
@@ -137,12 +138,12 @@ class Simulator:
 
     def stream_url(self, feed: str = "iex") -> str:
         """The websocket address of a feed."""
-        return f"ws://{self.host}:{self.port}{FEEDS[feed]}"
+        return f"ws://{_reachable(self.host)}:{self.port}{FEEDS[feed]}"
 
     @property
     def data_url(self) -> str:
         """The base address of REST."""
-        return f"http://{self.host}:{self.port}"
+        return f"http://{_reachable(self.host)}:{self.port}"
 
     @property
     def sessions(self) -> list[Session]:
@@ -212,9 +213,9 @@ class Simulator:
         await self.received.wait_for(condition, timeout_s)
 
     async def drained(self, most_bytes: int = 0) -> None:
-        """Wait until no session has more than this many bytes waiting for it."""
+        """Wait until no session has more than this many bytes not yet written to it."""
         await self._bell.until(
-            lambda: all(one.waiting_bytes <= most_bytes or one.closing for one in self.sessions)
+            lambda: all(one.queued_bytes <= most_bytes or one.closing for one in self.sessions)
         )
 
     async def replay_done(self) -> None:
@@ -317,3 +318,14 @@ class Simulator:
     async def _wait_briefly(self, condition: Callable[[], object]) -> None:
         with suppress(TimeoutError):
             await self.received.wait_for(condition, min(1.0, self.limits.close_timeout_s))
+
+
+def _reachable(host: str) -> str:
+    """A host as it stands in a URL; listening everywhere is named by its loopback address."""
+    try:
+        address = ip_address(host)
+    except ValueError:
+        return host
+    if address.is_unspecified:
+        address = ip_address("127.0.0.1" if address.version == 4 else "::1")
+    return str(address) if address.version == 4 else f"[{address}]"

@@ -97,8 +97,13 @@ class Session:
         return self.conversation.channels["statuses"]
 
     @property
+    def queued_bytes(self) -> int:
+        """Bytes of frames that are not written to the connection yet."""
+        return self._waiting_bytes
+
+    @property
     def waiting_bytes(self) -> int:
-        """Bytes that the client has not taken yet."""
+        """Bytes that wait for the client, those handed to the operating system not counted."""
         return self._waiting_bytes + self._transport.get_write_buffer_size()
 
     def tell(self, *messages: Message) -> None:
@@ -185,7 +190,6 @@ class Session:
             self._bell.ring()
 
     async def _write(self, frame: Frame) -> None:
-        self._waiting_bytes = max(0, self._waiting_bytes - len(frame.payload))
         if frame.messages < 0:
             await self.ws.send_frame(frame.payload, WSMsgType.CLOSE)
             self.farewell = True
@@ -199,6 +203,7 @@ class Session:
         self._count(frame)
 
     def _count(self, frame: Frame) -> None:
+        self._waiting_bytes = max(0, self._waiting_bytes - len(frame.payload))
         stats = self._stats
         stats.frames_sent += 1
         stats.bytes_sent += len(frame.payload)

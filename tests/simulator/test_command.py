@@ -68,9 +68,7 @@ def test_stops_after_the_given_time(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(command_module, "_PROGRESS_S", 0.05)
     path = tmp_path / "day.jsonl"
     path.write_text(LINE + "{\n")
-    result = CliRunner().invoke(
-        simulate, ["--replay", str(path), "--at-once", "--loop", "--seconds", "0.3"]
-    )
+    result = CliRunner().invoke(simulate, ["--replay", str(path), "--at-once", "--seconds", "0.3"])
     assert result.exit_code == 0, result.output
     assert "1 malformed lines left out, first line 2" in result.stderr
     assert "replay" in result.stderr

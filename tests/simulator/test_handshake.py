@@ -129,3 +129,14 @@ async def test_every_connect_is_recorded_with_its_headers(sim: Simulator) -> Non
         assert record.data == "/v2/iex"
         assert record.headers["X-Who"] == "me"
         assert record.headers["Content-Type"] == "application/msgpack"
+
+
+@pytest.mark.parametrize(
+    ("host", "named"),
+    [("0.0.0.0", "127.0.0.1"), ("::", "[::1]"), ("::1", "[::1]"), ("localhost", "localhost")],  # noqa: S104 - its name only
+)
+def test_addresses_can_be_connected_to(host: str, named: str) -> None:
+    """Listening everywhere is named by the loopback address."""
+    sim = Simulator(host, 9820)
+    assert sim.stream_url("boats") == f"ws://{named}:9820/v1beta1/boats"
+    assert sim.data_url == f"http://{named}:9820"

@@ -115,6 +115,25 @@ async def test_407_may_or_may_not_arrive(sim: Simulator, silent: bool) -> None:
         assert await talk.hear_end() == 1008
 
 
+async def test_what_is_written_can_be_waited_for(sim: Simulator) -> None:
+    """`drained` returns when all frames are written, or the client that stalled is gone."""
+    async with dial(sim) as talk:
+        await talk.subscribe(quotes=["SPY"])
+        await sim.send([SPY] * 100)
+        await sim.drained()
+        assert sim.stats.quotes_sent == 100
+        assert len(await talk.hear()) == 100
+    async with stalled(sim):
+        while not sim.sessions[-1].queued_bytes:
+            await sim.send([SPY] * 1000)
+        draining = asyncio.create_task(sim.drained())
+        await asyncio.wait([draining], timeout=0.02)
+        assert not draining.done()
+        await sim.drop_sessions("abort")
+        await sim.send([SPY])
+        await draining
+
+
 async def test_half_open_reads_and_writes_nothing_until_it_ends(sim: Simulator) -> None:
     """As a dead peer: no ack, no pong, no data; later everything comes."""
     async with dial(sim) as talk:
@@ -204,8 +223,8 @@ async def test_frames_may_drip(sim: Simulator) -> None:
                 sim.faults.drip_bytes_per_s = 0
             assert len(await talk.hear()) == number
         sim.faults.drip_bytes_per_s = 10_000_000
-        await sim.send([{"T": "q", "S": one} for one in symbols * 5])
-        assert len(await talk.hear()) == 5 * len(symbols)
+        await sim.send([{"T": "q", "S": one} for one in symbols * 10])
+        assert len(await talk.hear()) == 10 * len(symbols)
 
 
 async def test_stopping_closes_sessions_with_1001() -> None:
