@@ -11,6 +11,7 @@ need their keys in one slot: ``SPOTD_KEY_PREFIX={spotd}:``.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -33,18 +34,31 @@ CONNECT_TIMEOUT_S = 1.0
 MAX_UPDATES_PER_CALL = 500  # so that the server is never held for more than about 2 ms
 SCAN_ABOVE = 20_000  # a larger demand is read in slices
 SCAN_COUNT = 2_000
+MAX_SEQ = 2**53  # and above, JSON readers lose digits: no seq of ours
+WAKE_SILENCE_S = 10.0  # then the connection is tried with a ping, which has as long to be answered
 
+# A hash of ours that is none was written by somebody else: it is replaced.
+_MEND = """
+if redis.call('TYPE', KEYS[2]).ok ~= 'hash' then redis.call('DEL', KEYS[2]) end
+"""
 # KEYS leader last seq; ARGV token channel-prefix highest-seq symbol json symbol json …
-_PUBLISH = """
+# What is not newer than what was published was under way for too long. Kept first: a server that
+# is out of memory then publishes nothing, instead of the same again and again.
+_PUBLISH = f"""
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
-for i = 4, #ARGV, 2 do redis.call('PUBLISH', ARGV[2] .. ARGV[i], ARGV[i + 1]) end
+local seq = redis.pcall('GET', KEYS[3])
+local highest = type(seq) == 'string' and tonumber(string.match(seq, '^%d+'))
+if highest and highest < {MAX_SEQ} and highest >= tonumber(ARGV[3]) then return 0 end
+{_MEND}
 redis.call('HSET', KEYS[2], unpack(ARGV, 4))
-redis.call('SET', KEYS[3], ARGV[3])
+redis.call('SET', KEYS[3], ARGV[3] .. ' ' .. ARGV[1])
+for i = 4, #ARGV, 2 do redis.call('PUBLISH', ARGV[2] .. ARGV[i], ARGV[i + 1]) end
 return 1
 """
 # KEYS leader states; ARGV token events-channel, how many removed, the removed, then field json …
-_WRITE_STATES = """
+_WRITE_STATES = f"""
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+{_MEND}
 local first = 4 + tonumber(ARGV[3])
 for i = 4, first - 1 do redis.call('HDEL', KEYS[2], ARGV[i]) end
 for i = first, #ARGV, 2 do
@@ -61,23 +75,22 @@ if ARGV[4] ~= '' then redis.call('PUBLISH', ARGV[4], ARGV[3]) end
 return 1
 """
 # KEYS leader hash; ARGV token field …
-_DROP_FIELDS = """
+_DROP_FIELDS = f"""
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+{_MEND}
 redis.call('HDEL', KEYS[2], unpack(ARGV, 2))
 return 1
 """
-# KEYS leader seq; ARGV token ttl-ms. Gives 0 another's, 1 renewed, 2 acquired; and the seq.
+# KEYS leader seq; ARGV token ttl-ms former-token. Gives 0 another's, 1 renewed, 2 acquired; and
+# the seq. Renewed with SET, which fails where publishing would fail too: out of memory.
 _LEAD = """
 local held = redis.call('GET', KEYS[1])
-local seq = redis.call('GET', KEYS[2])
-if held == ARGV[1] then
-  redis.call('PEXPIRE', KEYS[1], ARGV[2])
-  return {1, seq}
-elseif not held then
-  redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
-  return {2, seq}
-end
-return {0, seq}
+local seq = redis.pcall('GET', KEYS[2])
+if type(seq) ~= 'string' then seq = false end
+if held and held ~= ARGV[1] and held ~= ARGV[3] then return {0, seq} end
+redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+if held == ARGV[1] then return {1, seq} end
+return {2, seq}
 """
 # KEYS leader status; ARGV token
 _RELEASE = """
@@ -87,20 +100,26 @@ return 1
 """
 
 
-class WrongTypeError(RedisUnavailableError):
-    """A key of the demand holds something that is no set, or no sorted set."""
+class RefusedError(RedisUnavailableError):
+    """Redis works, and refuses this: asking again does not help until somebody changes it."""
+
+
+class WrongTypeError(RefusedError):
+    """A key holds something of another type than it should."""
 
 
 @dataclass(frozen=True, slots=True)
 class LeaseAnswer:
     """What Redis said to an attempt to lead: ``acquired`` implies ``granted``.
 
-    ``highest_seq`` is the highest seq ever published; None where Redis knows none.
+    ``highest_seq`` is the highest seq ever published and ``published_by`` the token of who did;
+    None where Redis knows none.
     """
 
     granted: bool
     acquired: bool
-    highest_seq: int | None
+    highest_seq: int | None = None
+    published_by: str | None = None
 
 
 class RedisPort:
@@ -140,7 +159,7 @@ class RedisPort:
 
         Raises WrongTypeError where the key holds something else.
         """
-        async with _translated():
+        async with _translated(self.keys.symbols):
             if await self._client.scard(self.keys.symbols) <= SCAN_ABOVE:
                 entries = list(await self._client.smembers(self.keys.symbols))
                 scanning = False
@@ -151,7 +170,7 @@ class RedisPort:
             return
         cursor = 0
         while True:
-            async with _translated():
+            async with _translated(self.keys.symbols):
                 cursor, entries = await self._client.sscan(
                     self.keys.symbols, cursor=cursor, count=SCAN_COUNT
                 )
@@ -161,7 +180,7 @@ class RedisPort:
 
     async def live_leases(self, unix_s: float) -> list[bytes]:
         """Members of ``spotd:leases`` that have not lapsed; the lapsed are removed."""
-        async with _translated():
+        async with _translated(self.keys.leases):
             await self._client.zremrangebyscore(self.keys.leases, "-inf", repr(unix_s))
             return list(await self._client.zrangebyscore(self.keys.leases, f"({unix_s!r}", "+inf"))
 
@@ -177,7 +196,8 @@ class RedisPort:
                 channels = [c for part in _parts(answer) for c in part]
             else:
                 channels = await self._client.pubsub_channels(pattern)
-        return [bytes(channel)[len(prefix.encode()) :] for channel in channels]
+        own = {self.keys.wake.encode(), self.keys.events.encode()}  # if the prefixes overlap
+        return [channel[len(prefix.encode()) :] for channel in channels if channel not in own]
 
     async def wakes(self) -> AsyncIterator[None]:
         """Yield once when listening to ``spotd:wake`` began, then at every message.
@@ -186,17 +206,19 @@ class RedisPort:
         """
         client = await self._pubsub_client()
         pubsub = client.pubsub(ignore_subscribe_messages=False)
+        pinged = False
         try:
             async with _translated():
                 await pubsub.subscribe(self.keys.wake)
             while True:
                 async with _translated():
-                    # The time limit makes a dead peer known: an idle one is pinged.
-                    message = await pubsub.get_message(timeout=10.0)
+                    message = await pubsub.get_message(timeout=WAKE_SILENCE_S)
                     if message is None:
+                        if pinged:
+                            raise RedisUnavailableError("Redis: no answer to a ping")
                         await pubsub.ping()
-                        continue
-                if message["type"] in ("subscribe", "message"):
+                pinged = message is None
+                if message is not None and message["type"] in ("subscribe", "message"):
                     yield None
         finally:
             await pubsub.aclose()
@@ -205,12 +227,15 @@ class RedisPort:
 
     # Leading
 
-    async def lead(self, token: str, ttl_s: float) -> LeaseAnswer:
-        """Renew the leader key if it holds our token, take it if it is free."""
+    async def lead(self, token: str, ttl_s: float, *, former: str = "") -> LeaseAnswer:
+        """Renew the leader key if it holds our token, take it if it is free.
+
+        ``former``: a token that we gave up, and whose key we may take over.
+        """
         granted, seq = await self._call(
-            _LEAD, (self.keys.leader, self.keys.seq), token, round(ttl_s * 1000)
+            _LEAD, (self.keys.leader, self.keys.seq), token, round(ttl_s * 1000), former
         )
-        return LeaseAnswer(granted > 0, granted == 2, None if seq is None else int(seq))
+        return LeaseAnswer(granted > 0, granted == 2, *_parse_seq(seq))
 
     async def release(self, token: str) -> bool:
         """Delete the leader key and the status, if we hold the key."""
@@ -225,8 +250,9 @@ class RedisPort:
     async def publish(self, token: str, updates: Sequence[str | bytes], highest_seq: int) -> None:
         """Publish and keep ``[symbol, json, symbol, json, …]``, at most 500 pairs.
 
-        Raises NotLeaderError where nothing was published because the key is not ours, and
-        RedisUnavailableError where it is not known whether it was.
+        Raises NotLeaderError where nothing was published because the key is not ours or
+        ``highest_seq`` is not above what was published before, and RedisUnavailableError where
+        it is not known whether it was.
         """
         await self._fenced(
             _PUBLISH,
@@ -286,15 +312,18 @@ class RedisPort:
     # Calls
 
     async def _fields(self, key: str) -> set[str]:
-        async with _translated():
-            return {field.decode("utf-8", "replace") for field in await self._client.hkeys(key)}
+        try:
+            async with _translated(key):
+                return {field.decode("utf-8", "replace") for field in await self._client.hkeys(key)}
+        except WrongTypeError:
+            return set()  # the next write replaces it
 
     async def _fenced(self, script: str, keys: Sequence[str], *args: str | bytes | int) -> None:
         if not await self._call(script, keys, *args):
             raise NotLeaderError("the leader key does not hold our token")
 
     async def _call(self, script: str, keys: Sequence[str], *args: str | bytes | int) -> Any:
-        async with _translated():
+        async with _translated(keys[0]):
             try:
                 return await self._client.evalsha(self._shas[script], len(keys), *keys, *args)
             except redis.exceptions.NoScriptError:
@@ -311,6 +340,8 @@ class RedisPort:
         kwargs = {k: v for k, v in node.connection_kwargs.items() if k in _NODE_OPTIONS}
         return aioredis.Redis(host=node.host, port=node.port, **kwargs, **_limits())
 
+
+_MAX_WORDS = 180
 
 _NODE_OPTIONS = ("username", "password", "ssl", "ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
 
@@ -403,16 +434,32 @@ def _parts(answer: Any) -> list[Any]:
     return [answer]
 
 
+def _parse_seq(raw: bytes | None) -> tuple[int | None, str | None]:
+    """``seq token`` as ``_PUBLISH`` wrote it; None for what is missing or garbage."""
+    match = re.fullmatch(rb"([0-9]{1,16})(?: (.*))?", raw or b"", re.DOTALL)
+    if match is None or int(match[1]) >= MAX_SEQ:
+        return None, None
+    return int(match[1]), None if match[2] is None else match[2].decode("utf-8", "replace")
+
+
 @asynccontextmanager
-async def _translated() -> AsyncIterator[None]:
+async def _translated(key: str = "a key") -> AsyncIterator[None]:
     """Foreign errors become ours. Their texts are redis' own: host and port, no password."""
     try:
         yield
     except redis.exceptions.ResponseError as error:
-        if str(error).startswith("WRONGTYPE"):
-            raise WrongTypeError("a key of the demand is of the wrong type") from error
-        raise RedisUnavailableError(f"Redis answered with an error: {error}"[:200]) from error
+        words = _words(error)
+        if words.startswith("WRONGTYPE"):
+            raise WrongTypeError(f"Redis: {key} is of the wrong type") from error
+        if isinstance(error, redis.exceptions.NoPermissionError):
+            raise RefusedError(f"Redis refused: {words}") from error
+        raise RedisUnavailableError(f"Redis answered with an error: {words}") from error
     except redis.exceptions.RedisError as error:
-        raise RedisUnavailableError(f"Redis: {error}"[:200]) from error
+        raise RedisUnavailableError(f"Redis: {_words(error)}") from error
     except (TimeoutError, OSError) as error:
         raise RedisUnavailableError(f"Redis: {type(error).__name__}") from error
+
+
+def _words(error: Exception) -> str:
+    """Redis' own words, without the arguments it repeats: those of AUTH and HELLO are secret."""
+    return str(error).partition(", with args")[0][:_MAX_WORDS]

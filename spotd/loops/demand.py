@@ -8,13 +8,14 @@ from collections.abc import Awaitable, Callable, Hashable
 
 import structlog
 
-from spotd.adapters.redis import RedisPort, WrongTypeError
+from spotd.adapters.redis import RedisPort, RefusedError
 from spotd.core.demand import Demand, DemandReader, Subscribers
 from spotd.core.symbols import WILDCARD
 from spotd.errors import RedisUnavailableError
 from spotd.loops.shared import Shared
 
 LOOK_EVERY_S = 0.5
+LINGER_S = 10.0  # how long a channel is demand after its last subscriber left
 _SLICE = 5_000  # entries taken in before other tasks get their turn
 _RETRY_WAKES_S = 1.0
 
@@ -26,10 +27,10 @@ log = structlog.get_logger("spotd.demand")
 class DemandLoop:
     """From entries in Redis to what the market keeps and the stream subscribes."""
 
-    def __init__(self, shared: Shared, redis: RedisPort) -> None:
+    def __init__(self, shared: Shared, redis: RedisPort, *, linger_s: float = LINGER_S) -> None:
         self._shared = shared
         self._redis = redis
-        self._subscribers = Subscribers()
+        self._subscribers = Subscribers(linger_s)
         # What each source said last: it stands while the source cannot be read.
         self._known: dict[str, frozenset[bytes]] = {}
         self._unreadable: set[str] = set()
@@ -77,7 +78,7 @@ class DemandLoop:
     async def _read(self, source: str, read: _Reader) -> None:
         try:
             self._known[source] = await read()
-        except WrongTypeError as error:
+        except RefusedError as error:
             if source not in self._unreadable:
                 self._unreadable.add(source)
                 log.error("cannot read a source of the demand", source=source, why=str(error))

@@ -97,7 +97,9 @@ class PublishLoop:
             shared.bells.leader.ring()
         except RedisUnavailableError as error:
             if shared.redis_failed(str(error)):
-                log.warning("cannot publish: keeping the newest price of each symbol", why=error)
+                log.warning(
+                    "cannot publish: keeping the newest price of each symbol", why=str(error)
+                )
             await asyncio.sleep(_RETRY_S)
         finally:
             # Also when cancelled in the middle of the call: it may or may not have arrived.
@@ -138,7 +140,7 @@ class PublishLoop:
             shared.bells.leader.ring()
         except RedisUnavailableError as error:
             if shared.redis_failed(str(error)):
-                log.warning("cannot drop last prices yet", why=error)
+                log.warning("cannot drop last prices yet", why=str(error))
             await asyncio.sleep(_RETRY_S)
         else:
             shared.to_drop -= dropping

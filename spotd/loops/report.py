@@ -25,6 +25,7 @@ from spotd.models import DaemonStatus, SymbolCounts, SymbolState, utc
 STATUS_TTL_S = 15.0
 STATUS_EVERY_S = 4.0
 _AT_MOST_EVERY_S = 0.02  # changes that come together are told together
+_RETRY_S = 0.5
 
 log = structlog.get_logger("spotd.report")
 
@@ -50,6 +51,7 @@ class ReportLoop:
         """Report for ever."""
         shared = self._shared
         while True:
+            pause_s = STATUS_EVERY_S
             if shared.leads():
                 try:
                     await self._report()
@@ -59,8 +61,9 @@ class ReportLoop:
                 except RedisUnavailableError as error:
                     if shared.redis_failed(str(error)):
                         log.warning("cannot report", why=str(error))
+                    pause_s = _RETRY_S
                 await asyncio.sleep(_AT_MOST_EVERY_S)
-            await shared.bells.report.wait(STATUS_EVERY_S)
+            await shared.bells.report.wait(pause_s)
 
     async def last_words(self) -> None:
         """Stopping: no symbol is live any more, and the status says so.

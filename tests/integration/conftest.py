@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from tests.servers import Server
 from tests.integration.rig import Rig
+from tests.servers import Server
 
 NewRig = Callable[..., Rig]
 
