@@ -24,6 +24,7 @@ from pydantic import (
     StringConstraints,
     ValidationError,
     field_validator,
+    model_validator,
 )
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from pydantic_settings import SettingsError as UnreadableSourceError
@@ -73,10 +74,14 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(
         env_file=".env",
         env_ignore_empty=True,
+        # Fields may be given by name, and pydantic-settings then reads variables of those names
+        # too: without a prefix `LOG_LEVEL` or `FEED`, meant for others, would be settings of ours.
+        env_prefix="SPOTD_",
         extra="ignore",
         frozen=True,
         hide_input_in_errors=True,
         populate_by_name=True,
+        str_strip_whitespace=True,
     )
 
     api_key: SecretStr | None = Field(
@@ -155,6 +160,7 @@ class Settings(BaseSettings):
     breaker_recovery_s: float = Field(
         60.0,
         gt=0,
+        allow_inf_nan=False,
         validation_alias="SPOTD_BREAKER_RECOVERY_S",
         description="how long it stays open before one try, in seconds",
     )
@@ -183,6 +189,12 @@ class Settings(BaseSettings):
         validation_alias="SPOTD_LOG_FORMAT",
         description="`json`, `console`, or by whether stderr is a terminal",
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_empty(cls, values: Mapping[str, object]) -> dict[str, object]:
+        # pydantic-settings does this for variables and `.env`, but not for files of secrets.
+        return {name: value for name, value in values.items() if value != ""}
 
     @field_validator("log_level", "log_format", "feed", mode="before")
     @classmethod

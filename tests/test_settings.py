@@ -1,0 +1,412 @@
+"""Every setting: its names, its default, its sources, and what is said when it is wrong."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import SecretStr
+
+from spotd.errors import SettingsError
+from spotd.keys import Keys
+from spotd.settings import Settings, known_names, names_of, reject_unknown
+
+SECRET = "tell-nobody"
+
+
+@pytest.fixture(autouse=True)
+def _nothing_set(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """An empty environment, and a working directory without a `.env`."""
+    import os
+
+    for name in os.environ:
+        if name.upper().startswith(("SPOTD_", "ALPACA_", "APCA_", "REDIS_")):
+            monkeypatch.delenv(name)
+    monkeypatch.delenv("CREDENTIALS_DIRECTORY", raising=False)
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def credentials(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """Where systemd puts files of secrets."""
+    directory = tmp_path / "credentials"
+    directory.mkdir()
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(directory))
+    return directory
+
+
+def plain(value: object) -> object:
+    """A setting's value, also where it is a secret."""
+    return value.get_secret_value() if isinstance(value, SecretStr) else value
+
+
+# The contract's table
+
+DEFAULTS: dict[str, Any] = {
+    "api_key": None,
+    "secret_key": None,
+    "feed": "iex",
+    "stream_url": None,
+    "data_url": "https://data.alpaca.markets",
+    "redis_url": "redis://127.0.0.1:6379/0",
+    "key_prefix": "spotd:",
+    "channel_prefix": "spot:",
+    "throttle_ms": 200,
+    "trades": True,
+    "snapshots": True,
+    "max_symbols": None,
+    "allow_wildcard": False,
+    "subscribers_are_demand": False,
+    "breaker_failures": 5,
+    "breaker_recovery_s": 60.0,
+    "leader_ttl_s": 5.0,
+    "http_host": "127.0.0.1",
+    "http_port": 9810,
+    "log_level": "info",
+    "log_format": "auto",
+}
+
+NAMED = [
+    ("api_key", "ALPACA_API_KEY", "key", "key"),
+    ("api_key", "APCA_API_KEY_ID", "key", "key"),
+    ("secret_key", "ALPACA_SECRET_KEY", "secret", "secret"),
+    ("secret_key", "APCA_API_SECRET_KEY", "secret", "secret"),
+    ("feed", "SPOTD_FEED", "SIP", "sip"),
+    ("stream_url", "SPOTD_STREAM_URL", "ws://127.0.0.1:9/v2/iex", "ws://127.0.0.1:9/v2/iex"),
+    ("data_url", "SPOTD_DATA_URL", "http://127.0.0.1:9/", "http://127.0.0.1:9"),
+    ("redis_url", "SPOTD_REDIS_URL", "rediss://h:1/2", "rediss://h:1/2"),
+    ("redis_url", "REDIS_URL", "unix:///run/redis.sock", "unix:///run/redis.sock"),
+    ("key_prefix", "SPOTD_KEY_PREFIX", "{spotd}:", "{spotd}:"),
+    ("channel_prefix", "SPOTD_CHANNEL_PREFIX", "sip:", "sip:"),
+    ("throttle_ms", "SPOTD_THROTTLE_MS", "0", 0),
+    ("throttle_ms", "ALPACA_PRICE_THROTTLE_MS", "500", 500),
+    ("trades", "SPOTD_TRADES", "false", False),
+    ("snapshots", "SPOTD_SNAPSHOTS", "0", False),
+    ("max_symbols", "SPOTD_MAX_SYMBOLS", "30", 30),
+    ("allow_wildcard", "SPOTD_ALLOW_WILDCARD", "true", True),
+    ("subscribers_are_demand", "SPOTD_SUBSCRIBERS_ARE_DEMAND", "1", True),
+    ("breaker_failures", "SPOTD_BREAKER_FAILURES", "3", 3),
+    ("breaker_recovery_s", "SPOTD_BREAKER_RECOVERY_S", "1.5", 1.5),
+    ("leader_ttl_s", "SPOTD_LEADER_TTL_S", "2", 2.0),
+    ("http_host", "SPOTD_HTTP_HOST", "0.0.0.0", "0.0.0.0"),  # noqa: S104 - read, not bound
+    ("http_port", "SPOTD_HTTP_PORT", "0", 0),
+    ("log_level", "SPOTD_LOG_LEVEL", "DEBUG", "debug"),
+    ("log_format", "SPOTD_LOG_FORMAT", "json", "json"),
+]
+
+
+def test_the_defaults_are_the_contracts() -> None:
+    """With nothing set, every setting has the value of the table."""
+    loaded = Settings.load()
+    assert {name: plain(getattr(loaded, name)) for name in Settings.model_fields} == DEFAULTS
+
+
+@pytest.mark.parametrize(("field", "variable", "text", "value"), NAMED)
+def test_every_variable_is_read(
+    monkeypatch: pytest.MonkeyPatch, field: str, variable: str, text: str, value: object
+) -> None:
+    """Under each of its names, and nothing else changes."""
+    monkeypatch.setenv(variable, text)
+    loaded = Settings.load()
+    assert {name: plain(getattr(loaded, name)) for name in Settings.model_fields} == {
+        **DEFAULTS,
+        field: value,
+    }
+
+
+def test_no_variable_has_a_name_that_the_table_lacks() -> None:
+    """The names of the settings are those of the table, the preferred one first."""
+    assert {(field, name) for field in Settings.model_fields for name in names_of(field)} == {
+        (field, variable) for field, variable, _, _ in NAMED
+    }
+    assert names_of("throttle_ms")[0] == "SPOTD_THROTTLE_MS"
+    assert names_of("redis_url")[0] == "SPOTD_REDIS_URL"
+
+
+@pytest.mark.parametrize(
+    "name", ["FEED", "LOG_LEVEL", "HTTP_PORT", "API_KEY", "SECRET_KEY", "TRADES", "DATA_URL"]
+)
+def test_a_variable_of_another_program_is_not_read(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Only the names of the table count, not what the fields are called inside."""
+    monkeypatch.setenv(name, "TRACE")
+    loaded = Settings.load()
+    assert {name: plain(getattr(loaded, name)) for name in Settings.model_fields} == DEFAULTS
+
+
+def test_an_empty_value_counts_as_not_set(
+    monkeypatch: pytest.MonkeyPatch, credentials: Path
+) -> None:
+    """In the environment, in `.env` and in a file of secrets: compose files are full of them."""
+    monkeypatch.setenv("SPOTD_MAX_SYMBOLS", "")
+    monkeypatch.setenv("ALPACA_API_KEY", "")
+    monkeypatch.setenv("APCA_API_KEY_ID", "key")
+    Path(".env").write_text("SPOTD_HTTP_PORT=\nSPOTD_LOG_LEVEL=''\n")
+    (credentials / "SPOTD_THROTTLE_MS").write_text("\n")
+    (credentials / "ALPACA_SECRET_KEY").write_text("")
+    loaded = Settings.load()
+    assert {name: plain(getattr(loaded, name)) for name in Settings.model_fields} == {
+        **DEFAULTS,
+        "api_key": "key",
+    }
+
+
+# Sources
+
+
+def test_a_dotenv_file_is_read() -> None:
+    """In the working directory, with comments, quotes and `export`."""
+    Path(".env").write_text(
+        "# keys\nexport ALPACA_API_KEY='key'\nSPOTD_FEED=\"sip\"\nOTHER=1\nSPOTD_THROTTLE_MS=50\n"
+    )
+    loaded = Settings.load()
+    assert plain(loaded.api_key) == "key"
+    assert loaded.feed == "sip"
+    assert loaded.throttle_s == 0.05
+
+
+@pytest.mark.parametrize("name", ["ALPACA_API_KEY", "alpaca_api_key", "apca_api_key_id"])
+def test_a_secret_may_come_from_a_file(credentials: Path, name: str) -> None:
+    """Named like the variable, in upper or lower case; an editor's newline is no part of it."""
+    (credentials / name).write_text(f"{SECRET}\n")
+    (credentials / "unrelated").write_text("?")
+    assert plain(Settings.load().api_key) == SECRET
+
+
+def test_any_setting_may_come_from_a_file(credentials: Path) -> None:
+    """Not only what is secret."""
+    (credentials / "spotd_redis_url").write_text("redis://:secret@h:1/0\n")
+    (credentials / "SPOTD_HTTP_PORT").write_text("1\n")
+    loaded = Settings.load()
+    assert plain(loaded.redis_url) == "redis://:secret@h:1/0"
+    assert loaded.http_port == 1
+
+
+def test_a_directory_of_credentials_that_is_not_there_is_no_error(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """systemd sets the variable only where there is one; others may leave it behind."""
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", "/nowhere/at/all")
+    assert Settings.load().api_key is None
+
+
+def test_the_environment_goes_before_dotenv_before_secrets(
+    monkeypatch: pytest.MonkeyPatch, credentials: Path
+) -> None:
+    """Under whichever of its names."""
+    (credentials / "ALPACA_API_KEY").write_text("from the file")
+    assert plain(Settings.load().api_key) == "from the file"
+    Path(".env").write_text("ALPACA_API_KEY=dotenv\n")
+    assert plain(Settings.load().api_key) == "dotenv"
+    monkeypatch.setenv("APCA_API_KEY_ID", "environment")
+    assert plain(Settings.load().api_key) == "environment"
+    monkeypatch.setenv("ALPACA_API_KEY", "preferred")
+    assert plain(Settings.load().api_key) == "preferred"
+
+
+# Mistakes
+
+
+@pytest.mark.parametrize(
+    ("wrong", "nearest"),
+    [
+        ("SPOTD_THROTLE_MS", "SPOTD_THROTTLE_MS"),
+        ("spotd_thottle", "SPOTD_THROTTLE_MS"),
+        ("SPOTD_REDIS", "SPOTD_REDIS_URL"),
+        ("SPOTD_MAX_SYMBOL", "SPOTD_MAX_SYMBOLS"),
+        ("SPOTD_RELAY_PROT", "SPOTD_RELAY_PORT"),
+        ("SPOTD_LOGLEVEL", "SPOTD_LOG_LEVEL"),
+    ],
+)
+def test_an_unknown_name_is_an_error_that_names_the_nearest(
+    monkeypatch: pytest.MonkeyPatch, wrong: str, nearest: str
+) -> None:
+    """In the environment and in `.env`; its value is nobody's business."""
+    message = f"{wrong} is not a setting of spotd; did you mean {nearest}?"
+    monkeypatch.setenv(wrong, SECRET)
+    with pytest.raises(SettingsError) as caught:
+        Settings.load()
+    assert str(caught.value) == message
+    monkeypatch.delenv(wrong)
+    Path(".env").write_text(f"{wrong}={SECRET}\n")
+    with pytest.raises(SettingsError) as caught:
+        Settings.load()
+    assert str(caught.value) == message
+
+
+def test_however_far_off_a_name_is_there_is_a_nearest() -> None:
+    """And all unknown ones are told at once."""
+    with pytest.raises(SettingsError) as caught:
+        reject_unknown(["SPOTD_ZZZ", "SPOTD_", "PATH", "SPOTD_FEED"])
+    assert str(caught.value).count("did you mean SPOTD_") == 2
+
+
+def test_known_names_are_not_rejected() -> None:
+    """Nor the relay's, which may stand in the same file, nor the test suite's own."""
+    reject_unknown([*known_names(), "spotd_feed", "SPOTD_RELAY_TOKEN", "SPOTD_TEST_ANYTHING"])
+
+
+@pytest.mark.parametrize(
+    ("variable", "text"),
+    [
+        ("SPOTD_FEED", SECRET),
+        ("SPOTD_STREAM_URL", f"http://{SECRET}/v2/iex"),
+        ("SPOTD_STREAM_URL", "ws:///v2/iex"),
+        ("SPOTD_STREAM_URL", "127.0.0.1:9999"),
+        ("SPOTD_DATA_URL", f"ftp://{SECRET}"),
+        ("SPOTD_DATA_URL", f"http://{SECRET}:99999"),
+        ("SPOTD_REDIS_URL", f"http://:{SECRET}@h"),
+        ("SPOTD_REDIS_URL", f"redis://:{SECRET}@h:port"),
+        ("SPOTD_REDIS_URL", f"redis://:{SECRET}[@h"),
+        ("SPOTD_REDIS_URL", f"redis://:{SECRET}@a:1,b:2"),
+        ("SPOTD_REDIS_URL", SECRET),
+        ("SPOTD_REDIS_URL", "redis://"),
+        ("SPOTD_KEY_PREFIX", f"{SECRET} {SECRET}"),
+        ("SPOTD_CHANNEL_PREFIX", "x" * 65),
+        ("SPOTD_THROTTLE_MS", SECRET),
+        ("SPOTD_THROTTLE_MS", "-1"),
+        ("SPOTD_THROTTLE_MS", "60001"),
+        ("SPOTD_TRADES", SECRET),
+        ("SPOTD_MAX_SYMBOLS", "0"),
+        ("SPOTD_BREAKER_FAILURES", "0"),
+        ("SPOTD_BREAKER_RECOVERY_S", "0"),
+        ("SPOTD_BREAKER_RECOVERY_S", "nan"),
+        ("SPOTD_BREAKER_RECOVERY_S", "inf"),
+        ("SPOTD_LEADER_TTL_S", "0.5"),
+        ("SPOTD_LEADER_TTL_S", "301"),
+        ("SPOTD_HTTP_PORT", "65536"),
+        ("SPOTD_LOG_LEVEL", SECRET),
+        ("SPOTD_LOG_FORMAT", SECRET),
+    ],
+)
+def test_a_wrong_value_is_named_and_never_shown(
+    monkeypatch: pytest.MonkeyPatch, variable: str, text: str
+) -> None:
+    """One sentence with the variable's name; the value may hold a password."""
+    monkeypatch.setenv(variable, text)
+    with pytest.raises(SettingsError) as caught:
+        Settings.load()
+    assert str(caught.value).startswith(f"{variable}: ")
+    assert SECRET not in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert caught.value.__cause__ is None
+    assert caught.value.__suppress_context__
+
+
+def test_all_that_is_wrong_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody wants to start a daemon once per mistake."""
+    monkeypatch.setenv("SPOTD_FEED", "?")
+    monkeypatch.setenv("SPOTD_HTTP_PORT", "?")
+    with pytest.raises(SettingsError, match=r"SPOTD_FEED: .*; SPOTD_HTTP_PORT: "):
+        Settings.load()
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://h",
+        "redis://user:pw@h:6379/0?socket_timeout=1",
+        " rediss://h \n",
+        "unix:///run/redis.sock?db=1",
+        "redis+sentinel://a:26379,b:26379/mymaster/0",
+        "rediss+sentinel://a,b/mymaster",
+        "redis+cluster://a:1,b:2,c:3",
+        "rediss+cluster://[::1]:1",
+    ],
+)
+def test_every_kind_of_redis_address_is_taken(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    """One server, a socket, sentinels, a cluster."""
+    monkeypatch.setenv("SPOTD_REDIS_URL", url)
+    assert plain(Settings.load().redis_url) == url.strip()
+
+
+@pytest.mark.parametrize("variable", ["SPOTD_STREAM_URL", "SPOTD_HTTP_HOST", "SPOTD_KEY_PREFIX"])
+def test_spaces_around_a_value_are_no_part_of_it(
+    monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    """They cannot be seen in a file, and would make an address that looks right fail."""
+    monkeypatch.setenv(variable, " ws://h/v2/iex ")
+    (field,) = [field for field in Settings.model_fields if variable in names_of(field)]
+    assert getattr(Settings.load(), field) == "ws://h/v2/iex"
+
+
+# What is made of them
+
+
+def test_no_secret_is_in_what_is_printed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """repr, str and a dump hide keys and the Redis address, which may hold a password."""
+    monkeypatch.setenv("ALPACA_API_KEY", f"{SECRET}-1")
+    monkeypatch.setenv("ALPACA_SECRET_KEY", f"{SECRET}-2")
+    monkeypatch.setenv("SPOTD_REDIS_URL", f"redis://:{SECRET}@h")
+    loaded = Settings.load()
+    for text in (repr(loaded), str(loaded), str(loaded.model_dump()), loaded.model_dump_json()):
+        assert SECRET not in text
+
+
+@pytest.mark.parametrize(
+    ("feed", "endpoint"),
+    [
+        ("iex", "wss://stream.data.alpaca.markets/v2/iex"),
+        ("sip", "wss://stream.data.alpaca.markets/v2/sip"),
+        ("delayed_sip", "wss://stream.data.alpaca.markets/v2/delayed_sip"),
+        ("boats", "wss://stream.data.alpaca.markets/v1beta1/boats"),
+        ("overnight", "wss://stream.data.alpaca.markets/v1beta1/overnight"),
+        ("test", "wss://stream.data.alpaca.markets/v2/test"),
+    ],
+)
+def test_every_feed_has_its_address(
+    monkeypatch: pytest.MonkeyPatch, feed: str, endpoint: str
+) -> None:
+    """Alpaca's, unless another one is set."""
+    monkeypatch.setenv("SPOTD_FEED", feed)
+    assert Settings.load().stream_endpoint == endpoint
+    monkeypatch.setenv("SPOTD_STREAM_URL", "ws://127.0.0.1:9/v2/iex")
+    assert Settings.load().stream_endpoint == "ws://127.0.0.1:9/v2/iex"
+
+
+def test_the_keys_stand_under_the_prefixes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two daemons with other prefixes share one Redis."""
+    assert Settings.load().keys == Keys("spotd:", "spot:")
+    monkeypatch.setenv("SPOTD_KEY_PREFIX", "sip-d:")
+    monkeypatch.setenv("SPOTD_CHANNEL_PREFIX", "sip:")
+    assert Settings.load().keys == Keys("sip-d:", "sip:")
+
+
+@pytest.mark.parametrize(
+    ("key", "secret", "missing"),
+    [
+        ("", "s", "ALPACA_API_KEY is not set (also accepted: APCA_API_KEY_ID)"),
+        (" ", "s", "ALPACA_API_KEY is not set (also accepted: APCA_API_KEY_ID)"),
+        ("k", "", "ALPACA_SECRET_KEY is not set (also accepted: APCA_API_SECRET_KEY)"),
+        ("k", "\n", "ALPACA_SECRET_KEY is not set (also accepted: APCA_API_SECRET_KEY)"),
+    ],
+)
+def test_missing_keys_are_named_when_they_are_needed(
+    monkeypatch: pytest.MonkeyPatch, key: str, secret: str, missing: str
+) -> None:
+    """Only `run` needs them, so loading does not fail."""
+    monkeypatch.setenv("ALPACA_API_KEY", key)
+    monkeypatch.setenv("ALPACA_SECRET_KEY", secret)
+    loaded = Settings.load()
+    with pytest.raises(SettingsError) as caught:
+        loaded.credentials()
+    assert str(caught.value) == missing
+    assert caught.value.exit_code == 2
+
+
+def test_keys_are_given_without_the_spaces_around_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A key with a newline would be refused by Alpaca as wrong."""
+    monkeypatch.setenv("ALPACA_API_KEY", " key\n")
+    monkeypatch.setenv("ALPACA_SECRET_KEY", "secret\r\n")
+    assert [plain(value) for value in Settings.load().credentials()] == ["key", "secret"]
+
+
+def test_settings_can_be_given_by_field_name_and_never_changed() -> None:
+    """For programs that embed the daemon."""
+    made = Settings.load(feed="sip", throttle_ms=0)
+    assert made.feed == "sip"
+    assert made.throttle_s == 0.0
+    with pytest.raises(ValueError, match="frozen"):
+        made.feed = "iex"
