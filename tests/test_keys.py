@@ -1,0 +1,37 @@
+"""Every Redis name of the wire contract."""
+
+from __future__ import annotations
+
+from dataclasses import FrozenInstanceError
+
+import pytest
+
+from spotd.keys import Keys
+
+NAMES = ("symbols", "leases", "wake", "last", "states", "status", "events", "leader", "seq")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_name_stands_under_the_key_prefix(name: str) -> None:
+    """The contract's by default, another daemon's with another prefix."""
+    assert getattr(Keys(), name) == f"spotd:{name}"
+    assert getattr(Keys("{sip}:", "sip:"), name) == f"{{sip}}:{name}"
+
+
+def test_a_channel_stands_under_the_channel_prefix() -> None:
+    """One per symbol."""
+    assert Keys().channel("BRK.B") == "spot:BRK.B"
+    assert Keys("{sip}:", "sip:").channel("SPY") == "sip:SPY"
+
+
+def test_there_is_no_other_name() -> None:
+    """A new one belongs into the table above, and into the contract."""
+    named = {name for name, value in vars(Keys).items() if isinstance(value, property)}
+    assert named == set(NAMES)
+
+
+def test_names_do_not_change_under_a_running_daemon() -> None:
+    """They are frozen, and equal where the prefixes are."""
+    assert Keys() == Keys("spotd:", "spot:")
+    with pytest.raises(FrozenInstanceError):
+        Keys().key_prefix = "?"  # type: ignore[misc]

@@ -1,0 +1,281 @@
+"""What spotd says to the world: the JSON of the wire contract, byte for byte."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta, timezone
+from math import inf
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from spotd.models import (
+    DaemonStatus,
+    SpotPriceUpdate,
+    SymbolCounts,
+    SymbolState,
+    encode_update,
+    rfc3339,
+    utc,
+)
+
+# Section 2 of the contract
+EXAMPLE = (
+    b'{"symbol":"SPY","bid_price":421.35,"ask_price":421.39,"mid_price":421.37,'
+    b'"last_price":421.36,"timestamp":"2026-01-20T05:12:00.000000Z","seq":1768885920000123}'
+)
+UPDATE = SpotPriceUpdate(
+    symbol="SPY",
+    bid_price=421.35,
+    ask_price=421.39,
+    mid_price=421.37,
+    last_price=421.36,
+    timestamp=datetime(2026, 1, 20, 5, 12, tzinfo=UTC),
+    seq=1_768_885_920_000_123,
+)
+# Section 3
+STATE = (
+    b'{"type":"symbol","symbol":"SPY","state":"live","reason":null,'
+    b'"since":"2026-01-20T05:12:00.000000Z"}'
+)
+# Section 4, with the counts that were added since
+STATUS = (
+    b'{"type":"daemon","state":"streaming","reason":null,"instance":"host-4711-ab12",'
+    b'"version":"0.1.0","feed":"iex","since":"2026-01-20T05:12:00.000000Z",'
+    b'"at":"2026-01-20T05:12:01.500000Z",'
+    b'"symbols":{"desired":3,"live":2,"refused":1,"pending":0,"stale":0,"halted":0},'
+    b'"last_message_at":"2026-01-20T05:12:01.000001Z","lag_ms":12.5,"breaker":"closed",'
+    b'"quotes_received":0,"updates_published":0,"reconnects":0}'
+)
+
+_moments = st.datetimes(
+    min_value=datetime(1971, 1, 1),  # noqa: DTZ001 - Hypothesis adds the zone
+    max_value=datetime(2200, 1, 1),  # noqa: DTZ001
+    timezones=st.just(UTC),
+)
+_prices = st.floats(min_value=0, max_value=inf, exclude_min=True, exclude_max=True)
+
+
+# SpotPriceUpdate
+
+
+def test_an_update_is_the_contracts_example_byte_for_byte() -> None:
+    """Order of fields, digits of prices, six digits of microseconds, no spaces."""
+    assert UPDATE.to_json() == EXAMPLE
+    assert SpotPriceUpdate.from_json(EXAMPLE) == UPDATE
+    assert SpotPriceUpdate.from_json(EXAMPLE.decode()) == UPDATE
+
+
+def test_a_last_price_that_is_not_known_is_null() -> None:
+    """Never zero, never left out."""
+    raw = encode_update("SPY", 1.0, 2.0, None, datetime(2026, 1, 20, tzinfo=UTC), 1)
+    assert b'"last_price":null,' in raw
+    assert SpotPriceUpdate.from_json(raw).last_price is None
+
+
+@pytest.mark.parametrize(
+    ("bid", "ask", "mid"),
+    [
+        (421.35, 421.39, 421.37),
+        (1.0, 2.0, 1.5),
+        (0.1, 0.2, 0.15),
+        (0.0001, 0.0002, 0.00015),
+        (1.0000011, 1.0000021, 1.000002),
+        (2.0, 1.0, 1.5),  # crossed
+        (1e300, 1e300, 1e300),
+    ],
+)
+def test_mid_is_the_mean_rounded_to_six_decimals(bid: float, ask: float, mid: float) -> None:
+    """No digits that no tick has."""
+    raw = encode_update("SPY", bid, ask, None, datetime(2026, 1, 20, tzinfo=UTC), 1)
+    assert json.loads(raw)["mid_price"] == mid
+
+
+@given(
+    st.from_regex(r"[A-Z]{1,8}(\.[A-Z]{1,4})?", fullmatch=True),
+    _prices,
+    _prices,
+    st.none() | _prices,
+    _moments,
+    st.integers(0, 2**53 - 1),
+)
+def test_every_update_reads_back_as_it_was(
+    symbol: str, bid: float, ask: float, last: float | None, timestamp: datetime, seq: int
+) -> None:
+    """To the last bit of every price, by msgspec and by any other JSON reader."""
+    if bid + ask == inf:
+        return
+    update = SpotPriceUpdate(
+        symbol=symbol,
+        bid_price=bid,
+        ask_price=ask,
+        mid_price=round((bid + ask) / 2, 6),
+        last_price=last,
+        timestamp=timestamp,
+        seq=seq,
+    )
+    raw = encode_update(symbol, bid, ask, last, timestamp, seq)
+    assert raw == update.to_json()
+    assert SpotPriceUpdate.from_json(raw) == update
+    plain = json.loads(raw)
+    assert list(plain) == list(SpotPriceUpdate.__struct_fields__)
+    assert plain == {**msgspec.structs.asdict(update), "timestamp": rfc3339(timestamp)}
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"",
+        b"null",
+        b"[]",
+        b"{}",
+        EXAMPLE[:-1],
+        EXAMPLE.replace(b"421.35", b'"421.35"'),
+        EXAMPLE.replace(b"2026-01-20", b"yesterday"),
+        EXAMPLE.replace(b',"seq":1768885920000123', b""),
+    ],
+)
+def test_what_is_no_update_is_not_taken_for_one(raw: bytes) -> None:
+    """One error, whatever is wrong."""
+    with pytest.raises(msgspec.DecodeError):
+        SpotPriceUpdate.from_json(raw)
+
+
+# SymbolState
+
+
+def test_a_symbol_state_is_the_contracts_example() -> None:
+    """``reason`` is null where there is none, ``detail`` is left out."""
+    state = SymbolState(
+        symbol="SPY", state="live", reason=None, since=datetime(2026, 1, 20, 5, 12, tzinfo=UTC)
+    )
+    assert state.to_json() == STATE
+    assert SymbolState.from_json(STATE) == state
+
+
+def test_a_refusal_says_more_in_its_detail() -> None:
+    """The entry as it was written, whatever is in it, survives."""
+    state = SymbolState(
+        symbol='"\\\n☃',
+        state="refused",
+        reason="invalid_symbol",
+        since=datetime(2026, 1, 20, tzinfo=UTC),
+        detail='say "why"',
+    )
+    assert SymbolState.from_json(state.to_json()) == state
+    assert json.loads(state.to_json())["detail"] == 'say "why"'
+
+
+@given(
+    st.builds(
+        SymbolState,
+        symbol=st.text(max_size=64),
+        state=st.sampled_from(("pending", "live", "stale", "halted", "refused")),
+        reason=st.none() | st.text(),
+        since=_moments,
+        detail=st.none() | st.text(),
+    )
+)
+def test_every_symbol_state_reads_back_as_it_was(state: SymbolState) -> None:
+    """And names its type, by which it is told apart on the events channel."""
+    raw = state.to_json()
+    assert SymbolState.from_json(raw) == state
+    assert ("detail" in json.loads(raw)) == (state.detail is not None)
+    assert json.loads(raw)["type"] == "symbol"
+    with pytest.raises(msgspec.DecodeError):
+        DaemonStatus.from_json(raw)
+
+
+# DaemonStatus
+
+
+def test_a_status_is_the_contracts_example() -> None:
+    """With the counts that were added: nothing is renamed."""
+    status = DaemonStatus(
+        state="streaming",
+        reason=None,
+        instance="host-4711-ab12",
+        version="0.1.0",
+        feed="iex",
+        since=datetime(2026, 1, 20, 5, 12, tzinfo=UTC),
+        at=datetime(2026, 1, 20, 5, 12, 1, 500_000, tzinfo=UTC),
+        symbols=SymbolCounts(desired=3, live=2, refused=1),
+        last_message_at=datetime(2026, 1, 20, 5, 12, 1, 1, tzinfo=UTC),
+        lag_ms=12.5,
+        breaker="closed",
+        quotes_received=0,
+        updates_published=0,
+        reconnects=0,
+    )
+    assert status.to_json() == STATUS
+    assert DaemonStatus.from_json(STATUS) == status
+
+
+_counts = st.integers(0, 2**53)
+
+
+@given(
+    st.builds(
+        DaemonStatus,
+        state=st.sampled_from(
+            ("starting", "standby", "idle", "connecting", "streaming", "waiting", "stopping")
+        ),
+        reason=st.none() | st.text(),
+        instance=st.text(),
+        version=st.text(),
+        feed=st.text(),
+        since=_moments,
+        at=_moments,
+        symbols=st.builds(SymbolCounts, desired=_counts, live=_counts, refused=_counts),
+        last_message_at=st.none() | _moments,
+        lag_ms=st.none() | st.floats(allow_nan=False, allow_infinity=False),
+        breaker=st.sampled_from(("closed", "open", "half_open")),
+        quotes_received=_counts,
+        updates_published=_counts,
+        reconnects=_counts,
+    )
+)
+def test_every_status_reads_back_as_it_was(status: DaemonStatus) -> None:
+    """All fields are always there, null where nothing is known."""
+    raw = status.to_json()
+    assert DaemonStatus.from_json(raw) == status
+    assert list(json.loads(raw)) == list(json.loads(STATUS))
+    with pytest.raises(msgspec.DecodeError):
+        SymbolState.from_json(raw)
+
+
+@pytest.mark.parametrize(
+    ("model", "raw"), [(SpotPriceUpdate, EXAMPLE), (SymbolState, STATE), (DaemonStatus, STATUS)]
+)
+def test_unknown_fields_are_ignored(
+    model: type[SpotPriceUpdate | SymbolState | DaemonStatus], raw: bytes
+) -> None:
+    """An older client reads a newer daemon."""
+    newer = raw.replace(b"{", b'{"added":{"later":[1]},')
+    assert model.from_json(newer) == model.from_json(raw)
+
+
+# Times
+
+
+@pytest.mark.parametrize(
+    ("moment", "text"),
+    [
+        (datetime(2026, 1, 20, 5, 12, tzinfo=UTC), "2026-01-20T05:12:00.000000Z"),
+        (datetime(2026, 1, 20, 5, 12, 0, 7, tzinfo=UTC), "2026-01-20T05:12:00.000007Z"),
+        (
+            datetime(2026, 1, 20, 0, 12, tzinfo=timezone(timedelta(hours=-5))),
+            "2026-01-20T05:12:00.000000Z",
+        ),
+    ],
+)
+def test_times_are_rfc3339_in_utc_with_microseconds(moment: datetime, text: str) -> None:
+    """Always six digits and a Z."""
+    assert rfc3339(moment) == text
+
+
+def test_a_wall_clock_becomes_a_time_in_utc() -> None:
+    """Whatever zone the machine is in."""
+    assert utc(1_768_885_920.5) == datetime(2026, 1, 20, 5, 12, 0, 500_000, tzinfo=UTC)
