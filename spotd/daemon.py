@@ -17,7 +17,7 @@ import time
 import uuid
 from collections.abc import Coroutine
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qsl, quote, quote_plus, unquote, urlsplit
 
 import structlog
 
@@ -201,6 +201,8 @@ class Daemon:
                 await work
         except (TimeoutError, RedisUnavailableError) as error:
             log.warning("could not finish in time", what=what, why=str(error) or "timeout")
+        except Exception:  # what is left to do of the stop has to be done all the same
+            log.exception("could not finish: this is a defect", what=what)
 
 
 def run_daemon(settings: Settings) -> int:
@@ -233,7 +235,10 @@ def secrets_of(settings: Settings) -> list[str]:
     """What must never be written anywhere."""
     secrets = [key.get_secret_value() for key in (settings.api_key, settings.secret_key) if key]
     with contextlib.suppress(ValueError):
-        password = urlsplit(settings.redis_url.get_secret_value()).password
-        if password:
-            secrets += [password, unquote(password)]
+        url = urlsplit(settings.redis_url.get_secret_value())
+        if url.password:
+            secrets += [url.password, unquote(url.password)]
+        for name, value in parse_qsl(url.query):
+            if "password" in name:
+                secrets += [value, quote(value), quote_plus(value)]
     return secrets
