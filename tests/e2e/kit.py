@@ -200,9 +200,10 @@ class Command:
 class Store:
     """A real server on a port that stays the same over restarts."""
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, unix_socket: Path | None = None) -> None:
         self.port = free_port()
         self._home = home
+        self._unix_socket = unix_socket
         self._starts = 0
         self._server: ValkeyServer | None = None
 
@@ -214,7 +215,11 @@ class Store:
     async def start(self) -> None:
         """Start with an empty data set."""
         self._starts += 1
-        self._server = ValkeyServer(port=self.port, data_dir=self._home / str(self._starts))
+        self._server = ValkeyServer(
+            port=self.port,
+            data_dir=self._home / str(self._starts),
+            unix_socket_path=self._unix_socket,
+        )
         await asyncio.to_thread(self._server.start)
 
     def send(self, number: signal.Signals) -> None:
@@ -337,13 +342,14 @@ class World:
         limits: Limits | None = None,
         faults: Faults | None = None,
         replay: Replay | None = None,
+        unix_socket: Path | None = None,
     ) -> None:
         self.home = home
         self.sim = Simulator(
             keys={KEY: SECRET}, market=market, limits=limits, faults=faults, replay=replay
         )
-        self.store = Store(home / "store")
-        self.redis: Any = aioredis.Redis(port=self.store.port)
+        self.store = Store(home / "store", unix_socket)
+        self.redis = self.client()
         self.commands: list[Command] = []
         self.recorders: list[Recorder] = []
 
@@ -383,11 +389,11 @@ class World:
             "SPOTD_REDIS_URL": self.store.url,
             "SPOTD_HTTP_PORT": str(free_port()),
             "SPOTD_LOG_FORMAT": "json",
-            **changed,
         }
+        env |= changed
         return {name: value for name, value in env.items() if value is not None}
 
-    async def start(self, name: str = "daemon", **changed: str | None) -> Command:
+    async def start(self, name: str = "daemon", /, **changed: str | None) -> Command:
         """Start a daemon, and do not wait for it."""
         env = self.settings(**changed)
         command = await Command.start(
@@ -396,7 +402,7 @@ class World:
         self.commands.append(command)
         return command
 
-    async def daemon(self, name: str = "daemon", **changed: str | None) -> Command:
+    async def daemon(self, name: str = "daemon", /, **changed: str | None) -> Command:
         """Start a daemon and wait until it is ready."""
         command = await self.start(name, **changed)
         await self.until(lambda: self._alive(command), START_S, f"{name} is ready")
@@ -416,6 +422,10 @@ class World:
     async def until(self, condition: Callable[[], Any], within_s: float, what: str) -> Any:
         """Wait for a condition; the daemons' logs are part of the failure."""
         return await until(condition, within_s, what, self.logs)
+
+    def client(self, **options: Any) -> Any:
+        """A client of the server."""
+        return aioredis.Redis(port=self.store.port, **options)
 
     # the service's side
 
