@@ -15,6 +15,7 @@ from spotd.commands.options import (
     load_settings,
     redis_url_option,
 )
+from spotd.commands.table import price_text
 from spotd.models import SpotPriceUpdate, SymbolState
 
 
@@ -66,7 +67,7 @@ def list_(redis_url: str | None, as_json: bool) -> None:
         click.echo("nothing is desired: spotd symbols add SPY", err=True)
     width = max((len(row.symbol) for row in rows), default=0)
     for row in rows:
-        mid = "-" if row.mid_price is None else f"{row.mid_price:.6g}"
+        mid = "-" if row.mid_price is None else price_text(row.mid_price)
         why = ": ".join(text for text in (row.reason, row.detail) if text)
         click.echo(f"{row.symbol:<{width}}  {row.state or '-':<8} {mid:>12}  {why}".rstrip())
 
