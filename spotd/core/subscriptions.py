@@ -61,6 +61,7 @@ class Subscriptions:
         self._batch = batch
         self._want_trades = trades
         self._trades = trades
+        self._wildcard_trades = True
         self._on_trades: frozenset[str] = frozenset()
         self._statuses: Literal["untried", "on", "give_back", "off"] = "untried"
         self._request: Request | None = None
@@ -93,6 +94,7 @@ class Subscriptions:
         """A new, authenticated connection: nothing is active on it yet."""
         self.disconnected()
         self._trades = self._want_trades
+        self._wildcard_trades = True
         self._statuses = "untried"
         # The plan may have grown since the limit was learned: one symbol above it is tried once.
         self._probe_above = self._ceiling is not None
@@ -229,7 +231,8 @@ class Subscriptions:
         if not waiting:
             return None
         if WILDCARD in waiting:  # in place of all others: it needs no room
-            return Request("subscribe", (WILDCARD,), trades=self._trades)
+            trades = self._trades and self._wildcard_trades
+            return Request("subscribe", (WILDCARD,), trades=trades)
         room = self._room()
         size = self._batch if room is None else min(self._batch, room)
         if self._ceiling is not None and not self._converged:
@@ -276,11 +279,12 @@ class Subscriptions:
         return f"symbol limit exceeded with {self._ceiling} symbols"
 
     def _without(self, request: Request, code: int, message: str, now: float) -> str:
+        if request.trades and WILDCARD in request.symbols:
+            self._wildcard_trades = False  # which says nothing about the trades of single symbols
+            return "trades of the whole market are not available: asking for its quotes alone"
         if request.trades:
             self._trades = False
             return "trades are not available on this feed: last_price stays null"
-        if request.symbols == (WILDCARD,):
-            self._trades = self._want_trades  # it may have been the wildcard, and not the trades
         return self._refuse(request.symbols, code, message, now)
 
     def _settle_limit(self) -> None:

@@ -592,6 +592,14 @@ def test_a_refused_wildcard_disturbs_nobody(error: tuple[int, str]) -> None:
     assert talk.subs.learned_limit == 2
 
 
+def test_a_refused_wildcard_costs_nobody_the_trades() -> None:
+    """A 410 to `*` says nothing about the trades of single symbols."""
+    talk = Talk(Plan(star=NO_SUCH_CHANNEL))
+    talk.want("A", WILDCARD)
+    assert talk.alpaca.trades == {"A"}
+    assert talk.subs.trades
+
+
 def test_nobody_is_refused_while_the_wildcard_is_asked_for() -> None:
     """Whether there is room is not known before the answer."""
     subs = Subscriptions(max_symbols=1)
