@@ -10,6 +10,7 @@ need their keys in one slot: ``SPOTD_KEY_PREFIX={spotd}:``.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import re
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
@@ -127,7 +128,9 @@ class RedisPort:
 
     def __init__(self, url: str, keys: Keys) -> None:
         self.keys = keys
-        self._client = connect(url)
+        self._client = connect(url, call_timeout_s=None)
+        # Each host beside the first may have to be found dead, before another is asked.
+        self._limit_s = CALL_TIMEOUT_S + CONNECT_TIMEOUT_S * url.count(",")
         self._clustered = isinstance(self._client, RedisCluster)
         if self._clustered and key_slot(keys.leader.encode()) != key_slot(keys.last.encode()):
             raise SettingsError(
@@ -146,7 +149,7 @@ class RedisPort:
 
     async def ping(self) -> dict[str, Any]:
         """Ask the server for its INFO section ``server``."""
-        async with _translated():
+        async with self._asking():
             if self._clustered:
                 await self._client.ping()
                 return {"redis_mode": "cluster"}
@@ -159,7 +162,7 @@ class RedisPort:
 
         Raises WrongTypeError where the key holds something else.
         """
-        async with _translated(self.keys.symbols):
+        async with self._asking(self.keys.symbols):
             if await self._client.scard(self.keys.symbols) <= SCAN_ABOVE:
                 entries = list(await self._client.smembers(self.keys.symbols))
                 scanning = False
@@ -170,7 +173,7 @@ class RedisPort:
             return
         cursor = 0
         while True:
-            async with _translated(self.keys.symbols):
+            async with self._asking(self.keys.symbols):
                 cursor, entries = await self._client.sscan(
                     self.keys.symbols, cursor=cursor, count=SCAN_COUNT
                 )
@@ -180,7 +183,7 @@ class RedisPort:
 
     async def live_leases(self, unix_s: float) -> list[bytes]:
         """Members of ``spotd:leases`` that have not lapsed; the lapsed are removed."""
-        async with _translated(self.keys.leases):
+        async with self._asking(self.keys.leases):
             await self._client.zremrangebyscore(self.keys.leases, "-inf", repr(unix_s))
             return list(await self._client.zrangebyscore(self.keys.leases, f"({unix_s!r}", "+inf"))
 
@@ -188,7 +191,7 @@ class RedisPort:
         """What follows the channel prefix in every channel that has a plain subscriber."""
         prefix = self.keys.channel_prefix
         pattern = "".join(f"\\{c}" if c in "*?[]^-\\" else c for c in prefix) + "*"
-        async with _translated():
+        async with self._asking():
             if self._clustered:
                 answer = await self._client.pubsub_channels(
                     pattern, target_nodes=RedisCluster.ALL_NODES
@@ -208,10 +211,10 @@ class RedisPort:
         pubsub = client.pubsub(ignore_subscribe_messages=False)
         pinged = False
         try:
-            async with _translated():
+            async with self._asking():
                 await pubsub.subscribe(self.keys.wake)
             while True:
-                async with _translated():
+                async with _translated():  # without a limit: no news is no failure
                     message = await pubsub.get_message(timeout=WAKE_SILENCE_S)
                     if message is None:
                         if pinged:
@@ -243,7 +246,7 @@ class RedisPort:
 
     async def leader(self) -> str | None:
         """The token of whoever leads."""
-        async with _translated():
+        async with self._asking():
             held = await self._client.get(self.keys.leader)
         return None if held is None else held.decode("utf-8", "replace")
 
@@ -311,9 +314,19 @@ class RedisPort:
 
     # Calls
 
+    @asynccontextmanager
+    async def _asking(self, key: str = "a key") -> AsyncIterator[None]:
+        """One call, or a few: limited in all, connecting included, and errors translated.
+
+        The limit is ours because redis-py's own uses wait_for, which in Python 3.11 may swallow
+        a cancellation: a loop that was told to end would go on.
+        """
+        async with _translated(key), asyncio.timeout(self._limit_s):
+            yield
+
     async def _fields(self, key: str) -> set[str]:
         try:
-            async with _translated(key):
+            async with self._asking(key):
                 return {field.decode("utf-8", "replace") for field in await self._client.hkeys(key)}
         except WrongTypeError:
             return set()  # the next write replaces it
@@ -323,7 +336,7 @@ class RedisPort:
             raise NotLeaderError("the leader key does not hold our token")
 
     async def _call(self, script: str, keys: Sequence[str], *args: str | bytes | int) -> Any:
-        async with _translated(keys[0]):
+        async with self._asking(keys[0]):
             try:
                 return await self._client.evalsha(self._shas[script], len(keys), *keys, *args)
             except redis.exceptions.NoScriptError:
@@ -334,11 +347,11 @@ class RedisPort:
         """A client that can subscribe: in a cluster, any one node hears every PUBLISH."""
         if not self._clustered:
             return self._client
-        async with _translated():
+        async with self._asking():
             await self._client.initialize()
         node = self._client.get_random_node()
         kwargs = {k: v for k, v in node.connection_kwargs.items() if k in _NODE_OPTIONS}
-        return aioredis.Redis(host=node.host, port=node.port, **kwargs, **_limits())
+        return aioredis.Redis(host=node.host, port=node.port, **kwargs, **_limits(None))
 
 
 _MAX_WORDS = 180
@@ -346,7 +359,7 @@ _MAX_WORDS = 180
 _NODE_OPTIONS = ("username", "password", "ssl", "ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
 
 
-def connect(url: str) -> Any:
+def connect(url: str, *, call_timeout_s: float | None = CALL_TIMEOUT_S) -> Any:
     """A client for any of the URL forms of SPOTD_REDIS_URL.
 
     ``redis+sentinel://[user:password@]host:port,host:port/service[/db]`` asks Sentinels for the
@@ -355,19 +368,20 @@ def connect(url: str) -> Any:
     ``sentinel_password=…`` to the Sentinels). Raises SettingsError for a URL that is none.
     """
     scheme = url.partition("://")[0]
+    limits = _limits(call_timeout_s)
     try:
         if scheme.endswith("+sentinel"):
-            return _sentinel(url)
+            return _sentinel(url, limits)
         if scheme.endswith("+cluster"):
-            return _cluster(url)
-        return aioredis.Redis.from_url(url, **_limits())
+            return _cluster(url, limits)
+        return aioredis.Redis.from_url(url, **limits)
     except (ValueError, TypeError) as error:
         raise SettingsError(f"SPOTD_REDIS_URL: {type(error).__name__}, see the README") from None
 
 
-def _limits() -> dict[str, Any]:
+def _limits(call_timeout_s: float | None) -> dict[str, Any]:
     return {
-        "socket_timeout": CALL_TIMEOUT_S,
+        "socket_timeout": call_timeout_s,
         "socket_connect_timeout": CONNECT_TIMEOUT_S,
         "socket_keepalive": True,
         "retry": Retry(NoBackoff(), 0),
@@ -397,7 +411,7 @@ def _nodes(url: str, default_port: int) -> tuple[list[tuple[str, int]], list[str
     return nodes, [part for part in split.path.split("/") if part], options
 
 
-def _sentinel(url: str) -> Any:
+def _sentinel(url: str, limits: dict[str, Any]) -> Any:
     nodes, path, options = _nodes(url, 26379)
     if not path:
         raise ValueError("no service name")
@@ -410,20 +424,17 @@ def _sentinel(url: str) -> Any:
         for_sentinel |= {k: v for k, v in options.items() if k.startswith("ssl_")}
     database = int(path[1]) if len(path) > 1 else 0
     sentinel: Any = Sentinel(  # type: ignore[no-untyped-call]
-        nodes, sentinel_kwargs={**for_sentinel, **_limits()}
+        nodes, sentinel_kwargs={**for_sentinel, **limits}
     )
-    return sentinel.master_for(path[0], db=database, **options, **_limits())
+    return sentinel.master_for(path[0], db=database, **options, **limits)
 
 
-def _cluster(url: str) -> Any:
+def _cluster(url: str, limits: dict[str, Any]) -> Any:
     nodes, _, options = _nodes(url, 6379)
-    limits = _limits()
-    retry = limits.pop("retry")
     return RedisCluster(
         startup_nodes=[ClusterNode(host, port) for host, port in nodes],
-        retry=Retry(NoBackoff(), 1) if retry else None,  # 1: a moved slot is followed
         **options,
-        **limits,
+        **(limits | {"retry": Retry(NoBackoff(), 1)}),  # 1: a moved slot is followed
     )
 
 

@@ -6,6 +6,7 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
 from dataclasses import replace
 
 import pytest
@@ -438,7 +439,10 @@ async def test_a_silent_peer_is_given_up(
     wakes = Wakes(port)
     await eventually(lambda: wakes.count == 1, "listening")
     with process.client() as client:
-        pings = lambda: int(client.info("commandstats").get("cmdstat_ping", {}).get("calls", 0))  # noqa: E731
+
+        def pings() -> int:
+            return int(client.info("commandstats").get("cmdstat_ping", {}).get("calls", 0))
+
         before = pings()
         await eventually(lambda: pings() > before + 3, "pings, each answered")
     assert wakes.failure is None
@@ -474,3 +478,21 @@ async def test_two_prefixes_share_one_server(process: Server, db: redis.Redis) -
     assert {k: v for k, v in everything(db).items() if k.startswith("spotd:")} == before
     await one.close()
     await two.close()
+
+
+async def test_a_cancelled_call_is_over(process: Server, db: redis.Redis) -> None:
+    """At whatever moment a call is cancelled, it ends by that: no loop goes on by mistake."""
+    swallowed = 0
+    for steps in range(1, 41):
+        for _ in range(4):
+            port = RedisPort(process.url, KEYS)
+            call = asyncio.create_task(port.lead(OURS, 5.0))
+            for _ in range(steps):
+                await asyncio.sleep(0)
+            if not call.done():
+                call.cancel()
+                with suppress(asyncio.CancelledError):
+                    await call
+                    swallowed += 1
+            await port.close()
+    assert swallowed == 0

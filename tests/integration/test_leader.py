@@ -112,6 +112,7 @@ async def test_a_leader_that_froze_and_woke_publishes_nothing(rig: NewRig, serve
             await eventually(lambda: not frozen.shared.facts.leader, "the frozen one to step down")
             leader.quote("SPY", 21)
             await published(leader, "SPY", 21)
+            await eventually(lambda: len(seqs(ear, "SPY")) >= 2, "both updates")
             assert [message["bid_price"] for message in ear.messages("SPY")] == [20, 21]
             # What it knew is older than what was published: it is forgotten, not published later.
             assert frozen.shared.market.slots["SPY"].quote is None
@@ -182,7 +183,7 @@ async def test_a_leader_whose_key_did_not_lapse_takes_it_back(rig: NewRig, serve
                 client.set("spotd:leader", daemon.leader._former, px=60_000)
         assert await daemon.leads() < 1.5
         await published(daemon, "SPY", 12, 1.0)
-        assert ear.messages("SPY")[-1]["bid_price"] == 12
+        await eventually(lambda: ear.messages("SPY")[-1]["bid_price"] == 12, "the newest price")
         assert rises(seqs(ear, "SPY"))
 
 
@@ -197,6 +198,7 @@ async def test_seq_rises_over_restart_and_a_clock_set_back(rig: NewRig, server: 
                 await daemon.want("SPY")
                 daemon.quote("SPY", 10 + life)
                 await published(daemon, "SPY", 10 + life)
+        await eventually(lambda: len(seqs(ear, "SPY")) >= 3, "all updates")
         assert rises([ahead, *seqs(ear, "SPY")])
         assert seqs(ear, "SPY")[-1] < ahead + 1_000
 
@@ -230,11 +232,13 @@ async def test_a_seq_raised_by_hand_is_stepped_over(rig: NewRig, server: Server)
         ahead = int((time.time() + 60) * 1_000_000)
         with server.client() as client:
             client.set("spotd:seq", ahead)
-        daemon.quote("SPY", 12)
-        await published(daemon, "SPY", 12, 2.0)
-        last = await daemon.last("SPY")
-        assert last is not None
-        assert last["seq"] > ahead
+
+        async def above() -> bool:
+            daemon.quote("SPY", 12)
+            last = await daemon.last("SPY")
+            return last is not None and last["seq"] > ahead
+
+        await eventually(above, "a seq above it", 2.0)
 
 
 async def test_a_former_leader_that_missed_a_whole_reign_republishes_nothing(
@@ -268,13 +272,11 @@ async def test_an_answer_that_comes_too_late_is_no_lease(rig: NewRig, server: Se
         shared = daemon.shared
         shared.lease.refused()
         daemon.leader._check_expiry()
-        look = asyncio.create_task(daemon.leader._look())
-        await asyncio.sleep(0)
         server.freeze()
+        look = asyncio.create_task(daemon.leader._look())
         try:
-            await eventually(lambda: not look.done(), "the look to be under way")
-            frozen_at = time.monotonic()
-            await eventually(lambda: time.monotonic() > frozen_at + TTL_S, "the TTL", 3.0)
+            asked_at = time.monotonic()
+            await eventually(lambda: time.monotonic() > asked_at + TTL_S, "the TTL", 3.0)
         finally:
             server.thaw()
         assert await look == 0.0
