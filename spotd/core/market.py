@@ -68,10 +68,9 @@ class Market:
     def keep(self, symbols: frozenset[str]) -> None:
         """Hold a slot for each of these symbols, and for no other unless ``*`` is among them."""
         self._whole_market = WILDCARD in symbols
-        # A symbol that comes back within its window gets its old slot, and so its old throttle.
         self._leaving = {s: slot for s, slot in self._leaving.items() if slot.phase != Phase.QUIET}
         for symbol in symbols - self.slots.keys() - {WILDCARD}:
-            self.slots[symbol] = self._leaving.pop(symbol, None) or Slot(symbol)
+            self._open_slot(symbol)
         if not self._whole_market:
             for symbol in self.slots.keys() - symbols:
                 slot = self._leaving[symbol] = self.slots.pop(symbol)
@@ -158,7 +157,12 @@ class Market:
         """With the whole market desired, a symbol gets its slot when Alpaca first sends it."""
         if not self._whole_market or not is_symbol(symbol):
             return None
-        slot = self.slots[symbol] = self._leaving.pop(symbol, None) or Slot(symbol)
+        return self._open_slot(symbol)
+
+    def _open_slot(self, symbol: str) -> Slot:
+        # A symbol that comes back within its window gets its old slot, and so its old throttle.
+        leaving = self._leaving.pop(symbol, None)
+        slot = self.slots[symbol] = Slot(symbol) if leaving is None else leaving
         return slot
 
     def _trade(self, trade: Trade) -> None:
