@@ -1,0 +1,456 @@
+"""A real day of AMZN (21 June 2012, Nasdaq), replayed through the installed command.
+
+What must come out is reckoned here from the file alone, by the rules of the wire contract and by
+nothing of spotd's; what came out is what a subscriber heard. Simulator, daemon and server are
+processes of their own. The file is used where it lies and never copied.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import math
+import statistics
+import time
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import partial
+from itertools import islice, pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from .kit import KEY, SECRET, START_S, Command, Heard, World, free_port, say
+
+DAY = Path(__file__).parents[3] / "shared" / "data" / "amzn-2012-06-21.jsonl.gz"
+QUOTES, TRADES = 55_064, 11_419
+DAY_S = 6.5 * 3600
+TAKES_S = 20.0
+# Of the subscriber's clock: how much later one message may be read than the next.
+SUBSCRIBER_TOLERANCE_S = 0.05
+# Of the wall clock behind `seq` against the monotonic one behind the throttle.
+CLOCK_TOLERANCE_US = 500
+
+NOT_LAST_SALE = {
+    "A": set("BCHIMNPQRUVZ47"),
+    "B": set("BCHIMNPQRUVZ47"),
+    "C": set("CGHIMNPQRUVWZ47"),
+    "O": set("CGHIMNPQRUVWZ47"),
+}
+
+pytestmark = pytest.mark.skipif(
+    not DAY.is_file(), reason=f"the recording is not there: shared/data/{DAY.name}"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """What may be published after one message of the file."""
+
+    bid: float
+    ask: float
+    last: float | None
+    at_ns: int
+    """Newest of quote and last sale."""
+    came_ns: int
+    """Of the message itself."""
+
+
+@dataclass
+class Reckoning:
+    """What a file says must come out."""
+
+    quotes: int = 0
+    trades: int = 0
+    one_sided: int = 0
+    not_finite: int = 0
+    eligible: int = 0
+    """Trades that set the last sale."""
+    prices: list[Price] = field(default_factory=list)
+    begins_ns: int = 0
+
+
+def nanoseconds(moment: str) -> int:
+    """Unix nanoseconds of an RFC 3339 time with up to nine digits."""
+    whole, _, digits = moment.removesuffix("Z").partition(".")
+    seconds = datetime.fromisoformat(whole + "+00:00").timestamp()
+    return int(seconds) * 10**9 + int(digits.ljust(9, "0") or 0)
+
+
+def lines(path: Path) -> Iterator[dict[str, Any]]:
+    """The messages of a file."""
+    with gzip.open(path, "rt") as file:
+        for line in file:
+            yield json.loads(line)
+
+
+def reckon(messages: Iterable[dict[str, Any]]) -> Reckoning:
+    """Go through the messages with the contract's rules."""
+    out = Reckoning()
+    quote: tuple[float, float, int] | None = None
+    last: tuple[float, int] | None = None
+    for message in messages:
+        if message["T"] not in ("q", "t"):
+            continue
+        at_ns = nanoseconds(message["t"])
+        out.begins_ns = out.begins_ns or at_ns
+        if message["T"] == "q":
+            out.quotes += 1
+            bid, ask = float(message["bp"]), float(message["ap"])
+            if bid <= 0 or ask <= 0:
+                out.one_sided += 1
+                continue
+            if not math.isfinite(bid + ask):
+                out.not_finite += 1
+                continue
+            quote = (bid, ask, at_ns)
+        else:
+            out.trades += 1
+            if NOT_LAST_SALE[message["z"]] & set(message["c"]):
+                continue
+            out.eligible += 1
+            last = (float(message["p"]), at_ns)
+        if quote is not None:
+            newest_ns = quote[2] if last is None else max(quote[2], last[1])
+            price = Price(quote[0], quote[1], last and last[0], newest_ns, at_ns)
+            out.prices.append(price)
+    return out
+
+
+@pytest.fixture(scope="module")
+def day() -> Reckoning:
+    """What the day's file says."""
+    return reckon(lines(DAY))
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One replay: what was heard, what the daemon counted, how long it took."""
+
+    heard: list[Heard]
+    metrics: dict[str, float]
+    took_s: float
+    speed: float
+
+    @property
+    def updates(self) -> list[dict[str, Any]]:
+        """What was heard, decoded."""
+        return [each.json for each in self.heard]
+
+    @property
+    def summary(self) -> str:
+        """One line of figures."""
+        number = self.metrics
+        dropped = sum(v for k, v in number.items() if k.startswith("spotd_quotes_dropped_total"))
+        return (
+            f"in: {number['spotd_quotes_received_total']:,.0f} quotes, "
+            f"{number['spotd_trades_received_total']:,.0f} trades; "
+            f"out: {len(self.heard):,} updates; "
+            f"conflated: {number['spotd_quotes_conflated_total']:,.0f}; "
+            f"dropped: {dropped:,.0f}; duration: {self.took_s:.1f} s"
+        )
+
+
+async def replay(world: World, path: Path, expected: Reckoning, speed: float, **env: str) -> Run:
+    """Play a file into a daemon until all of it was taken in and the last of it came out."""
+    port = free_port()
+    simulator = await Command.start(
+        "simulate", "--replay", str(path), "--speed", repr(speed), "--port", str(port),
+        "--key", KEY, "--secret", SECRET,
+        home=world.home / "simulator", env={}, http_port=port,
+    )  # fmt: skip
+    world.commands.append(simulator)
+    await world.until(partial(_answers, simulator), START_S, "the simulator listens")
+    daemon = await world.daemon(
+        SPOTD_STREAM_URL=f"ws://127.0.0.1:{port}/v2/iex",
+        SPOTD_DATA_URL=f"http://127.0.0.1:{port}",
+        SPOTD_SNAPSHOTS="false",  # REST runs beside the stream, so its order is not the file's
+        **env,
+    )
+    recorder = await world.recorder("spot:AMZN")
+    begins = time.monotonic()
+    await world.want("AMZN")
+    await world.until(partial(_took_in, daemon, expected), 60, "all was taken in")
+    took_s = time.monotonic() - begins
+    await world.until(partial(_is_out, daemon, recorder.of("AMZN")), 3, "all came out")
+    run = Run(recorder.of("AMZN"), await daemon.metrics(), took_s, speed)
+    assert (await world.last("AMZN")) == run.updates[-1]
+    assert (await daemon.stop())[0] == 0
+    assert len(recorder.of("AMZN")) == len(run.heard), "nothing was pending"
+    return run
+
+
+async def _answers(simulator: Command) -> bool:
+    assert simulator.running, simulator.tail()
+    return (await simulator.get("/v2/clock"))[0] != 0
+
+
+async def _took_in(daemon: Command, expected: Reckoning) -> bool:
+    metrics = await daemon.metrics()
+    return (
+        metrics["spotd_quotes_received_total"] >= expected.quotes
+        and metrics["spotd_trades_received_total"] >= expected.trades
+    )
+
+
+async def _is_out(daemon: Command, heard: list[Heard]) -> bool:
+    """Nothing was published for longer than any window, and all of it was heard."""
+    published = (await daemon.metrics())["spotd_updates_published_total"]
+    return len(heard) == published and time.monotonic() - heard[-1].at > 0.5
+
+
+# What is compared
+
+
+def positions(run: Run, expected: Reckoning) -> list[int]:
+    """For each update the place in the file that it shows, each later than the one before.
+
+    With a pace, the place must also have the update's timestamp: the replay shifts the file's
+    times by one offset, which the first update tells, and divides them by the speed.
+    """
+    prices = expected.prices
+    wanted = [
+        (u["bid_price"], u["ask_price"], u["last_price"], nanoseconds(u["timestamp"]) // 1000)
+        for u in run.updates
+    ]
+    known = {(p.bid, p.ask, p.last) for p in prices}
+    assert {w[:3] for w in wanted} <= known, "a price that never stood in the file"
+    offsets = None
+    if run.speed:
+        offsets = [int((p.at_ns - expected.begins_ns) / run.speed) // 1000 for p in prices]
+    furthest: list[int] = []
+    for start, price in islice(enumerate(prices), 5_000):
+        if (price.bid, price.ask, price.last) != wanted[0][:3]:
+            continue
+        found = _follow(wanted, prices, start, offsets)
+        if len(found) == len(wanted):
+            return found
+        furthest = max(furthest, found, key=len)
+    wrong = len(furthest)
+    raise AssertionError(
+        f"update {wrong} of {len(wanted)} is not in the file's order: {run.updates[wrong]} "
+        f"after {run.updates[wrong - 1] if wrong else None}"
+    )
+
+
+def _follow(
+    wanted: list[tuple[Any, ...]], prices: list[Price], start: int, offsets: list[int] | None
+) -> list[int]:
+    """As many updates as can be found one after the other, the first of them at ``start``."""
+    found: list[int] = []
+    place = start
+    for bid, ask, last, at_us in wanted:
+        if offsets is not None and found:
+            due = at_us - wanted[0][3] + offsets[start] - 3  # cut twice to microseconds
+            place = max(place, bisect_left(offsets, due))
+        while place < len(prices):
+            price = prices[place]
+            if (price.bid, price.ask, price.last) == (bid, ask, last):
+                break
+            place += 1
+        else:
+            return found
+        if offsets is not None:
+            shift = (at_us - offsets[place]) - (wanted[0][3] - offsets[start])
+            if abs(shift) > 3:
+                return found
+        found.append(place)
+        place += 1
+    return found
+
+
+def check_prices(run: Run, expected: Reckoning) -> list[int]:
+    """Everything about the values: order, mid, last, seq, the end. Gives the places."""
+    places = positions(run, expected)
+    for update in run.updates:
+        mid = (update["bid_price"] + update["ask_price"]) / 2
+        assert update["mid_price"] == round(mid, 6)
+        assert update.keys() == {
+            "symbol", "bid_price", "ask_price", "mid_price", "last_price", "timestamp", "seq",
+        }  # fmt: skip
+    final, end = run.updates[-1], expected.prices[-1]
+    assert (final["bid_price"], final["ask_price"]) == (end.bid, end.ask)
+    assert final["mid_price"] == round((end.bid + end.ask) / 2, 6)
+    assert final["last_price"] == end.last
+    stamps = [update["timestamp"] for update in run.updates]
+    assert stamps == sorted(stamps)
+    seqs = [update["seq"] for update in run.updates]
+    assert all(b > a for a, b in pairwise(seqs))
+    return places
+
+
+def check_counts(run: Run, expected: Reckoning, *, trades: bool = True) -> None:
+    """The metrics say what the file holds, and every quote went somewhere."""
+    number = run.metrics
+    received = number["spotd_quotes_received_total"]
+    assert received == expected.quotes
+    assert number["spotd_trades_received_total"] == (expected.trades if trades else 0)
+    dropped = {
+        name: number.get(f"spotd_quotes_dropped_total{{{name}}}", 0)
+        for name in ("one_sided", "not_finite", "not_desired", "malformed")
+    }
+    assert dropped == {
+        "one_sided": expected.one_sided,
+        "not_finite": expected.not_finite,
+        "not_desired": 0,
+        "malformed": 0,
+    }
+    published = number["spotd_updates_published_total"]
+    assert published == len(run.heard)
+    # Each quote was dropped, or replaced one not yet published, or began an update of its own;
+    # beside those, only a trade that sets the last sale begins one.
+    begun = received - sum(dropped.values()) - number["spotd_quotes_conflated_total"]
+    assert begun <= published <= begun + (expected.eligible if trades else 0)
+
+
+def check_throttle(run: Run, throttle_s: float) -> None:
+    """No two updates within one window, by the daemon's clock and by the subscriber's."""
+    seqs = [update["seq"] for update in run.updates]
+    closest_us = min(b - a for a, b in pairwise(seqs))
+    assert closest_us >= throttle_s * 1e6 - CLOCK_TOLERANCE_US
+    closest_s = min(b.at - a.at for a, b in pairwise(run.heard))
+    assert closest_s >= throttle_s - SUBSCRIBER_TOLERANCE_S
+    say(f"closest: {closest_us / 1e3:.2f} ms by seq, {closest_s * 1e3:.2f} ms by the subscriber")
+
+
+def lateness_ms(run: Run, expected: Reckoning, places: list[int], throttle_s: float) -> list[float]:
+    """How long after it could go out each update went out.
+
+    It could go out when its window was over and something newer than the update before it had
+    come; the times of the file tell when that was.
+    """
+    begins_us = nanoseconds(run.updates[0]["timestamp"]) / 1000 - _offset_us(
+        run, expected, expected.prices[places[0]].at_ns
+    )
+    late = []
+    for (before, update), (place, _) in zip(pairwise(run.updates), pairwise(places), strict=True):
+        newer = expected.prices[place + 1].came_ns
+        came_us = begins_us + _offset_us(run, expected, newer)
+        due_us = max(before["seq"] + throttle_s * 1e6, came_us)
+        late.append((update["seq"] - due_us) / 1000)
+    return late
+
+
+def _offset_us(run: Run, expected: Reckoning, at_ns: int) -> float:
+    return (at_ns - expected.begins_ns) / run.speed / 1000
+
+
+# The tests
+
+
+def test_the_file_holds_what_its_description_says(day: Reckoning) -> None:
+    """55,064 quotes, all of them two-sided, and 11,419 trades, of which 4,638 set the last."""
+    assert (day.quotes, day.trades) == (QUOTES, TRADES)
+    assert (day.one_sided, day.not_finite, day.eligible) == (0, 0, 4_638)
+
+
+@pytest.mark.parametrize("throttle_ms", [200, 20])
+async def test_a_day_at_its_pace(world: World, day: Reckoning, throttle_ms: int) -> None:
+    """The whole day in 20 s: every update is the file's, in its order, none too early or late."""
+    speed = DAY_S / TAKES_S
+    run = await replay(world, DAY, day, speed, SPOTD_THROTTLE_MS=str(throttle_ms))
+    say(f"{throttle_ms} ms: {run.summary}")
+
+    places = check_prices(run, day)
+    check_counts(run, day)
+    check_throttle(run, throttle_ms / 1000)
+    late = sorted(lateness_ms(run, day, places, throttle_ms / 1000))
+    p99 = late[int(len(late) * 0.99)]
+    say(f"late: median {statistics.median(late):.2f} ms, p99 {p99:.2f} ms, most {late[-1]:.2f} ms")
+    assert statistics.median(late) < 10
+    assert p99 < 50
+    assert len(run.heard) > 0.7 * TAKES_S / (throttle_ms / 1000 + 0.01)
+
+
+async def test_a_day_as_fast_as_it_can_be_read(world: World, day: Reckoning) -> None:
+    """Without a pace and without a throttle the order and the end are the same."""
+    run = await replay(world, DAY, day, 0.0, SPOTD_THROTTLE_MS="0")
+    say(f"no throttle: {run.summary}")
+
+    check_prices(run, day)
+    check_counts(run, day)
+
+
+async def test_without_trades_every_quote_is_accounted_for(world: World) -> None:
+    """Published, conflated or dropped: the sum of the three is what came in, exactly."""
+    quotes = reckon(each for each in lines(DAY) if each["T"] == "q")
+    run = await replay(world, DAY, quotes, 0.0, SPOTD_THROTTLE_MS="5", SPOTD_TRADES="false")
+    say(f"no trades: {run.summary}")
+
+    check_prices(run, quotes)
+    check_counts(run, quotes, trades=False)
+    number = run.metrics
+    assert number["spotd_quotes_received_total"] == (
+        number["spotd_quotes_conflated_total"] + number["spotd_updates_published_total"]
+    )
+    assert {update["last_price"] for update in run.updates} == {None}
+
+
+async def test_odd_messages_in_between(world: World, tmp_path: Path) -> None:
+    """One-sided and infinite quotes are counted and never published; conditions count by tape."""
+    mixed = tmp_path / "mixed.jsonl.gz"
+    with gzip.open(mixed, "wt") as file:
+        for message in _with_oddities(islice(lines(DAY), 15_000)):
+            file.write(json.dumps(message) + "\n")
+    expected = reckon(lines(mixed))
+    first, last = (nanoseconds(t) for t in _ends(mixed))
+    run = await replay(world, mixed, expected, (last - first) / 1e9 / 8, SPOTD_THROTTLE_MS="10")
+    say(f"odd: {run.summary}; of {expected.trades} trades {expected.eligible} set the last sale")
+
+    assert expected.one_sided > 100
+    assert expected.not_finite > 10
+    check_prices(run, expected)
+    check_counts(run, expected)
+    assert all(0 < u["bid_price"] < 1e6 and 0 < u["ask_price"] < 1e6 for u in run.updates)
+    assert any(u["bid_price"] >= u["ask_price"] for u in run.updates), "locked and crossed pass"
+    ignored = {k: v for k, v in run.metrics.items() if k.startswith("spotd_messages_ignored")}
+    assert ignored["spotd_messages_ignored_total{correction}"] > 10
+    assert ignored["spotd_messages_ignored_total{cancel}"] > 10
+
+
+def _ends(path: Path) -> tuple[str, str]:
+    stamps = [message["t"] for message in lines(path)]
+    return stamps[0], stamps[-1]
+
+
+def _with_oddities(messages: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Copies of some messages, changed so that they are odd, behind the originals."""
+    seen: Counter[str] = Counter()
+    conditions = ["@", *"BCGHIMNPQRUVWZ47TFOX1269LKY"]
+    for message in messages:
+        yield message
+        kind = message["T"]
+        seen[kind] += 1
+        number = seen[kind]
+        if kind == "q" and number % 60 == 0:
+            yield message | {"ax": " ", "ap": 0.0, "as": 0}
+        elif kind == "q" and number % 60 == 20:
+            yield message | {"bx": " ", "bp": 0.0, "bs": 0}
+        elif kind == "q" and number % 600 == 30:
+            yield message | {"bp": -1.0}
+        elif kind == "q" and number % 600 == 90:
+            yield message | {"bp": 1.7e308, "ap": 1.7e308}
+        elif kind == "q" and number % 100 == 50:
+            yield message | {"bp": message["ap"] + 0.01}  # crossed
+        elif kind == "q" and number % 100 == 70:
+            yield message | {"bp": message["ap"]}  # locked
+        elif kind == "t" and number % 3 == 0:
+            condition = conditions[number // 3 % len(conditions)]
+            tape = "ABCO"[number // (3 * len(conditions)) % 4]
+            price = round(message["p"] + number / 1e4, 4)  # to be told apart
+            yield message | {"p": price, "c": ["@", condition], "z": tape}
+        elif kind == "t" and number % 50 == 1:
+            yield {
+                "T": "c", "S": message["S"], "x": "Q", "oi": message["i"], "op": message["p"],
+                "os": 1, "oc": ["@"], "ci": 1, "cp": 1.0, "cs": 1, "cc": ["@"], "z": "C",
+                "t": message["t"],
+            }  # fmt: skip
+        elif kind == "t" and number % 50 == 2:
+            yield {
+                "T": "x", "S": message["S"], "i": message["i"], "x": "Q", "p": message["p"],
+                "s": 1, "a": "C", "z": "C", "t": message["t"],
+            }  # fmt: skip
