@@ -153,8 +153,8 @@ class _Session(picows.WSListener):
         """Send a message whose answer is awaited. Raises StreamError when the session is over."""
         if self.end.done():
             raise self.end.result()
-        if self.transport is None or self.transport.is_close_frame_sent:
-            raise StreamError("the stream is closed", reason="closed")
+        if self.transport is None:
+            raise AssertionError("nothing can be sent before the handshake")
         self._expecting = True
         self.transport.send(_BINARY, _encode(message))
 
@@ -212,14 +212,16 @@ class _Session(picows.WSListener):
     # Inside
 
     def _closed_by_peer(self, transport: picows.WSTransport, frame: picows.WSFrame) -> None:
-        code = frame.get_close_code()
-        if not transport.is_close_frame_sent:
+        if transport.is_close_frame_sent:
+            self.finish(_why_lost(transport))  # it only answers ours
+        else:
+            code = frame.get_close_code()
             none_given = code is picows.WSCloseCode.NO_INFO
             transport.send_close(picows.WSCloseCode.OK if none_given else code)
-        text = f"the stream was closed with code {code.value}"
-        if reason := frame.get_close_reason():
-            text += f" ({reason[:100]})"
-        self.finish(StreamError(text, reason=f"close_{code.value}"))
+            text = f"the stream was closed with code {code.value}"
+            if reason := frame.get_close_reason():
+                text += f" ({reason[:100]})"
+            self.finish(StreamError(text, reason=f"close_{code.value}"))
         transport.disconnect()
 
     def _gather(self, frame: picows.WSFrame) -> None:
@@ -351,6 +353,7 @@ class AlpacaStream(StockDataStream):  # type: ignore[misc]  # alpaca-py is not t
         if session is None:
             return
         session.closing = True
+        session.finish(StreamError("the stream is closed", reason="closed"))
         transport = session.transport
         if transport is None:
             return

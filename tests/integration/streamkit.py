@@ -7,6 +7,7 @@ at most ``PATIENCE_S``.
 import asyncio
 import os
 import socket
+import stat
 import struct
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -14,7 +15,9 @@ from contextlib import asynccontextmanager, suppress
 from typing import Any, Self
 
 import msgspec
+import pytest
 from pydantic import SecretStr
+from websockets.utils import accept_key
 
 from spotd.adapters.alpaca import AlpacaStream, Timeouts
 from spotd.core.messages import Message, Quote
@@ -113,8 +116,10 @@ def sockets_to(port: int) -> int:
     """How many sockets of this process are connected to a port."""
     found = 0
     for name in os.listdir("/dev/fd"):  # noqa: PTH208 - not files
-        with suppress(OSError), socket.socket(fileno=os.dup(int(name))) as copy:
-            found += copy.getpeername()[1] == port
+        with suppress(OSError):  # closed meanwhile, or not connected
+            if stat.S_ISSOCK(os.fstat(int(name)).st_mode):
+                with socket.socket(fileno=os.dup(int(name))) as copy:
+                    found += copy.getpeername()[1:2] == (port,)
     return found
 
 
@@ -156,6 +161,55 @@ async def peer(
             writer.close()
             with suppress(ConnectionError):
                 await writer.wait_closed()
+
+
+def resolve(monkeypatch: pytest.MonkeyPatch, addresses: list[tuple[str, int]]) -> None:
+    """Have every name mean these addresses."""
+
+    async def getaddrinfo(*_: object, **__: object) -> list[tuple[object, ...]]:
+        return [
+            (socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", one) for one in addresses
+        ]
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", getaddrinfo)
+
+
+async def upgrade(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Accept a websocket, as a peer that then says what the test says."""
+    writer.write(accepted(await reader.readuntil(b"\r\n\r\n")))
+    await writer.drain()
+
+
+def accepted(head: bytes) -> bytes:
+    """The answer to a request for an upgrade."""
+    [key] = [
+        line.partition(b":")[2].strip().decode()
+        for line in head.split(b"\r\n")
+        if line.lower().startswith(b"sec-websocket-key")
+    ]
+    return (
+        "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        f"Sec-WebSocket-Accept: {accept_key(key)}\r\n\r\n"
+    ).encode()
+
+
+async def hear(reader: asyncio.StreamReader) -> tuple[int, bytes]:
+    """The next frame of a client, its opcode and its unmasked payload."""
+    first, second = await reader.readexactly(2)
+    size = second & 0x7F
+    if size == 126:
+        [size] = struct.unpack(">H", await reader.readexactly(2))
+    mask = await reader.readexactly(4)
+    masked = await reader.readexactly(size)
+    return first & 0x0F, bytes(byte ^ mask[at % 4] for at, byte in enumerate(masked))
+
+
+async def welcome(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Upgrade, greet and authenticate, as Alpaca would."""
+    await upgrade(reader, writer)
+    writer.write(frame(packed({"T": "success", "msg": "connected"})))
+    await hear(reader)
+    writer.write(frame(packed({"T": "success", "msg": "authenticated"})))
 
 
 def answering(response: bytes) -> Callable[..., Awaitable[None]]:
