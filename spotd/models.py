@@ -7,7 +7,7 @@ ignores unknown fields, so an older client reads a newer daemon.
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Literal
+from typing import Annotated, Literal, TypeVar
 
 import msgspec
 
@@ -19,6 +19,9 @@ RefusalReason = Literal[
     "invalid_symbol", "symbol_limit", "wildcard_not_allowed", "refused_by_alpaca"
 ]
 BreakerStateName = Literal["closed", "open", "half_open"]
+# A time without a zone is refused: it could not be compared with any other.
+Moment = Annotated[datetime, msgspec.Meta(tz=True)]
+T = TypeVar("T")
 
 
 class SpotPriceUpdate(msgspec.Struct, frozen=True, kw_only=True):
@@ -36,7 +39,7 @@ class SpotPriceUpdate(msgspec.Struct, frozen=True, kw_only=True):
     ask_price: float
     mid_price: float
     last_price: float | None
-    timestamp: datetime
+    timestamp: Moment
     seq: int
 
     def to_json(self) -> bytes:
@@ -53,7 +56,7 @@ class SpotPriceUpdate(msgspec.Struct, frozen=True, kw_only=True):
     @classmethod
     def from_json(cls, raw: bytes | str) -> SpotPriceUpdate:
         """Decode one message. Raises msgspec.DecodeError where it is not such an update."""
-        return _UPDATE_DECODER.decode(raw)
+        return _decoded(_UPDATE_DECODER, raw)
 
 
 def encode_update(
@@ -88,7 +91,7 @@ class SymbolState(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", t
     symbol: str
     state: SymbolStateName
     reason: str | None
-    since: datetime
+    since: Moment
     detail: str | None = None
 
     def to_json(self) -> bytes:
@@ -98,7 +101,7 @@ class SymbolState(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", t
     @classmethod
     def from_json(cls, raw: bytes | str) -> SymbolState:
         """Decode. Raises msgspec.DecodeError where it is not such a state."""
-        return msgspec.json.decode(raw, type=cls)
+        return _decoded(_STATE_DECODER, raw)
 
 
 class SymbolCounts(msgspec.Struct, frozen=True, kw_only=True):
@@ -123,10 +126,10 @@ class DaemonStatus(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", 
     instance: str
     version: str
     feed: str
-    since: datetime
-    at: datetime
+    since: Moment
+    at: Moment
     symbols: SymbolCounts
-    last_message_at: datetime | None
+    last_message_at: Moment | None
     lag_ms: float | None
     breaker: BreakerStateName
     quotes_received: int
@@ -140,7 +143,7 @@ class DaemonStatus(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", 
     @classmethod
     def from_json(cls, raw: bytes | str) -> DaemonStatus:
         """Decode. Raises msgspec.DecodeError where it is not such a status."""
-        return msgspec.json.decode(raw, type=cls)
+        return _decoded(_STATUS_DECODER, raw)
 
 
 def utc(unix_s: float) -> datetime:
@@ -166,5 +169,15 @@ class _Encoder:
         return msgspec.json.encode(fields)
 
 
+def _decoded(decoder: msgspec.json.Decoder[T], raw: bytes | str) -> T:
+    """Decode, with one error for all that may be wrong with foreign bytes."""
+    try:
+        return decoder.decode(raw)
+    except (UnicodeDecodeError, RecursionError) as error:
+        raise msgspec.DecodeError(f"not JSON: {type(error).__name__}") from error
+
+
 _ENCODER = _Encoder()
 _UPDATE_DECODER = msgspec.json.Decoder(SpotPriceUpdate)
+_STATE_DECODER = msgspec.json.Decoder(SymbolState)
+_STATUS_DECODER = msgspec.json.Decoder(DaemonStatus)

@@ -279,3 +279,24 @@ def test_times_are_rfc3339_in_utc_with_microseconds(moment: datetime, text: str)
 def test_a_wall_clock_becomes_a_time_in_utc() -> None:
     """Whatever zone the machine is in."""
     assert utc(1_768_885_920.5) == datetime(2026, 1, 20, 5, 12, 0, 500_000, tzinfo=UTC)
+
+
+@pytest.mark.parametrize("kind", [SpotPriceUpdate, SymbolState, DaemonStatus])
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"",
+        b"null",
+        b'{"symbol":"\xff"}',
+        b'{"x":' * 100_000,
+        UPDATE.to_json().replace(b"00.000000Z", b"00.000000"),
+        STATE.replace(b'Z"', b'"'),
+    ],
+    ids=["empty", "null", "utf8", "deep", "update without zone", "state without zone"],
+)
+def test_whatever_is_no_such_message_is_one_kind_of_error(
+    kind: type[SpotPriceUpdate | SymbolState | DaemonStatus], raw: bytes
+) -> None:
+    """Broken text, deep nesting and times without a zone are msgspec.DecodeError, like the rest."""
+    with pytest.raises(msgspec.DecodeError):
+        kind.from_json(raw)
