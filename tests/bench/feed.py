@@ -1,0 +1,164 @@
+"""The feed of a measurement: a process that speaks Alpaca's stream and REST, by order.
+
+    python -m tests.bench.feed
+
+Orders (see ``orders``): ``pool`` encodes frames beforehand; ``burst`` sends a number of quotes
+as fast as the client reads; ``pace`` sends so many per second, several at once if asked; ``mark``
+sends one quote that shows that all before it were taken in; ``state`` tells about a client.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import time
+from typing import Any, Literal
+
+import picows
+
+from tests.bench import frames
+from tests.bench.feed_rest import Rest
+from tests.bench.feed_session import Session, accept
+from tests.bench.orders import Json, serve
+
+MARK = "ZZZZZ"  # the symbol of marks: no pool has it
+_WRITE_BYTES = 64 * 1024
+
+Stamp = Literal["sent", "due"]
+
+
+class Feed:
+    """All clients, and the frames that were made for them."""
+
+    def __init__(self) -> None:
+        self._sessions: dict[str, Session] = {}
+        self._pools: dict[str, frames.Pool] = {}
+        self._ports: Json = {}
+
+    async def run(self) -> None:
+        """Listen on loopback, take orders, end with them."""
+        loop = asyncio.get_running_loop()
+        stream = await picows.ws_create_server(
+            self._accept, "127.0.0.1", 0, use_aiofastnet=False, max_frame_size=16 * 1024 * 1024
+        )
+        rest = await loop.create_server(Rest, "127.0.0.1", 0)
+        self._ports = {
+            "stream": stream.sockets[0].getsockname()[1],
+            "rest": rest.sockets[0].getsockname()[1],
+        }
+        gc.freeze()
+        await serve(
+            {
+                "ports": self.ports,
+                "state": self.state,
+                "pool": self.pool,
+                "burst": self.burst,
+                "pace": self.pace,
+                "mark": self.mark,
+            }
+        )
+
+    def _accept(self, request: picows.WSUpgradeRequest) -> Any:
+        session, told = accept(request)
+        self._sessions[session.name] = session
+        return told
+
+    # Orders
+
+    async def ports(self) -> Json:
+        """Where it listens."""
+        return self._ports
+
+    async def state(self, client: str) -> Json:
+        """What a client is subscribed to, and since when."""
+        session = self._sessions.get(client)
+        if session is None:
+            return {"open": False, "quotes": 0, "trades": 0}
+        return {
+            "open": session.open,
+            "deflate": session.deflate,
+            "quotes": len(session.subscribed["quotes"]),
+            "trades": len(session.subscribed["trades"]),
+            "first_subscribe_at": session.first_subscribe_at,
+            "acknowledged_at": session.acknowledged_at,
+        }
+
+    async def pool(
+        self,
+        name: str,
+        symbols: int,
+        quotes: int,
+        per_frame: int,
+        first_letter: str = "",
+        compressed: bool = False,
+    ) -> Json:
+        """Encode frames; sent again and again, they are the market."""
+        names = frames.symbols(symbols, first_letter=first_letter)
+        made = frames.pool(names, quotes=quotes, per_frame=per_frame, compressed=compressed)
+        self._pools[name] = made
+        return {"frames": made.frames, "bytes": len(made.data)}
+
+    async def burst(self, client: str, pool: str, quotes: int) -> Json:
+        """As fast as the client reads."""
+        session, source = self._sessions[client], self._pools[pool]
+        data, bounds = memoryview(source.data), source.bounds
+        at, left = 0, max(1, quotes // source.per_frame)
+        step = max(1, _WRITE_BYTES * source.frames // len(source.data))
+        sent, began = 0, time.monotonic()
+        while left:
+            end = min(at + step, at + left, source.frames)
+            await session.write(data[bounds[at] : bounds[end]])
+            await asyncio.sleep(0)
+            left -= end - at
+            sent += (end - at) * source.per_frame
+            at = end % source.frames
+        return {"quotes": sent, "seconds": time.monotonic() - began}
+
+    async def pace(
+        self, client: str, pool: str, rate: float, seconds: float, stamp: Stamp | None = None
+    ) -> Json:
+        """``rate`` quotes per second for so long.
+
+        ``sent`` writes the moment of sending into them; ``due`` the moment at which they were to
+        be sent, so that a client that holds up the feed cannot hide it.
+        """
+        session, source = self._sessions[client], self._pools[pool]
+        data, bounds = memoryview(source.data), source.bounds
+        step = max(1, _WRITE_BYTES * source.frames // len(source.data))
+        every_s = source.per_frame / rate
+        whole = int(seconds / every_s)
+        sent, late_s = 0, 0.0
+        began, began_ns = time.monotonic(), time.time_ns()
+        while sent < whole:
+            gone_s = time.monotonic() - began
+            due = min(whole, int(gone_s / every_s) + 1)
+            if due <= sent:
+                await asyncio.sleep(max(0.0, sent * every_s - gone_s))
+                continue
+            at = sent % source.frames
+            end = min(at + step, at + due - sent, source.frames)
+            late_s = max(late_s, gone_s - sent * every_s)
+            if stamp is not None:
+                due_ns = began_ns + int(sent * every_s * 1e9)
+                source.stamp(at, end, time.time_ns() if stamp == "sent" else due_ns)
+            await session.write(data[bounds[at] : bounds[end]])
+            await asyncio.sleep(0)
+            sent += end - at
+        took_s = time.monotonic() - began
+        return {"quotes": sent * source.per_frame, "seconds": took_s, "late_ms": late_s * 1e3}
+
+    async def mark(self, client: str, number: int) -> Json:
+        """One quote with this number as its bid."""
+        one = frames.quote(MARK, float(number), number + 0.01, time.time_ns())
+        payload = frames.message([one])
+        session = self._sessions[client]
+        if session.deflate:
+            frame = frames.framed(frames.deflated(payload), compressed=True)
+        else:
+            frame = frames.framed(payload)
+        await session.write(memoryview(frame))
+        return {}
+
+
+if __name__ == "__main__":
+    asyncio.run(Feed().run())

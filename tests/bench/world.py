@@ -1,0 +1,185 @@
+"""All processes of a measurement, and what the operating system says about them.
+
+A feed, a real server, and any number of daemons, baselines and readers, on loopback only. Each
+client of the feed has a name: its path on the feed, the prefix of its channels, and, with a
+``d``, of its keys. Whatever happens, all of them are killed in the end.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Self, TypeVar
+
+import redis
+
+from tests.bench.feed import MARK
+from tests.bench.orders import PATIENCE_S, Process, Worker
+from tests.servers import Server, free_port, until
+
+SPOTD = Path(sys.executable).parent / "spotd"
+_OURS = ("SPOTD_", "ALPACA_", "APCA_", "REDIS_URL")
+_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+_CPUCLOCK_SCHED = 2
+
+_P = TypeVar("_P", bound=Process)
+
+
+def cpu_ns(pid: int) -> int:
+    """CPU time of a process so far, user and system, all threads, the ended ones too.
+
+    The clock that clock_getcpuclockid(3) gives for another process: what /proc/PID/stat rounds
+    to ticks, in nanoseconds.
+    """
+    return time.clock_gettime_ns(~pid << 3 | _CPUCLOCK_SCHED)
+
+
+def rss_mb(pid: int) -> float:
+    """Resident memory of a process, in megabytes of 1,000,000 bytes."""
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    return pages * _PAGE_BYTES / 1e6
+
+
+def spotd_settings() -> frozenset[str]:
+    """The variables that spotd knows."""
+    from spotd.settings import known_names
+
+    return frozenset(known_names())
+
+
+class World:
+    """What a row measures in. Use as a context manager."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self._stack = ExitStack()
+        self._demanded: dict[str, int] = {}
+
+    def __enter__(self) -> Self:
+        """Start the server and the feed."""
+        with self._stack:
+            self.server = self._stack.enter_context(Server(self.home / "server"))
+            self.redis: redis.Redis = self._stack.enter_context(self.server.client())
+            self.feed = self._kept(Worker("feed", "feed", home=self.home))
+            ports = self.feed.ask("ports")
+            self._stream_url = f"ws://127.0.0.1:{ports['stream']}"
+            self._rest_url = f"http://127.0.0.1:{ports['rest']}"
+            self._stack = self._stack.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Kill everything."""
+        self._stack.close()
+
+    # Processes
+
+    def reader(self, name: str = "reader") -> Worker:
+        """A subscriber that notes lags."""
+        return self._kept(Worker(name, "reader", str(self.server.port), home=self.home))
+
+    def daemon(
+        self, name: str, names: list[str], *, ready: bool = True, **settings: str
+    ) -> Process:
+        """The real daemon, these symbols demanded; ``ready`` waits until all have a price."""
+        self.demand(name, names)
+        env = {k: v for k, v in os.environ.items() if not k.startswith(_OURS)}
+        port = free_port()
+        env |= {
+            "ALPACA_API_KEY": "key",
+            "ALPACA_SECRET_KEY": "secret",
+            "SPOTD_STREAM_URL": self.stream_url(name),
+            "SPOTD_DATA_URL": self._rest_url,
+            "SPOTD_REDIS_URL": self.server.url,
+            "SPOTD_KEY_PREFIX": f"{name}d:",
+            "SPOTD_CHANNEL_PREFIX": f"{name}:",
+            "SPOTD_HTTP_PORT": str(port),
+            "SPOTD_LOG_FORMAT": "json",
+            **settings,
+        }
+        process = Process(name, [str(SPOTD), "run"], home=self.home, env=env, cwd=self.home)
+        self._kept(process)
+        if ready:
+            self.wait(lambda: _is_ready(port), f"{name} to be ready", process)
+            self.settled(name, process)
+        return process
+
+    def baseline(self, module: str, name: str, symbols: int) -> Process:
+        """A baseline with so many symbols, subscribed."""
+        command = [sys.executable, "-m", f"tests.bench.{module}", self.stream_url(name)]
+        command += [self.server.url, name, str(symbols)]
+        process = self._kept(Process(name, command, home=self.home))
+        self.wait(lambda: self.subscribed(name) > symbols, f"{name} to subscribe", process)
+        return process
+
+    def stream_url(self, name: str) -> str:
+        """Where a client of this name connects; ``…/deflate`` has its frames compressed."""
+        return f"{self._stream_url}/{name}"
+
+    # Demand, and what became of it
+
+    def demand(self, name: str, names: list[str]) -> None:
+        """Ask for symbols as a service does, and wake the daemon."""
+        self.redis.sadd(f"{name}d:symbols", *names)
+        self._demanded[name] = int(self.redis.scard(f"{name}d:symbols"))
+        self.redis.publish(f"{name}d:wake", "look")
+
+    def drop(self, name: str, names: list[str]) -> None:
+        """End the demand for symbols."""
+        self.redis.srem(f"{name}d:symbols", *names)
+        self._demanded[name] = int(self.redis.scard(f"{name}d:symbols"))
+        self.redis.publish(f"{name}d:wake", "look")
+
+    def subscribed(self, name: str) -> int:
+        """How many symbols the feed acknowledged to a client."""
+        return int(self.feed.ask("state", client=name)["quotes"])
+
+    def settled(self, name: str, process: Process, patience_s: float = PATIENCE_S) -> None:
+        """Wait until exactly what is demanded is subscribed, and has its first price."""
+        wanted = self._demanded[name]
+        self.wait(
+            lambda: self.subscribed(name) == wanted, f"{name} to subscribe", process, patience_s
+        )
+        self.wait(
+            lambda: self.redis.hlen(f"{name}d:last") == wanted,
+            f"the first prices of {name}",
+            process,
+            patience_s,
+        )
+
+    @staticmethod
+    def wait(
+        condition: Callable[[], object],
+        what: str,
+        process: Process,
+        patience_s: float = PATIENCE_S,
+    ) -> None:
+        """Wait for a condition as long as a process lives."""
+
+        def check() -> object:
+            process.check()
+            return condition()
+
+        until(check, f"{what}\n{process.tail()}", patience_s)
+
+    def _kept(self, process: _P) -> _P:
+        self._stack.callback(process.kill)
+        return process
+
+
+def with_mark(names: list[str]) -> list[str]:
+    """These symbols and that of the feed's marks."""
+    return [*names, MARK]
+
+
+def _is_ready(port: int) -> bool:
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=5) as answer:
+            return bool(answer.status == 200)
+    except (urllib.error.URLError, OSError):
+        return False
