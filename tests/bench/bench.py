@@ -1,0 +1,200 @@
+"""What rows have in common: how long to measure, a world to measure in, and bursts of quotes.
+
+A burst is sent as fast as a client reads. It is over when a marked quote that was sent behind it
+was published, and the windows of the throttle that it opened have ended.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.bench import frames
+from tests.bench.feed import MARK
+from tests.bench.orders import Process
+from tests.bench.world import World, cpu_ns, with_mark
+
+_WINDOWS_S = 0.25  # the throttle's window, and a little
+_FIRST_QUOTES = 4_000
+_POOL_QUOTES = 100_000
+MARKET = 11_500  # symbols in the whole market
+SOME = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How often, and how long, in seconds."""
+
+    rounds: int
+    burst_s: float = 1.5
+    out_s: float = 10.0
+    limit_s: float = 60.0
+    latency_s: float = 6.0
+    idle_s: float = 10.0
+    memory_s: float = 120.0
+    rates: tuple[int, ...] = (500, 5_000, 25_000, 100_000, 400_000)
+    counts: tuple[int, ...] = (100, 500, 2_500, MARKET)
+
+    @classmethod
+    def quick(cls, rounds: int) -> Plan:
+        """Enough to see that all works; too short for figures that count."""
+        return cls(
+            rounds,
+            burst_s=0.4,
+            out_s=3.0,
+            limit_s=6.0,
+            latency_s=1.5,
+            idle_s=3.0,
+            memory_s=8.0,
+            rates=(500, 100_000),
+            counts=(100, MARKET),
+        )
+
+
+@dataclass(slots=True)
+class Contender:
+    """A client of the feed, and the quotes it gets in a burst."""
+
+    name: str
+    process: Process
+    pool: str
+    quotes: int = _FIRST_QUOTES
+
+
+@dataclass(frozen=True, slots=True)
+class Burst:
+    """What a burst cost."""
+
+    quotes: int
+    cpu_us: float  # per quote
+    seconds: float  # until the mark was published
+    updates: int  # published meanwhile, by all on this server
+
+
+class Bench:
+    """One run: the plan, where files go, and progress on stderr."""
+
+    def __init__(self, plan: Plan, home: Path) -> None:
+        self.plan = plan
+        self._home = home
+        self._marks = itertools.count(1)
+        self._row = ""
+
+    def begin(self, row: str) -> None:
+        """A row begins."""
+        self._row = row
+
+    def say(self, text: str) -> None:
+        """Progress."""
+        print(f"[{self._row}] {text}", file=sys.stderr, flush=True)
+
+    @contextmanager
+    def world(self) -> Iterator[World]:
+        """A new world, and its end."""
+        home = self._home / f"{self._row}-{time.monotonic_ns()}"
+        home.mkdir()
+        with World(home) as world:
+            yield world
+
+    # Contenders
+
+    def spotd(
+        self, world: World, symbols: int, *, name: str = "spotd", pool: str = ""
+    ) -> Contender:
+        """The daemon, ready, with so many symbols."""
+        process = world.daemon(name, with_mark(frames.symbols(symbols)))
+        return Contender(name, process, pool or f"{symbols}")
+
+    def baselines(self, world: World, symbols: int, *, suffix: str = "") -> list[Contender]:
+        """Both baselines, subscribed to so many symbols."""
+        found = []
+        for module in ("naive", "careful"):
+            name = module + suffix
+            found.append(Contender(name, world.baseline(module, name, symbols), f"{symbols}"))
+        return found
+
+    @staticmethod
+    def pool(
+        world: World, symbols: int, per_frame: int, *, name: str = "", compressed: bool = False
+    ) -> str:
+        """Have the feed encode quotes of so many symbols. Gives the pool's name."""
+        name = name or f"{symbols}"
+        world.feed.ask(
+            "pool",
+            name=name,
+            symbols=symbols,
+            quotes=max(_POOL_QUOTES, 4 * symbols),
+            per_frame=per_frame,
+            compressed=compressed,
+        )
+        return name
+
+    # Bursts
+
+    def burst(self, world: World, contender: Contender) -> Burst:
+        """Send a burst, and wait until it was taken in and published."""
+        number, name = next(self._marks), contender.name
+        pid = contender.process.pid
+        updates, cpu, began = _published(world), cpu_ns(pid), time.monotonic()
+        sent = world.feed.ask("burst", client=name, pool=contender.pool, quotes=contender.quotes)
+        world.feed.ask("mark", client=name, number=number)
+
+        def marked() -> bool:
+            last = world.redis.hget(f"{name}d:last", MARK)
+            return last is not None and json.loads(str(last))["bid_price"] == number
+
+        world.wait(marked, f"{name} to take a burst in", contender.process)
+        seconds = time.monotonic() - began
+        time.sleep(_WINDOWS_S)
+        quotes = int(sent["quotes"])
+        cpu_us = (cpu_ns(pid) - cpu) / quotes / 1_000
+        return Burst(quotes, cpu_us, seconds, _published(world) - updates)
+
+    def calibrate(self, world: World, contender: Contender) -> None:
+        """Find how many quotes make a burst of the planned length; this warms up, too."""
+        for _ in range(3):
+            took = self.burst(world, contender)
+            if took.seconds > self.plan.burst_s / 2:
+                break
+            grow = min(20.0, self.plan.burst_s / took.seconds)
+            contender.quotes = int(contender.quotes * grow)
+        contender.quotes = max(_FIRST_QUOTES, int(took.quotes * self.plan.burst_s / took.seconds))
+
+    def paired(self, world: World, contenders: Sequence[Contender]) -> dict[str, list[Burst]]:
+        """A burst for each in turn, and all that again in every round."""
+        for contender in contenders:
+            self.calibrate(world, contender)
+        bursts: dict[str, list[Burst]] = {contender.name: [] for contender in contenders}
+        for number in range(self.plan.rounds):
+            for contender in contenders:
+                bursts[contender.name].append(self.burst(world, contender))
+            costs = (f"{name} {found[-1].cpu_us:.3g} µs" for name, found in bursts.items())
+            self.say(f"round {number + 1}: CPU per quote: {', '.join(costs)}")
+        return bursts
+
+    def each_round(self, measure: Callable[[], dict[str, float]]) -> dict[str, list[float]]:
+        """Measure in every round. Gives the values of each figure."""
+        values: dict[str, list[float]] = {}
+        for number in range(self.plan.rounds):
+            found = measure()
+            for name, value in found.items():
+                values.setdefault(name, []).append(value)
+            shown = ", ".join(f"{name} {value:.4g}" for name, value in found.items())
+            self.say(f"round {number + 1}: {shown}")
+        return values
+
+
+def costs_us(bursts: Sequence[Burst]) -> list[float]:
+    """CPU time per quote of each burst."""
+    return [burst.cpu_us for burst in bursts]
+
+
+def _published(world: World) -> int:
+    stats = world.redis.info("commandstats")
+    return int(stats.get("cmdstat_publish", {}).get("calls", 0))

@@ -1,0 +1,141 @@
+"""Two pictures of a run as one SVG, written by hand: cost over symbols, latency over rate."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+
+from tests.bench.results import Row
+
+_WIDTH, _HEIGHT = 460, 320
+_LEFT, _RIGHT, _TOP, _BOTTOM = 64, 96, 44, 48
+_COLOURS = ("#0b6e4f", "#c1440e", "#8a6d00", "#3b5b92")
+
+Points = Sequence[tuple[float, float]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Axis:
+    """A logarithmic axis over whole decades."""
+
+    low: float
+    high: float
+    start: float
+    end: float
+
+    @classmethod
+    def over(cls, values: Sequence[float], start: float, end: float) -> _Axis:
+        return cls(
+            math.floor(math.log10(min(values)) + 1e-9),
+            math.ceil(math.log10(max(values)) - 1e-9),
+            start,
+            end,
+        )
+
+    def place(self, value: float) -> float:
+        share = (math.log10(value) - self.low) / max(1e-9, self.high - self.low)
+        return self.start + share * (self.end - self.start)
+
+    def ticks(self) -> list[float]:
+        return [10.0**power for power in range(int(self.low), int(self.high) + 1)]
+
+
+def draw(rows: Mapping[str, Row]) -> str:
+    """The pictures of the rows that were measured."""
+    panels = []
+    if "growth" in rows:
+        panels.append(
+            _panel(
+                "CPU time of the daemon per quote",
+                "symbols",
+                "µs",
+                _cost_lines(rows["growth"]),
+            )
+        )
+    if "latency" in rows:
+        panels.append(
+            _panel(
+                "Quote sent to SUBSCRIBE received",
+                "quotes per second",
+                "ms",
+                _latency_lines(rows["latency"]),
+            )
+        )
+    width = _WIDTH * max(1, len(panels))
+    moved = [
+        f'<g transform="translate({number * _WIDTH},0)">{panel}</g>'
+        for number, panel in enumerate(panels)
+    ]
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {_HEIGHT}" '
+        f'width="{width}" height="{_HEIGHT}" font-family="sans-serif" font-size="11">'
+        f'<rect width="100%" height="100%" fill="#fff"/>{"".join(moved)}</svg>\n'
+    )
+
+
+def _cost_lines(row: Row) -> dict[str, Points]:
+    return {
+        kind: [
+            (float(count), statistics.median(found["cpu_us"])) for count, found in by_count.items()
+        ]
+        for kind, by_count in row.series.items()
+    }
+
+
+def _latency_lines(row: Row) -> dict[str, Points]:
+    parts = ("p99.9", "p99", "p90", "p50")
+    return {
+        part: [(float(rate), statistics.median(v[part])) for rate, v in row.series.items()]
+        for part in parts
+    }
+
+
+def _panel(title: str, x_name: str, y_name: str, lines: Mapping[str, Points]) -> str:
+    xs = [x for points in lines.values() for x, _ in points]
+    ys = [y for points in lines.values() for _, y in points]
+    across = _Axis.over(xs, _LEFT, _WIDTH - _RIGHT)
+    up = _Axis.over(ys, _HEIGHT - _BOTTOM, _TOP)
+    parts = [_text(_LEFT, 22, title, size=13)]
+    parts += _grid(across, up)
+    parts.append(_text((across.start + across.end) / 2, _HEIGHT - 12, x_name, anchor="middle"))
+    parts.append(_text(_LEFT - 8, _TOP - 8, y_name, anchor="end"))
+    placed = [
+        (name, [(across.place(x), up.place(y)) for x, y in points], points)
+        for name, points in lines.items()
+    ]
+    for (name, points, values), colour in zip(placed, _COLOURS, strict=False):
+        path = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
+        parts.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"/>')
+        parts += [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="{colour}"/>' for x, y in points]
+        x, y = points[-1]
+        parts.append(_text(x + 8, y + 4, f"{name} {values[-1][1]:.3g} {y_name}", colour=colour))
+    return "".join(parts)
+
+
+def _grid(across: _Axis, up: _Axis) -> list[str]:
+    parts = []
+    for tick in across.ticks():
+        x = across.place(tick)
+        parts.append(_line(x, up.start, x, up.end))
+        parts.append(_text(x, up.start + 16, f"{tick:,.0f}", anchor="middle"))
+    for tick in up.ticks():
+        y = up.place(tick)
+        parts.append(_line(across.start, y, across.end, y))
+        parts.append(_text(across.start - 8, y + 4, f"{tick:,g}", anchor="end"))
+    return parts
+
+
+def _line(x1: float, y1: float, x2: float, y2: float) -> str:
+    return f'<line x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}" stroke="#ddd"/>'
+
+
+def _text(
+    x: float, y: float, text: str, *, anchor: str = "start", size: int = 11, colour: str = "#333"
+) -> str:
+    return (
+        f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" font-size="{size}" '
+        f'fill="{colour}">{escape(text)}</text>'
+    )

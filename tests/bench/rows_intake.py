@@ -1,0 +1,141 @@
+"""Rows about quotes coming in: what one costs, against both baselines and over the market."""
+
+from __future__ import annotations
+
+from tests.bench import frames
+from tests.bench.bench import MARKET, SOME, Bench, Burst, Contender, costs_us
+from tests.bench.results import Row
+from tests.bench.world import World, spotd_settings, with_mark
+
+_COMPRESSION = "SPOTD_COMPRESSION"
+
+
+def batched(bench: Bench) -> Row:
+    """50 quotes per frame."""
+    return _against_baselines(bench, "batched", per_frame=50, times=40)
+
+
+def single(bench: Bench) -> Row:
+    """One quote per frame."""
+    return _against_baselines(bench, "single", per_frame=1, times=10)
+
+
+def _against_baselines(bench: Bench, key: str, *, per_frame: int, times: int) -> Row:
+    quotes = "1 quote" if per_frame == 1 else f"{per_frame} quotes"
+    row = Row(
+        key,
+        f"quotes in, {quotes} per frame, {SOME} symbols, throttle 200 ms: CPU time of the daemon "
+        "per quote",
+        f"at least {times} times less than the naive baseline",
+    )
+    with bench.world() as world:
+        bench.pool(world, SOME, per_frame)
+        contenders = [bench.spotd(world, SOME), *bench.baselines(world, SOME)]
+        bursts = bench.paired(world, contenders)
+    _costs(row, bursts)
+    ratio = row.add("naive / spotd", "×", _ratios(bursts, "naive", "spotd"))
+    row.add("careful / spotd", "×", _ratios(bursts, "careful", "spotd"))
+    row.reached = ratio.median >= times
+    return row
+
+
+def _costs(row: Row, bursts: dict[str, list[Burst]]) -> None:
+    for name, found in bursts.items():
+        row.add(name, "µs", costs_us(found))
+    rates = {name: [b.quotes / b.seconds for b in found] for name, found in bursts.items()}
+    row.series["quotes_per_s"] = rates
+    row.series["updates_per_s"] = {
+        name: [b.updates / b.seconds for b in found] for name, found in bursts.items()
+    }
+
+
+def _ratios(bursts: dict[str, list[Burst]], dear: str, cheap: str) -> list[float]:
+    pairs = zip(bursts[dear], bursts[cheap], strict=True)
+    return [one.cpu_us / other.cpu_us for one, other in pairs]
+
+
+def deflate(bench: Bench) -> Row:
+    """permessage-deflate on against off."""
+    row = Row(
+        "deflate",
+        "the same with permessage-deflate on",
+        "reported; the faster setting is the default",
+    )
+    if _COMPRESSION not in spotd_settings():
+        row.notes.append("not available: spotd never offers compression")
+        return row
+    faster = []
+    with bench.world() as world:
+        contenders = _plain_and_packed(world)
+        for per_frame in (50, 1):
+            for contender in contenders:
+                packed = contender.name == "packed"
+                bench.pool(world, SOME, per_frame, name=contender.pool, compressed=packed)
+            bursts = bench.paired(world, contenders)
+            for name, found in bursts.items():
+                word = "on" if name == "packed" else "off"
+                row.add(f"{word}, {per_frame} per frame", "µs", costs_us(found))
+            ratios = _ratios(bursts, "packed", "plain")
+            faster.append(row.add("on / off", "×", ratios).median < 1)
+    default = _compression_default()
+    row.notes.append(f"the default is {'on' if default else 'off'}")
+    row.reached = all(on is default for on in faster)
+    return row
+
+
+def _plain_and_packed(world: World) -> list[Contender]:
+    names = with_mark(frames.symbols(SOME))
+    plain = world.daemon("plain", names, SPOTD_COMPRESSION="false")
+    packed = world.daemon(
+        "packed",
+        names,
+        SPOTD_COMPRESSION="true",
+        SPOTD_STREAM_URL=world.stream_url("packed/deflate"),
+    )
+    if not world.feed.ask("state", client="packed")["deflate"]:
+        raise RuntimeError("compression was asked for, but the daemon did not offer it")
+    return [Contender("plain", plain, "plain"), Contender("packed", packed, "packed")]
+
+
+def _compression_default() -> bool:
+    from spotd.settings import Settings, names_of
+
+    for name, field in Settings.model_fields.items():
+        if _COMPRESSION in names_of(name):
+            return bool(field.default)
+    raise AssertionError("the setting is known, but no field has it")
+
+
+def growth(bench: Bench) -> Row:
+    """From 100 symbols to the whole market."""
+    row = Row(
+        "growth",
+        f"cost per quote from {bench.plan.counts[0]} to {MARKET:,} symbols, 50 per frame",
+        "grows by less than 1.5 times",
+    )
+    with bench.world() as world:
+        contenders = []
+        for count in bench.plan.counts:
+            bench.pool(world, count, 50)
+            contenders.append(bench.spotd(world, count, name=f"spotd{count}"))
+            contenders += bench.baselines(world, count, suffix=str(count))
+            bench.say(f"{count} symbols: ready")
+        bursts = bench.paired(world, contenders)
+    for kind in ("spotd", "naive", "careful"):
+        of_kind = {count: bursts[f"{kind}{count}"] for count in bench.plan.counts}
+        row.series[kind] = {
+            str(count): {
+                "cpu_us": costs_us(found),
+                "updates_per_quote": [b.updates / b.quotes for b in found],
+            }
+            for count, found in of_kind.items()
+        }
+    few, many = f"spotd{bench.plan.counts[0]}", f"spotd{MARKET}"
+    row.add(f"{bench.plan.counts[0]} symbols", "µs", costs_us(bursts[few]))
+    row.add(f"{MARKET:,} symbols", "µs", costs_us(bursts[many]))
+    grew = row.add("growth", "×", _ratios(bursts, many, few))
+    for name in (few, many):
+        updates = [1_000 * b.updates / b.quotes for b in bursts[name]]
+        row.add(f"updates per 1,000 quotes with {name[5:]}", "", updates)
+    row.reached = grew.median < 1.5
+    return row

@@ -1,0 +1,189 @@
+"""Rows about updates going out: how many, how late, and whether that lasts."""
+
+from __future__ import annotations
+
+import time
+from functools import partial
+
+from tests.bench import frames
+from tests.bench.bench import MARKET, SOME, Bench
+from tests.bench.orders import Json, Process, Worker
+from tests.bench.results import Row
+from tests.bench.world import World, cpu_ns, with_mark
+
+_OUT_TARGET = 57_500  # every symbol of the market 5 times a second
+_OUT_QUOTES_PER_S = 8 * MARKET
+_PEAK_PER_S = 400_000
+_EDGE_S = 5.0  # at the start and at the end of the peak
+PROBES_PER_S = 500
+_PROBES = "P"  # what the symbols of probes begin with
+_SPREAD = ("p50", "p90", "p99", "p99.9")
+
+
+def out(bench: Bench) -> Row:
+    """All symbols of the market moving."""
+    row = Row(
+        "out",
+        f"updates out, {MARKET:,} symbols all moving, one PSUBSCRIBE reader",
+        f"at least {_OUT_TARGET:,} per second with the daemon under 0.6 of a core",
+    )
+    with bench.world() as world:
+        bench.pool(world, MARKET, 50)
+        reader = world.reader()
+        daemon = bench.spotd(world, MARKET).process
+        reader.ask("psubscribe", pattern="spotd:*")
+
+        def measure() -> dict[str, float]:
+            return _outflow(bench, world, daemon, reader)
+
+        values = bench.each_round(measure)
+    rate = row.add("updates", "per s", values["updates"])
+    core = row.add("daemon", "of a core", values["cores"])
+    row.add("CPU per update, intake included", "µs", values["us"])
+    row.notes.append(f"{_OUT_QUOTES_PER_S:,} quotes/s in")
+    row.reached = rate.median >= _OUT_TARGET and core.median < 0.6
+    return row
+
+
+def _outflow(bench: Bench, world: World, daemon: Process, reader: Worker) -> dict[str, float]:
+    seconds = bench.plan.out_s
+    sending = world.feed.order(
+        "pace", client="spotd", pool=f"{MARKET}", rate=_OUT_QUOTES_PER_S, seconds=seconds + 1.5
+    )
+    time.sleep(1.0)  # every symbol has moved, the windows are spread
+    before, cpu = reader.ask("count"), cpu_ns(daemon.pid)
+    time.sleep(seconds)
+    after, used = reader.ask("count"), cpu_ns(daemon.pid) - cpu
+    world.feed.answer(sending)
+    updates, took_s = after["count"] - before["count"], after["at"] - before["at"]
+    return {
+        "updates": updates / took_s,
+        "cores": used / 1e9 / took_s,
+        "us": used / 1e3 / max(1, updates),
+    }
+
+
+def limit(bench: Bench) -> Row:
+    """A peak second, over and over."""
+    plan = bench.plan
+    row = Row(
+        "limit",
+        f"feed at its limit: {MARKET:,} symbols, a peak second of {_PEAK_PER_S:,} quotes repeated "
+        f"for {plan.limit_s:g} s",
+        "no lag grows: exchange-to-publish lag p99 under 250 ms at the end as at the start",
+    )
+    with bench.world() as world:
+        world.feed.ask("pool", name="peak", symbols=MARKET, quotes=_PEAK_PER_S, per_frame=50)
+        reader = world.reader()
+        daemon = bench.spotd(world, MARKET).process
+        reader.ask("psubscribe", pattern="spotd:*")
+        values = bench.each_round(lambda: _peak(bench, world, daemon, reader))
+    first = row.add("p99 of the start", "ms", values["first_p99"])
+    last = row.add("p99 of the end", "ms", values["last_p99"])
+    row.add("p50 of the end", "ms", values["last_p50"])
+    row.add("sent behind its time, at most", "ms", values["late_ms"])
+    row.add("quotes", "per s", values["quotes"])
+    row.add("updates", "per s", values["updates"])
+    row.add("daemon", "of a core", values["cores"])
+    grew = last.median > 1.25 * first.median + 10
+    row.reached = first.median < 250 and last.median < 250 and not grew
+    return row
+
+
+def _peak(bench: Bench, world: World, daemon: Process, reader: Worker) -> dict[str, float]:
+    seconds = bench.plan.limit_s
+    edge_s = min(_EDGE_S, seconds / 3)
+    reader.ask("forget")
+    cpu = cpu_ns(daemon.pid)
+    sending = world.feed.order(
+        "pace", client="spotd", pool="peak", rate=_PEAK_PER_S, seconds=seconds, stamp="due"
+    )
+    time.sleep(0.5)
+    marks = [reader.ask("count")]
+    for pause_s in (edge_s, seconds - 2 * edge_s - 0.5):
+        time.sleep(pause_s)
+        marks.append(reader.ask("count"))
+    sent = world.feed.answer(sending, seconds + 120)
+    marks.append(reader.ask("count"))
+    used = cpu_ns(daemon.pid) - cpu
+    counts = [mark["count"] for mark in marks]
+    first = reader.ask("lags", first=counts[0], end=counts[1])
+    last = reader.ask("lags", first=counts[2], end=counts[3])
+    between_s = marks[3]["at"] - marks[0]["at"]
+    return {
+        "first_p99": first["p99"],
+        "last_p99": last["p99"],
+        "last_p50": last["p50"],
+        "late_ms": sent["late_ms"],
+        "quotes": sent["quotes"] / sent["seconds"],
+        "updates": (counts[3] - counts[0]) / between_s,
+        "cores": used / 1e9 / sent["seconds"],
+    }
+
+
+def latency(bench: Bench) -> Row:
+    """Symbols that were quiet, while others are busy."""
+    row = Row(
+        "latency",
+        "quote sent to SUBSCRIBE received, leading edge: 500 quotes/s; and 500/s of quiet symbols "
+        "while others bring it to 100,000 quotes/s",
+        "p50 under 1 ms, p99 under 5 ms; p99 under 20 ms",
+    )
+    with bench.world() as world:
+        reader = world.reader()
+        bench.pool(world, SOME, 50)
+        world.daemon("spotd", with_mark(frames.symbols(SOME)) + probes(world, reader))
+        found: dict[int, dict[str, list[float]]] = {}
+        for rate in bench.plan.rates:
+            bench.say(f"{rate:,} quotes/s")
+            found[rate] = bench.each_round(partial(_spread, bench, world, reader, rate))
+    for rate in (500, 100_000):
+        for part in ("p50", "p99"):
+            row.add(f"{part} at {rate:,}/s", "ms", found[rate][part])
+    row.series = {str(rate): values for rate, values in found.items()}
+    slow_p50, slow_p99, _, busy_p99 = (figure.median for figure in row.figures)
+    row.reached = slow_p50 < 1 and slow_p99 < 5 and busy_p99 < 20
+    return row
+
+
+def probes(world: World, reader: Worker, client: str = "spotd") -> list[str]:
+    """Have the reader hear symbols that tick once a second each. Gives them."""
+    names = frames.symbols(SOME, first_letter=_PROBES)
+    # As many quotes as symbols: always in the same order, so each is quiet for a whole second.
+    world.feed.ask(
+        "pool", name="probes", symbols=SOME, quotes=SOME, per_frame=1, first_letter=_PROBES
+    )
+    reader.ask("subscribe", channels=[f"{client}:{name}" for name in names])
+    return names
+
+
+def start_probes(world: World, seconds: float, client: str = "spotd") -> int:
+    """Send probes, each stamped when it is sent. Gives the order's id."""
+    return world.feed.order(
+        "pace", client=client, pool="probes", rate=PROBES_PER_S, seconds=seconds, stamp="sent"
+    )
+
+
+def spread_since(reader: Worker, first: int) -> Json:
+    """How the lags of all probes are spread that were heard since a count."""
+    return reader.ask("lags", first=first, end=reader.ask("count")["count"])
+
+
+def _spread(bench: Bench, world: World, reader: Worker, rate: int) -> dict[str, float]:
+    seconds = bench.plan.latency_s
+    others = None
+    if rate > PROBES_PER_S:
+        others = world.feed.order(
+            "pace", client="spotd", pool=f"{SOME}", rate=rate - PROBES_PER_S, seconds=seconds + 1
+        )
+        time.sleep(0.5)
+    first = reader.ask("count")["count"]
+    world.feed.answer(start_probes(world, seconds))
+    if others is not None:
+        world.feed.answer(others, seconds + 60)
+    time.sleep(0.2)
+    spread = spread_since(reader, first)
+    wanted = int(PROBES_PER_S * seconds)
+    if spread["count"] != wanted:
+        raise RuntimeError(f"{spread['count']} of {wanted} probes came back")
+    return {part: float(spread[part]) for part in _SPREAD}
