@@ -22,6 +22,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 import redis.asyncio as aioredis
 import redis.exceptions
 from redis.asyncio.cluster import ClusterNode, RedisCluster
+from redis.asyncio.connection import URL_QUERY_ARGUMENT_PARSERS
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel
 from redis.backoff import NoBackoff
@@ -40,7 +41,8 @@ WAKE_SILENCE_S = 10.0  # then the connection is tried with a ping, which has as 
 
 # A hash of ours that is none was written by somebody else: it is replaced.
 _MEND = """
-if redis.call('TYPE', KEYS[2]).ok ~= 'hash' then redis.call('DEL', KEYS[2]) end
+local kind = redis.call('TYPE', KEYS[2]).ok
+if kind ~= 'hash' and kind ~= 'none' then redis.call('DEL', KEYS[2]) end
 """
 # KEYS leader last seq; ARGV token channel-prefix highest-seq symbol json symbol json …
 # What is not newer than what was published was under way for too long. Kept first: a server that
@@ -374,8 +376,10 @@ def connect(url: str, *, call_timeout_s: float | None = CALL_TIMEOUT_S) -> Any:
             return _sentinel(url, limits)
         if scheme.endswith("+cluster"):
             return _cluster(url, limits)
-        return aioredis.Redis.from_url(url, **limits)
-    except (ValueError, TypeError) as error:
+        if scheme == "unix":
+            del limits["socket_keepalive"]
+        return _checked(aioredis.Redis.from_url(url, **limits))
+    except (ValueError, TypeError, redis.exceptions.RedisError) as error:
         raise SettingsError(f"SPOTD_REDIS_URL: {type(error).__name__}, see the README") from None
 
 
@@ -391,11 +395,14 @@ def _limits(call_timeout_s: float | None) -> dict[str, Any]:
 def _nodes(url: str, default_port: int) -> tuple[list[tuple[str, int]], list[str], dict[str, Any]]:
     """Hosts, path parts and connection options of a URL with several hosts."""
     scheme, _, rest = url.partition("://")
-    authority, _, tail = rest.partition("/")
+    authority, tail = re.fullmatch(r"([^/?]*)(.*)", rest, re.DOTALL).groups()  # type: ignore[union-attr]
     credentials, _, hosts = authority.rpartition("@")
     username, _, password = credentials.partition(":")
-    split = urlsplit(f"//x/{tail}")
-    options: dict[str, Any] = dict(parse_qsl(split.query))
+    split = urlsplit(f"//x{tail}")
+    options: dict[str, Any] = {
+        name: URL_QUERY_ARGUMENT_PARSERS.get(name, str)(value)
+        for name, value in parse_qsl(split.query)
+    }
     if username:
         options["username"] = unquote(username)
     if password:
@@ -426,7 +433,21 @@ def _sentinel(url: str, limits: dict[str, Any]) -> Any:
     sentinel: Any = Sentinel(  # type: ignore[no-untyped-call]
         nodes, sentinel_kwargs={**for_sentinel, **limits}
     )
-    return sentinel.master_for(path[0], db=database, **options, **limits)
+    for asked in sentinel.sentinels:
+        _checked(asked)
+    return _checked(
+        sentinel.master_for(path[0], redis_class=_ThroughSentinel, db=database, **options, **limits)
+    )
+
+
+class _ThroughSentinel(aioredis.Redis):
+    """A client that closes, with its own connections, those to the Sentinels."""
+
+    async def aclose(self, close_connection_pool: bool | None = None) -> None:
+        await super().aclose(close_connection_pool)
+        pool: Any = self.connection_pool
+        for asked in pool.sentinel_manager.sentinels:
+            await asked.aclose()
 
 
 def _cluster(url: str, limits: dict[str, Any]) -> Any:
@@ -436,6 +457,13 @@ def _cluster(url: str, limits: dict[str, Any]) -> Any:
         **options,
         **(limits | {"retry": Retry(NoBackoff(), 1)}),  # 1: a moved slot is followed
     )
+
+
+def _checked(client: Any) -> Any:
+    """The client. Raises TypeError now, not at its first call, where an option is none."""
+    pool = client.connection_pool
+    pool.connection_class(**pool.connection_kwargs)
+    return client
 
 
 def _parts(answer: Any) -> list[Any]:
@@ -462,10 +490,10 @@ async def _translated(key: str = "a key") -> AsyncIterator[None]:
         words = _words(error)
         if words.startswith("WRONGTYPE"):
             raise WrongTypeError(f"Redis: {key} is of the wrong type") from error
-        if isinstance(error, redis.exceptions.NoPermissionError):
+        if isinstance(error, redis.exceptions.NoPermissionError) or words.startswith("ACL "):
             raise RefusedError(f"Redis refused: {words}") from error
         raise RedisUnavailableError(f"Redis answered with an error: {words}") from error
-    except redis.exceptions.RedisError as error:
+    except (redis.exceptions.RedisError, redis.exceptions.RedisClusterException) as error:
         raise RedisUnavailableError(f"Redis: {_words(error)}") from error
     except (TimeoutError, OSError) as error:
         raise RedisUnavailableError(f"Redis: {type(error).__name__}") from error

@@ -139,6 +139,7 @@ class Rig:
         instance: str = "test",
         acknowledge: bool = True,
         linger_s: float | None = None,
+        own_client: str | None = None,
         **settings: Any,
     ) -> None:
         defaults: dict[str, Any] = {"redis_url": url, "http_port": 0, "leader_ttl_s": 1.0}
@@ -153,7 +154,10 @@ class Rig:
         self.report = ReportLoop(self.shared, self.port, instance)
         self.shared.metrics.report(self.report.numbers)
         self.redis = aioredis.Redis.from_url(
-            url, decode_responses=True, socket_timeout=5.0, socket_connect_timeout=1.0
+            url if own_client is None else own_client,
+            decode_responses=True,
+            socket_timeout=5.0,
+            socket_connect_timeout=1.0,
         )
         self._acknowledge = acknowledge
         self._tasks: dict[str, asyncio.Task[None]] = {}
