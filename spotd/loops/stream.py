@@ -20,7 +20,7 @@ from tenacity.wait import wait_exponential, wait_random
 
 from spotd.adapters.alpaca import AlpacaStream
 from spotd.adapters.metrics import BREAKER_NAME
-from spotd.core.subscriptions import Request, UnexpectedAnswerError
+from spotd.core.subscriptions import UnexpectedAnswerError
 from spotd.core.symbols import WILDCARD
 from spotd.errors import ConnectionLimitError, RequestRefusedError, StreamError
 from spotd.loops.shared import Shared
@@ -62,7 +62,6 @@ class StreamLoop:
         self._limit_reported: int | None = None
         self._in_a_row = 0  # sessions that failed, since one that lasted
         self._served_since: float | None = None  # the first acknowledgement of this session
-        self._rejected_before: Request | None = None
 
     async def run(self) -> None:
         """Connect and serve for ever, while we lead. Raises AlpacaRefusedError."""
@@ -92,7 +91,7 @@ class StreamLoop:
         shared = self._shared
         shared.facts.stream_waiting = None
         shared.bells.report.ring()
-        self._served_since = self._rejected_before = None
+        self._served_since = None
         try:
             await self._open()
             await self._serve()
@@ -127,7 +126,7 @@ class StreamLoop:
             try:
                 answer = await self._stream.request(request)
             except RequestRefusedError as error:
-                self._rejected(request, error)
+                self._rejected(error)
                 continue
             try:
                 new = shared.subscriptions.acknowledged(
@@ -142,7 +141,6 @@ class StreamLoop:
         if shared.breaker.state != "closed" or shared.breaker.failures:
             log.info("stream works again", breaker=BREAKER_NAME)
         shared.breaker.succeeded()
-        self._rejected_before = None
         if self._served_since is None:
             self._served_since = time.monotonic()
         if new:
@@ -161,16 +159,8 @@ class StreamLoop:
                 log.warning("symbol limit of the plan reached", symbols=limit)
         shared.bells.report.ring()
 
-    def _rejected(self, request: Request, error: RequestRefusedError) -> None:
+    def _rejected(self, error: RequestRefusedError) -> None:
         shared = self._shared
-        if request == self._rejected_before:
-            # It would be asked and rejected again without a pause: only a new session may help.
-            raise StreamError(
-                f"Alpaca rejects the same request again: {error} ({error.code})",
-                reason=error.reason,
-                code=error.code,
-            ) from error
-        self._rejected_before = request
         try:
             sentence = shared.subscriptions.rejected(error.code or 0, str(error), time.monotonic())
         except UnexpectedAnswerError as unexpected:

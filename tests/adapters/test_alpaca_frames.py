@@ -6,7 +6,7 @@ from typing import Any
 import msgpack
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from spotd.adapters.alpaca import FrameDecoder
@@ -217,12 +217,18 @@ _json_like = st.recursive(
 )
 
 
+# On a busy machine an example may take long: that says nothing about the decoder.
+_unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+
+
+@_unhurried
 @given(st.binary(max_size=300))
 def test_no_bytes_raise(payload: bytes) -> None:
     """Whatever comes in, decoding gives a list."""
     assert isinstance(FrameDecoder().decode(payload), list)
 
 
+@_unhurried
 @given(st.lists(_json_like, max_size=6), st.binary(max_size=4), st.integers(0, 400))
 def test_no_almost_messages_raise(parts: list[Any], noise: bytes, at: int) -> None:
     """Well-formed msgpack of the wrong shape, whole or with bytes overwritten, raises nothing."""
@@ -233,6 +239,7 @@ def test_no_almost_messages_raise(parts: list[Any], noise: bytes, at: int) -> No
     assert isinstance(FrameDecoder().decode(bytes(damaged)), list)
 
 
+@_unhurried
 @given(st.lists(st.sampled_from([_quote(), {"T": "zz"}, {"T": "q"}, {}]), max_size=12))
 def test_every_message_is_returned_or_counted(messages: list[dict[str, Any]]) -> None:
     """Nothing is lost silently."""
