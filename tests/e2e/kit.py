@@ -204,6 +204,7 @@ class Store:
         self.port = free_port()
         self._home = home
         self._unix_socket = unix_socket
+        self._config: dict[str, str] = {}
         self._starts = 0
         self._server: ValkeyServer | None = None
 
@@ -212,15 +213,22 @@ class Store:
         """Where it is."""
         return f"redis://127.0.0.1:{self.port}/0"
 
-    async def start(self) -> None:
-        """Start with an empty data set."""
-        self._starts += 1
+    async def start(self, *, anew: bool = True) -> None:
+        """Start with an empty data set, or with what was kept."""
+        self._starts += anew
         self._server = ValkeyServer(
             port=self.port,
             data_dir=self._home / str(self._starts),
             unix_socket_path=self._unix_socket,
+            config=self._config,
         )
         await asyncio.to_thread(self._server.start)
+
+    async def persist(self) -> None:
+        """Start anew as a server that keeps every write on disk."""
+        self._config = {"appendonly": "yes", "appendfsync": "always"}
+        self.kill()
+        await self.start()
 
     def send(self, number: signal.Signals) -> None:
         """Send it a signal."""

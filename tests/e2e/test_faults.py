@@ -8,7 +8,7 @@ from functools import partial
 
 import pytest
 
-from .kit import Command, Recorder, World, quote
+from .kit import Command, Recorder, World, quote, say
 
 SYMBOLS = ("SPY", "QQQ", "AAPL", "MSFT")
 TTL_S = 2
@@ -56,6 +56,41 @@ async def test_what_changed_while_redis_was_away_is_published_within_a_second(
         assert (await world.last(symbol) or {})["seq"] > seqs[symbol]
         assert set(recorder.prices(symbol)) <= {recorder.prices(symbol)[-1]}
     assert world.sim.stats.connections == 1
+
+
+async def test_what_redis_lost_is_written_again(world: World) -> None:
+    """Prices, states and status of quiet symbols are back within one refresh of the status."""
+    await _streaming(world, ttl_s=20)
+    world.store.kill()
+    await world.store.start()
+    back = time.monotonic()
+    await world.want(*SYMBOLS)
+    await world.until(partial(_last_are, world, 100), 6, "the prices")
+    await world.until(lambda: world.live(*SYMBOLS), 6, "the states")
+    await world.until(lambda: world.redis.get("spotd:status"), 6, "the status")
+
+    took = time.monotonic() - back
+    say(f"quiet symbols are back after {took:.2f} s")
+    assert took < 5.0
+
+
+async def test_a_redis_that_comes_back_with_its_data(world: World) -> None:
+    """Where the data set survives, the demand does too: nobody has to ask again."""
+    await world.store.persist()
+    daemon = await _streaming(world, ttl_s=20)
+    recorder = await world.recorder()
+    world.store.kill()
+    await _prices(world, 200)
+    await world.store.start(anew=False)
+    back = time.monotonic()
+    await world.until(partial(_last_are, world, 200), 3, "the newest of each symbol")
+
+    assert time.monotonic() - back < 1.0
+    assert world.asked("unsubscribe", "SPY") is None
+    await _prices(world, 300)
+    await world.until(partial(_last_are, world, 300), 3, "updates go on")
+    await world.until(daemon.ready, 3, "ready again")
+    assert recorder.prices("SPY")[-1][0] == 300
 
 
 async def test_a_redis_away_for_longer_than_the_lease(world: World) -> None:
