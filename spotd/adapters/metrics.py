@@ -6,12 +6,19 @@ counted here. Must not decide anything.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import Counter as Tally
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from itertools import accumulate
 
-from prometheus_client import CollectorRegistry, Histogram, ProcessCollector
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client import CollectorRegistry, ProcessCollector
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
 from prometheus_client.exposition import generate_latest
 from prometheus_client.registry import Collector
 
@@ -36,6 +43,30 @@ class Numbers:
     leader: bool = False
 
 
+class Distribution:
+    """A histogram for one thread: no lock, a bisection and two additions per observation."""
+
+    __slots__ = ("_bounds", "_counts", "_help", "_name", "_sum")
+
+    def __init__(self, name: str, meaning: str, bounds: tuple[float, ...]) -> None:
+        self._name = name
+        self._help = meaning
+        self._bounds = bounds
+        self._counts = [0] * (len(bounds) + 1)
+        self._sum = 0.0
+
+    def observe(self, value: float) -> None:
+        """Count one value, in seconds."""
+        self._counts[bisect_left(self._bounds, value)] += 1
+        self._sum += value
+
+    def family(self) -> HistogramMetricFamily:
+        """As Prometheus wants it: how many were at most each bound."""
+        bounds = [*map(str, self._bounds), "+Inf"]
+        buckets = list(zip(bounds, accumulate(self._counts), strict=True))
+        return HistogramMetricFamily(self._name, self._help, buckets=buckets, sum_value=self._sum)
+
+
 class Metrics:
     """What the loops count, and the text that Prometheus reads."""
 
@@ -46,24 +77,19 @@ class Metrics:
         self.snapshots_failed = 0
         self._registry = CollectorRegistry()
         ProcessCollector(registry=self._registry)  # CPU, memory, open files
-        self.publish_latency = Histogram(
+        self.publish_latency = Distribution(
             "spotd_publish_latency_seconds",
             "Per call: oldest update of it became due (for a leading edge: its frame was "
             "received) to Redis replied",
-            buckets=_LATENCY_BUCKETS,
-            registry=self._registry,
+            _LATENCY_BUCKETS,
         )
-        self.feed_lag = Histogram(
+        self.feed_lag = Distribution(
             "spotd_feed_lag_seconds",
             "Per frame: exchange time of its last quote or trade to received",
-            buckets=_LAG_BUCKETS,
-            registry=self._registry,
+            _LAG_BUCKETS,
         )
-        self.loop_lag = Histogram(
-            "spotd_loop_lag_seconds",
-            "How late the event loop runs a timer",
-            buckets=_LATENCY_BUCKETS,
-            registry=self._registry,
+        self.loop_lag = Distribution(
+            "spotd_loop_lag_seconds", "How late the event loop runs a timer", _LATENCY_BUCKETS
         )
 
     @property
@@ -93,6 +119,8 @@ class _Numbers(Collector):
         """All numbers, now."""
         numbers = self._read()
         own = self._metrics
+        for distribution in (own.publish_latency, own.feed_lag, own.loop_lag):
+            yield distribution.family()
         yield CounterMetricFamily(
             "spotd_quotes_received", "Quotes decoded", value=numbers.quotes_received
         )

@@ -18,7 +18,7 @@ class Intake:
     def __call__(self, messages: Sequence[Message]) -> None:
         """Hand the frame to the market rules, note the time, wake the publisher."""
         shared = self._shared
-        shared.data_at = time.monotonic()
+        shared.data_at = time.monotonic()  # the frame's one timestamp, but for the wall clock's
         market = shared.market
         market.receive(messages)
         newest = messages[-1]
