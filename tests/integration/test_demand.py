@@ -1,0 +1,324 @@
+"""Demand as services write it, well and badly, until the market keeps it and Redis shows it."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+import redis.asyncio as aioredis
+import structlog
+
+from spotd.core.demand import MAX_REFUSED_SHOWN
+from tests.integration.conftest import NewRig
+from tests.integration.rig import Busy, Ear, Rig, eventually, logged
+from tests.servers import Server
+
+
+@asynccontextmanager
+async def subscribed(server: Server, *channels: str, pattern: str = "") -> AsyncIterator[None]:
+    """Somebody listens to these channels."""
+    async with aioredis.Redis.from_url(server.url) as client, client.pubsub() as pubsub:
+        count = len(channels)
+        if channels:
+            await pubsub.subscribe(*channels)
+        if pattern:
+            await pubsub.psubscribe(pattern)
+            count += 1
+        for _ in range(count):
+            assert await pubsub.get_message(timeout=5.0) is not None
+        yield
+
+
+async def prices_flow(daemon: Rig, symbol: str = "SPY") -> None:
+    """A quote of a desired symbol comes out at once."""
+    bid = random.randrange(1, 1_000_000)
+    daemon.quote(symbol, bid)
+
+    async def out() -> bool:
+        return await daemon.bid(symbol) == bid
+
+    assert await eventually(out, f"a price of {symbol}") < 1.0
+
+
+# When it is noticed
+
+
+async def test_a_change_is_noticed_within_a_second_by_itself(rig: NewRig, server: Server) -> None:
+    """SADD, ZADD, SREM and ZREM need no wake."""
+    async with rig() as daemon:
+        await daemon.leads()
+        keys = daemon.settings.keys
+        await daemon.redis.sadd(keys.symbols, "SPY")
+        assert await eventually(lambda: daemon.wanted("SPY"), "SADD") < 1.0
+        await daemon.redis.zadd(keys.leases, {"QQQ@me": time.time() + 60})
+        assert await eventually(lambda: daemon.wanted("SPY", "QQQ"), "ZADD") < 1.0
+        await daemon.redis.srem(keys.symbols, "SPY")
+        assert await eventually(lambda: not daemon.wanted("SPY"), "SREM") < 1.0
+        await daemon.redis.zrem(keys.leases, "QQQ@me")
+        assert await eventually(lambda: not daemon.wanted("QQQ"), "ZREM") < 1.0
+
+
+async def test_a_wake_is_obeyed_within_100_ms(rig: NewRig) -> None:
+    """From the message to a market that keeps the symbol, and to a subscription."""
+    async with rig() as daemon:
+        await daemon.want("FIRST")
+        keys = daemon.settings.keys
+        for symbol in ("SPY", "QQQ", "IWM"):
+            await daemon.redis.sadd(keys.symbols, symbol)
+            await daemon.redis.publish(keys.wake, "anything")
+            took_s = await eventually(
+                lambda symbol=symbol: symbol in daemon.shared.subscriptions.active, symbol
+            )
+            assert took_s < 0.1
+
+
+async def test_demand_that_was_there_before_is_read_at_once(rig: NewRig, server: Server) -> None:
+    """A daemon that begins to lead does not wait for a change."""
+    with server.client() as client:
+        client.sadd("spotd:symbols", "SPY")
+    async with rig() as daemon:
+        assert await eventually(lambda: daemon.wanted("SPY"), "the demand") < 1.0
+
+
+async def test_a_lapsed_lease_ends_the_demand(rig: NewRig) -> None:
+    """Who renews keeps it; who died loses it, and its field leaves the hashes."""
+    async with rig() as daemon:
+        keys = daemon.settings.keys
+        await daemon.redis.zadd(
+            keys.leases, {"SPY@dead": time.time() + 0.8, "QQQ@alive": time.time() + 0.8}
+        )
+        await eventually(lambda: daemon.wanted("SPY", "QQQ"), "both")
+        await prices_flow(daemon)
+        await daemon.redis.zadd(keys.leases, {"QQQ@alive": time.time() + 60})
+        assert await eventually(lambda: not daemon.wanted("SPY"), "the lapse") < 2.0
+        assert daemon.wanted("QQQ")
+        assert await daemon.redis.zrange(keys.leases, 0, -1) == ["QQQ@alive"]
+
+        async def gone() -> bool:
+            return await daemon.last("SPY") is None and await daemon.state("SPY") is None
+
+        await eventually(gone, "its fields to go", 1.0)
+
+
+async def test_one_symbol_from_two_sources_is_wanted_until_both_end(rig: NewRig) -> None:
+    """The union counts, however it is written."""
+    async with rig() as daemon:
+        keys = daemon.settings.keys
+        await daemon.redis.zadd(keys.leases, {"spy@a": time.time() + 60})
+        await daemon.redis.sadd(keys.symbols, " spy ")
+        await eventually(lambda: daemon.shared.demand.symbols == {"SPY"}, "SPY")
+        await daemon.redis.srem(keys.symbols, " spy ")
+        await daemon.want("QQQ")
+        assert daemon.wanted("SPY")
+        await daemon.redis.zrem(keys.leases, "spy@a")
+        await eventually(lambda: not daemon.wanted("SPY"), "the end")
+
+
+async def test_a_removed_symbol_leaves_last_and_states(rig: NewRig) -> None:
+    """Within a second, and a quote that comes after it brings nothing back."""
+    async with rig() as daemon:
+        await daemon.want("SPY", "QQQ")
+        await prices_flow(daemon, "SPY")
+        await prices_flow(daemon, "QQQ")
+        await daemon.redis.srem(daemon.settings.keys.symbols, "SPY")
+
+        async def gone() -> bool:
+            return await daemon.last("SPY") is None and await daemon.state("SPY") is None
+
+        assert await eventually(gone, "its fields to go") < 1.0
+        daemon.quote("SPY", 1)
+        await prices_flow(daemon, "QQQ")
+        assert await daemon.last("SPY") is None
+        assert await daemon.state("QQQ") == "live"
+
+
+# What it may hold
+
+
+@pytest.mark.parametrize("key", ["symbols", "leases"])
+@pytest.mark.parametrize("kind", ["string", "hash"])
+async def test_a_key_of_the_wrong_type_disturbs_nothing(rig: NewRig, key: str, kind: str) -> None:
+    """Said once; what was wanted stays; the other source works; recovery is said too."""
+    with structlog.testing.capture_logs() as lines:
+        async with rig() as daemon:
+            keys = daemon.settings.keys
+            await daemon.want("SPY")
+            await daemon.redis.zadd(keys.leases, {"DIA@me": time.time() + 60})
+            await eventually(lambda: daemon.wanted("SPY", "DIA"), "both")
+            name = getattr(keys, key)
+            await daemon.redis.delete(name)
+            if kind == "string":
+                await daemon.redis.set(name, "SPY")
+            else:
+                await daemon.redis.hset(name, "SPY", "1")
+            await eventually(
+                lambda: logged(lines, "cannot read a source of the demand"), "the report"
+            )
+            if key == "symbols":
+                await daemon.redis.zadd(keys.leases, {"IWM@me": time.time() + 60})
+            else:
+                await daemon.redis.sadd(keys.symbols, "IWM")
+            await eventually(lambda: daemon.wanted("IWM"), "the other source")
+            assert daemon.wanted("SPY", "DIA")
+            await prices_flow(daemon)
+            assert daemon.shared.facts.redis_error is None
+            await daemon.redis.delete(name)
+            await eventually(
+                lambda: logged(lines, "can read the source of the demand again"), "recovery"
+            )
+            gone = "SPY" if key == "symbols" else "DIA"
+            await eventually(lambda: not daemon.wanted(gone), "the demand to be what is there")
+    reported = logged(lines, "cannot read a source of the demand")
+    assert len(reported) == 1
+    assert name in reported[0]["why"]
+
+
+async def test_undecodable_and_ill_formed_entries_are_refused(rig: NewRig) -> None:
+    """Each under what was written, cut at 64 characters, and none disturbs another."""
+    async with rig() as daemon:
+        entries = [b"\xff\xfe", b"", b"bad-one", "ÄÖ".encode(), b"x" * 1_000_000, b"*", b"\x00"]
+        await daemon.redis.sadd(daemon.settings.keys.symbols, *entries)
+        await daemon.redis.zadd(daemon.settings.keys.leases, {b"n-o@\xff": time.time() + 60})
+        await daemon.want("SPY")
+        await prices_flow(daemon)
+
+        async def all_refused() -> bool:
+            states = await daemon.states()
+            return len([s for s in states.values() if s["state"] == "refused"]) == 8
+
+        await eventually(all_refused, "all to be refused")
+        states = await daemon.states()
+        assert states["SPY"]["state"] == "live"
+        assert states["\\xff\\xfe"]["reason"] == "invalid_symbol"
+        assert states["x" * 64]["symbol"] == "x" * 64
+        assert states["*"]["reason"] == "wildcard_not_allowed"
+        assert states["n-o@\\xff"]["detail"]
+        status = await daemon.status()
+        assert status is not None
+        assert status["symbols"] == {
+            "desired": 1, "live": 1, "refused": 8, "pending": 0, "stale": 0, "halted": 0,
+        }  # fmt: skip
+
+
+async def test_a_hundred_thousand_garbage_entries_disturb_nothing(
+    rig: NewRig, server: Server
+) -> None:
+    """Prices flow, the loop stays free, 1,000 are shown, all are counted, it is said once."""
+    with structlog.testing.capture_logs() as lines:
+        async with rig() as daemon, Ear(server.url, "spotd:events") as ear:
+            await daemon.want("SPY")
+            with server.client() as client:
+                client.sadd("spotd:symbols", *(f"garbage-{n}" for n in range(100_000)))
+            async with Busy() as busy:
+
+                async def counted() -> bool:
+                    daemon.quote("SPY", random.randrange(1, 100))
+                    status = await daemon.status()
+                    return status is not None and status["symbols"]["refused"] == 100_000
+
+                await eventually(counted, "all to be counted", 20.0)
+                looked_at = time.monotonic()
+                while time.monotonic() < looked_at + 1.2:  # two more looks at the same
+                    await prices_flow(daemon)
+                    await asyncio.sleep(0.05)
+            assert busy.longest_s < 0.1
+            states = await daemon.states()
+            assert len(states) == MAX_REFUSED_SHOWN + 1
+            assert states["SPY"]["state"] == "live"
+            assert len(ear.events("symbol")) <= MAX_REFUSED_SHOWN + 2
+            await daemon.want("QQQ")
+            await prices_flow(daemon, "QQQ")
+            with server.client() as client:
+                client.delete("spotd:symbols")
+                client.sadd("spotd:symbols", "SPY")
+
+            async def clean() -> bool:
+                return set(await daemon.states()) == {"SPY"}
+
+            await eventually(clean, "the refused to go")
+    assert len(logged(lines, "entries of the demand are refused")) == 2  # they came, they went
+
+
+async def test_the_wildcard_is_refused_unless_allowed(rig: NewRig) -> None:
+    """Allowed, every symbol that comes is published on its own channel."""
+    async with rig() as daemon:
+        await daemon.redis.sadd(daemon.settings.keys.symbols, "*")
+        await daemon.want("SPY")
+        await eventually(lambda: daemon.shared.demand.refused_count == 1, "the refusal")
+        assert daemon.shared.subscriptions.active <= {"SPY"}
+        daemon.quote("ANY", 1)
+        await prices_flow(daemon)
+        assert await daemon.last("ANY") is None
+    async with rig(instance="b", allow_wildcard=True) as daemon:
+        await eventually(lambda: daemon.shared.subscriptions.active == {"*"}, "the wildcard")
+        await prices_flow(daemon, "ANY")
+        await prices_flow(daemon, "SPY")
+
+
+# Subscribers
+
+
+async def test_a_subscriber_is_demand_and_lingers(rig: NewRig, server: Server) -> None:
+    """A plain SUBSCRIBE is enough; after the last one left it counts a while longer."""
+    async with rig(subscribers_are_demand=True, linger_s=1.2) as daemon:
+        await daemon.leads()
+        async with subscribed(server, "spot:SPY", "other:QQQ", pattern="spot:I*"):
+            assert await eventually(lambda: daemon.wanted("SPY"), "the subscriber") < 1.0
+        left_at = time.monotonic()
+        async with subscribed(server, pattern="spot:*"):
+            while time.monotonic() < left_at + 0.6:
+                assert daemon.wanted("SPY")
+                await asyncio.sleep(0.02)
+            await eventually(lambda: not daemon.wanted("SPY"), "the end")
+            assert 0.6 < time.monotonic() - left_at < 1.2 + 1.0
+        assert daemon.shared.demand.symbols == frozenset()
+        assert daemon.shared.demand.refused_count == 0
+
+
+async def test_subscribers_are_no_demand_by_default(rig: NewRig, server: Server) -> None:
+    """Only what is asked for in the keys counts."""
+    async with rig() as daemon, subscribed(server, "spot:SPY"):
+        await daemon.want("QQQ")
+        assert daemon.shared.demand.symbols == {"QQQ"}
+
+
+async def test_an_ill_formed_channel_is_refused(rig: NewRig, server: Server) -> None:
+    """As any other entry."""
+    async with rig(subscribers_are_demand=True) as daemon, subscribed(server, "spot:no-no"):
+        await eventually(lambda: daemon.shared.demand.refused_count == 1, "the refusal")
+
+
+# Neighbours
+
+
+async def test_two_daemons_with_other_prefixes_do_not_touch(rig: NewRig, server: Server) -> None:
+    """Demand, prices, leases and states of one are nothing to the other."""
+    async with (
+        rig(instance="one") as one,
+        rig(instance="two", key_prefix="sip:", channel_prefix="sip-price:") as two,
+        Ear(server.url, "*") as ear,
+    ):
+        await one.want("SPY")
+        await two.want("QQQ")
+        await prices_flow(one, "SPY")
+        await prices_flow(two, "QQQ")
+        one.quote("QQQ", 5)
+        two.quote("SPY", 5)
+        await prices_flow(one, "SPY")
+        await prices_flow(two, "QQQ")
+        assert one.shared.leads()
+        assert two.shared.leads()
+        assert set(await one.redis.hkeys("spotd:last")) == {"SPY"}
+        assert set(await one.redis.hkeys("sip:last")) == {"QQQ"}
+        assert set(await one.redis.hkeys("spotd:states")) == {"SPY"}
+        assert set(await one.redis.hkeys("sip:states")) == {"QQQ"}
+        priced = {
+            channel for _, channel, _ in ear.heard if "spot:" in channel or "price" in channel
+        }
+        assert priced == {"spot:SPY", "sip-price:QQQ"}
+    with server.client() as client:
+        assert client.get("spotd:leader") is None
