@@ -21,6 +21,9 @@ from spotd.models import RefusalReason
 MAX_SYMBOLS_PER_REQUEST = 500
 RETRY_REFUSED_S = 3_600.0
 
+# Seen on other streams of Alpaca's in answer to a whole market: a refusal, not a broken session.
+_NOT_FOR_THIS_PLAN = frozenset((409, 411, 412, 413))
+
 _OVER_LIMIT: RefusalReason = "symbol_limit"
 _BY_ALPACA: RefusalReason = "refused_by_alpaca"
 
@@ -177,6 +180,8 @@ class Subscriptions:
                 return self._over_limit(request, code, message, now)
             if code == 410:
                 return self._without(request, code, message, now)
+            if code in _NOT_FOR_THIS_PLAN and request.symbols == (WILDCARD,):
+                return self._refuse(request.symbols, code, message, now)
         raise UnexpectedAnswerError(f"error {code} ({message}) to a {request.action}")
 
     # What to ask for

@@ -759,3 +759,15 @@ def test_a_large_demand_takes_few_requests(plan: Plan, desired: int) -> None:
     talk.want(*names)
     talk.settled()
     assert len(talk.said) < 2 * desired / 500 + 60
+
+
+@pytest.mark.parametrize("code", [400, 409, 411, 412, 413])
+def test_a_plan_without_the_whole_market_costs_the_single_symbols_nothing(code: int) -> None:
+    """However Alpaca words it, a refused wildcard is refused alone, and the session goes on."""
+    subs = Subscriptions()
+    subs.connected()
+    subs.want(frozenset({"A", WILDCARD}))
+    assert subs.next_request(0.0) == Request("subscribe", (WILDCARD,), trades=True)
+    subs.rejected(code, "no", 0.0)
+    assert set(subs.refusals()) == {WILDCARD}
+    assert subs.next_request(0.0) == Request("subscribe", ("A",), trades=True)
