@@ -233,12 +233,13 @@ class Bench:
         *,
         pace: Pace = BRISK,
         timeouts: Timeouts | None = None,
+        intake: type[Intake] = Intake,
         **settings: Any,
     ) -> None:
         self.sim = sim
         self.settings = settings_for(sim, **settings)
         self.shared = Shared(self.settings)
-        self.intake = Intake(self.shared)
+        self.intake = intake(self.shared)
         key, secret = self.settings.credentials()
         self.stream = AlpacaStream(
             endpoint=self.settings.stream_endpoint,
@@ -248,17 +249,22 @@ class Bench:
             timeouts=timeouts,
         )
         self.loop = StreamLoop(self.shared, self.stream, pace)
-        self.task: asyncio.Task[None] | None = None
+        self._task: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
         self.lead()
-        self.task = asyncio.create_task(self.loop.run(), name="stream")
+        self._task = asyncio.create_task(self.loop.run(), name="stream")
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        assert self.task is not None
-        self.task.cancel()
-        await asyncio.wait((self.task,))
+        self.running.cancel()
+        await asyncio.wait((self.running,))
+
+    @property
+    def running(self) -> asyncio.Task[None]:
+        """The loop at work."""
+        assert self._task is not None
+        return self._task
 
     # The lease
 
@@ -316,8 +322,7 @@ class Bench:
 
     async def failed(self) -> BaseException:
         """Wait until the loop ends by itself; what it ends with."""
-        assert self.task is not None
-        await asyncio.wait((self.task,), timeout=PATIENCE_S)
-        failure = self.task.exception()
+        await asyncio.wait((self.running,), timeout=PATIENCE_S)
+        failure = self.running.exception()
         assert failure is not None
         return failure
