@@ -10,7 +10,7 @@ import itertools
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,7 @@ from pathlib import Path
 from tests.bench import frames
 from tests.bench.feed import MARK
 from tests.bench.orders import Process
-from tests.bench.world import World, cpu_ns, with_mark
+from tests.bench.world import NO_SETTINGS, World, cpu_ns, with_mark
 
 _WINDOWS_S = 0.25  # the throttle's window, and a little
 _FIRST_QUOTES = 4_000
@@ -65,6 +65,7 @@ class Contender:
     process: Process
     pool: str
     quotes: int = _FIRST_QUOTES
+    silent: bool = False  # its throttle keeps back the marks too
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,11 +106,16 @@ class Bench:
     # Contenders
 
     def spotd(
-        self, world: World, symbols: int, *, name: str = "spotd", pool: str = ""
+        self,
+        world: World,
+        symbols: int,
+        *,
+        name: str = "spotd",
+        settings: Mapping[str, str] = NO_SETTINGS,
     ) -> Contender:
         """The daemon, ready, with so many symbols."""
-        process = world.daemon(name, with_mark(frames.symbols(symbols)))
-        return Contender(name, process, pool or f"{symbols}")
+        process = world.daemon(name, with_mark(frames.symbols(symbols)), settings)
+        return Contender(name, process, f"{symbols}")
 
     def baselines(self, world: World, symbols: int, *, suffix: str = "") -> list[Contender]:
         """Both baselines, subscribed to so many symbols."""
@@ -143,18 +149,24 @@ class Bench:
         pid = contender.process.pid
         updates, cpu, began = _published(world), cpu_ns(pid), time.monotonic()
         sent = world.feed.ask("burst", client=name, pool=contender.pool, quotes=contender.quotes)
-        world.feed.ask("mark", client=name, number=number)
-
-        def marked() -> bool:
-            last = world.redis.hget(f"{name}d:last", MARK)
-            return last is not None and json.loads(str(last))["bid_price"] == number
-
-        world.wait(marked, f"{name} to take a burst in", contender.process)
+        if contender.silent:
+            world.feed.ask("ping", client=name)
+        else:
+            world.feed.ask("mark", client=name, number=number)
+            self._await_mark(world, contender, number)
         seconds = time.monotonic() - began
         time.sleep(_WINDOWS_S)
         quotes = int(sent["quotes"])
         cpu_us = (cpu_ns(pid) - cpu) / quotes / 1_000
         return Burst(quotes, cpu_us, seconds, _published(world) - updates)
+
+    @staticmethod
+    def _await_mark(world: World, contender: Contender, number: int) -> None:
+        def marked() -> bool:
+            last = world.redis.hget(f"{contender.name}d:last", MARK)
+            return last is not None and json.loads(str(last))["bid_price"] == number
+
+        world.wait(marked, f"{contender.name} to take a burst in", contender.process)
 
     def calibrate(self, world: World, contender: Contender) -> None:
         """Find how many quotes make a burst of the planned length; this warms up, too."""

@@ -4,7 +4,8 @@
 
 Orders (see ``orders``): ``pool`` encodes frames beforehand; ``burst`` sends a number of quotes
 as fast as the client reads; ``pace`` sends so many per second, several at once if asked; ``mark``
-sends one quote that shows that all before it were taken in; ``state`` tells about a client.
+sends one quote that shows that all before it were taken in, ``ping`` asks for that without a quote;
+``state`` tells about a client.
 """
 
 from __future__ import annotations
@@ -55,6 +56,7 @@ class Feed:
                 "burst": self.burst,
                 "pace": self.pace,
                 "mark": self.mark,
+                "ping": self.ping,
             }
         )
 
@@ -157,6 +159,11 @@ class Feed:
         else:
             frame = frames.framed(payload)
         await session.write(memoryview(frame))
+        return {}
+
+    async def ping(self, client: str) -> Json:
+        """Wait until a client that answers pings in order has taken in what was sent."""
+        await self._sessions[client].ping()
         return {}
 
 

@@ -44,6 +44,7 @@ class Session(picows.WSListener):
         self._transport: picows.WSTransport | None = None
         self._writable = asyncio.Event()
         self._writable.set()
+        self._answered = asyncio.Event()  # our ping
         self._parts: list[bytes] = []
         self._compressed = False
 
@@ -57,6 +58,15 @@ class Session(picows.WSListener):
         if not self._writable.is_set():
             async with asyncio.timeout(60):
                 await self._writable.wait()
+
+    async def ping(self) -> None:
+        """Wait for the answer to a ping, which comes after all that was sent before."""
+        if self._transport is None:
+            raise ConnectionError(f"{self.name} is not connected")
+        self._answered.clear()
+        self._transport.send_ping()
+        async with asyncio.timeout(60):
+            await self._answered.wait()
 
     # What picows calls
 
@@ -82,10 +92,12 @@ class Session(picows.WSListener):
         self._writable.set()
 
     def on_ws_frame(self, transport: picows.WSTransport, frame: picows.WSFrame) -> None:
-        """Put fragments together; answer a close frame."""
+        """Put fragments together; answer a close frame; note a pong."""
         if frame.msg_type is picows.WSMsgType.CLOSE:
             transport.send_close(picows.WSCloseCode.OK)
             transport.disconnect()
+        elif frame.msg_type is picows.WSMsgType.PONG:
+            self._answered.set()
         elif frame.msg_type in _PARTS:
             if not self._parts:
                 self._compressed = frame.rsv1

@@ -79,9 +79,9 @@ def draw(rows: Mapping[str, Row]) -> str:
 def _cost_lines(row: Row) -> dict[str, Points]:
     return {
         kind: [
-            (float(count), statistics.median(found["cpu_us"])) for count, found in by_count.items()
+            (float(count), statistics.median(costs)) for count, costs in row.series[kind].items()
         ]
-        for kind, by_count in row.series.items()
+        for kind in ("spotd", "naive", "careful")
     }
 
 

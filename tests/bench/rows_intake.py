@@ -8,6 +8,7 @@ from tests.bench.results import Row
 from tests.bench.world import World, spotd_settings, with_mark
 
 _COMPRESSION = "SPOTD_COMPRESSION"
+_SILENT = {"SPOTD_THROTTLE_MS": "60000"}
 
 
 def batched(bench: Bench) -> Row:
@@ -85,12 +86,11 @@ def deflate(bench: Bench) -> Row:
 
 def _plain_and_packed(world: World) -> list[Contender]:
     names = with_mark(frames.symbols(SOME))
-    plain = world.daemon("plain", names, SPOTD_COMPRESSION="false")
+    plain = world.daemon("plain", names, {_COMPRESSION: "false"})
     packed = world.daemon(
         "packed",
         names,
-        SPOTD_COMPRESSION="true",
-        SPOTD_STREAM_URL=world.stream_url("packed/deflate"),
+        {_COMPRESSION: "true", "SPOTD_STREAM_URL": world.stream_url("packed/deflate")},
     )
     if not world.feed.ask("state", client="packed")["deflate"]:
         raise RuntimeError("compression was asked for, but the daemon did not offer it")
@@ -108,34 +108,40 @@ def _compression_default() -> bool:
 
 def growth(bench: Bench) -> Row:
     """From 100 symbols to the whole market."""
+    counts = bench.plan.counts
     row = Row(
         "growth",
-        f"cost per quote from {bench.plan.counts[0]} to {MARKET:,} symbols, 50 per frame",
+        f"cost per quote from {counts[0]} to {MARKET:,} symbols, 50 per frame",
         "grows by less than 1.5 times",
     )
     with bench.world() as world:
         contenders = []
-        for count in bench.plan.counts:
+        for count in counts:
             bench.pool(world, count, 50)
-            contenders.append(bench.spotd(world, count, name=f"spotd{count}"))
-            contenders += bench.baselines(world, count, suffix=str(count))
+            contenders += _over_the_market(bench, world, count)
             bench.say(f"{count} symbols: ready")
         bursts = bench.paired(world, contenders)
-    for kind in ("spotd", "naive", "careful"):
-        of_kind = {count: bursts[f"{kind}{count}"] for count in bench.plan.counts}
-        row.series[kind] = {
-            str(count): {
-                "cpu_us": costs_us(found),
-                "updates_per_quote": [b.updates / b.quotes for b in found],
-            }
-            for count, found in of_kind.items()
-        }
-    few, many = f"spotd{bench.plan.counts[0]}", f"spotd{MARKET}"
-    row.add(f"{bench.plan.counts[0]} symbols", "µs", costs_us(bursts[few]))
-    row.add(f"{MARKET:,} symbols", "µs", costs_us(bursts[many]))
-    grew = row.add("growth", "×", _ratios(bursts, many, few))
-    for name in (few, many):
-        updates = [1_000 * b.updates / b.quotes for b in bursts[name]]
-        row.add(f"updates per 1,000 quotes with {name[5:]}", "", updates)
-    row.reached = grew.median < 1.5
+    for kind in ("spotd", "intake", "naive", "careful"):
+        of_kind = {count: bursts[f"{kind}{count}"] for count in counts}
+        row.series[kind] = {str(count): costs_us(found) for count, found in of_kind.items()}
+    for kind, words in (("spotd", "all of it"), ("intake", "intake alone")):
+        few, many = f"{kind}{counts[0]}", f"{kind}{MARKET}"
+        row.add(f"{words}: {counts[0]} symbols", "µs", costs_us(bursts[few]))
+        row.add(f"{MARKET:,} symbols", "µs", costs_us(bursts[many]))
+        row.add("growth", "×", _ratios(bursts, many, few))
+    for count in (counts[0], MARKET):
+        updates = [1_000 * b.updates / b.quotes for b in bursts[f"spotd{count}"]]
+        row.add(f"updates per 1,000 quotes with {count:,}", "", updates)
+    row.reached = row.figures[2].median < 1.5
     return row
+
+
+def _over_the_market(bench: Bench, world: World, count: int) -> list[Contender]:
+    """The daemon, the daemon with a throttle that lets next to nothing out, both baselines."""
+    intake = bench.spotd(world, count, name=f"intake{count}", settings=_SILENT)
+    intake.silent = True
+    return [
+        bench.spotd(world, count, name=f"spotd{count}"),
+        intake,
+        *bench.baselines(world, count, suffix=str(count)),
+    ]

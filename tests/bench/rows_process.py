@@ -163,6 +163,7 @@ def adding(bench: Bench) -> Row:
 
 def _added(bench: Bench, world: World, daemon: Process, reader: Worker) -> dict[str, float]:
     names = frames.symbols(MARKET)
+    time.sleep(1.0)  # the windows that first prices opened have ended
     first = reader.ask("count")["count"]
     world.feed.answer(start_probes(world, bench.plan.latency_s))
     before = spread_since(reader, first)

@@ -12,9 +12,10 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
+from types import MappingProxyType
 from typing import Self, TypeVar
 
 import redis
@@ -27,6 +28,7 @@ SPOTD = Path(sys.executable).parent / "spotd"
 _OURS = ("SPOTD_", "ALPACA_", "APCA_", "REDIS_URL")
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 _CPUCLOCK_SCHED = 2
+NO_SETTINGS: Mapping[str, str] = MappingProxyType({})
 
 _P = TypeVar("_P", bound=Process)
 
@@ -84,7 +86,12 @@ class World:
         return self._kept(Worker(name, "reader", str(self.server.port), home=self.home))
 
     def daemon(
-        self, name: str, names: list[str], *, ready: bool = True, **settings: str
+        self,
+        name: str,
+        names: list[str],
+        settings: Mapping[str, str] = NO_SETTINGS,
+        *,
+        ready: bool = True,
     ) -> Process:
         """The real daemon, these symbols demanded; ``ready`` waits until all have a price."""
         self.demand(name, names)
@@ -120,6 +127,22 @@ class World:
     def stream_url(self, name: str) -> str:
         """Where a client of this name connects; ``…/deflate`` has its frames compressed."""
         return f"{self._stream_url}/{name}"
+
+    def cores(self, daemon: Process, reader: Process) -> Callable[[], dict[str, float]]:
+        """From now on: how much of a core each process uses, when asked."""
+        pids = {
+            "cores": daemon.pid,
+            "feed cores": self.feed.pid,
+            "server cores": self.server.pid,
+            "reader cores": reader.pid,
+        }
+        before, began = {name: cpu_ns(pid) for name, pid in pids.items()}, time.monotonic_ns()
+
+        def used() -> dict[str, float]:
+            took_ns = time.monotonic_ns() - began
+            return {name: (cpu_ns(pid) - before[name]) / took_ns for name, pid in pids.items()}
+
+        return used
 
     # Demand, and what became of it
 
