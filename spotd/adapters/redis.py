@@ -388,6 +388,8 @@ def _limits(call_timeout_s: float | None) -> dict[str, Any]:
         "socket_timeout": call_timeout_s,
         "socket_connect_timeout": CONNECT_TIMEOUT_S,
         "socket_keepalive": True,
+        # With version 3 redis-py hands out idle connections that the server closed long ago.
+        "protocol": 2,
         "retry": Retry(NoBackoff(), 0),
     }
 

@@ -40,9 +40,11 @@ async def eventually(
     """Wait until a condition, plain or awaitable, holds. Gives how long it took, in seconds."""
     started = time.monotonic()
     while True:
-        held = condition()
-        if inspect.isawaitable(held):
-            held = await held
+        held = None
+        with contextlib.suppress(redis.exceptions.ConnectionError):  # not there yet, or again
+            held = condition()
+            if inspect.isawaitable(held):
+                held = await held
         took_s = time.monotonic() - started
         if held:
             return took_s
