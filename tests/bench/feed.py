@@ -35,6 +35,7 @@ class Feed:
         self._sessions: dict[str, Session] = {}
         self._pools: dict[str, frames.Pool] = {}
         self._ports: Json = {}
+        self._halts = 0
 
     async def run(self) -> None:
         """Listen on loopback, take orders, end with them."""
@@ -55,6 +56,7 @@ class Feed:
                 "pool": self.pool,
                 "burst": self.burst,
                 "pace": self.pace,
+                "halt": self.halt,
                 "mark": self.mark,
                 "ping": self.ping,
             }
@@ -128,10 +130,10 @@ class Feed:
         data, bounds = memoryview(source.data), source.bounds
         step = max(1, _WRITE_BYTES * source.frames // len(source.data))
         every_s = source.per_frame / rate
-        whole = int(seconds / every_s)
+        whole, halts = int(seconds / every_s), self._halts
         sent, late_s = 0, 0.0
         began, began_ns = time.monotonic(), time.time_ns()
-        while sent < whole:
+        while sent < whole and halts == self._halts:
             gone_s = time.monotonic() - began
             due = min(whole, int(gone_s / every_s) + 1)
             if due <= sent:
@@ -148,6 +150,11 @@ class Feed:
             sent += end - at
         took_s = time.monotonic() - began
         return {"quotes": sent * source.per_frame, "seconds": took_s, "late_ms": late_s * 1e3}
+
+    async def halt(self) -> Json:
+        """End every ``pace`` now."""
+        self._halts += 1
+        return {}
 
     async def mark(self, client: str, number: int) -> Json:
         """One quote with this number as its bid."""

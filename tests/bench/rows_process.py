@@ -174,6 +174,7 @@ def _added(bench: Bench, world: World, daemon: Process, reader: Worker) -> dict[
     primed_s = time.monotonic() - began
     state = world.feed.ask("state", client="spotd")
     meanwhile = spread_since(reader, first)
+    world.feed.ask("halt")
     world.feed.answer(sending)
     world.drop("spotd", names)
     world.settled("spotd", daemon)
