@@ -68,6 +68,7 @@ _encode = msgspec.msgpack.Encoder().encode
 # What decoding raises: text that is not UTF-8 and nesting without end are not msgspec's own errors.
 _UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
+_CONTROLS = frozenset((Success, Error, Acknowledgement))
 _STATUS_LINE = re.compile(rb"HTTP/\d\.\d (\d{3})\b")
 _BINARY = picows.WSMsgType.BINARY
 _CLOSE = picows.WSMsgType.CLOSE
@@ -242,7 +243,7 @@ class _Session(picows.WSListener):
         if not messages or self.closing:
             return
         # Control messages come alone (Alpaca's documentation), so one look is enough.
-        if isinstance(messages[0], Success | Error | Acknowledgement):
+        if type(messages[0]) in _CONTROLS:
             for message in messages:
                 if isinstance(message, Success | Error | Acknowledgement):
                     self._control(message)
