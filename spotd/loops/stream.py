@@ -60,6 +60,7 @@ class StreamLoop:
         self._stream = stream
         self._pace = Pace() if pace is None else pace
         self._limit_reported: int | None = None
+        self._without_trades_reported: frozenset[str] = frozenset()
         self._in_a_row = 0  # sessions that failed, since one that lasted
         self._served_since: float | None = None  # the first acknowledgement of this session
 
@@ -148,10 +149,11 @@ class StreamLoop:
             shared.facts.ever_active |= fresh
             shared.to_prime |= fresh - {WILDCARD}
             shared.bells.prime.ring()
-        if shared.subscriptions.without_trades:
-            log.warning(
-                "trades were not acknowledged", symbols=len(shared.subscriptions.without_trades)
-            )
+        without_trades = shared.subscriptions.without_trades
+        if without_trades != self._without_trades_reported:
+            self._without_trades_reported = without_trades
+            if without_trades:
+                log.warning("trades were not acknowledged", symbols=len(without_trades))
         limit = shared.subscriptions.learned_limit
         if limit != self._limit_reported:
             self._limit_reported = limit

@@ -19,6 +19,7 @@ from tests.integration.streamkit import (
     accepted,
     answering,
     frame,
+    nothing_unheard,  # noqa: F401 - a fixture for every test
     packed,
     peer,
     resolve,

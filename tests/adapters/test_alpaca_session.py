@@ -1,7 +1,6 @@
 """An open session: requests and their answers, data, keepalive, and every way in which it ends."""
 
 import asyncio
-import gc
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -19,6 +18,7 @@ from tests.integration.streamkit import (
     Listener,
     frame,
     hear,
+    nothing_unheard,  # noqa: F401 - a fixture for every test
     packed,
     peer,
     session_with,
@@ -33,16 +33,6 @@ _HASTY = Limits(close_timeout_s=0.1)
 SPY = Request("subscribe", ("SPY",), trades=True)
 ACK: dict[str, Any] = {"T": "subscription", "quotes": ["SPY"], "trades": ["SPY"]}
 LIMIT: dict[str, Any] = {"T": "error", "code": 405, "msg": "symbol limit exceeded"}
-
-
-@pytest.fixture(autouse=True)
-async def _nothing_unheard() -> Any:
-    """Whatever asyncio would log, such as an exception that nobody looked at, fails the test."""
-    heard: list[dict[str, Any]] = []
-    asyncio.get_running_loop().set_exception_handler(lambda _, context: heard.append(context))
-    yield
-    gc.collect(1)
-    assert not heard
 
 
 async def _end(stream: Any) -> StreamError:

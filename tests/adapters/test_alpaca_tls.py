@@ -14,6 +14,7 @@ from spotd.simulator import Faults, Simulator
 from tests.integration.streamkit import (
     IMPATIENT,
     Listener,
+    nothing_unheard,  # noqa: F401 - a fixture for every test
     peer,
     resolve,
     sockets_to,

@@ -5,6 +5,7 @@ at most ``PATIENCE_S``.
 """
 
 import asyncio
+import gc
 import os
 import socket
 import stat
@@ -36,6 +37,16 @@ IMPATIENT = Timeouts(connect_s=0.3, answer_s=0.2, close_s=0.2)
 BRISK = Pace(
     first_s=0.01, most_s=0.05, jitter_s=0.01, connection_limit_s=0.1, rate_limit_s=0.1, steady_s=60
 )
+
+
+@pytest.fixture(autouse=True)
+async def nothing_unheard() -> AsyncIterator[None]:
+    """Whatever asyncio would log, such as an exception that nobody looked at, fails the test."""
+    heard: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: heard.append(context))
+    yield
+    gc.collect(1)
+    assert not heard
 
 
 async def until(condition: Callable[[], object], what: str = "") -> None:

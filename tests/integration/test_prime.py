@@ -12,6 +12,7 @@ import pytest
 
 from spotd.adapters.snapshots import Snapshots
 from spotd.loops.prime import Patience, PrimeLoop
+from spotd.loops.shared import Bell
 from spotd.simulator import Faults, Simulator
 from tests.integration.streamkit import Bench, answering, peer, until
 
@@ -23,17 +24,23 @@ async def priming(
     sim: Simulator, *, patience: Patience | None = None, **settings: Any
 ) -> AsyncIterator[Bench]:
     """A stream loop and a prime loop at work together."""
-    async with Bench(sim, snapshots=True, **settings) as bench:
-        snapshots = Snapshots(bench.settings, socket_timeout_s=1.0)
-        loop = PrimeLoop(bench.shared, snapshots, bench.intake, patience)
-        task = asyncio.create_task(loop.run(), name="prime")
-        try:
-            yield bench
-            assert not task.done()
-        finally:
-            task.cancel()
-            await asyncio.wait((task,))
-            snapshots.close()
+    async with Bench(sim, snapshots=True, **settings) as bench, primer(bench, patience):
+        yield bench
+
+
+@asynccontextmanager
+async def primer(bench: Bench, patience: Patience | None = None) -> AsyncIterator[None]:
+    """A prime loop at work beside a stream loop."""
+    snapshots = Snapshots(bench.settings, socket_timeout_s=1.0)
+    loop = PrimeLoop(bench.shared, snapshots, bench.intake, patience)
+    task = asyncio.create_task(loop.run(), name="prime")
+    try:
+        yield
+        assert not task.done()
+    finally:
+        task.cancel()
+        await asyncio.wait((task,))
+        snapshots.close()
 
 
 def price(bench: Bench, symbol: str) -> tuple[float | None, float | None]:
@@ -60,6 +67,18 @@ async def test_a_new_symbol_has_a_price_without_a_quote_of_the_stream() -> None:
             assert len(bench.shared.conflator) == 1
             assert bench.shared.ready_since is not None
             assert sim.stats.quotes_sent == 0
+
+
+async def test_what_was_named_before_is_not_forgotten() -> None:
+    """The loop looks before it waits."""
+    async with Simulator() as sim:
+        await sim.send([{"T": "q", "S": "SPY"}])
+        async with Bench(sim, snapshots=True) as bench:
+            bench.want("SPY")
+            await bench.settled("SPY")
+            bench.shared.bells.prime = Bell()
+            async with primer(bench):
+                await until(lambda: price(bench, "SPY")[0])
 
 
 async def test_only_what_is_new_is_asked_for() -> None:

@@ -386,6 +386,9 @@ async def test_a_new_leader_minds_an_open_breaker() -> None:
         await until(lambda: bench.shared.facts.stream_waiting is None)
         bench.lead(for_s=0.3)
         await until(lambda: not bench.shared.leads())
+        bell = bench.shared.bells.stream
+        bell.ring()
+        await until(lambda: not bell._event.is_set())  # heard by a standby again
         assert bench.tries == 1
 
 

@@ -1,11 +1,24 @@
 """What the stream loop asks Alpaca for, and what becomes of the answers, over a real socket."""
 
+import asyncio
 import string
 from typing import Any
 
+import msgspec
+import structlog.testing
+
 from spotd.core.symbols import WILDCARD
 from spotd.simulator import Faults, Limits, Simulator
-from tests.integration.streamkit import Bench, until
+from tests.integration.streamkit import (
+    IMPATIENT,
+    Bench,
+    frame,
+    hear,
+    packed,
+    peer,
+    until,
+    welcome,
+)
 
 
 def many(number: int) -> list[str]:
@@ -78,6 +91,32 @@ async def test_without_trades_none_are_asked_for() -> None:
             {"action": "subscribe", "quotes": ["SPY"]},
             {"action": "unsubscribe", "quotes": ["SPY"]},
         ]
+
+
+async def test_trades_that_are_not_acknowledged_are_told_once() -> None:
+    """The log says that last_price will lack; quotes go on, and no later answer repeats it."""
+
+    async def behave(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await welcome(reader, writer)
+        ack: dict[str, Any] = {"T": "subscription", "quotes": [], "trades": [], "statuses": []}
+        while True:
+            _, payload = await hear(reader)
+            request = msgspec.msgpack.decode(payload)
+            ack |= {name: request[name] for name in ("quotes", "statuses") if name in request}
+            writer.write(frame(packed(ack)))
+
+    with structlog.testing.capture_logs() as logs:
+        async with (
+            Simulator() as sim,
+            peer(behave) as port,
+            Bench(sim, timeouts=IMPATIENT, stream_url=f"ws://127.0.0.1:{port}/") as bench,
+        ):
+            bench.want("A", "B")
+            subs = bench.shared.subscriptions
+            await until(lambda: subs._statuses == "on")
+            assert subs.active == {"A", "B"}
+    told = [line for line in logs if line["event"] == "trades were not acknowledged"]
+    assert [line["symbols"] for line in told] == [2]
 
 
 async def test_statuses_are_asked_for_once_all_symbols_are() -> None:
