@@ -10,6 +10,9 @@ from aiohttp import web
 
 from spotd.errors import SettingsError
 
+_JSON = "application/json; charset=utf-8"
+_PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
+
 
 class Views(Protocol):
     """What the pages show; each is asked at every request."""
@@ -39,8 +42,8 @@ class HttpServer:
             [
                 web.get("/livez", self._livez),
                 web.get("/readyz", self._readyz),
-                web.get("/status", self._answer(self._views.status_json, "application/json")),
-                web.get("/metrics", self._answer(self._views.metrics_text, "text/plain")),
+                web.get("/status", self._answer(self._views.status_json, _JSON)),
+                web.get("/metrics", self._answer(self._views.metrics_text, _PROMETHEUS)),
             ]
         )
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.5)
@@ -78,6 +81,6 @@ class HttpServer:
         body: Callable[[], bytes], content_type: str
     ) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
         async def handler(_: web.Request) -> web.StreamResponse:
-            return web.Response(body=body(), content_type=content_type, charset="utf-8")
+            return web.Response(body=body(), headers={"Content-Type": content_type})
 
         return handler

@@ -1,15 +1,18 @@
 """Talks to stderr: structlog, readable on a terminal, one JSON object a line otherwise.
 
-A known secret is cut out of every line that is written, also out of tracebacks and of what
-libraries log.
+A known secret, and any password in a URL, is cut out of every line that is written, also out of
+tracebacks and of what libraries log.
 """
 
 from __future__ import annotations
 
+import json
 import logging
+import re
 import sys
 from collections.abc import Iterable
 from typing import Literal, TextIO
+from urllib.parse import quote
 
 import structlog
 from structlog.typing import EventDict, Processor
@@ -18,27 +21,57 @@ REDACTED = "***"
 _MIN_SECRET_CHARS = 4  # shorter ones would cut holes into ordinary words
 
 
+# Passwords that nobody told us of: in a URL's authority, or in its query.
+_IN_URL = re.compile(
+    r"""(?P<before>[a-z][a-z0-9+.-]*://[^\s/@:"']*:)[^\s/"']+(?P<after>@)"""
+    r"""|(?P<name>[?&](?:\w+_)?(?:password|secret|token|key)=)[^&\s"']+""",
+    re.IGNORECASE,
+)
+
+
 class _Redacting:
     """A stream that writes lines without the secrets."""
 
     def __init__(self, stream: TextIO, secrets: Iterable[str]) -> None:
         self._stream = stream
-        self._secrets = sorted(
-            {secret for secret in secrets if len(secret) >= _MIN_SECRET_CHARS},
-            key=len,
-            reverse=True,
-        )
+        spellings = {
+            spelling
+            for secret in secrets
+            if len(secret) >= _MIN_SECRET_CHARS
+            for spelling in _spellings(secret)
+        }
+        longest_first = sorted(spellings, key=len, reverse=True)
+        self._known = re.compile("|".join(map(re.escape, longest_first))) if spellings else None
 
     def write(self, text: str) -> int:
         """Write the text without the secrets."""
-        for secret in self._secrets:
-            if secret in text:
-                text = text.replace(secret, REDACTED)
-        return self._stream.write(text)
+        if self._known is not None:
+            text = self._known.sub(REDACTED, text)
+        return self._stream.write(_IN_URL.sub(_without_password, text))
 
     def flush(self) -> None:
         """Flush the stream behind."""
         self._stream.flush()
+
+
+def _spellings(secret: str) -> set[str]:
+    """A secret as it is, and as JSON, repr and URLs write it, also one within the other."""
+    found = {secret, quote(secret, safe="")}
+    for _ in range(2):
+        found |= {
+            escaped
+            for text in found
+            for escaped in (
+                json.dumps(text)[1:-1],
+                json.dumps(text, ensure_ascii=False)[1:-1],
+                repr(text)[1:-1],
+            )
+        }
+    return found
+
+
+def _without_password(match: re.Match[str]) -> str:
+    return f"{match['before'] or match['name']}{REDACTED}{match['after'] or ''}"
 
 
 def configure(
@@ -80,11 +113,12 @@ def configure(
     )
     root = logging.getLogger()
     root.handlers[:] = [handler]
-    root.setLevel(logging.WARNING)  # libraries speak up only when something is wrong
+    # Libraries speak up only when something is wrong.
+    root.setLevel(max(logging.WARNING, logging.getLevelName(level.upper())))
     logging.getLogger("spotd").setLevel(level.upper())
 
 
-def _name_library(logger: object, _: str, event: EventDict) -> EventDict:
+def _name_library(_: object, __: str, event: EventDict) -> EventDict:
     """Say which library a foreign line comes from."""
-    event["library"] = getattr(logger, "name", None) or event.get("logger", "library")
+    event["library"] = event["_record"].name
     return event

@@ -23,7 +23,7 @@ def notify(message: str) -> None:
 def watchdog_s() -> float | None:
     """How often the watchdog wants to hear from us, in seconds; None: not at all."""
     microseconds = os.environ.get("WATCHDOG_USEC", "")
-    pid = os.environ.get("WATCHDOG_PID", str(os.getpid()))
+    pid = os.environ.get("WATCHDOG_PID") or str(os.getpid())
     if not microseconds.isdecimal() or pid != str(os.getpid()):
         return None
-    return int(microseconds) / 1_000_000
+    return int(microseconds) / 1_000_000 or None

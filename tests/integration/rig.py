@@ -10,7 +10,7 @@ import contextlib
 import inspect
 import json
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Self
 
@@ -40,11 +40,10 @@ async def eventually(
     """Wait until a condition, plain or awaitable, holds. Gives how long it took, in seconds."""
     started = time.monotonic()
     while True:
-        held = None
+        held = False
         with contextlib.suppress(redis.exceptions.ConnectionError):  # not there yet, or again
-            held = condition()
-            if inspect.isawaitable(held):
-                held = await held
+            answer = condition()
+            held = await answer if inspect.isawaitable(answer) else answer
         took_s = time.monotonic() - started
         if held:
             return took_s
@@ -281,11 +280,6 @@ class Rig:
             shared.bells.report.ring()
 
 
-def logged(lines: Sequence[JSON], event: str) -> list[JSON]:
+def logged(lines: Sequence[Mapping[str, Any]], event: str) -> list[Mapping[str, Any]]:
     """The log lines of one event."""
     return [line for line in lines if line["event"] == event]
-
-
-async def at_once(*work: Awaitable[Any]) -> list[Any]:
-    """Run these together."""
-    return list(await asyncio.gather(*work))

@@ -70,9 +70,11 @@ async def test_a_wake_is_obeyed_within_100_ms(rig: NewRig) -> None:
         for symbol in ("SPY", "QQQ", "IWM"):
             await daemon.redis.sadd(keys.symbols, symbol)
             await daemon.redis.publish(keys.wake, "anything")
-            took_s = await eventually(
-                lambda symbol=symbol: symbol in daemon.shared.subscriptions.active, symbol
-            )
+
+            def subscribed_to(symbol: str = symbol) -> bool:
+                return symbol in daemon.shared.subscriptions.active
+
+            took_s = await eventually(subscribed_to, symbol)
             assert took_s < 0.1
 
 
