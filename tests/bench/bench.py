@@ -23,6 +23,7 @@ from tests.bench.world import NO_SETTINGS, World, cpu_ns, with_mark
 _WINDOWS_S = 0.25  # the throttle's window, and a little
 _FIRST_QUOTES = 4_000
 _POOL_QUOTES = 100_000
+_PER_SYMBOL = 40
 MARKET = 11_500  # symbols in the whole market
 SOME = 500
 
@@ -65,6 +66,7 @@ class Contender:
     process: Process
     pool: str
     quotes: int = _FIRST_QUOTES
+    least: int = _FIRST_QUOTES  # so that the first update of every symbol does not weigh much
     silent: bool = False  # its throttle keeps back the marks too
 
 
@@ -115,7 +117,7 @@ class Bench:
     ) -> Contender:
         """The daemon, ready, with so many symbols."""
         process = world.daemon(name, with_mark(frames.symbols(symbols)), settings)
-        return Contender(name, process, f"{symbols}")
+        return Contender(name, process, f"{symbols}", least=_PER_SYMBOL * symbols)
 
     def baselines(self, world: World, symbols: int, *, suffix: str = "") -> list[Contender]:
         """Both baselines, subscribed to so many symbols."""
@@ -170,13 +172,14 @@ class Bench:
 
     def calibrate(self, world: World, contender: Contender) -> None:
         """Find how many quotes make a burst of the planned length; this warms up, too."""
-        for _ in range(3):
+        fastest = 0.0
+        for _ in range(4):
             took = self.burst(world, contender)
-            if took.seconds > self.plan.burst_s / 2:
+            fastest = max(fastest, took.quotes / took.seconds)
+            at_most = 20 * took.quotes
+            contender.quotes = min(max(contender.least, int(fastest * self.plan.burst_s)), at_most)
+            if took.quotes >= contender.least and took.seconds > self.plan.burst_s / 2:
                 break
-            grow = min(20.0, self.plan.burst_s / took.seconds)
-            contender.quotes = int(contender.quotes * grow)
-        contender.quotes = max(_FIRST_QUOTES, int(took.quotes * self.plan.burst_s / took.seconds))
 
     def paired(self, world: World, contenders: Sequence[Contender]) -> dict[str, list[Burst]]:
         """A burst for each in turn, and all that again in every round."""

@@ -12,6 +12,7 @@ from tests.bench.results import Row
 
 _WIDTH, _HEIGHT = 460, 320
 _LEFT, _RIGHT, _TOP, _BOTTOM = 64, 96, 44, 48
+_LABEL = 13  # the height of one
 _COLOURS = ("#0b6e4f", "#c1440e", "#8a6d00", "#3b5b92")
 
 Points = Sequence[tuple[float, float]]
@@ -19,28 +20,31 @@ Points = Sequence[tuple[float, float]]
 
 @dataclass(frozen=True, slots=True)
 class _Axis:
-    """A logarithmic axis over whole decades."""
+    """A logarithmic axis; low and high are powers of ten."""
 
     low: float
     high: float
     start: float
     end: float
+    ticks: Sequence[float]
 
     @classmethod
-    def over(cls, values: Sequence[float], start: float, end: float) -> _Axis:
-        return cls(
-            math.floor(math.log10(min(values)) + 1e-9),
-            math.ceil(math.log10(max(values)) - 1e-9),
-            start,
-            end,
-        )
+    def between(cls, values: Sequence[float], start: float, end: float) -> _Axis:
+        """From the first of the values to the last, each of them marked."""
+        ticks = sorted(set(values))
+        return cls(math.log10(ticks[0]), math.log10(ticks[-1]), start, end, ticks)
+
+    @classmethod
+    def decades(cls, values: Sequence[float], start: float, end: float) -> _Axis:
+        """Whole decades, each of them marked."""
+        low = math.floor(math.log10(min(values)) + 1e-9)
+        high = math.ceil(math.log10(max(values)) - 1e-9)
+        ticks = [10.0**power for power in range(low, high + 1)]
+        return cls(low, high, start, end, ticks)
 
     def place(self, value: float) -> float:
         share = (math.log10(value) - self.low) / max(1e-9, self.high - self.low)
         return self.start + share * (self.end - self.start)
-
-    def ticks(self) -> list[float]:
-        return [10.0**power for power in range(int(self.low), int(self.high) + 1)]
 
 
 def draw(rows: Mapping[str, Row]) -> str:
@@ -96,32 +100,47 @@ def _latency_lines(row: Row) -> dict[str, Points]:
 def _panel(title: str, x_name: str, y_name: str, lines: Mapping[str, Points]) -> str:
     xs = [x for points in lines.values() for x, _ in points]
     ys = [y for points in lines.values() for _, y in points]
-    across = _Axis.over(xs, _LEFT, _WIDTH - _RIGHT)
-    up = _Axis.over(ys, _HEIGHT - _BOTTOM, _TOP)
+    across = _Axis.between(xs, _LEFT, _WIDTH - _RIGHT)
+    up = _Axis.decades(ys, _HEIGHT - _BOTTOM, _TOP)
     parts = [_text(_LEFT, 22, title, size=13)]
     parts += _grid(across, up)
     parts.append(_text((across.start + across.end) / 2, _HEIGHT - 12, x_name, anchor="middle"))
     parts.append(_text(_LEFT - 8, _TOP - 8, y_name, anchor="end"))
-    placed = [
-        (name, [(across.place(x), up.place(y)) for x, y in points], points)
-        for name, points in lines.items()
-    ]
-    for (name, points, values), colour in zip(placed, _COLOURS, strict=False):
-        path = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
-        parts.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"/>')
-        parts += [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="{colour}"/>' for x, y in points]
-        x, y = points[-1]
-        parts.append(_text(x + 8, y + 4, f"{name} {values[-1][1]:.3g} {y_name}", colour=colour))
+    placed = {
+        name: [(across.place(x), up.place(y)) for x, y in points] for name, points in lines.items()
+    }
+    labels = _apart({name: points[-1][1] for name, points in placed.items()})
+    for (name, points), colour in zip(placed.items(), _COLOURS, strict=False):
+        parts.append(_curve(points, colour))
+        text = f"{name} {lines[name][-1][1]:.3g} {y_name}"
+        parts.append(_text(points[-1][0] + 8, labels[name] + 4, text, colour=colour))
     return "".join(parts)
+
+
+def _curve(points: Points, colour: str) -> str:
+    path = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
+    dots = (f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="{colour}"/>' for x, y in points)
+    line = f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"/>'
+    return line + "".join(dots)
+
+
+def _apart(places: Mapping[str, float]) -> dict[str, float]:
+    """The same places from top to bottom, moved down where two labels would overlap."""
+    found: dict[str, float] = {}
+    least = -math.inf
+    for name, place in sorted(places.items(), key=lambda item: item[1]):
+        found[name] = max(place, least)
+        least = found[name] + _LABEL
+    return found
 
 
 def _grid(across: _Axis, up: _Axis) -> list[str]:
     parts = []
-    for tick in across.ticks():
+    for tick in across.ticks:
         x = across.place(tick)
         parts.append(_line(x, up.start, x, up.end))
         parts.append(_text(x, up.start + 16, f"{tick:,.0f}", anchor="middle"))
-    for tick in up.ticks():
+    for tick in up.ticks:
         y = up.place(tick)
         parts.append(_line(across.start, y, across.end, y))
         parts.append(_text(across.start - 8, y + 4, f"{tick:,g}", anchor="end"))
