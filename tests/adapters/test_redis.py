@@ -23,16 +23,21 @@ from spotd.adapters.redis import (
 from spotd.errors import NotLeaderError, RedisUnavailableError
 from spotd.keys import Keys
 from tests.integration.rig import Ear, eventually
-from tests.servers import Server, until
+from tests.servers import Server, redis_server, until
 
 KEYS = Keys()
 OURS, THEIRS = "ours:1", "theirs:1"
 
 
-@pytest.fixture(scope="module")
-def process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """One server for the tests that leave it running."""
-    with Server(tmp_path_factory.mktemp("redis")) as running:
+@pytest.fixture(scope="module", params=["valkey", "redis"])
+def process(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Server]:
+    """One server of each kind for the tests that leave it running."""
+    binary = redis_server() if request.param == "redis" else None
+    if request.param == "redis" and binary is None:
+        pytest.skip("redis-server is not installed")
+    with Server(tmp_path_factory.mktemp("redis"), binary=binary) as running:
         yield running
 
 

@@ -13,7 +13,7 @@ from spotd.adapters.redis import RedisPort, connect
 from spotd.errors import RedisUnavailableError, SettingsError
 from spotd.keys import Keys
 from spotd.settings import Settings
-from tests.integration.rig import Rig, eventually
+from tests.integration.rig import Ear, Rig, eventually
 from tests.servers import (
     ClusterServers,
     SentinelServers,
@@ -232,6 +232,33 @@ async def test_everything_works_in_a_cluster(cluster: ClusterServers, clustered:
     await eventually(lambda: len(heard) == 2, "the wake")
     listening.cancel()
     await asyncio.gather(listening, return_exceptions=True)
+
+
+async def test_a_daemon_works_in_a_cluster(cluster: ClusterServers) -> None:
+    """From SADD to a price that a subscriber of any one node hears, and back to nothing."""
+    client = connect(cluster.url)
+    async with (
+        Rig(cluster.url, own_client=cluster.nodes[0].url, key_prefix="{spotd}:") as daemon,
+        Ear(cluster.nodes[2].url, "spot:*", "{spotd}:events") as ear,
+    ):
+        await daemon.leads()
+        await client.sadd("{spotd}:symbols", "SPY")
+        await client.publish("{spotd}:wake", "")
+        assert await eventually(lambda: daemon.wanted("SPY"), "the demand") < 1.0
+        daemon.quote("SPY", 421.35)
+        await eventually(lambda: ear.raw("SPY"), "a price")
+        assert await client.hget("{spotd}:last", "SPY") == ear.raw("SPY")[0]
+        await eventually(
+            lambda: [event["state"] for event in ear.events("symbol")][-1:] == ["live"], "live"
+        )
+        await client.srem("{spotd}:symbols", "SPY")
+
+        async def gone() -> bool:
+            return await client.hlen("{spotd}:last") + await client.hlen("{spotd}:states") == 0
+
+        await eventually(gone, "its fields to go")
+    assert await client.exists("{spotd}:leader") == 0
+    await client.aclose()
 
 
 async def test_subscribers_of_every_node_are_found(

@@ -68,9 +68,12 @@ async def test_a_change_is_announced_once(rig: NewRig, server: Server) -> None:
         daemon.shared.facts.stream_open = True
         daemon.shared.bells.report.ring()
         await eventually(lambda: states()[-1] == ("SPY", "live"), "live again")
-        daemons = [event["state"] for event in ear.events("daemon")]
-        assert daemons[0] == "idle"
-        assert daemons[-1] == "streaming"
+
+        def daemons() -> list[str]:
+            return [event["state"] for event in ear.events("daemon")]
+
+        await eventually(lambda: daemons()[-1] == "streaming", "the daemon to stream again")
+        assert daemons()[0] == "idle"
         for event in ear.events("symbol"):
             assert event.keys() >= {"type", "symbol", "state", "reason", "since"}
 
