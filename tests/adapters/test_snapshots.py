@@ -240,7 +240,7 @@ async def test_a_hanging_server_costs_a_thread_until_its_timeout() -> None:
         with pytest.raises(SnapshotError, match=r"0\.3 s"):
             await fetching
         assert time.monotonic() - started < 3
-        assert turns > 10
+        assert turns >= 3  # a loop that is held does not turn at all
         assert all(thread.daemon for thread in _threads())  # none is waited for at the exit
         await until(lambda: not _threads(), "the thread is left")
         snapshots.close()

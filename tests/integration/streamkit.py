@@ -21,6 +21,7 @@ from pydantic import SecretStr
 from websockets.utils import accept_key
 
 from spotd.adapters.alpaca import AlpacaStream, Timeouts
+from spotd.core.lease import MARGIN_SHARE
 from spotd.core.messages import Message, Quote
 from spotd.core.subscriptions import Request
 from spotd.loops.intake import Intake
@@ -283,7 +284,7 @@ class Bench:
         """Be the leader for so long."""
         lease = self.shared.lease
         lease.refused()
-        lease.granted(time.monotonic() + for_s - lease.ttl_s)
+        lease.granted(time.monotonic() + for_s - lease.ttl_s * (1 - MARGIN_SHARE))
         self.shared.bells.stream.ring()
 
     def step_down(self) -> None:
