@@ -23,6 +23,7 @@ from tests.bench.results import Row, machine, table
 ROWS: dict[str, Callable[[Bench], Row]] = {
     "batched": rows_intake.batched,
     "single": rows_intake.single,
+    "paced": rows_intake.paced,
     "deflate": rows_intake.deflate,
     "out": rows_output.out,
     "limit": rows_output.limit,
@@ -38,6 +39,8 @@ ROWS: dict[str, Callable[[Bench], Row]] = {
 def main() -> int:
     """Run the rows that are asked for. Gives 1 where one could not be measured."""
     options = _options()
+    if options.rounds < 1:
+        raise SystemExit("--rounds must be at least 1")
     plan = Plan.quick(options.rounds) if options.quick else Plan(options.rounds)
     if options.memory_minutes is not None:
         plan = dataclasses.replace(plan, memory_s=60 * options.memory_minutes)

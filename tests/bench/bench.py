@@ -20,7 +20,7 @@ from tests.bench.feed import MARK
 from tests.bench.orders import Process
 from tests.bench.world import NO_SETTINGS, World, cpu_ns, with_mark
 
-_WINDOWS_S = 0.25  # the throttle's window, and a little
+WINDOWS_S = 0.25  # the throttle's window, and a little
 _FIRST_QUOTES = 4_000
 _POOL_QUOTES = 100_000
 _PER_SYMBOL = 40
@@ -157,7 +157,7 @@ class Bench:
             world.feed.ask("mark", client=name, number=number)
             self._await_mark(world, contender, number)
         seconds = time.monotonic() - began
-        time.sleep(_WINDOWS_S)
+        time.sleep(WINDOWS_S)
         quotes = int(sent["quotes"])
         cpu_us = (cpu_ns(pid) - cpu) / quotes / 1_000
         return Burst(quotes, cpu_us, seconds, _published(world) - updates)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import time
+
 from tests.bench import frames
-from tests.bench.bench import MARKET, SOME, Bench, Burst, Contender, costs_us
+from tests.bench.bench import MARKET, SOME, WINDOWS_S, Bench, Burst, Contender, costs_us
 from tests.bench.results import Row
-from tests.bench.world import World, spotd_settings, with_mark
+from tests.bench.world import World, cpu_ns, spotd_settings, with_mark
 
 _COMPRESSION = "SPOTD_COMPRESSION"
+_PACED_PER_S = 5_000
 _SILENT = {"SPOTD_THROTTLE_MS": "60000"}
 
 
@@ -53,6 +56,41 @@ def _costs(row: Row, bursts: dict[str, list[Burst]]) -> None:
 def _ratios(bursts: dict[str, list[Burst]], dear: str, cheap: str) -> list[float]:
     pairs = zip(bursts[dear], bursts[cheap], strict=True)
     return [one.cpu_us / other.cpu_us for one, other in pairs]
+
+
+def paced(bench: Bench) -> Row:
+    """At a rate that all can follow, where a burst would let each one conflate more or less."""
+    row = Row(
+        "paced",
+        f"quotes in at {_PACED_PER_S:,}/s, 1 quote per frame, {SOME} symbols: CPU time per quote "
+        "when most of them are published",
+        "reported",
+    )
+    with bench.world() as world:
+        pool = bench.pool(world, SOME, 1)
+        contenders = [bench.spotd(world, SOME), *bench.baselines(world, SOME)]
+
+        def measure() -> dict[str, float]:
+            return {c.name: _paced_us(bench, world, c, pool) for c in contenders}
+
+        measure()  # warms up
+        values = bench.each_round(measure)
+    for name, costs in values.items():
+        row.add(name, "µs", costs)
+    for name in ("naive", "careful"):
+        pairs = zip(values[name], values["spotd"], strict=True)
+        row.add(f"{name} / spotd", "×", [one / other for one, other in pairs])
+    return row
+
+
+def _paced_us(bench: Bench, world: World, contender: Contender, pool: str) -> float:
+    pid = contender.process.pid
+    cpu = cpu_ns(pid)
+    sent = world.feed.ask(
+        "pace", client=contender.name, pool=pool, rate=_PACED_PER_S, seconds=2 * bench.plan.burst_s
+    )
+    time.sleep(WINDOWS_S)
+    return (cpu_ns(pid) - cpu) / 1_000 / float(sent["quotes"])
 
 
 def deflate(bench: Bench) -> Row:
