@@ -24,7 +24,7 @@ def test_measures_prints_and_writes(tmp_path: Path) -> None:
     found = tmp_path / "found.json"
     command = [sys.executable, "-m", "tests.bench", "--quick", "--rounds", "1"]
     done = subprocess.run(
-        [*command, "--only", "batched,idle", "--json", str(found)],
+        [*command, "--only", "batched,start", "--json", str(found)],
         check=False,
         cwd=ROOT,
         capture_output=True,
@@ -33,7 +33,7 @@ def test_measures_prints_and_writes(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     rows = {row["key"]: row for row in json.loads(found.read_text())["rows"]}
-    assert rows.keys() == {"batched", "idle"}
+    assert rows.keys() == {"batched", "start"}
     for row in rows.values():
         assert row["what"] in done.stdout
         assert row["target"] in done.stderr
