@@ -254,7 +254,8 @@ async def test_a_daemon_works_in_a_cluster(cluster: ClusterServers) -> None:
         await client.srem("{spotd}:symbols", "SPY")
 
         async def gone() -> bool:
-            return await client.hlen("{spotd}:last") + await client.hlen("{spotd}:states") == 0
+            left: int = await client.exists("{spotd}:last", "{spotd}:states")
+            return left == 0
 
         await eventually(gone, "its fields to go")
     assert await client.exists("{spotd}:leader") == 0

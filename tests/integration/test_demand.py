@@ -211,7 +211,7 @@ async def test_a_hundred_thousand_garbage_entries_disturb_nothing(
 ) -> None:
     """Prices flow, the loop stays free, 1,000 are shown, all are counted, it is said once."""
     with structlog.testing.capture_logs() as lines:
-        async with rig() as daemon, Ear(server.url, "spotd:events") as ear:
+        async with rig(leader_ttl_s=5) as daemon, Ear(server.url, "spotd:events") as ear:
             await daemon.want("SPY")
             with server.client() as client:
                 client.sadd("spotd:symbols", *(f"garbage-{n}" for n in range(100_000)))
@@ -242,7 +242,10 @@ async def test_a_hundred_thousand_garbage_entries_disturb_nothing(
                 return set(await daemon.states()) == {"SPY"}
 
             await eventually(clean, "the refused to go")
-    assert len(logged(lines, "entries of the demand are refused")) == 2  # they came, they went
+    counts = [line["count"] for line in logged(lines, "entries of the demand are refused")]
+    # They came, they went; a look in the middle of the DEL may have seen a part.
+    assert (counts[0], counts[-1]) == (100_000, 0)
+    assert len(counts) <= 3
 
 
 async def test_the_wildcard_is_refused_unless_allowed(rig: NewRig) -> None:

@@ -225,7 +225,7 @@ async def test_what_redis_refuses_for_long_is_said_once(
                 daemon.quote("SPY", 2)
                 since = time.monotonic()
                 await eventually(lambda: daemon.shared.facts.redis_error, "the refusal", 3.0)
-                while time.monotonic() < since + 2.0:
+                while time.monotonic() < since + 1.6:
                     assert daemon.shared.facts.redis_error is not None
                     assert any("redis" in reason for reason in daemon.report.not_ready())
                     await asyncio.sleep(0.02)
