@@ -29,8 +29,9 @@ from .kit import KEY, SECRET, START_S, Command, Heard, World, free_port, say
 DAY = Path(__file__).parents[3] / "shared" / "data" / "amzn-2012-06-21.jsonl.gz"
 QUOTES, TRADES = 55_064, 11_419
 DAY_S = 6.5 * 3600
-# Of the subscriber's clock: how much later one message may be read than the next.
-SUBSCRIBER_TOLERANCE_S = 0.05
+# Of the subscriber's clock: how much later than the next a message may be read on a busy machine
+# (44 ms were seen with eight processes on two cores). The daemon's own clock has no such excuse.
+SUBSCRIBER_TOLERANCE_S = 0.1
 # Of the wall clock behind `seq` against the monotonic one behind the throttle.
 CLOCK_TOLERANCE_US = 500
 

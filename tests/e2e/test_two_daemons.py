@@ -134,14 +134,15 @@ async def test_a_frozen_leader_frees_the_connection_for_its_successor(market: Wo
 async def test_leaders_that_freeze_and_wake_never_break_the_order(market: World) -> None:
     """Freezing for about the TTL, again and again: ``seq`` rises and the throttle holds."""
     market.sim.limits.connections = 4
-    dice = random.Random(4)
+    freezes_s = [0.7, 0.9, 1.0, 1.1, 1.2, 1.4, 2.0, 2.4]  # the longest two beyond TTL and a look
+    random.shuffle(freezes_s)
     first, second = await _pair(market, SPOTD_LEADER_TTL_S="1", SPOTD_THROTTLE_MS="50")
     recorder = await market.recorder()
     takeovers = 0
-    for _ in range(8):
+    for freeze_s in freezes_s:
         leads, other = await _roles(first, second)
         leads.send(signal.SIGSTOP)
-        wakes = time.monotonic() + dice.uniform(0.7, 1.6)
+        wakes = time.monotonic() + freeze_s
         await market.until(partial(_is_past, wakes), 3, "asleep long enough")
         leads.send(signal.SIGCONT)
         heard = len(recorder.of("SPY"))
