@@ -33,28 +33,48 @@ class Phase(IntEnum):
 class Slot:
     """The newest price of one symbol, and whether it changed since it was last taken."""
 
+    # The numbers themselves, not the message they came in: replacing a message would free five
+    # objects that nobody touched for a while, which at thousands of symbols costs as much again.
     __slots__ = (
+        "ask",
+        "bid",
         "changed",
         "halted",
         "last_price",
         "phase",
-        "quote",
+        "quoted_at",
         "sold_at",
         "symbol",
     )
 
     def __init__(self, symbol: str) -> None:
         self.symbol = symbol
-        self.quote: Quote | None = None  # the newest two-sided one
+        self.bid = 0.0
+        self.ask = 0.0
+        self.quoted_at: datetime | None = None  # None: no two-sided quote is known yet
         self.last_price: float | None = None
         self.sold_at: datetime | None = None
         self.halted = False
         self.changed = False
         self.phase = Phase.QUIET
 
+    @property
+    def quote(self) -> Quote | None:
+        """The newest two-sided quote."""
+        if self.quoted_at is None:
+            return None
+        return Quote(self.symbol, self.bid, self.ask, self.quoted_at)
+
+    @quote.setter
+    def quote(self, quote: Quote) -> None:
+        self.bid = quote.bid
+        self.ask = quote.ask
+        self.quoted_at = quote.at
+
     def clear(self) -> None:
         """Forget every price. An open window stays open: a symbol that returns is throttled."""
-        self.quote = self.last_price = self.sold_at = None
+        self.quoted_at = self.last_price = self.sold_at = None
+        self.bid = self.ask = 0.0
         self.halted = self.changed = False
 
 
@@ -101,7 +121,7 @@ class Conflator:
         changed, so that its newest value goes out again.
         """
         for slot in taken:
-            if not delivered and slot.quote is not None:
+            if not delivered and slot.quoted_at is not None:
                 slot.changed = True
             slot.phase = Phase.WINDOW
             self._windows.append((now + self._window_s, slot))

@@ -94,7 +94,9 @@ class Market:
                     if slot is None:
                         self.dropped["not_desired"] += 1
                         continue
-                slot.quote = message
+                slot.bid = bid
+                slot.ask = ask
+                slot.quoted_at = message.at
                 if slot.changed:
                     conflated += 1
                 else:
@@ -119,7 +121,7 @@ class Market:
         if (
             quote is not None
             and is_two_sided(quote.bid, quote.ask)
-            and (slot.quote is None or quote.at > slot.quote.at)
+            and (slot.quoted_at is None or quote.at > slot.quoted_at)
         ):
             slot.quote = quote
             changed = True
@@ -191,14 +193,14 @@ class Market:
 
     def _offer(self, slot: Slot) -> None:
         # Before the first two-sided quote there is nothing to publish.
-        if slot.quote is not None:
+        if slot.quoted_at is not None:
             self._conflator.offer(slot)
 
 
 def reflected_at(slot: Slot) -> datetime:
     """Exchange time of the newest quote or trade that the slot's price reflects."""
-    if slot.quote is None:
+    if slot.quoted_at is None:
         raise AssertionError("a slot without a quote is never emitted")
-    if slot.sold_at is None or slot.sold_at < slot.quote.at:
-        return slot.quote.at
+    if slot.sold_at is None or slot.sold_at < slot.quoted_at:
+        return slot.quoted_at
     return slot.sold_at

@@ -87,14 +87,14 @@ class WatchLoop:
 
     def _latest_moved(self) -> list[Slot]:
         """The symbols that moved last, as many as one call may ask for."""
-        slots = [slot for slot in self._shared.market.slots.values() if slot.quote is not None]
+        slots = [slot for slot in self._shared.market.slots.values() if slot.quoted_at is not None]
         slots.sort(key=reflected_at, reverse=True)
         return slots[:MAX_SYMBOLS_PER_CALL]
 
     def _is_ahead(self, snapshot: Snapshot | None, slot: Slot) -> bool:
         """Whether REST knows what the stream should have told."""
-        if snapshot is None or slot.quote is None:
+        if snapshot is None or slot.quoted_at is None:
             return False
         return snapshot.quote is not None and brings_too_little(
-            stream_at=slot.quote.at, rest_at=snapshot.quote.at
+            stream_at=slot.quoted_at, rest_at=snapshot.quote.at
         )

@@ -459,7 +459,9 @@ class TrailingEdgeIsTheOldest(Conflator):
     def take(self, now: float, limit: int) -> list[Slot]:
         taken = super().take(now, limit)
         for slot in taken:
-            slot.quote = self.first.pop(slot.symbol, slot.quote)
+            first = self.first.pop(slot.symbol, slot.quote)
+            if first is not None:
+                slot.quote = first
         return taken
 
     def offer(self, slot: Slot) -> None:
