@@ -70,6 +70,8 @@ class Subscriptions:
         self._request: Request | None = None
         self._refused: dict[str, tuple[Refusal, float]] = {}
         self._suspects: list[tuple[str, ...]] = []
+        # Of the desired ones, those active on the last connections: they have the first claim.
+        self._were_active: frozenset[str] = frozenset()
         # Fewest symbols known to be too many. Found by bisection, and exact once `_converged`.
         self._ceiling: int | None = None
         self._converged = False
@@ -90,6 +92,7 @@ class Subscriptions:
         if desired == self.desired:
             return
         self.desired = desired
+        self._were_active &= desired
         self._refused = {s: r for s, r in self._refused.items() if s in desired}
         self.version += 1
 
@@ -104,6 +107,10 @@ class Subscriptions:
 
     def disconnected(self) -> None:
         """The connection is gone, and with it every subscription."""
+        # It may have ended before all that were active before had their room again.
+        missing = sorted(self._were_active - self.active - self._refused.keys())
+        again = frozenset(missing[: self._room()])
+        self._were_active = (self.active & self.desired) | again
         self.active = self._on_trades = frozenset()
         self._request = None
         self._suspects = []
@@ -198,7 +205,9 @@ class Subscriptions:
 
     def _waiting(self) -> list[str]:
         """Symbols to subscribe, in the order in which they get room."""
-        return sorted(self._targets() - self.active - self._refused.keys())
+        were_active = self._were_active
+        waiting = self._targets() - self.active - self._refused.keys()
+        return sorted(waiting, key=lambda symbol: (symbol not in were_active, symbol))
 
     def _limit(self) -> int | None:
         learned = None if self._ceiling is None else self._ceiling - 1

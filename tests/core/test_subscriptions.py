@@ -373,6 +373,49 @@ def test_freed_room_is_used() -> None:
     assert talk.subs.active == {"A", "C"}
 
 
+@pytest.mark.parametrize(("cap", "max_symbols"), [(2, None), (None, 2)])
+def test_who_was_live_has_the_room_after_a_reconnect(
+    cap: int | None, max_symbols: int | None
+) -> None:
+    """One refused before does not take its place, also while the connection is down."""
+    talk = Talk(Plan(cap=cap), max_symbols=max_symbols)
+    talk.want("M", "N", "Z")
+    talk.want("A", "M", "N")
+    assert talk.subs.active == {"M", "N"}
+    talk.subs.disconnected()
+    assert talk.refused("symbol_limit") == {"A"}
+    talk.reconnect()
+    assert talk.refused("symbol_limit") == {"A"}
+    talk.talk()
+    assert talk.subs.active == {"M", "N"}
+
+
+def test_a_connection_that_was_lost_at_once_takes_nobodys_place() -> None:
+    """Who was not yet asked for again on it was live before it, and is so after it."""
+    talk = Talk(Plan(cap=2), batch=1)
+    talk.want("M", "N")
+    talk.want("A", "M", "N")
+    talk.reconnect()
+    talk.talk(at_most=1)
+    assert talk.subs.active == {"M"}
+    talk.subs.disconnected()
+    talk.reconnect()
+    talk.talk()
+    assert talk.subs.active == {"M", "N"}
+
+
+def test_who_left_the_demand_has_no_claim_to_its_old_room() -> None:
+    """It comes back as a new one."""
+    talk = Talk(Plan(cap=2))
+    talk.want("M", "N", "Z")
+    talk.subs.disconnected()
+    talk.subs.want(frozenset({"M", "Z"}))
+    talk.subs.want(frozenset({"A", "M", "N"}))
+    talk.reconnect()
+    talk.talk()
+    assert talk.subs.active == {"A", "M"}
+
+
 def test_the_limit_is_probed_once_per_connection() -> None:
     """The plan may have grown: one symbol more is tried after a reconnect, and not again."""
     talk = Talk(Plan(cap=2))
@@ -692,10 +735,13 @@ def follow(talk: Talk, steps: Iterable[Step]) -> None:
                 if request := talk.subs.next_request(talk.now):
                     talk.exchange(request, meanwhile=second)
             case Cut(after):
+                live = talk.subs.active
                 talk.reconnect()
                 talk.talk(at_most=after)
                 talk.subs.disconnected()
                 talk.reconnect()
+                talk.talk()
+                assert talk.subs.active == live, "nobody loses its place to another"
             case NewPlan(cap):
                 talk.plan.cap = cap
                 talk.reconnect()
