@@ -2,15 +2,18 @@
 
 Each struct names exactly the fields in use: msgspec skips the others without building them. The
 one-letter wire names are in Alpaca's documentation of real-time stock pricing data. ``at`` is
-exchange time, UTC, truncated from nanoseconds to microseconds.
+exchange time with its zone, rounded from nanoseconds to microseconds.
 """
 
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Annotated
 
 import msgspec
 from msgspec import field
+
+_Time = Annotated[datetime, msgspec.Meta(tz=True)]
 
 
 class Quote(msgspec.Struct, frozen=True, gc=False, tag_field="T", tag="q"):
@@ -19,7 +22,7 @@ class Quote(msgspec.Struct, frozen=True, gc=False, tag_field="T", tag="q"):
     symbol: str = field(name="S")
     bid: float = field(name="bp")
     ask: float = field(name="ap")
-    at: datetime = field(name="t")
+    at: _Time = field(name="t")
 
 
 class Trade(msgspec.Struct, frozen=True, gc=False, tag_field="T", tag="t"):
@@ -27,7 +30,7 @@ class Trade(msgspec.Struct, frozen=True, gc=False, tag_field="T", tag="t"):
 
     symbol: str = field(name="S")
     price: float = field(name="p")
-    at: datetime = field(name="t")
+    at: _Time = field(name="t")
     conditions: tuple[str, ...] = field(name="c", default=())
     tape: str = field(name="z", default="")
 

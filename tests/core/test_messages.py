@@ -85,7 +85,7 @@ EXAMPLES: list[tuple[str, Message]] = [
 
 @pytest.mark.parametrize(("text", "message"), EXAMPLES)
 def test_a_message_of_the_documentation_is_read(text: str, message: Message) -> None:
-    """Only the fields in use are kept; whole numbers are prices too; nanoseconds are cut."""
+    """Only the fields in use are kept; whole numbers are prices too; nanoseconds are rounded."""
     assert _json.decode(f"[{text}]") == [message]
 
 
@@ -104,3 +104,23 @@ def test_the_messagepack_capture_of_a_quote_is_read() -> None:
     assert msgspec.msgpack.Decoder(list[Message]).decode(frame) == [
         Quote("AAPL", 172.62, 172.7, datetime(2021, 8, 23, 16, 38, 27, 572049, UTC))
     ]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"T":"q","S":"SPY","bp":1,"ap":2,"t":"2021-02-22T15:51:45"}',
+        '{"T":"t","S":"SPY","p":1,"t":"2021-02-22T15:51:45"}',
+    ],
+)
+def test_a_time_without_a_zone_is_no_exchange_time(text: str) -> None:
+    """It could be any hour: better no price than one at a time that is made up."""
+    with pytest.raises(msgspec.ValidationError):
+        _json.decode(f"[{text}]")
+
+
+def test_a_time_is_rounded_to_microseconds() -> None:
+    """Half a microsecond goes up."""
+    [quote] = _json.decode('[{"T":"q","S":"A","bp":1,"ap":2,"t":"2021-02-22T15:51:59.9999995Z"}]')
+    assert isinstance(quote, Quote)
+    assert quote.at == datetime(2021, 2, 22, 15, 52, tzinfo=UTC)
