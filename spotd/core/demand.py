@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from spotd.core.symbols import Refusal, as_written, symbol_of
 
 MAX_REFUSED_SHOWN = 1_000
+_NEVER = float("inf")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,17 +60,22 @@ class DemandReader:
 
 
 class Subscribers:
-    """Which channels are demand: those with a subscriber now, or less than ``linger_s`` ago."""
+    """Which channels are demand: those with a subscriber now, or gone for less than ``linger_s``.
+
+    Gone means found gone: nobody knows how long before the look the last one left, so the time
+    counts from there, and is never too short.
+    """
 
     def __init__(self, linger_s: float = 10.0) -> None:
         self._linger_s = linger_s
-        self._seen_at: dict[bytes, float] = {}
+        self._ends_at: dict[bytes, float] = {}
 
     def seen(self, symbols: Iterable[bytes], now: float) -> set[bytes]:
         """Note who has subscribers at ``now``; gives all that count as desired."""
-        for symbol in symbols:
-            self._seen_at[symbol] = now
-        self._seen_at = {
-            symbol: at for symbol, at in self._seen_at.items() if now - at < self._linger_s
-        }
-        return set(self._seen_at)
+        ends_at = dict.fromkeys(symbols, _NEVER)
+        for symbol in self._ends_at.keys() - ends_at.keys():
+            at = min(self._ends_at[symbol], now + self._linger_s)
+            if now < at:
+                ends_at[symbol] = at
+        self._ends_at = ends_at
+        return set(ends_at)

@@ -15,7 +15,7 @@ from spotd.errors import RedisUnavailableError
 from spotd.loops.shared import Shared
 
 LOOK_EVERY_S = 0.5
-LINGER_S = 10.0  # how long a channel is demand after its last subscriber left
+LINGER_S = 10.0  # how long a channel is demand, at least, after its last subscriber left
 _SLICE = 5_000  # entries taken in before other tasks get their turn
 _RETRY_WAKES_S = 1.0
 

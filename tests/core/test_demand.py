@@ -70,11 +70,23 @@ def test_the_size_of_the_slices_does_not_matter(entries: list[bytes], size: int)
     assert reader.result() == read(entries)
 
 
-def test_a_subscriber_is_demand_until_ten_seconds_after_it_left() -> None:
-    """Lingering outlives a reconnect of the subscriber, and nothing longer."""
+def test_a_subscriber_is_demand_for_ten_seconds_after_it_was_found_gone() -> None:
+    """It left at some time since the look before: ten seconds from then are not over earlier."""
     subscribers = Subscribers(linger_s=10.0)
     assert subscribers.seen([b"SPY", b"QQQ"], 100.0) == {b"SPY", b"QQQ"}
     assert subscribers.seen([b"QQQ"], 105.0) == {b"SPY", b"QQQ"}
-    assert subscribers.seen([], 109.9) == {b"SPY", b"QQQ"}
-    assert subscribers.seen([], 110.0) == {b"QQQ"}
-    assert subscribers.seen([b"SPY"], 115.0) == {b"SPY"}
+    assert subscribers.seen([], 114.9) == {b"SPY", b"QQQ"}
+    assert subscribers.seen([], 115.0) == {b"QQQ"}
+    assert subscribers.seen([], 124.8) == {b"QQQ"}
+    assert subscribers.seen([], 125.0) == set()
+
+
+def test_a_subscriber_that_returns_in_time_never_left() -> None:
+    """And its next departure has ten seconds of its own."""
+    subscribers = Subscribers(linger_s=10.0)
+    subscribers.seen([b"SPY"], 100.0)
+    subscribers.seen([], 101.0)
+    assert subscribers.seen([b"SPY"], 110.0) == {b"SPY"}
+    assert subscribers.seen([], 120.0) == {b"SPY"}
+    assert subscribers.seen([], 129.9) == {b"SPY"}
+    assert subscribers.seen([], 130.0) == set()

@@ -275,11 +275,11 @@ async def test_a_subscriber_is_demand_and_lingers(rig: NewRig, server: Server) -
             assert await eventually(lambda: daemon.wanted("SPY"), "the subscriber") < 1.0
         left_at = time.monotonic()
         async with subscribed(server, pattern="spot:*"):
-            while time.monotonic() < left_at + 0.6:
+            while time.monotonic() < left_at + 1.15:
                 assert daemon.wanted("SPY")
                 await asyncio.sleep(0.02)
             await eventually(lambda: not daemon.wanted("SPY"), "the end")
-            assert 0.6 < time.monotonic() - left_at < 1.2 + 1.0
+            assert time.monotonic() - left_at < 1.2 + 1.5
         assert daemon.shared.demand.symbols == frozenset()
         assert daemon.shared.demand.refused_count == 0
 
