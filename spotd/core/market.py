@@ -65,16 +65,22 @@ class Market:
         self._whole_market = False
         self._leaving: dict[str, Slot] = {}
 
-    def keep(self, symbols: frozenset[str]) -> None:
-        """Hold a slot for each of these symbols, and for no other unless ``*`` is among them."""
+    def keep(self, symbols: frozenset[str]) -> frozenset[str]:
+        """Hold a slot for each of these symbols, and for no other unless ``*`` is among them.
+
+        Gives the symbols that lost theirs.
+        """
         self._whole_market = WILDCARD in symbols
         self._leaving = {s: slot for s, slot in self._leaving.items() if slot.phase != Phase.QUIET}
         for symbol in symbols - self.slots.keys() - {WILDCARD}:
             self._open_slot(symbol)
-        if not self._whole_market:
-            for symbol in self.slots.keys() - symbols:
-                slot = self._leaving[symbol] = self.slots.pop(symbol)
-                slot.clear()
+        if self._whole_market:
+            return frozenset()
+        left = frozenset(self.slots.keys() - symbols)
+        for symbol in left:
+            slot = self._leaving[symbol] = self.slots.pop(symbol)
+            slot.clear()
+        return left
 
     def receive(self, messages: Sequence[Message]) -> None:
         """Take in the data messages of one frame, in order. Control messages are ignored."""

@@ -10,7 +10,6 @@ import structlog
 
 from spotd.adapters.redis import RedisPort, RefusedError
 from spotd.core.demand import Demand, DemandReader, Subscribers
-from spotd.core.symbols import WILDCARD
 from spotd.errors import RedisUnavailableError
 from spotd.loops.shared import Shared
 
@@ -118,8 +117,8 @@ class DemandLoop:
         before = shared.demand
         shared.demand = demand
         if demand.symbols != before.symbols:
-            shared.market.keep(demand.symbols)
-            shared.to_drop |= before.symbols - demand.symbols - {WILDCARD}
+            # What the whole market brought leaves with it, so the market knows what is to go.
+            shared.to_drop |= shared.market.keep(demand.symbols)
             shared.to_drop -= demand.symbols
             shared.facts.desired = len(demand.symbols)
             shared.facts.ever_active &= demand.symbols

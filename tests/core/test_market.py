@@ -365,6 +365,16 @@ def test_the_whole_market_keeps_what_was_there_and_leaves_what_is_desired() -> N
     assert desk.published() == []
 
 
+def test_what_the_market_keeps_no_longer_is_told() -> None:
+    """Also what only the whole market brought; and nothing while that is desired."""
+    market = Desk("SPY").market
+    assert market.keep(frozenset({"*", "SPY"})) == set()
+    market.receive([quote("QQQ"), quote("IWM")])
+    assert market.keep(frozenset({"*"})) == set()
+    assert market.keep(frozenset({"IWM", "DIA"})) == {"SPY", "QQQ"}
+    assert market.keep(frozenset()) == {"IWM", "DIA"}
+
+
 def test_everything_known_can_be_published_again() -> None:
     """Redis may have lost what it held; what has no price yet is not made up."""
     desk = Desk()

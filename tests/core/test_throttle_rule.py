@@ -694,9 +694,9 @@ BROKEN: tuple[type[Conflator], ...] = (
 class ReturnsUnthrottled(Market):
     """Gives a symbol that returns a slot without its open window."""
 
-    def keep(self, symbols: frozenset[str]) -> None:
+    def keep(self, symbols: frozenset[str]) -> frozenset[str]:
         self._leaving.clear()
-        super().keep(symbols)
+        return super().keep(symbols)
 
 
 class DiscoveredUnthrottled(Market):

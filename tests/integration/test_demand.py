@@ -264,6 +264,22 @@ async def test_the_wildcard_is_refused_unless_allowed(rig: NewRig) -> None:
         await prices_flow(daemon, "SPY")
 
 
+async def test_what_the_whole_market_brought_leaves_with_it(rig: NewRig) -> None:
+    """Every symbol that nobody names loses its last price; those named keep it."""
+    async with rig(allow_wildcard=True) as daemon:
+        await daemon.want("SPY")
+        await daemon.redis.sadd(daemon.settings.keys.symbols, "*")
+        await eventually(lambda: daemon.shared.subscriptions.active == {"*"}, "the wildcard")
+        for symbol in ("SPY", "ANY", "OTHER"):
+            await prices_flow(daemon, symbol)
+        await daemon.redis.srem(daemon.settings.keys.symbols, "*")
+
+        async def left() -> bool:
+            return set(await daemon.redis.hkeys(daemon.settings.keys.last)) == {"SPY"}
+
+        assert await eventually(left, "the discovered ones to go", 3.0) < 1.5
+
+
 # Subscribers
 
 
