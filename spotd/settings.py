@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
-from dotenv import dotenv_values
+from dotenv.parser import parse_stream
 from pydantic import (
     AliasChoices,
     Field,
@@ -62,8 +62,6 @@ RELAY_NAMES = (
     "SPOTD_RELAY_ORIGINS",
     "SPOTD_RELAY_MAX_SYMBOLS",
 )
-# Knobs of the test suite that a shell may carry into a daemon started from it.
-_TEST_PREFIX = "SPOTD_TEST_"
 
 Prefix = Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=r"^[\x21-\x7e]+$")]
 
@@ -101,11 +99,13 @@ class Settings(BaseSettings):
     )
     stream_url: str | None = Field(
         None,
+        repr=False,  # may hold a password of a proxy
         validation_alias="SPOTD_STREAM_URL",
         description="another websocket address (simulator, proxy, sandbox), complete with path",
     )
     data_url: str = Field(
         _DATA_URL,
+        repr=False,
         validation_alias="SPOTD_DATA_URL",
         description="another REST address, without path",
     )
@@ -256,7 +256,7 @@ class Settings(BaseSettings):
         Raises SettingsError, with one clause for each thing that is wrong.
         """
         try:
-            reject_unknown({**_env_file_names(), **os.environ})
+            reject_unknown({*_env_file_names(), *_secret_file_names(), *os.environ})
             return cls(_secrets_dir=_secret_directories(), **overrides)  # type: ignore[call-arg]
         except ValidationError as error:
             raise SettingsError("; ".join(_explain(error))) from None
@@ -288,7 +288,7 @@ def reject_unknown(names: Iterable[str]) -> None:
     wrong = []
     for name in names:
         upper = name.upper()
-        if not upper.startswith("SPOTD_") or upper.startswith(_TEST_PREFIX) or upper in known:
+        if not upper.startswith("SPOTD_") or upper in known:
             continue
         nearest = difflib.get_close_matches(upper, sorted(known), n=1, cutoff=0.0)
         wrong.append(f"{name} is not a setting of spotd; did you mean {nearest[0]}?")
@@ -296,9 +296,23 @@ def reject_unknown(names: Iterable[str]) -> None:
         raise SettingsError("; ".join(sorted(wrong)))
 
 
-def _env_file_names() -> Mapping[str, Any]:
+def _env_file_names() -> set[str]:
+    """Names in ``.env``. Raises SettingsError for a line that is no assignment."""
     path = Path(".env")
-    return dotenv_values(path) if path.is_file() else {}
+    if not path.exists():
+        return set()
+    with path.open(encoding="utf-8") as file:
+        names = set()
+        for binding in parse_stream(file):
+            if binding.error:
+                raise SettingsError(f".env, line {binding.original.line}: not NAME=value")
+            if binding.key is not None:
+                names.add(binding.key)
+    return names
+
+
+def _secret_file_names() -> set[str]:
+    return {file.name for folder in _secret_directories() for file in folder.iterdir()}
 
 
 def _secret_directories() -> list[Path]:

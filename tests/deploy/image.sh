@@ -1,18 +1,18 @@
 #!/usr/bin/env bash
 # Builds the image with buildah, which needs no engine, and runs it as its own user.
 #
-#   SPOTD_TEST_IMAGE_BASE      the base; without it a Debian with Python is made by debootstrap
-#   SPOTD_TEST_IMAGE_CACHE     keeps that base and the images, default: a folder under TMPDIR
-#   SPOTD_TEST_IMAGE_SECONDS   how long the demo runs, default: 5
+#   TEST_SPOTD_IMAGE_BASE      the base; without it a Debian with Python is made by debootstrap
+#   TEST_SPOTD_IMAGE_CACHE     keeps that base and the images, default: a folder under TMPDIR
+#   TEST_SPOTD_IMAGE_SECONDS   how long the demo runs, default: 5
 #
 # Needs root, buildah, and debootstrap for the base. pip inside of the build gets this machine's
 # pip configuration and certificates by mounts: their content does not stay in the image.
 set -euo pipefail
 
 root=$(cd "$(dirname "$0")/../.." && pwd)
-cache=${SPOTD_TEST_IMAGE_CACHE:-${TMPDIR:-/tmp}/spotd-test-image}
-seconds=${SPOTD_TEST_IMAGE_SECONDS:-5}
-base=${SPOTD_TEST_IMAGE_BASE:-localhost/spotd-test-base}
+cache=${TEST_SPOTD_IMAGE_CACHE:-${TMPDIR:-/tmp}/spotd-test-image}
+seconds=${TEST_SPOTD_IMAGE_SECONDS:-5}
+base=${TEST_SPOTD_IMAGE_BASE:-localhost/spotd-test-base}
 image=localhost/spotd-test
 mkdir -p "$cache"
 work=$(mktemp -d)
@@ -31,7 +31,7 @@ trap cleanup EXIT
 step() { printf '\n--- %s\n' "$*"; }
 fail() { printf 'FAILED: %s\n' "$*" >&2; exit 1; }
 
-if [[ -z ${SPOTD_TEST_IMAGE_BASE:-} ]] && ! buildah inspect --type image "$base" >/dev/null 2>&1; then
+if [[ -z ${TEST_SPOTD_IMAGE_BASE:-} ]] && ! buildah inspect --type image "$base" >/dev/null 2>&1; then
     step "base image"
     debootstrap --variant=minbase --include=python3,python3-venv,ca-certificates \
         bookworm "$work/base" >"$work/debootstrap.log" || { tail "$work/debootstrap.log"; exit 1; }

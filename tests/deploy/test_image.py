@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-ASKED = os.environ.get("SPOTD_TEST_IMAGE") == "1"
+ASKED = os.environ.get("TEST_SPOTD_IMAGE") == "1"
 
 
-@pytest.mark.skipif(not ASKED, reason="builds an image: set SPOTD_TEST_IMAGE=1 to run it")
+@pytest.mark.skipif(not ASKED, reason="builds an image: set TEST_SPOTD_IMAGE=1 to run it")
 @pytest.mark.timeout(1800)
 def test_image_works() -> None:
     """The image builds, is not root, runs the demo, and refuses wrong settings."""
