@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any
 from urllib.parse import parse_qsl, quote, quote_plus, unquote, urlsplit
 
@@ -39,12 +39,14 @@ from spotd.loops.stream import Pace, StreamLoop
 from spotd.loops.watch import SILENCE_S, WatchLoop
 from spotd.settings import Settings
 
-# Budgets of an orderly stop, in seconds: together below the 5 that the contract grants.
+# Limits of an orderly stop, in seconds, well below the 5 that the contract grants: of all of it,
+# and of each step. What is cut short by the limit of all is cut short for those that come last.
+_STOP_S = 4.0
 _CANCEL_S = 1.5  # loops end, the stream is closed with a close frame
 _FLUSH_S = 1.0
 _LAST_WORDS_S = 0.7
 _RELEASE_S = 0.7
-_CLOSE_S = 0.5
+_CLOSE_S = 0.4
 _LOOP_LAG_EVERY_S = 0.1
 
 log = structlog.get_logger("spotd.daemon")
@@ -75,7 +77,7 @@ class Daemon:
         self._streaming = StreamLoop(shared, self._stream, pace)
         self._publish = PublishLoop(shared, self._redis)
         self._report = ReportLoop(shared, self._redis, self.instance)
-        self._snapshots = Snapshots(settings) if settings.snapshots else None
+        self._snapshots = Snapshots(settings)
         self.http = HttpServer(self)
         shared.metrics.report(self._report.numbers)
         self._stopping = asyncio.Event()
@@ -85,7 +87,8 @@ class Daemon:
         """Stop in order. Asked a second time, the process ends at once."""
         self._stops += 1
         if self._stops > 1:
-            sys.stderr.write("spotd: forced to stop\n")
+            if sys.stderr is not None:
+                sys.stderr.write("spotd: forced to stop\n")
             os._exit(1)
         self._stopping.set()
 
@@ -121,20 +124,21 @@ class Daemon:
     # Supervision
 
     def _loops(self) -> dict[str, Coroutine[Any, Any, None]]:
+        watch = WatchLoop(
+            self.shared, self._stream, self._snapshots, self._intake, silence_s=self._silence_s
+        )
         loops = {
-            "leader": self._leader.run(),
+            "leader": self._leader.run(),  # first: it goes on while the others are stopped
             "demand": self._demand.run(),
             "wake": self._demand.listen(),
             "stream": self._streaming.run(),
             "publish": self._publish.run(),
             "report": self._report.run(),
             "pulse": self._pulse(),
+            "watch": watch.run(),
         }
-        if self._snapshots is not None:
+        if self.settings.snapshots:
             loops["prime"] = PrimeLoop(self.shared, self._snapshots, self._intake).run()
-            loops["watch"] = WatchLoop(
-                self.shared, self._stream, self._snapshots, self._intake, silence_s=self._silence_s
-            ).run()
         return loops
 
     async def _supervise(self, loops: list[asyncio.Task[None]]) -> int:
@@ -174,33 +178,34 @@ class Daemon:
         """Within 5 s: stream closed, pending values out, status and leader key gone."""
         shared = self.shared
         shared.facts.stopping = True
-        keep = {"leader"} if shared.leads() else set()
-        for loop in loops:
-            if loop.get_name() not in keep:
-                loop.cancel()
-        ending = [loop for loop in loops if loop.get_name() not in keep]
-        await asyncio.wait(ending, timeout=_CANCEL_S)
-        await self._within(
-            self._publish.flush(time.monotonic() + _FLUSH_S / 2), _FLUSH_S, "pending prices"
-        )
-        if shared.leads():
-            await self._within(self._report.last_words(), _LAST_WORDS_S, "last states")
-        for loop in loops:
+        end = time.monotonic() + _STOP_S
+        leader, others = loops[0], loops[1:]
+        if not shared.leads():
+            leader.cancel()  # a standby must not begin to lead now
+        for loop in others:
             loop.cancel()
-        await self._within(self._redis.release(shared.token), _RELEASE_S, "the leader key")
-        await self._within(self.http.stop(), _CLOSE_S, "http")
-        await self._within(self._redis.close(), _CLOSE_S, "redis connections")
-        if self._snapshots is not None:
-            self._snapshots.close()
-        await asyncio.wait(loops, timeout=_CLOSE_S)
+        await asyncio.wait(others, timeout=_CANCEL_S)
+        flush_end = min(time.monotonic() + _FLUSH_S / 2, end)
+        await self._within(self._publish.flush(flush_end), _FLUSH_S, end, "pending prices")
+        if shared.leads():
+            await self._within(self._report.last_words(), _LAST_WORDS_S, end, "last states")
+        leader.cancel()
+        await self._within(self._redis.release(shared.token), _RELEASE_S, end, "the leader key")
+        await self._within(self.http.stop(), _CLOSE_S, end, "http")
+        await self._within(self._redis.close(), _CLOSE_S, end, "redis connections")
+        self._snapshots.close()
+        await asyncio.wait(loops, timeout=max(0.1, end - time.monotonic()))
 
     @staticmethod
-    async def _within(work: Coroutine[Any, Any, Any], limit_s: float, what: str) -> None:
+    async def _within(
+        work: Coroutine[Any, Any, Any], limit_s: float, end: float, what: str
+    ) -> None:
+        """One step of the stop: at most ``limit_s``, and until ``end`` at the latest."""
         try:
-            async with asyncio.timeout(limit_s):
+            async with asyncio.timeout(max(0.05, min(limit_s, end - time.monotonic()))):
                 await work
         except (TimeoutError, RedisUnavailableError) as error:
-            log.warning("could not finish in time", what=what, why=str(error) or "timeout")
+            log.warning("could not finish", what=what, why=str(error) or "no answer in time")
         except Exception:  # what is left to do of the stop has to be done all the same
             log.exception("could not finish: this is a defect", what=what)
 
@@ -226,9 +231,15 @@ def _exit_if_stuck(code: int) -> None:
 async def _main(settings: Settings) -> int:
     daemon = Daemon(settings)
     loop = asyncio.get_running_loop()
-    for signum in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(signum, daemon.stop)
+    stop_on_signals(loop, daemon.stop)
     return await daemon.run()
+
+
+def stop_on_signals(loop: asyncio.AbstractEventLoop, stop: Callable[[], None]) -> None:
+    """Stop in order on SIGTERM and SIGINT, and when the terminal closes, unless under nohup."""
+    for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        if signum is not signal.SIGHUP or signal.getsignal(signum) is not signal.SIG_IGN:
+            loop.add_signal_handler(signum, stop)
 
 
 def secrets_of(settings: Settings) -> list[str]:

@@ -86,7 +86,9 @@ class PublishLoop:
         taken = shared.conflator.take(now, limit)
         if not taken:
             return True
-        ready_since, shared.ready_since = shared.ready_since, None
+        ready_since = shared.ready_since
+        if not len(shared.conflator):  # else: the rest of them goes out with the next call
+            shared.ready_since = None
         # From here to the call's first await nothing else runs: the prices, the lease check and
         # the token belong together.
         updates = self._render(taken)

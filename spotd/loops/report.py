@@ -52,6 +52,7 @@ class ReportLoop:
         shared = self._shared
         while True:
             pause_s = STATUS_EVERY_S
+            self.status()  # a standby's state is logged and timed too, and written by nobody
             if shared.leads():
                 try:
                     await self._report()
@@ -157,7 +158,8 @@ class ReportLoop:
             entries_refused=shared.demand.refused,
         )
         for name, verdict in verdicts.items():
-            if self._verdicts.get(name) != verdict:
+            before = self._verdicts.get(name)
+            if before is None or before.state != verdict.state:
                 self._since[name] = now
         for name in self._verdicts.keys() - verdicts.keys():
             del self._since[name]
