@@ -65,7 +65,7 @@ class Feed(ABC, Generic[T]):
         self._channels = channels
         self._counts = counts
         self._heartbeat_s = heartbeat_s
-        self._slots: OrderedDict[str, T] = OrderedDict()
+        self._slots: OrderedDict[str | None, T] = OrderedDict()
         self._ready = asyncio.Event()
         self._reader: asyncio.Task[NoReturn] | None = None
         self._closed = False
@@ -101,7 +101,7 @@ class Feed(ABC, Generic[T]):
         """Take what is stored; called when the subscription is confirmed."""
 
     @abstractmethod
-    def _decode(self, raw: bytes) -> tuple[str, T] | None:
+    def _decode(self, raw: bytes) -> tuple[str | None, T] | None:
         """Key and value of a message; None: not newer. Raises one of MALFORMED."""
 
     def _take(self, raw: bytes) -> None:
@@ -250,7 +250,7 @@ class EventsFeed(Feed[Event]):
         for raw in ([] if status is None else [status]) + states:
             self._take(raw)
 
-    def _decode(self, raw: bytes) -> tuple[str, Event]:
+    def _decode(self, raw: bytes) -> tuple[str | None, Event]:
         event = _EVENT_DECODER.decode(raw)
-        # No symbol is empty, so the daemon's slot is nobody else's.
-        return (event.symbol if isinstance(event, SymbolState) else ""), event
+        # A refused entry may be any string, the empty one too; the daemon's slot is none of them.
+        return (event.symbol if isinstance(event, SymbolState) else None), event

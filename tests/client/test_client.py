@@ -143,6 +143,14 @@ class TestEvents:
             assert await anext(events) == state_of("SPY", "stale")
             assert spot.malformed == 1
 
+    async def test_empty_entry(self, url: str, daemon: Publisher) -> None:
+        """The state of a refused empty entry does not take the place of the daemon's."""
+        await daemon.redis.set(KEYS.status, STATUS.to_json())
+        await daemon.redis.hset(KEYS.states, "", state_of("", "refused").to_json())
+        async with SpotClient(url) as spot, aclosing(spot.events()) as events:
+            assert [await anext(events), await anext(events)] == [STATUS, state_of("", "refused")]
+            assert spot.conflated == 0
+
     async def test_no_daemon(self, url: str, daemon: Publisher) -> None:
         """Without a daemon the first event is the first change."""
         async with SpotClient(url) as spot, aclosing(spot.events()) as events:
