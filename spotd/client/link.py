@@ -11,13 +11,20 @@ from contextlib import contextmanager
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
+from redis.exceptions import (
+    AuthenticationError,
+    AuthorizationError,
+    RedisClusterException,
+    RedisError,
+    ResponseError,
+)
 
 from spotd.errors import RedisUnavailableError, SettingsError
 
 # What redis-py lets through when Redis does not answer, or answers with an error.
-FAILURES = (RedisError, OSError)
+FAILURES = (RedisError, RedisClusterException, OSError)
 
+_ANSWERS = (ResponseError, AuthenticationError, AuthorizationError)
 _COMMAND_LIMIT_S = 5.0
 _SCHEMES = ("redis://", "rediss://", "unix://")
 _TOPOLOGIES = ("redis+sentinel", "rediss+sentinel", "redis+cluster", "rediss+cluster")
@@ -48,9 +55,20 @@ def connect(url: str) -> Redis:
         raise SettingsError("the Redis address is not a valid URL") from None
 
 
+def answered(error: BaseException | None) -> bool:
+    """Whether an error, or one it came from, is Redis' own answer: then Redis is there."""
+    while error is not None:
+        if isinstance(error, _ANSWERS):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
 def place_of(redis: Redis) -> str:
     """Where a pool leads, for people: ``host:port/db`` or ``path/db``, never a password."""
-    pool = redis.connection_pool
+    pool = getattr(redis, "connection_pool", None)
+    if pool is None:
+        return "the cluster"  # has a pool per node
     where = pool.connection_kwargs
     service = getattr(pool, "service_name", None)  # Sentinel knows the host, not we
     host = service or where.get("path") or f"{where.get('host')}:{where.get('port', 6379)}"
@@ -78,4 +96,5 @@ def translated(redis: Redis) -> Iterator[None]:
 
 
 def _password(redis: Redis) -> str:
-    return str(redis.connection_pool.connection_kwargs.get("password") or "")
+    owner = getattr(redis, "connection_pool", redis)  # a cluster's client has no pool of its own
+    return str(owner.connection_kwargs.get("password") or "")

@@ -13,10 +13,11 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from datetime import UTC, datetime
 from typing import Any, NamedTuple, cast
+from urllib.parse import urlsplit
 
 import click
-from redis.exceptions import RedisError
 
+from spotd.client.link import answered, translated
 from spotd.commands.options import complete, load_settings, redis_url_option
 from spotd.commands.table import age_text, price_text
 from spotd.errors import AlpacaRefusedError, SettingsError, SnapshotError, SpotdError
@@ -73,9 +74,14 @@ async def check_redis(settings: Settings) -> Finding:
             return Finding(await _try_redis(settings))
     except SettingsError as error:
         return Finding(str(error), error.exit_code)
-    except (SpotdError, RedisError, OSError) as error:
-        told = " ".join(str(error).split()) or type(error).__name__
-        hint = "start Redis there, or correct SPOTD_REDIS_URL"
+    except (SpotdError, TimeoutError) as error:
+        told = " ".join(str(error).split()) or "no answer"
+        hint = (
+            "Redis is up: correct the user, password or database in SPOTD_REDIS_URL, or what it "
+            "complains of"
+            if answered(error)
+            else "start Redis there, or correct SPOTD_REDIS_URL"
+        )
         return Finding(f"{_place(settings)}: {told}; {hint}", 1)
 
 
@@ -95,7 +101,8 @@ async def check_alpaca(settings: Settings) -> Finding:
     except AlpacaRefusedError as error:
         return Finding(str(error), error.exit_code)
     except SnapshotError as error:
-        return Finding(f"{error}; look at SPOTD_DATA_URL and the network, or try later", 1)
+        told = f"{_host(settings.data_url)}: {error}{_cause(error)}"
+        return Finding(f"{told}; look at SPOTD_DATA_URL and the network, or try later", 1)
     finally:
         snapshots.close()
     quote = found.quote if found else None
@@ -119,10 +126,12 @@ async def _try_redis(settings: Settings) -> str:
         await port.release(f"check-{secrets.token_hex(8)}")  # a script: this token leads nothing
         async with aclosing(cast("AsyncGenerator[None, None]", port.wakes())) as wakes:
             await anext(wakes)
-            await other.publish(settings.keys.wake, "check")
+            with translated(other):
+                await other.publish(settings.keys.wake, "check")
             await anext(wakes)
         leader = await port.leader()
-        status = await other.get(settings.keys.status)
+        with translated(other):
+            status = await other.get(settings.keys.status)
     finally:
         await other.aclose()
         await port.close()
@@ -150,6 +159,21 @@ def _place(settings: Settings) -> str:
     """The address of Redis without what may hold a password: user part and query."""
     url = settings.redis_url.get_secret_value().partition("?")[0]
     return re.sub(r"^([a-z+]+://).*@", r"\1", url)
+
+
+def _host(url: str) -> str:
+    """Host and port of an address, without user part, path and query."""
+    return urlsplit(url).netloc.rpartition("@")[2]
+
+
+def _cause(error: BaseException) -> str:
+    """The system's own words for why there was no answer (they hold no address), if it has any."""
+    words, cause = "", error.__cause__
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.strerror:
+            words = f" ({cause.strerror})"
+        cause = cause.__cause__ or cause.__context__
+    return words
 
 
 def _report(name: str, finding: Finding) -> int:

@@ -62,6 +62,15 @@ class TestAlpaca:
         assert finding.exit_code == 1
         assert "try later" in finding.text
 
+    @pytest.mark.parametrize("user", ["", "me:hunter2@"])
+    async def test_nobody_there(self, user: str) -> None:
+        """An address where nobody listens is named, with the cause and without credentials."""
+        place = f"127.0.0.1:{free_port()}"
+        finding = await check_alpaca(settings_for(data_url=f"http://{user}{place}"))
+        assert finding.exit_code == 1
+        assert finding.text.startswith(f"{place}: no latest values: ConnectionError (Connection r")
+        assert "hunter2" not in finding.text
+
     @pytest.mark.parametrize("more", [{"feed": "test"}, {"api_key": None}])
     async def test_skipped(self, more: dict[str, object]) -> None:
         """Without keys, or on the feed that has no REST, there is nothing to try."""
@@ -92,8 +101,33 @@ class TestRedis:
         url = SecretStr(f"redis://:hunter2@127.0.0.1:{free_port()}/0?password=hunter2")
         finding = await check_redis(settings_for(redis_url=url))
         assert finding.exit_code == 1
-        assert "SPOTD_REDIS_URL" in finding.text
+        assert "start Redis there, or correct SPOTD_REDIS_URL" in finding.text
         assert "hunter2" not in finding.text
+
+    @pytest.mark.parametrize(
+        ("user", "database"), [("", "99"), (":hunter2@", "0"), ("me:hunter2@", "0")]
+    )
+    async def test_refused(
+        self, server: redis.Redis, monkeypatch: pytest.MonkeyPatch, user: str, database: str
+    ) -> None:
+        """A server that answers with an error is up: the address holds something wrong."""
+        port = server.get_connection_kwargs()["port"]
+        monkeypatch.setenv("SPOTD_REDIS_URL", f"redis://{user}127.0.0.1:{port}/{database}")
+        finding = await check_redis(Settings.load())
+        assert finding.exit_code == 1
+        assert "Redis is up: correct the user, password or database" in finding.text
+        assert "start Redis" not in finding.text
+        assert "hunter2" not in finding.text
+
+    async def test_password_missing(self, server: redis.Redis) -> None:
+        """A server that wants a password, and got none, is up too."""
+        settings = Settings.load()
+        server.config_set("requirepass", "hunter2")
+        try:
+            finding = await check_redis(settings)
+        finally:
+            server.config_set("requirepass", "")
+        assert "Redis is up" in finding.text
 
     @pytest.mark.parametrize("denied", ["-eval -evalsha", "-publish", "-subscribe", "-@write"])
     async def test_denied(self, server: redis.Redis, denied: str) -> None:
@@ -110,6 +144,7 @@ class TestRedis:
             server.acl_deluser("poor")
         assert finding.exit_code == 1
         assert "permission" in finding.text.lower()
+        assert "Redis is up" in finding.text
 
     async def test_wrong_address(self) -> None:
         """An address that the adapter cannot read is a matter of settings."""
