@@ -10,6 +10,7 @@ import structlog
 
 from spotd.adapters.redis import RedisPort, RefusedError
 from spotd.core.demand import Demand, DemandReader, Subscribers
+from spotd.core.symbols import WILDCARD
 from spotd.errors import RedisUnavailableError
 from spotd.loops.shared import Shared
 
@@ -123,6 +124,11 @@ class DemandLoop:
             shared.facts.desired = len(demand.symbols)
             shared.facts.ever_active &= demand.symbols
             shared.subscriptions.want(demand.symbols)
+            # Gone and back before it was unsubscribed: live still, but its price is forgotten.
+            if back := (demand.symbols - before.symbols) & shared.subscriptions.active:
+                shared.facts.ever_active |= back
+                shared.to_prime |= back - {WILDCARD}
+                shared.bells.prime.ring()
             log.info(
                 "the demand changed",
                 symbols=len(demand.symbols),

@@ -138,6 +138,22 @@ async def test_a_removed_symbol_leaves_last_and_states(rig: NewRig) -> None:
         assert await daemon.state("QQQ") == "live"
 
 
+async def test_a_symbol_that_returns_before_it_was_unsubscribed_is_primed(rig: NewRig) -> None:
+    """Its price was forgotten, and no acknowledgement will call it new."""
+    async with rig(acknowledge=False) as daemon:
+        shared = daemon.shared
+        await daemon.want("QQQ", "SPY")
+        shared.subscriptions.connected()
+        shared.subscriptions.acknowledged(["QQQ", "SPY"], [], time.monotonic())
+        await daemon.redis.srem(daemon.settings.keys.symbols, "SPY")
+        await eventually(lambda: not daemon.wanted("SPY"), "the end")
+        assert not shared.to_prime
+        await daemon.want("SPY", "IWM")
+        assert shared.to_prime == {"SPY"}
+        assert shared.facts.ever_active == {"SPY"}
+        assert await shared.bells.prime.wait(0.0)
+
+
 # What it may hold
 
 
