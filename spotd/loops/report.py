@@ -89,7 +89,7 @@ class ReportLoop:
         if (state, reason) != self._state:
             if state != self._state[0]:
                 self._state_since = now
-                log.info("state", state=state, why=reason)
+                log.info("state", state=state)  # why is told where it was found
             self._state = (state, reason)
             systemd.notify(f"STATUS={state}" + (f": {reason}" if reason else ""))
         last = shared.last_message_unix_s
