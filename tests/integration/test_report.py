@@ -253,3 +253,16 @@ async def test_the_status_of_a_standby_is_not_written(rig: NewRig) -> None:
                 assert status is not None
                 assert status["instance"] == "a"
                 await asyncio.sleep(0.02)
+
+
+async def test_a_standby_tells_since_when(rig: NewRig, server: Server) -> None:
+    """Its state is timed when it begins, not when somebody looks."""
+    async with rig() as leader:
+        await eventually(leader.shared.leads, "the leader", 3.0)
+        async with rig() as standby:
+            await eventually(lambda: standby.shared.facts.started, "the standby", 3.0)
+            began = time.time()
+            await asyncio.sleep(0.3)  # time has to pass for a wrong answer to differ
+            status = standby.report.status()
+            assert status.state == "standby"
+            assert status.since.timestamp() < began + 0.2
