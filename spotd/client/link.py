@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
@@ -96,5 +97,6 @@ def translated(redis: Redis) -> Iterator[None]:
 
 
 def _password(redis: Redis) -> str:
-    owner = getattr(redis, "connection_pool", redis)  # a cluster's client has no pool of its own
+    # A cluster's client has a pool per node, and keeps the options of all itself.
+    owner: Any = getattr(redis, "connection_pool", redis)
     return str(owner.connection_kwargs.get("password") or "")

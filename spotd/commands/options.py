@@ -15,6 +15,7 @@ import click
 from pydantic import SecretStr
 
 from spotd.client import SpotClient
+from spotd.errors import SettingsError
 from spotd.settings import Settings
 
 T = TypeVar("T")
@@ -22,7 +23,8 @@ T = TypeVar("T")
 redis_url_option = click.option(
     "--redis-url",
     metavar="URL",
-    help="Instead of SPOTD_REDIS_URL, where a password is out of other users' sight.",
+    help="The address of Redis. Better in SPOTD_REDIS_URL when it holds a password: other users of "
+    "the machine can see arguments.",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="JSON, for programs.")
 
@@ -36,11 +38,20 @@ def load_settings(redis_url: str | None = None) -> Settings:
 
 
 @asynccontextmanager
-async def client_of(settings: Settings) -> AsyncIterator[SpotClient]:
-    """A client for the daemon that these settings describe. Raises SettingsError."""
+async def client_of(settings: Settings, *, subscribing: bool = False) -> AsyncIterator[SpotClient]:
+    """A client for the daemon that these settings describe. Raises SettingsError.
+
+    A cluster answers single calls; to subscribe, redis-py needs one of its nodes.
+    """
     url = settings.redis_url.get_secret_value()
     redis = None
-    if "+sentinel://" in url:
+    topology = url.partition("://")[0].partition("+")[2]
+    if topology == "cluster" and subscribing:
+        raise SettingsError(
+            "in a cluster this command needs one node's address, of the node that holds spotd's "
+            "keys: --redis-url redis://host:port"
+        )
+    if topology in ("sentinel", "cluster"):
         from spotd.adapters.redis import connect  # noqa: PLC0415 - the others need not wait for it
 
         redis = connect(url)

@@ -45,7 +45,7 @@ def watch(
 async def _watch(
     settings: Settings, symbols: list[str], seconds: float | None, count: int | None
 ) -> None:
-    async with client_of(settings) as spot:
+    async with client_of(settings, subscribing=True) as spot:
         demand = bool(symbols)
         if not demand:
             symbols = [symbol for symbol, update in (await spot.latest()).items() if update]
