@@ -174,15 +174,21 @@ class SpotClient:
         written = [_text(entry) for entry in entries] + [_text(lease) for lease in leases]
         return {symbol_of(e.partition("@")[0], allow_wildcard=True) or e for e in written}
 
-    async def add(self, *symbols: str) -> None:
-        """Demand symbols until ``remove``, and wake the daemon. ``*`` is the whole market."""
-        wanted = symbols_of(symbols, allow_wildcard=True)
-        if wanted:
-            await self._call("SADD", self._keys.symbols, *wanted)
-            await self._call("PUBLISH", self._keys.wake, self.owner)
+    async def add(self, *symbols: str) -> list[str]:
+        """Demand symbols until ``remove``, and wake the daemon. ``*`` is the whole market.
 
-    async def remove(self, *symbols: str) -> None:
-        """End what ``add`` began, and wake the daemon; leases are not touched.
+        Gives those that were not there before.
+        """
+        wanted = symbols_of(symbols, allow_wildcard=True)
+        if not wanted:
+            return []
+        stored = {_text(entry) for entry in await self._call("SMEMBERS", self._keys.symbols)}
+        await self._call("SADD", self._keys.symbols, *wanted)
+        await self._call("PUBLISH", self._keys.wake, self.owner)
+        return [symbol for symbol in wanted if symbol not in stored]
+
+    async def remove(self, *symbols: str) -> list[str]:
+        """End what ``add`` began, and wake the daemon; leases are not touched. Gives what went.
 
         All entries that mean the same go (``SPY``, ``spy ``), and malformed ones that are stored
         exactly so; others raise ValueError.
@@ -199,6 +205,8 @@ class SpotClient:
         if doomed:
             await self._call("SREM", self._keys.symbols, *doomed)
             await self._call("PUBLISH", self._keys.wake, self.owner)
+        gone = [_text(entry) for entry in doomed]
+        return sorted({symbol_of(entry, allow_wildcard=True) or entry for entry in gone})
 
     async def _call(self, *command: str | bytes) -> Any:
         trying = AsyncRetrying(

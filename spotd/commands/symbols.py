@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 import click
 import msgspec
 
-from spotd.client import SpotClient
+from spotd.client import SpotClient, symbols_of
 from spotd.commands.options import (
     client_of,
     complete,
@@ -43,7 +43,14 @@ def symbols() -> None:
 @redis_url_option
 def add(entries: tuple[str, ...], redis_url: str | None) -> None:
     """Have symbols streamed until they are removed."""
-    _change(redis_url, lambda spot: spot.add(*entries))
+    added = _change(redis_url, lambda spot: spot.add(*entries))
+    there = [symbol for symbol in symbols_of(entries, allow_wildcard=True) if symbol not in added]
+    click.echo(_told("added", added, "already there", there))
+    if "*" in added + there:
+        click.echo(
+            "* is the whole market: the daemon takes it only with SPOTD_ALLOW_WILDCARD=true",
+            err=True,
+        )
 
 
 @symbols.command("remove")
@@ -51,7 +58,9 @@ def add(entries: tuple[str, ...], redis_url: str | None) -> None:
 @redis_url_option
 def remove(entries: tuple[str, ...], redis_url: str | None) -> None:
     """End what `add` began; a malformed entry goes if it is written as it is stored."""
-    _change(redis_url, lambda spot: spot.remove(*entries))
+    gone = _change(redis_url, lambda spot: spot.remove(*entries))
+    meant = dict.fromkeys(entry if entry in gone else entry.strip().upper() for entry in entries)
+    click.echo(_told("removed", gone, "not there", [name for name in meant if name not in gone]))
 
 
 @symbols.command("list")
@@ -72,13 +81,22 @@ def list_(redis_url: str | None, as_json: bool) -> None:
         click.echo(f"{row.symbol:<{width}}  {row.state or '-':<8} {mid:>12}  {why}".rstrip())
 
 
-def _change(redis_url: str | None, change: Callable[[SpotClient], Awaitable[None]]) -> None:
-    async def body() -> None:
+def _told(done: str, changed: list[str], else_: str, unchanged: list[str]) -> str:
+    """One line: what was changed, and what was not."""
+    parts = [f"{done} {len(changed)}: {', '.join(changed)}"] if changed else []
+    parts += [f"{else_}: {', '.join(unchanged)}"] if unchanged else []
+    return "; ".join(parts)
+
+
+def _change(
+    redis_url: str | None, change: Callable[[SpotClient], Awaitable[list[str]]]
+) -> list[str]:
+    async def body() -> list[str]:
         async with client_of(load_settings(redis_url)) as spot:
-            await change(spot)
+            return await change(spot)
 
     try:
-        complete(body())
+        return complete(body())
     except ValueError as error:
         raise click.UsageError(
             f"{error}. A symbol is 1 to 8 letters, optionally a dot and 1 to 4 more."

@@ -91,10 +91,11 @@ class TestReading:
 class TestDemand:
     async def test_add_and_remove(self, spot: SpotClient, fake: Redis) -> None:
         """Plain demand is set and ended, whichever way it was written."""
-        await spot.add("spy", "QQQ", "*")
+        assert await spot.add("spy", "QQQ", "*") == ["SPY", "QQQ", "*"]
+        assert await spot.add("spy", "SPY") == []
         assert await fake.smembers(KEYS.symbols) == {b"SPY", b"QQQ", b"*"}
         await fake.sadd(KEYS.symbols, "spy ")
-        await spot.remove("Spy", "*", "IWM")
+        assert await spot.remove("Spy", "*", "IWM") == ["*", "SPY"]
         assert await fake.smembers(KEYS.symbols) == {b"QQQ"}
 
     async def test_wakes(self, spot: SpotClient, fake: Redis) -> None:

@@ -13,11 +13,26 @@ from .terminal import KEYS, publish, state_of
 
 
 def test_add_and_remove(spotd: Call, server: redis.Redis) -> None:
-    """Symbols come and go as the contract writes them, and say nothing."""
-    assert spotd("symbols", "add", "spy", "QQQ ") == (0, "", "")
+    """Symbols come and go as the contract writes them, and one line says what was done."""
+    assert spotd("symbols", "add", "spy", "QQQ ") == (0, "added 2: SPY, QQQ\n", "")
+    told = "added 1: IWM; already there: SPY\n"
+    assert spotd("symbols", "add", "spy", "iwm", "IWM") == (0, told, "")
+    assert spotd("symbols", "remove", "IWM", "dia") == (0, "removed 1: IWM; not there: DIA\n", "")
+    assert spotd("symbols", "remove", "dia") == (0, "not there: DIA\n", "")
     assert server.smembers(KEYS.symbols) == {b"SPY", b"QQQ"}
-    assert spotd("symbols", "remove", "Spy") == (0, "", "")
+    assert spotd("symbols", "remove", "Spy") == (0, "removed 1: SPY\n", "")
     assert server.smembers(KEYS.symbols) == {b"QQQ"}
+    server.sadd(KEYS.symbols, "sp-y", "qqq ")
+    assert spotd("symbols", "remove", "sp-y", "QQQ").out == "removed 2: QQQ, sp-y\n"
+    assert server.smembers(KEYS.symbols) == set()
+
+
+def test_wildcard(spotd: Call, server: redis.Redis) -> None:
+    """The whole market is added, with a word on what the daemon needs for it."""
+    outcome = spotd("symbols", "add", "*")
+    assert (outcome.code, outcome.out) == (0, "added 1: *\n")
+    assert "SPOTD_ALLOW_WILDCARD" in outcome.err
+    assert server.smembers(KEYS.symbols) == {b"*"}
 
 
 @pytest.mark.parametrize("command", ["add", "remove"])
