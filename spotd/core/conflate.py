@@ -39,6 +39,7 @@ class Slot:
         "ask",
         "bid",
         "changed",
+        "fresh_quote",
         "halted",
         "last_price",
         "phase",
@@ -56,6 +57,7 @@ class Slot:
         self.sold_at: datetime | None = None
         self.halted = False
         self.changed = False
+        self.fresh_quote = False  # its quote came from the stream and is not published yet
         self.phase = Phase.QUIET
 
     @property
@@ -75,7 +77,7 @@ class Slot:
         """Forget every price. An open window stays open: a symbol that returns is throttled."""
         self.quoted_at = self.last_price = self.sold_at = None
         self.bid = self.ask = 0.0
-        self.halted = self.changed = False
+        self.halted = self.changed = self.fresh_quote = False
 
 
 class Conflator:
@@ -110,7 +112,7 @@ class Conflator:
                 slot.phase = Phase.QUIET
                 continue
             slot.phase = Phase.IN_FLIGHT
-            slot.changed = False
+            slot.changed = slot.fresh_quote = False
             taken.append(slot)
         return taken
 
@@ -122,7 +124,7 @@ class Conflator:
         """
         for slot in taken:
             if not delivered and slot.quoted_at is not None:
-                slot.changed = True
+                slot.changed = slot.fresh_quote = True
             slot.phase = Phase.WINDOW
             self._windows.append((now + self._window_s, slot))
         self._end_windows(now)

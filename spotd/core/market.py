@@ -57,7 +57,7 @@ class Market:
         self.slots: dict[str, Slot] = {}
         self.quotes_received = 0
         self.trades_received = 0
-        self.quotes_conflated = 0
+        self.quotes_conflated = 0  # quotes that a newer one replaced before they were published
         self.dropped: Counter[str] = Counter()  # quotes, by reason
         self.ignored: Counter[str] = Counter()  # other messages, by what they are
         self.halts_changed = False
@@ -103,10 +103,12 @@ class Market:
                 slot.bid = bid
                 slot.ask = ask
                 slot.quoted_at = message.at
-                if slot.changed:
+                if slot.fresh_quote:
                     conflated += 1
                 else:
-                    self._conflator.offer(slot)
+                    slot.fresh_quote = True
+                    if not slot.changed:
+                        self._conflator.offer(slot)
             elif type(message) is Trade:
                 self._trade(message)
             elif type(message) is TradingStatus:

@@ -132,6 +132,29 @@ def test_the_newest_quote_wins_and_what_it_replaced_is_counted() -> None:
     assert desk.published() == []
 
 
+def test_only_a_quote_that_was_not_published_is_conflated() -> None:
+    """Not one that joins a trade, a snapshot or a repetition that waits; a failed call counts."""
+    desk = Desk()
+    market = desk.market
+    market.receive([quote()])
+    desk.published()
+    market.receive([trade(1.5), quote(bid=1.1)])
+    assert market.quotes_conflated == 0
+    market.receive([quote(bid=1.2)])
+    assert market.quotes_conflated == 1
+    desk.published()
+    market.republish()
+    market.receive([quote(bid=1.3)])
+    assert market.quotes_conflated == 1
+    desk.conflator.settle(desk.conflator.take(0.0, 9), 0.0, delivered=False)
+    market.receive([quote(bid=1.4)])
+    assert market.quotes_conflated == 2
+    market.keep(frozenset({"QQQ"}))
+    market.keep(frozenset({"SPY"}))
+    market.receive([quote(bid=1.5)])
+    assert market.quotes_conflated == 2
+
+
 def test_what_nobody_desires_is_counted() -> None:
     """Data may still come after an unsubscribe."""
     desk = Desk()
