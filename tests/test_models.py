@@ -300,3 +300,24 @@ def test_whatever_is_no_such_message_is_one_kind_of_error(
     """Broken text, deep nesting and times without a zone are msgspec.DecodeError, like the rest."""
     with pytest.raises(msgspec.DecodeError):
         kind.from_json(raw)
+
+
+def test_a_time_with_another_offset_is_written_in_utc() -> None:
+    """The same moment, never the same digits with a wrong `Z`."""
+    elsewhere = UPDATE.timestamp.astimezone(timezone(timedelta(hours=5)))
+    raw = encode_update("SPY", 421.35, 421.39, 421.36, elsewhere, UPDATE.seq)
+    assert raw == EXAMPLE
+
+
+def test_a_state_reads_the_same_with_and_without_microseconds() -> None:
+    """However it is encoded, the digits are six and an absent detail is left out."""
+    for microsecond in (0, 1, 120_000):
+        since = datetime(2026, 1, 20, 5, 12, 0, microsecond, tzinfo=UTC)
+        state = SymbolState(symbol="SPY", state="live", reason=None, since=since)
+        assert json.loads(state.to_json()) == {
+            "type": "symbol",
+            "symbol": "SPY",
+            "state": "live",
+            "reason": None,
+            "since": f"2026-01-20T05:12:00.{microsecond:06d}Z",
+        }
