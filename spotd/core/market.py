@@ -153,6 +153,13 @@ class Market:
         for slot in self.slots.values():
             slot.clear()
 
+    def forget_last_sales(self) -> None:
+        """No trades come any more: a last price that cannot change would soon be wrong."""
+        for slot in self.slots.values():
+            if slot.last_price is not None:
+                slot.last_price = slot.sold_at = None
+                self._offer(slot)
+
     def clear_halts(self) -> None:
         """The stream was interrupted: a resumption may have been missed."""
         for slot in self.slots.values():

@@ -7,12 +7,13 @@ first quote. The market rules decide whether a snapshot is newer than what the s
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import islice
 
 import structlog
 
-from spotd.adapters.snapshots import MAX_SYMBOLS_PER_CALL, Snapshots
+from spotd.adapters.snapshots import MAX_SYMBOLS_PER_CALL, Snapshot, Snapshots
 from spotd.errors import AlpacaRefusedError, SnapshotError
 from spotd.loops.intake import Intake
 from spotd.loops.shared import Shared
@@ -73,11 +74,17 @@ class PrimeLoop:
                     return
                 await asyncio.sleep(patience.retry_s)
             else:
-                for symbol, snapshot in found.items():
-                    self._shared.market.prime(symbol, snapshot.quote, snapshot.trade)
+                take_in(self._shared, found)
                 self._intake.primed()
                 log.info("primed", asked=len(symbols), found=len(found))
                 return
+
+
+def take_in(shared: Shared, found: Mapping[str, Snapshot]) -> None:
+    """Tell the market; without a stream of trades no last price, for it would never change."""
+    trades = shared.subscriptions.trades
+    for symbol, snapshot in found.items():
+        shared.market.prime(symbol, snapshot.quote, snapshot.trade if trades else None)
 
 
 def _batches(symbols: list[str]) -> list[list[str]]:

@@ -163,11 +163,15 @@ class StreamLoop:
 
     def _rejected(self, error: RequestRefusedError) -> None:
         shared = self._shared
+        trades = shared.subscriptions.trades
         try:
             sentence = shared.subscriptions.rejected(error.code or 0, str(error), time.monotonic())
         except UnexpectedAnswerError as unexpected:
             raise StreamError(str(unexpected), reason=error.reason, code=error.code) from error
         log.warning("request refused", why=sentence, code=error.code)
+        if trades and not shared.subscriptions.trades:
+            shared.market.forget_last_sales()
+            shared.bells.publish.ring()
         shared.bells.report.ring()
 
     async def _idle(self) -> None:

@@ -19,6 +19,7 @@ from spotd.core.health import brings_too_little
 from spotd.core.market import reflected_at
 from spotd.errors import AlpacaRefusedError, SnapshotError, StreamError
 from spotd.loops.intake import Intake
+from spotd.loops.prime import take_in
 from spotd.loops.shared import Shared
 
 SILENCE_S = 30.0
@@ -78,8 +79,7 @@ class WatchLoop:
         shared.facts.stream_mute = True
         shared.subscriptions.version += 1
         shared.bells.report.ring()
-        for symbol, snapshot in found.items():
-            shared.market.prime(symbol, snapshot.quote, snapshot.trade)
+        take_in(shared, found)
         self._intake.primed()
         self._stream.give_up(
             StreamError("the stream was mute although the market moved", reason="mute")

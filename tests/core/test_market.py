@@ -328,6 +328,21 @@ def test_a_snapshot_with_a_trade_alone_is_kept_for_the_first_quote() -> None:
     assert desk.published() == [("SPY", 1.0, 1.5)]
 
 
+def test_last_sales_are_forgotten_where_no_trades_come() -> None:
+    """One that never changes again would lie: it is null again, and that is an update."""
+    desk = Desk()
+    desk.market.receive([quote(second=1), trade(1.5, second=2), quote("QQQ")])
+    desk.market.keep(frozenset({"SPY", "QQQ", "IWM"}))
+    desk.market.receive([trade(1.5, symbol="IWM")])
+    assert len(desk.published()) == 2
+    desk.market.forget_last_sales()
+    assert desk.published() == [("SPY", 1.0, None)]
+    assert reflected_at(desk.spy) == at(1)
+    assert desk.market.slots["IWM"].last_price is None
+    desk.market.forget_last_sales()
+    assert desk.published() == []
+
+
 # Which symbols there are
 
 

@@ -69,6 +69,35 @@ async def test_a_new_symbol_has_a_price_without_a_quote_of_the_stream() -> None:
             assert sim.stats.quotes_sent == 0
 
 
+@pytest.mark.parametrize("wanted", [False, True])
+async def test_without_a_stream_of_trades_there_is_no_last_price(wanted: bool) -> None:
+    """Not wanted, or not on this feed: one from a snapshot would stand there for ever."""
+    faults = Faults(unavailable_channels={"trades"} if wanted else set())
+    async with Simulator(faults=faults) as sim:
+        await sim.send([{"T": "q", "S": "SPY", "bp": 1.5}, {"T": "t", "S": "SPY", "p": 1.625}])
+        async with priming(sim, trades=wanted) as bench:
+            bench.want("SPY")
+            await until(lambda: price(bench, "SPY")[0] == 1.5)
+            assert price(bench, "SPY") == (1.5, None)
+
+
+async def test_trades_that_end_take_the_last_price_with_them() -> None:
+    """Known from an earlier session, unavailable in this one: null again, and published."""
+    async with Simulator() as sim:
+        await sim.send([{"T": "q", "S": "SPY", "bp": 1.5}, {"T": "t", "S": "SPY", "p": 1.625}])
+        async with priming(sim) as bench:
+            shared = bench.shared
+            bench.want("SPY")
+            await until(lambda: price(bench, "SPY") == (1.5, 1.625))
+            shared.conflator.settle(shared.conflator.take(0.0, 9), 0.0, delivered=True)
+            await shared.bells.publish.wait(0.0)
+            sim.faults.unavailable_channels.add("trades")
+            await sim.drop_sessions("close", 1012)
+            await until(lambda: price(bench, "SPY") == (1.5, None))
+            assert shared.market.slots["SPY"].changed
+            assert await shared.bells.publish.wait(0.0)
+
+
 async def test_what_was_named_before_is_not_forgotten() -> None:
     """The loop looks before it waits."""
     async with Simulator() as sim:

