@@ -21,19 +21,23 @@ REDACTED = "***"
 _MIN_SECRET_CHARS = 4  # shorter ones would cut holes into ordinary words
 
 
-# Passwords that nobody told us of: in a URL's authority, or in its query.
-_IN_URL = re.compile(
-    r"""(?P<before>[a-z][a-z0-9+.-]*://[^\s/@:"']*:)[^\s/"']+(?P<after>@)"""
-    r"""|(?P<name>[?&](?:\w+_)?(?:password|secret|token|key)=)[^&\s"']+""",
-    re.IGNORECASE,
+# Passwords that nobody told us of: in a URL's authority, or in its query. Every part is bounded,
+# and none can be begun anew at each character: a long line costs its length, no more.
+_IN_AUTHORITY = re.compile(r"""(://[^\s/@:"']{0,256}:)[^\s/"']{1,512}(@)""")
+_IN_QUERY = re.compile(
+    r"""([?&](?:\w{1,40}_)?(?:password|secret|token|key)=)[^&\s"']+""", re.IGNORECASE
 )
+_MAX_LINE_CHARS = 16_384
+_TAIL_CHARS = 4_096  # of these: a JSON line tells its event and level at its end
+_MAX_URL_PART = 800  # what may be left of a password in a URL whose end was cut off
 
 
 class _Redacting:
-    """A stream that writes lines without the secrets."""
+    """A stream that writes lines without the secrets, and without the middle of very long ones."""
 
-    def __init__(self, stream: TextIO, secrets: Iterable[str]) -> None:
+    def __init__(self, stream: TextIO, secrets: Iterable[str], *, as_json: bool = False) -> None:
         self._stream = stream
+        self._as_json = as_json
         spellings = {
             spelling
             for secret in secrets
@@ -42,12 +46,29 @@ class _Redacting:
         }
         longest_first = sorted(spellings, key=len, reverse=True)
         self._known = re.compile("|".join(map(re.escape, longest_first))) if spellings else None
+        self._half_a_secret = max([_MAX_URL_PART, *map(len, longest_first)])
 
     def write(self, text: str) -> int:
         """Write the text without the secrets."""
+        if len(text) <= _MAX_LINE_CHARS:
+            return self._stream.write(self._redacted(text))
+        # What the cut left of a secret is no longer known as one, so it goes as well.
+        head = self._redacted(text[: _MAX_LINE_CHARS - _TAIL_CHARS])[: -self._half_a_secret]
+        tail = self._redacted(text[-_TAIL_CHARS:])[self._half_a_secret :].rstrip()
+        text = f"{head} […] {tail}"
+        if self._as_json:
+            line = {"event": "a line that was too long", "level": "warning", "line": text}
+            text = json.dumps(line)
+        return self._stream.write(f"{text}\n")
+
+    def _redacted(self, text: str) -> str:
         if self._known is not None:
             text = self._known.sub(REDACTED, text)
-        return self._stream.write(_IN_URL.sub(_without_password, text))
+        if "://" in text:
+            text = _IN_AUTHORITY.sub(rf"\1{REDACTED}\2", text)
+        if "=" in text:
+            text = _IN_QUERY.sub(rf"\1{REDACTED}", text)
+        return text
 
     def flush(self) -> None:
         """Flush the stream behind."""
@@ -68,10 +89,6 @@ def _spellings(secret: str) -> set[str]:
             )
         }
     return found
-
-
-def _without_password(match: re.Match[str]) -> str:
-    return f"{match['before'] or match['name']}{REDACTED}{match['after'] or ''}"
 
 
 def configure(
@@ -97,7 +114,7 @@ def configure(
         tail: list[Processor] = [renderer]
     else:
         tail = [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
-    redacting = _Redacting(target, secrets)
+    redacting = _Redacting(target, secrets, as_json=not console)
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelName(level.upper())),

@@ -8,6 +8,7 @@ import logging
 import os
 import pty
 import sys
+import time
 from collections.abc import Iterator
 from typing import Any, Literal
 
@@ -182,3 +183,31 @@ def test_configured_twice_is_said_once() -> None:
     structlog.get_logger("spotd.test").info("said")
     assert first.getvalue() == ""
     assert len(lines(second)) == 1
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["x" * 100_000, "://a:" * 20_000, "a://" + "b:" * 50_000, "?a_" * 30_000, "&" + "a_" * 50_000],
+)
+def test_a_long_line_costs_little(text: str) -> None:
+    """The event loop writes it: it is cut, and looked through in no time."""
+    stream = configured("info", "json", SECRET)
+    log = structlog.get_logger("spotd.test")
+    started = time.monotonic()
+    log.error("refused", why=text)
+    assert time.monotonic() - started < 0.5
+    [line] = lines(stream)
+    assert "too long" in line["event"]
+    assert "refused" in line["line"]
+    assert len(stream.getvalue()) < 40_000
+
+
+@pytest.mark.parametrize("form", ["json", "console"])
+def test_a_cut_leaves_no_part_of_a_secret(form: Literal["json", "console"]) -> None:
+    """Wherever in it the cut falls."""
+    secret = "s3cr3t" * 5
+    for length in (*range(12_000, 12_400, 3), 20_000):
+        stream = configured("info", form, secret)
+        structlog.get_logger("spotd.test").info("x" * length + secret * 20)
+        assert "s3cr" not in stream.getvalue()
+        assert stream.getvalue().endswith("\n")
