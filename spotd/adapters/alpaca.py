@@ -19,7 +19,7 @@ import logging
 import re
 import socket
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import NoReturn
 
@@ -69,6 +69,8 @@ _encode = msgspec.msgpack.Encoder().encode
 _UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 _CONTROLS = frozenset((Success, Error, Acknowledgement))
+_MAX_WORDS = 200
+_MIN_SECRET_CHARS = 4  # shorter ones would cut holes into ordinary words
 _STATUS_LINE = re.compile(rb"HTTP/\d\.\d (\d{3})\b")
 _BINARY = picows.WSMsgType.BINARY
 _CLOSE = picows.WSMsgType.CLOSE
@@ -126,6 +128,15 @@ class FrameDecoder:
         return {"q": "quote", "t": "trade"}.get(tag, "unknown_type")
 
 
+def _clean(words: str, secrets: Iterable[str]) -> str:
+    """Alpaca's words, fit for logs, Redis and HTTP: short, on one line, without our keys."""
+    for secret in secrets:
+        if len(secret) >= _MIN_SECRET_CHARS:
+            words = words.replace(secret, "***")
+    words = "".join(c if c.isprintable() else " " for c in words[: 2 * _MAX_WORDS])
+    return words[:_MAX_WORDS]
+
+
 class _Session(picows.WSListener):
     """One connection: what comes in on it, the answers awaited on it, and its end.
 
@@ -134,7 +145,10 @@ class _Session(picows.WSListener):
     """
 
     def __init__(
-        self, decoder: FrameDecoder, on_data: Callable[[list[_WireMessage]], None]
+        self,
+        decoder: FrameDecoder,
+        on_data: Callable[[list[_WireMessage]], None],
+        secrets: tuple[str, ...] = (),
     ) -> None:
         super().__init__()
         self.transport: picows.WSTransport | None = None
@@ -142,6 +156,7 @@ class _Session(picows.WSListener):
         self.closing = False  # nothing is handed on any more
         self._decoder = decoder
         self._on_data = on_data
+        self._secrets = secrets  # never repeated, whoever says them
         self._answers: asyncio.Queue[Control | StreamError] = asyncio.Queue()
         self._in_handshake = True  # every control message is an answer
         self._expecting = False  # the next one is
@@ -221,7 +236,7 @@ class _Session(picows.WSListener):
             transport.send_close(picows.WSCloseCode.OK if none_given else code)
             text = f"the stream was closed with code {code.value}"
             if reason := frame.get_close_reason():
-                text += f" ({reason[:100]})"
+                text += f" ({_clean(reason, self._secrets)})"
             self.finish(StreamError(text, reason=f"close_{code.value}"))
         transport.disconnect()
 
@@ -250,6 +265,8 @@ class _Session(picows.WSListener):
         self._on_data(messages)
 
     def _control(self, message: Control) -> None:
+        if isinstance(message, Error):
+            message = Error(message.code, _clean(message.msg, self._secrets))
         if self._in_handshake:
             self._answers.put_nowait(message)
         elif self._expecting and not isinstance(message, Success):
@@ -372,7 +389,9 @@ class AlpacaStream(StockDataStream):  # type: ignore[misc]  # alpaca-py is not t
 
     async def _connect(self) -> None:
         """Open the socket and wait for the greeting."""
-        session = self._session = _Session(self.decoder, self._on_data)
+        session = self._session = _Session(
+            self.decoder, self._on_data, (self._secret_key, self._api_key)
+        )
         session.transport = await self._handshake(session)
         greeting = await session.answer("greeting", self._timeouts.answer_s)
         if isinstance(greeting, Error):

@@ -14,7 +14,9 @@ from spotd.errors import RequestRefusedError, StreamError
 from spotd.simulator import Faults, Limits, Simulator
 from tests.integration.streamkit import (
     IMPATIENT,
+    KEY,
     PATIENCE_S,
+    SECRET,
     Listener,
     frame,
     hear,
@@ -25,6 +27,7 @@ from tests.integration.streamkit import (
     sockets_to,
     stream_to,
     until,
+    upgrade,
     welcome,
 )
 
@@ -513,3 +516,49 @@ async def test_the_last_signs_of_one_session_are_not_the_nexts() -> None:
         await until(lambda: sockets_to(port) == 1)
         assert not stream._live_session().end.done()
         await stream.close()
+
+
+# Alpaca's words
+
+
+@pytest.mark.parametrize("when", ["request", "session", "greeting", "close"])
+async def test_what_alpaca_says_is_cut_and_holds_no_key(when: str) -> None:
+    """Its words are shown in logs, Redis and HTTP: short, on one line, without our keys."""
+    msg = f"bad {SECRET}\n\x1b[31m{KEY} " + "x" * 100_000
+
+    async def behave(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if when == "greeting":
+            await upgrade(reader, writer)
+            writer.write(frame(packed({"T": "error", "code": 500, "msg": msg})))
+        else:
+            await welcome(reader, writer)
+            if when == "close":
+                reason = f"{SECRET}\n{KEY}".encode()
+                writer.write(frame(b"\x03\xf3" + reason, opcode=8))
+            else:
+                if when == "request":
+                    await reader.read(1)
+                writer.write(frame(packed({"T": "error", "code": 500, "msg": msg})))
+        await reader.read(-1)
+
+    async with peer(behave) as port:
+        stream = stream_to(f"ws://127.0.0.1:{port}")
+        if when == "greeting":
+            with pytest.raises(StreamError) as caught:
+                await stream.open()
+            why = caught.value
+        else:
+            await stream.open()
+            if when == "request":
+                with pytest.raises(RequestRefusedError) as refused:
+                    await stream.request(SPY)
+                why = refused.value
+            else:
+                why = await _end(stream)
+            await stream.close()
+    said = str(why)
+    assert "***" in said
+    assert SECRET not in said
+    assert KEY not in said
+    assert said.isprintable()
+    assert len(said) < 300
