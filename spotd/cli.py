@@ -88,11 +88,16 @@ class LazyGroup(click.Group):
             package = (error.name or "").partition(".")[0]
             if package not in EXTRAS:
                 raise
-            hint = f"pip install 'spotd[{EXTRAS[package]}]'"
-            raise Failure(f"the package {package} is not installed: {hint}", 2) from error
-        except BrokenPipeError:
+            extra = EXTRAS[package]
+            # Not by the bare name: on the public index it may be somebody else's.
+            hint = f"pip install '.[{extra}]' in the checkout, or 'spotd[{extra}]' from where "
+            hint += "spotd came"
+            raise Failure(f"{package} is not installed: {hint}", 2) from error
+        except (BrokenPipeError, BaseExceptionGroup) as error:
+            if not _is_closed_pipe(error):
+                raise
             # `spotd watch SPY | head -1`: the reader has what it wanted, so this is a good end.
-            _discard_stdout()
+            _discard_output()
             raise click.exceptions.Exit(0) from None
 
 
@@ -120,10 +125,22 @@ def main(args: Sequence[str] | None = None) -> int:
     return code if isinstance(code, int) else 0
 
 
-def _discard_stdout() -> None:
+def _is_closed_pipe(error: BaseException) -> bool:
+    """Whether this is a closed pipe, or a group of nothing else: tasks fail in groups."""
+    if isinstance(error, BaseExceptionGroup):
+        return all(_is_closed_pipe(part) for part in error.exceptions)
+    return isinstance(error, BrokenPipeError)
+
+
+def _discard_output() -> None:
     """Keep the interpreter from complaining about the closed pipe when it flushes at its end."""
-    with suppress(OSError):  # stdout may be no file at all
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    # With `2>&1` both lead there; one that was closed from the start is None.
+    for stream in filter(None, (sys.stdout, sys.stderr)):
+        try:
+            stream.flush()
+        except BrokenPipeError:
+            with suppress(OSError):  # it may be no file at all
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 if __name__ == "__main__":

