@@ -26,6 +26,7 @@ class Facts:
     stream_mute: bool = False  # open, and silent although the market is not
     stream_waiting: str | None = None  # why the next try is timed
     desired: int = 0
+    all_refused: bool = False  # nothing active, and nothing left to ask for
     ever_active: set[str] = field(default_factory=set)  # were live before, and are still desired
 
 
@@ -48,6 +49,8 @@ def daemon_state(facts: Facts, active: int) -> tuple[DaemonStateName, str | None
         state = "streaming"
         if facts.stream_mute:
             reason = "the stream is open but delivers nothing, although the market moves"
+    elif facts.stream_open and facts.all_refused:
+        state, reason = "streaming", "every desired symbol is refused"
     elif facts.stream_open:
         state, reason = "connecting", "subscribing"
     else:
@@ -75,7 +78,7 @@ def not_ready_because(facts: Facts, active: int) -> list[str]:
         reasons.append(f"stream: {facts.stream_waiting}")
     elif not facts.stream_open:
         reasons.append("stream: connecting")
-    elif not active:
+    elif not active and not facts.all_refused:
         reasons.append("stream: no symbol is acknowledged yet")
     elif facts.stream_mute:
         reasons.append("stream: mute")

@@ -129,6 +129,10 @@ class Subscriptions:
                 refused[symbol] = Refusal(_OVER_LIMIT, detail)
         return refused
 
+    def all_refused(self) -> bool:
+        """Whether symbols are desired and every one is refused, so that none can become active."""
+        return bool(self.desired) and not self.active and self.desired <= self.refusals().keys()
+
     def next_request(self, now: float) -> Request | None:
         """What to send now; None while an answer is awaited or nothing is to be done."""
         if self._request is not None:

@@ -124,6 +124,8 @@ class DemandLoop:
             shared.facts.desired = len(demand.symbols)
             shared.facts.ever_active &= demand.symbols
             shared.subscriptions.want(demand.symbols)
+            if shared.facts.all_refused:  # the stream loop says so once it has nothing to ask for
+                shared.facts.all_refused = shared.subscriptions.all_refused()
             # Gone and back before it was unsubscribed: live still, but its price is forgotten.
             if back := (demand.symbols - before.symbols) & shared.subscriptions.active:
                 shared.facts.ever_active |= back

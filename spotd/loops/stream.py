@@ -98,7 +98,7 @@ class StreamLoop:
             await self._serve()
         finally:
             was_open, shared.facts.stream_open = shared.facts.stream_open, False
-            shared.facts.stream_mute = False
+            shared.facts.stream_mute = shared.facts.all_refused = False
             shared.subscriptions.disconnected()
             shared.bells.report.ring()
             await self._stream.close()
@@ -122,6 +122,10 @@ class StreamLoop:
         while True:
             request = shared.subscriptions.next_request(time.monotonic())
             if request is None:
+                all_refused = shared.subscriptions.all_refused()
+                if all_refused != shared.facts.all_refused:
+                    shared.facts.all_refused = all_refused
+                    shared.bells.report.ring()
                 await self._idle()
                 continue
             try:

@@ -75,6 +75,20 @@ INTERRUPTED = Verdict("stale", "the stream is interrupted or mute")
             "subscribing",
             ["stream: no symbol is acknowledged yet"],
         ),
+        (
+            replace(UP, all_refused=True),
+            0,
+            "streaming",
+            "every desired symbol is refused",
+            [],
+        ),
+        (
+            replace(UP, all_refused=True, stream_open=False),
+            0,
+            "connecting",
+            None,
+            ["stream: connecting"],
+        ),
         (UP, 2, "streaming", None, []),
         (replace(UP, redis_error="timeout"), 2, "streaming", None, ["redis: timeout"]),
         (
@@ -113,6 +127,7 @@ _facts = st.builds(
     stream_mute=st.booleans(),
     stream_waiting=st.none() | st.just("backoff"),
     desired=st.integers(0, 3),
+    all_refused=st.booleans(),
 )
 
 
@@ -129,7 +144,8 @@ def test_a_stream_behind_rest_is_mute(rest_ahead_s: float, mute: bool) -> None:
 def test_ready_means_what_the_contract_says(facts: Facts, active: int) -> None:
     """A leader with a working stream or nothing desired, or a standby with a working lease."""
     ready = not not_ready_because(facts, active)
-    works = facts.stream_open and active > 0 and not facts.stream_mute
+    served = active > 0 or facts.all_refused
+    works = facts.stream_open and served and not facts.stream_mute
     works = works and facts.stream_waiting is None
     leading = facts.leader and (facts.desired == 0 or works)
     standing_by = not facts.leader and facts.lease_works

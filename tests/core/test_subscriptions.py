@@ -309,6 +309,18 @@ def test_a_refused_symbol_is_forgiven_when_it_leaves_the_demand() -> None:
     assert talk.subs.active == {"A"}
 
 
+def test_it_is_known_when_every_desired_symbol_is_refused() -> None:
+    """Nobody waits for an answer then; without a demand nobody is refused."""
+    talk = Talk(Plan(ill_formed=frozenset({"A", "B"})))
+    assert not talk.subs.all_refused()
+    talk.want("A", "B")
+    assert talk.subs.all_refused()
+    talk.subs.want(frozenset({"A", "C"}))
+    assert not talk.subs.all_refused()
+    talk.talk()
+    assert not talk.subs.all_refused()
+
+
 def test_a_symbol_missing_in_the_acknowledgement_is_refused() -> None:
     """Alpaca may leave a symbol out without an error."""
     talk = Talk(Plan(unlisted=frozenset({"NOPE"})))

@@ -154,6 +154,22 @@ async def test_a_symbol_that_returns_before_it_was_unsubscribed_is_primed(rig: N
         assert await shared.bells.prime.wait(0.0)
 
 
+async def test_a_demand_with_something_new_is_not_refused_as_a_whole(rig: NewRig) -> None:
+    """Until the stream was asked; with less of the refused it is still refused."""
+    async with rig(acknowledge=False) as daemon:
+        shared = daemon.shared
+        await daemon.want("A", "B")
+        shared.subscriptions.connected()
+        shared.subscriptions.next_request(time.monotonic())
+        shared.subscriptions.acknowledged([], [], time.monotonic())
+        shared.facts.all_refused = shared.subscriptions.all_refused()
+        await daemon.redis.srem(daemon.settings.keys.symbols, "A")
+        await eventually(lambda: not daemon.wanted("A"), "the end")
+        assert shared.facts.all_refused
+        await daemon.want("C")
+        assert not shared.facts.all_refused
+
+
 # What it may hold
 
 

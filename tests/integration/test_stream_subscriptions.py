@@ -249,6 +249,21 @@ async def test_a_feed_without_trades_streams_quotes() -> None:
         assert sim.stats.connections == 1
 
 
+async def test_a_stream_that_has_nothing_left_to_ask_for_is_at_work() -> None:
+    """Every desired symbol refused, also on the next connection: no answer is waited for."""
+    async with Simulator(limits=Limits(symbols=0)) as sim, Bench(sim) as bench:
+        facts = bench.shared.facts
+        bench.want("A", "B")
+        await until(lambda: facts.all_refused)
+        assert facts.stream_open
+        await sim.drop_sessions("close", 1012)
+        await until(lambda: bench.tries == 2 and facts.all_refused and facts.stream_open)
+        sim.limits.symbols = None
+        await sim.drop_sessions("close", 1012)
+        await bench.settled("A", "B")
+        await until(lambda: not facts.all_refused)
+
+
 async def test_a_feed_without_statuses_streams_all_the_same() -> None:
     """Halts are then not shown; nothing else is lost."""
     faults = Faults(unavailable_channels={"statuses"})
