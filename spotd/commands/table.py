@@ -10,6 +10,8 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 
+from rich.cells import cell_len
+from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 from rich.text import Text
 
@@ -17,6 +19,14 @@ from spotd.models import DaemonStatus, SpotPriceUpdate, SymbolState
 
 RATE_WINDOW_S = 5.0
 _MAX_ARRIVALS = 256  # of the window; a faster row's rate is taken over a shorter time
+
+# What a row says, from left to right, and what goes first where a terminal is too narrow.
+_COLUMNS = ("symbol", "bid", "ask", "mid", "last", "age", "updates/s", "state")
+_DISPENSABLE = ("updates/s", "age", "mid", "last", "state", "ask", "bid")
+_GAP = 2  # between columns
+_LONGEST = 13  # of a symbol; a refused entry may be longer, and is cut
+
+NO_DAEMON = "no daemon answers: prices are the last known"
 
 _STATE_STYLES = {"live": "green", "stale": "yellow", "halted": "magenta", "refused": "red"}
 
@@ -39,6 +49,7 @@ class PriceTable:
         self._wall = wall
         self._rows: dict[str, _Row] = {}
         self._daemon: DaemonStatus | None = None
+        self._absent = False
         for symbol in symbols:
             self._row(symbol)
 
@@ -53,27 +64,65 @@ class PriceTable:
     def daemon(self, status: DaemonStatus) -> None:
         """The daemon changed its state, which stands below the table."""
         self._daemon = status
+        self._absent = False
 
-    def render(self) -> Table:
+    def no_daemon(self) -> None:
+        """No daemon answers, until the next word of one: what was live is stale."""
+        self._absent = True
+
+    def render(self) -> Prices:
         """The table as it stands now."""
-        table = Table(box=None, pad_edge=False, header_style="bold", caption_justify="left")
-        table.add_column("symbol")
-        for name in ("bid", "ask", "mid", "last", "age", "updates/s"):
-            table.add_column(name, justify="right", no_wrap=True)
-        table.add_column("state")
         now, unix_s = self._monotonic(), self._wall()
+        rows = []
         for symbol in sorted(self._rows):
-            table.add_row(Text(symbol), *self._rows[symbol].cells(now, unix_s))
-        if self._daemon is not None:
+            name = symbol if len(symbol) <= _LONGEST else f"{symbol[: _LONGEST - 1]}…"
+            rows.append([Text(name), *self._rows[symbol].cells(now, unix_s, self._absent)])
+        caption = NO_DAEMON if self._absent else None
+        if self._daemon is not None and not self._absent:
             reason = f": {self._daemon.reason}" if self._daemon.reason else ""
-            table.caption = Text(f"daemon {self._daemon.state}{reason}")
-        return table
+            caption = f"daemon {self._daemon.state}{reason}"
+        return Prices(rows, caption)
 
     def _row(self, symbol: str) -> _Row:
         row = self._rows.get(symbol)
         if row is None:
             row = self._rows[symbol] = _Row(self._monotonic())
         return row
+
+
+class Prices:
+    """Rows that show as many columns as fit; those that are shown are shown whole."""
+
+    def __init__(self, rows: list[list[Text]], caption: str | None) -> None:
+        self.columns = {name: [row[i] for row in rows] for i, name in enumerate(_COLUMNS)}
+        self.caption = caption
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        names = self._fitting(options.max_width)
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        for name in names:
+            text = name in ("symbol", "state")
+            table.add_column(name, justify="left" if text else "right", no_wrap=name != "state")
+        for cells in zip(*(self.columns[name] for name in names), strict=True):
+            table.add_row(*cells)
+        yield table
+        if self.caption is not None:
+            yield Text(self.caption, style="table.caption")
+
+    def _fitting(self, width: int) -> list[str]:
+        names = list(_COLUMNS)
+        for name in _DISPENSABLE:
+            if sum(map(self._width, names)) + _GAP * (len(names) - 1) <= width:
+                break
+            names.remove(name)
+        return names
+
+    def _width(self, name: str) -> int:
+        """What a column needs at least; a state's reason may stand on lines of its own."""
+        texts = [name, *(cell.plain for cell in self.columns[name])]
+        if name == "state":
+            texts = [word for text in texts for word in text.split()]
+        return max(map(cell_len, texts))
 
 
 class _Row:
@@ -90,7 +139,7 @@ class _Row:
         self._update = update
         self._arrivals.append(now)
 
-    def cells(self, now: float, unix_s: float) -> list[Text]:
+    def cells(self, now: float, unix_s: float, absent: bool) -> list[Text]:
         update = self._update
         if update is None:
             prices = [Text("-")] * 5
@@ -102,7 +151,7 @@ class _Row:
                 Text("-" if update.last_price is None else price_text(update.last_price)),
                 Text(age_text(datetime.fromtimestamp(unix_s, UTC), update.timestamp)),
             ]
-        return [*prices, Text(f"{self._rate(now):.1f}"), self._state_text()]
+        return [*prices, Text(f"{self._rate(now):.1f}"), self._state_text(absent)]
 
     def _rate(self, now: float) -> float:
         arrivals = self._arrivals
@@ -113,11 +162,12 @@ class _Row:
         # At least a second: a row a moment old would show its first update as hundreds.
         return len(arrivals) / min(RATE_WINDOW_S, max(1.0, now - self._began_at))
 
-    def _state_text(self) -> Text:
+    def _state_text(self, absent: bool) -> Text:
         if self.state is None:
             return Text("-")
+        state = "stale" if absent and self.state.state == "live" else self.state.state
         reason = f" ({self.state.reason})" if self.state.reason else ""
-        return Text(self.state.state + reason, style=_STATE_STYLES.get(self.state.state, ""))
+        return Text(state + reason, style=_STATE_STYLES.get(state, ""))
 
 
 def price_text(price: float) -> str:

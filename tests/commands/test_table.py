@@ -22,9 +22,9 @@ class Clock:
         return self.now
 
 
-def lines(table: PriceTable) -> list[str]:
+def lines(table: PriceTable, width: int = 100) -> list[str]:
     """The table as a terminal without colours shows it."""
-    console = Console(width=100, no_color=True)
+    console = Console(width=width, no_color=True)
     with console.capture() as captured:
         console.print(table.render())
     return [line.rstrip() for line in captured.get().splitlines()]
@@ -52,6 +52,53 @@ def test_refused() -> None:
     table = table_of(Clock())
     table.state(state_of("sp-y", "refused", "invalid_symbol"))
     assert lines(table)[1].endswith("refused (invalid_symbol)")
+
+
+@pytest.mark.parametrize(
+    ("width", "header"),
+    [
+        (80, "symbol bid ask mid last age updates/s state"),
+        (60, "symbol bid ask mid last age state"),
+        (50, "symbol bid ask mid last state"),
+        (40, "symbol bid ask last state"),
+        (32, "symbol bid ask state"),
+        (20, "symbol bid"),
+        (8, "symbol"),
+    ],
+)
+def test_narrow(width: int, header: str) -> None:
+    """Where it is narrow columns go, the least needed first; no symbol and no price is cut."""
+    table = table_of(Clock(), "SPY")
+    table.update(update_of("QQQ", mid=421.375))
+    table.state(state_of("QQQ"))
+    found = lines(table, width)
+    assert found[0].split() == header.split()
+    assert [line.split()[0] for line in found[1:]] == ["QQQ", "SPY"]
+    assert ("421.355" in found[1]) == ("bid" in header)
+    assert "…" not in "".join(found)
+
+
+def test_narrow_refused() -> None:
+    """A long reason folds, and a long entry is cut; neither costs the others their prices."""
+    table = table_of(Clock())
+    table.update(update_of("SPY"))
+    table.state(state_of("x" * 64, "refused", "invalid_symbol"))
+    found = lines(table, 60)
+    assert found[1].startswith("SPY            421.35  421.39")
+    assert found[2].startswith("xxxxxxxxxxxx…")
+    assert found[2].endswith("refused")
+    assert found[3].strip() == "(invalid_symbol)"
+
+
+def test_no_daemon() -> None:
+    """Without a daemon nothing is live, until one speaks again."""
+    table = table_of(Clock())
+    table.state(state_of("SPY"))
+    table.no_daemon()
+    assert lines(table)[1].endswith("stale")
+    assert lines(table)[-1] == "no daemon answers: prices are the last known"
+    table.daemon(status_of())
+    assert lines(table)[1].endswith("live")
 
 
 def test_daemon() -> None:
@@ -82,8 +129,8 @@ def test_direction() -> None:
     styles = []
     for mid in (10.0, 11.0, 11.0, 9.0):
         table.update(update_of("SPY", 1, mid))
-        [cell] = table.render().columns[3].cells
-        styles.append(getattr(cell, "style", None))
+        [cell] = table.render().columns["mid"]
+        styles.append(cell.style)
     assert styles == ["", "green", "green", "red"]
 
 
