@@ -3,8 +3,8 @@
 Breaker and backoff pace the tries; neither is reset by a connection as such. An acknowledgement
 closes the breaker. The backoff starts anew only after a session that lasted: a server that takes
 us in and throws us out again would be called upon for ever at the shortest pause. Another
-session holding the account (406) is no failure: the server frees a dead one after about 90 s, so
-it is tried again slowly, for as long as it takes.
+session holding the account (406) is no failure: it may be gone in a moment, and the server frees
+a dead one after about 90 s, so it is tried again soon, then slowly, for as long as it takes.
 """
 
 from __future__ import annotations
@@ -37,7 +37,8 @@ class Pace:
     first_s: float = 0.5
     most_s: float = 30.0
     jitter_s: float = 0.5
-    connection_limit_s: float = 10.0  # after 406
+    seat_first_s: tuple[float, ...] = (2.0, 4.0)  # after the first 406 in a row, the second …
+    connection_limit_s: float = 10.0  # … and every later one; none is longer
     rate_limit_s: float = 10.0  # after HTTP 429, at least
     server_asks_most_s: float = 300.0  # Retry-After beyond that is not believed
     steady_s: float = 30.0  # a session that lasted so long ends a row of failures
@@ -51,6 +52,12 @@ class Pace:
         wait = wait_exponential(multiplier=self.first_s, max=self.most_s)
         return (wait + wait_random(0, self.jitter_s))(state)
 
+    def seat_s(self, refusals: int) -> float:
+        """After so many 406 in a row, give or take a fifth."""
+        pauses = (*self.seat_first_s, self.connection_limit_s)
+        pause_s = min(pauses[min(refusals, len(pauses)) - 1], self.connection_limit_s)
+        return pause_s * random.uniform(0.8, 1.2)  # noqa: S311
+
 
 class StreamLoop:
     """The one loop that connects to Alpaca."""
@@ -62,6 +69,7 @@ class StreamLoop:
         self._limit_reported: int | None = None
         self._without_trades_reported: frozenset[str] = frozenset()
         self._in_a_row = 0  # sessions that failed, since one that lasted
+        self._seat_refusals = 0  # in a row, since a session that opened
         self._served_since: float | None = None  # the first acknowledgement of this session
 
     async def run(self) -> None:
@@ -79,8 +87,8 @@ class StreamLoop:
                 shared.breaker.attempt(time.monotonic())
                 await self._session_while_leading()
             except ConnectionLimitError as error:
-                pause_s = self._pace.connection_limit_s * random.uniform(0.8, 1.2)  # noqa: S311
-                await self._pause(error, pause_s)
+                self._seat_refusals += 1
+                await self._pause(error, self._pace.seat_s(self._seat_refusals))
             except StreamError as error:
                 now = time.monotonic()
                 shared.breaker.failed(now)
@@ -109,6 +117,7 @@ class StreamLoop:
         shared = self._shared
         log.info("connecting", endpoint=self._stream.endpoint)
         await self._stream.open()
+        self._seat_refusals = 0
         shared.facts.stream_open = True
         shared.data_at = time.monotonic()
         shared.market.clear_halts()

@@ -209,6 +209,38 @@ async def test_the_connection_limit_is_waited_for() -> None:
         await dead.close()
 
 
+def test_a_taken_seat_is_tried_ever_more_slowly() -> None:
+    """A session that just died may be gone in a moment; one that lives may stay for hours."""
+    for refusals, pause_s in ((1, 2.0), (2, 4.0), (3, 10.0), (4, 10.0), (1_000, 10.0)):
+        drawn = [Pace().seat_s(refusals) for _ in range(50)]
+        assert all(pause_s * 0.8 <= drawn_s <= pause_s * 1.2 for drawn_s in drawn)
+        assert len(set(drawn)) > 10
+
+
+async def test_after_a_session_a_taken_seat_is_tried_soon_again() -> None:
+    """A session that opened ends the row of refusals; nothing else does."""
+    pace = Pace(
+        first_s=0.01, most_s=0.01, jitter_s=0.0, seat_first_s=(0.05, 0.1), connection_limit_s=0.6
+    )
+    async with Simulator() as sim:
+        other = stream_to(sim.stream_url())
+        await other.open()
+        async with Bench(sim, pace=pace) as bench:
+            refused = bench.shared.metrics.reconnects
+            bench.want("SPY")
+            await until(lambda: refused["connection_limit"] == 4)
+            await other.close()
+            await bench.settled("SPY")
+            ours = pauses(sim)[1:]
+            for pause, least in zip(ours, (0.04, 0.08, 0.48, 0.48), strict=True):
+                assert pause >= least
+            sim.limits.connections = 0
+            await sim.drop_sessions("close", 1012)
+            await until(lambda: refused["connection_limit"] == 6)
+            # one pause after the loss, then the row anew
+            assert pauses(sim)[-1] < 0.48
+
+
 async def test_why_it_waits_is_told() -> None:
     """The status names the connection limit while it lasts."""
     async with Simulator() as sim:
