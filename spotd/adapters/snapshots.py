@@ -16,7 +16,9 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from datetime import UTC
 from typing import Any
+from urllib.parse import urlsplit
 
 import msgspec
 import requests
@@ -58,6 +60,7 @@ class Snapshots:
             url_override=settings.data_url,
         )
         self._client.socket_timeout_s = socket_timeout_s
+        self._host = urlsplit(settings.data_url).netloc.rpartition("@")[2]
         # The test feed has no REST side; its one symbol simply has no snapshot.
         self._feed = None if settings.feed == "test" else DataFeed(settings.feed)
 
@@ -76,7 +79,9 @@ class Snapshots:
                 until = time.monotonic() + deadline_s
                 raw = await _in_daemon_thread(lambda: self._get(symbols, until))
         except TimeoutError:
-            raise SnapshotError(f"no latest values within {deadline_s:g} s") from None
+            raise SnapshotError(
+                f"no latest values from {self._host} within {deadline_s:g} s"
+            ) from None
         return {
             symbol: _snapshot(symbol, fields)
             for symbol, fields in raw.items()
@@ -102,14 +107,29 @@ class Snapshots:
                 if error.status_code == 400 and bad and bad[1] in wanted:
                     wanted.remove(bad[1])
                     continue
-                raise _translated(error) from error
+                raise self._translated(error) from error
             except (requests.RequestException, json.JSONDecodeError) as error:
                 # The text of requests' errors may hold the whole URL: its kind says enough.
-                raise SnapshotError(f"no latest values: {type(error).__name__}") from error
-            except (AttributeError, TypeError, ValueError) as error:
-                # JSON, but not an object: some proxy's, which alpaca-py does not check for.
-                raise SnapshotError("no latest values: the answer has another form") from error
+                raise self._failed(type(error).__name__) from error
+            except Exception as error:
+                # JSON, but not an object, or nested without end, or with numbers that are none:
+                # some proxy's, which alpaca-py does not check for.
+                raise self._failed(
+                    f"the answer has another form ({type(error).__name__})"
+                ) from error
         return {}
+
+    def _failed(self, why: str) -> SnapshotError:
+        return SnapshotError(f"no latest values from {self._host}: {why}")
+
+    def _translated(self, error: APIError) -> AlpacaRefusedError | SnapshotError:
+        status = error.status_code
+        if status in (401, 403):
+            return AlpacaRefusedError(
+                f"Alpaca's REST ({self._host}) refused (HTTP {status}): check the keys, and that "
+                "the plan includes the feed of SPOTD_FEED"
+            )
+        return self._failed(f"HTTP {status}")
 
 
 class _Client(StockHistoricalDataClient):  # type: ignore[misc]  # alpaca-py is not typed
@@ -147,18 +167,11 @@ async def _in_daemon_thread(get: Callable[[], dict[str, Any]]) -> dict[str, Any]
         with contextlib.suppress(RuntimeError):  # the loop closed meanwhile: nobody waits
             loop.call_soon_threadsafe(settle, value, failure)
 
-    threading.Thread(target=run, name="snapshots", daemon=True).start()
+    try:
+        threading.Thread(target=run, name="snapshots", daemon=True).start()
+    except RuntimeError as error:
+        raise SnapshotError("no latest values: no thread could be started") from error
     return await result
-
-
-def _translated(error: APIError) -> AlpacaRefusedError | SnapshotError:
-    status = error.status_code
-    if status in (401, 403):
-        return AlpacaRefusedError(
-            f"Alpaca's REST refused (HTTP {status}): check the keys, and that the plan includes "
-            "the feed of SPOTD_FEED"
-        )
-    return SnapshotError(f"no latest values: HTTP {status}")
 
 
 def _snapshot(symbol: str, fields: dict[str, Any]) -> Snapshot:
@@ -179,7 +192,10 @@ def _read(kind: type[Quote | Trade], symbol: str, fields: object, absent: dict[s
     whole["T"] = kind.__struct_config__.tag
     try:
         message = msgspec.convert(whole, kind, strict=True)
-    except msgspec.ValidationError:
+        msgspec.json.encode(message)  # what is no text for UTF-8 would fail when published
+        # A time without its zone cannot be compared with those of the stream.
+        if message.at.tzinfo is None:
+            return None
+        return msgspec.structs.replace(message, at=message.at.astimezone(UTC))
+    except (msgspec.MsgspecError, ValueError, OverflowError, RecursionError):
         return None
-    # A time without its zone cannot be compared with those of the stream.
-    return None if message.at.tzinfo is None else message

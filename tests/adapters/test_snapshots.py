@@ -177,6 +177,9 @@ def _http(body: bytes, status: bytes = b"200 OK", *headers: bytes) -> bytes:
         b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{",
         b"SSH-2.0-OpenSSH_9.2\r\n",
         b"",
+        _http(b"[" * 200_000),
+        _http(b'{"SPY":' * 50_000),
+        _http(b'{"SPY":{"latestQuote":{"bp":' + b"9" * 5_000 + b"}}}"),
     ],
 )
 async def test_whatever_answers_in_place_of_alpaca(response: bytes) -> None:
@@ -200,6 +203,18 @@ async def test_whatever_answers_in_place_of_alpaca(response: bytes) -> None:
         (b'{"latestQuote":{"t":"2026-01-20T15:00:00","bp":1,"ap":2}}', Snapshot(None, None)),
         (b'{"latestQuote":{"bp":1,"ap":2}}', Snapshot(None, None)),
         (b'{"latestTrade":{"t":"2026-01-20T15:00:00.572049999Z"}}', Snapshot(None, None)),
+        (b'{"latestTrade":{"t":"2026-01-20T15:00:00Z","p":"\\ud800"}}', Snapshot(None, None)),
+        (
+            b'{"latestTrade":{"t":"2026-01-20T15:00:00Z","p":1,"c":["\\ud800"]}}',
+            Snapshot(None, None),
+        ),
+        (b'{"latestTrade":{"t":"\\ud800","p":1}}', Snapshot(None, None)),
+        (b'{"latestTrade":{"t":"0001-01-01T00:00:00+05:00","p":1}}', Snapshot(None, None)),
+        (b'{"latestTrade":{"t":"9999-12-31T23:59:59-05:00","p":1}}', Snapshot(None, None)),
+        (
+            b'{"latestTrade":{"t":"2026-01-20T15:00:00Z","p":1' + b"0" * 400 + b"}}",
+            Snapshot(None, None),
+        ),
         (
             b'{"latestTrade":{"T":"q","S":"X","t":"2026-01-20T15:00:00.572049999Z","p":2,"q":1}}',
             Snapshot(None, Trade("SPY", 2.0, AT)),
@@ -221,6 +236,40 @@ async def test_one_malformed_symbol_costs_only_itself(
         found = await snapshots.fetch(["SPY", "QQQ"], deadline_s=PATIENT_S)
         assert found.pop("QQQ") == Snapshot(Quote("QQQ", 1.0, 2.0, AT), None)
         assert found == ({} if expected is None else {"SPY": expected})
+
+
+async def test_every_time_is_utc() -> None:
+    """Whatever offset it is written with; seconds of it are those of the stream."""
+    body = b'{"SPY":{"latestTrade":{"t":"2026-01-20T10:00:00.572049-05:00","p":2}}}'
+    async with Simulator() as sim, peer(answering(_http(body))) as port:
+        snapshots = snapshots_of(sim, data_url=f"http://127.0.0.1:{port}")
+        found = await snapshots.fetch(["SPY"], deadline_s=PATIENT_S)
+    trade = found["SPY"].trade
+    assert trade == Trade("SPY", 2.0, AT)
+    assert trade is not None
+    assert trade.at.tzinfo is UTC
+
+
+async def test_an_error_names_the_host_and_no_credentials() -> None:
+    """Which server it was that failed: a proxy's name may be the mistake."""
+    async with Simulator() as sim, peer(answering(b"")) as port:
+        url = f"http://user:pa55word@127.0.0.1:{port}"
+        with pytest.raises(SnapshotError, match=f"127.0.0.1:{port}") as caught:
+            await snapshots_of(sim, data_url=url).fetch(["SPY"], deadline_s=PATIENT_S)
+        assert "pa55word" not in str(caught.value)
+
+
+async def test_without_a_thread_there_are_no_latest_values(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The system's limit of threads: an error like others."""
+
+    def refused(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    async with Simulator() as sim:
+        snapshots = snapshots_of(sim)
+        monkeypatch.setattr(threading.Thread, "start", refused)
+        with pytest.raises(SnapshotError, match="thread"):
+            await snapshots.fetch(["SPY"], deadline_s=PATIENT_S)
 
 
 def _threads() -> list[threading.Thread]:
