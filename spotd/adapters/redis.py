@@ -14,8 +14,10 @@ import asyncio
 import hashlib
 import re
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from contextvars import ContextVar
 from dataclasses import dataclass
+from inspect import signature
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
@@ -31,8 +33,11 @@ from redis.crc import key_slot
 from spotd.errors import NotLeaderError, RedisUnavailableError, SettingsError
 from spotd.keys import Keys
 
-CALL_TIMEOUT_S = 2.0
-CONNECT_TIMEOUT_S = 1.0
+# Short, so that after a network that swallowed packets a call is not long waited for in vain;
+# connecting, with its introductions, has as long for itself.
+CALL_TIMEOUT_S = 0.8
+CONNECT_TIMEOUT_S = 0.5
+COMMAND_TIMEOUT_S = 2.0  # of one answer to a person's command
 MAX_UPDATES_PER_CALL = 500  # so that the server is never held for more than about 2 ms
 SCAN_ABOVE = 20_000  # a larger demand is read in slices
 SCAN_COUNT = 2_000
@@ -318,13 +323,20 @@ class RedisPort:
 
     @asynccontextmanager
     async def _asking(self, key: str = "a key") -> AsyncIterator[None]:
-        """One call, or a few: limited in all, connecting included, and errors translated.
+        """One call, or a few: limited in all, and errors translated.
+
+        What has to be connected first has one limit for that, and then another for the call.
 
         The limit is ours because redis-py's own uses wait_for, which in Python 3.11 may swallow
         a cancellation: a loop that was told to end would go on.
         """
-        async with _translated(key), asyncio.timeout(self._limit_s):
-            yield
+        async with _translated(key), asyncio.timeout(self._limit_s) as limit:
+            outer = _limit.get()
+            _limit.set(limit)
+            try:
+                yield
+            finally:
+                _limit.set(outer)
 
     async def _fields(self, key: str) -> set[str]:
         try:
@@ -356,12 +368,31 @@ class RedisPort:
         return aioredis.Redis(host=node.host, port=node.port, **kwargs, **_limits(None))
 
 
+# The limit of the call that is being made in this task.
+_limit: ContextVar[asyncio.Timeout | None] = ContextVar("limit", default=None)
+
+
+async def _introduced(connection: Any) -> None:
+    """Log in and select the database; from then on the call has its whole time."""
+    await connection.on_connect()
+    limit = _limit.get()
+    if limit is not None:
+        with suppress(RuntimeError):  # it expires at this moment
+            limit.reschedule(asyncio.get_running_loop().time() + CALL_TIMEOUT_S)
+
+
+# Without the two round trips in which redis-py tells its own name and version.
+_NAMELESS: dict[str, Any] = (
+    {"driver_info": None}
+    if "driver_info" in signature(aioredis.Redis.__init__).parameters
+    else {"lib_name": None, "lib_version": None}
+)
 _MAX_WORDS = 180
 
 _NODE_OPTIONS = ("username", "password", "ssl", "ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
 
 
-def connect(url: str, *, call_timeout_s: float | None = CALL_TIMEOUT_S) -> Any:
+def connect(url: str, *, call_timeout_s: float | None = COMMAND_TIMEOUT_S) -> Any:
     """A client for any of the URL forms of SPOTD_REDIS_URL.
 
     ``redis+sentinel://[user:password@]host:port,host:port/service[/db]`` asks Sentinels for the
@@ -391,6 +422,8 @@ def _limits(call_timeout_s: float | None) -> dict[str, Any]:
         # With version 3 redis-py hands out idle connections that the server closed long ago.
         "protocol": 2,
         "retry": Retry(NoBackoff(), 0),
+        "redis_connect_func": _introduced,
+        **_NAMELESS,
     }
 
 
@@ -454,6 +487,7 @@ class _ThroughSentinel(aioredis.Redis):
 
 def _cluster(url: str, limits: dict[str, Any]) -> Any:
     nodes, _, options = _nodes(url, 6379)
+    del limits["redis_connect_func"]  # the cluster's client has one of its own
     return RedisCluster(
         startup_nodes=[ClusterNode(host, port) for host, port in nodes],
         **options,
