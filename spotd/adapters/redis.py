@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import re
+import time
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from contextvars import ContextVar
@@ -41,7 +42,8 @@ COMMAND_TIMEOUT_S = 2.0  # of one answer to a person's command
 MAX_UPDATES_PER_CALL = 500  # so that the server is never held for more than about 2 ms
 SCAN_ABOVE = 20_000  # a larger demand is read in slices
 SCAN_COUNT = 2_000
-MAX_SEQ = 2**53  # and above, JSON readers lose digits: no seq of ours
+# A seq is microseconds since 1970 or little above: one of a farther future is no seq of ours.
+SEQ_AHEAD_S = 366 * 86_400
 WAKE_SILENCE_S = 10.0  # then the connection is tried with a ping, which has as long to be answered
 
 # A hash of ours that is none was written by somebody else: it is replaced.
@@ -49,18 +51,18 @@ _MEND = """
 local kind = redis.call('TYPE', KEYS[2]).ok
 if kind ~= 'hash' and kind ~= 'none' then redis.call('DEL', KEYS[2]) end
 """
-# KEYS leader last seq; ARGV token channel-prefix highest-seq symbol json symbol json …
+# KEYS leader last seq; ARGV token channel-prefix highest-seq too-high-a-seq symbol json …
 # What is not newer than what was published was under way for too long. Kept first: a server that
 # is out of memory then publishes nothing, instead of the same again and again.
 _PUBLISH = f"""
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
 local seq = redis.pcall('GET', KEYS[3])
 local highest = type(seq) == 'string' and tonumber(string.match(seq, '^%d+'))
-if highest and highest < {MAX_SEQ} and highest >= tonumber(ARGV[3]) then return 0 end
+if highest and highest < tonumber(ARGV[4]) and highest >= tonumber(ARGV[3]) then return 0 end
 {_MEND}
-redis.call('HSET', KEYS[2], unpack(ARGV, 4))
+redis.call('HSET', KEYS[2], unpack(ARGV, 5))
 redis.call('SET', KEYS[3], ARGV[3] .. ' ' .. ARGV[1])
-for i = 4, #ARGV, 2 do redis.call('PUBLISH', ARGV[2] .. ARGV[i], ARGV[i + 1]) end
+for i = 5, #ARGV, 2 do redis.call('PUBLISH', ARGV[2] .. ARGV[i], ARGV[i + 1]) end
 return 1
 """
 # KEYS leader states; ARGV token events-channel, how many removed, the removed, then field json …
@@ -270,6 +272,8 @@ class RedisPort:
             token,
             self.keys.channel_prefix,
             highest_seq,
+            # One of our own is not to stop what follows it, whatever became of the clock.
+            max(_seq_bound(), highest_seq + SEQ_AHEAD_S * 1_000_000),
             *updates,
         )
 
@@ -509,10 +513,15 @@ def _parts(answer: Any) -> list[Any]:
     return [answer]
 
 
+def _seq_bound() -> int:
+    """From here on a seq is not believed."""
+    return round((time.time() + SEQ_AHEAD_S) * 1_000_000)
+
+
 def _parse_seq(raw: bytes | None) -> tuple[int | None, str | None]:
     """``seq token`` as ``_PUBLISH`` wrote it; None for what is missing or garbage."""
     match = re.fullmatch(rb"([0-9]{1,16})(?: (.*))?", raw or b"", re.DOTALL)
-    if match is None or int(match[1]) >= MAX_SEQ:
+    if match is None or int(match[1]) >= _seq_bound():
         return None, None
     return int(match[1]), None if match[2] is None else match[2].decode("utf-8", "replace")
 

@@ -154,6 +154,25 @@ async def test_a_seq_of_the_wrong_type_is_replaced(port: RedisPort, db: redis.Re
     assert (await port.lead(OURS, 5.0)).highest_seq == 7
 
 
+async def test_a_seq_of_the_far_future_is_taken_for_unknown(
+    port: RedisPort, db: redis.Redis
+) -> None:
+    """Garbage below 2^53 would outrank every seq for centuries; a clock may be some days ahead."""
+    now = time.time_ns() // 1000
+    await port.lead(OURS, 60.0)
+    for garbage in (2**53 - 1, now + 400 * 86_400_000_000):
+        db.set(KEYS.seq, f"{garbage} x")
+        answer = await port.lead(OURS, 60.0)
+        assert (answer.highest_seq, answer.published_by) == (None, None)
+        await port.publish(OURS, update("SPY", now), now)
+        assert (await port.lead(OURS, 60.0)).highest_seq == now
+    ahead = now + 300 * 86_400_000_000
+    db.set(KEYS.seq, f"{ahead} x")
+    assert (await port.lead(OURS, 60.0)).highest_seq == ahead
+    with pytest.raises(NotLeaderError):
+        await port.publish(OURS, update("SPY", now), now)
+
+
 async def test_a_bare_seq_is_read_too(port: RedisPort, db: redis.Redis) -> None:
     """A seq without the token of who published it is somebody's."""
     db.set(KEYS.seq, "12")
