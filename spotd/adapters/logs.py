@@ -1,17 +1,23 @@
 """Talks to stderr: structlog, readable on a terminal, one JSON object a line otherwise.
 
 A known secret, and any password in a URL, is cut out of every line that is written, also out of
-tracebacks and of what libraries log.
+tracebacks and of what libraries log. A reader who stalls costs lines, never the event loop.
 """
 
 from __future__ import annotations
 
+import atexit
 import json
 import logging
+import os
 import re
+import select
 import sys
+import threading
+from collections import deque
 from collections.abc import Iterable
-from typing import Literal, TextIO
+from contextlib import suppress
+from typing import Literal, Protocol, TextIO
 from urllib.parse import quote
 
 import structlog
@@ -27,15 +33,103 @@ _IN_AUTHORITY = re.compile(r"""(://[^\s/@:"']{0,256}:)[^\s/"']{1,512}(@)""")
 _IN_QUERY = re.compile(
     r"""([?&](?:\w{1,40}_)?(?:password|secret|token|key)=)[^&\s"']+""", re.IGNORECASE
 )
+_MAX_WAITING = 2_000  # lines
+_LAST_WORDS_S = 0.5  # at the exit, for what is not written yet
 _MAX_LINE_CHARS = 16_384
 _TAIL_CHARS = 4_096  # of these: a JSON line tells its event and level at its end
 _MAX_URL_PART = 800  # what may be left of a password in a URL whose end was cut off
 
 
+class _Sink(Protocol):
+    """Where lines go."""
+
+    def write(self, text: str, /) -> int:
+        """Take the text."""
+
+    def flush(self) -> None:
+        """Let go of what is held back."""
+
+
+class _Behind:
+    """Writes to a file descriptor from a thread: a reader who stalls holds nobody else up.
+
+    What does not fit into the queue is counted, and told of when there is room again. Not through
+    ``sys.stderr``: a thread that hangs in it would hold its lock, also at the interpreter's end.
+    """
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self._waiting: deque[bytes] = deque()
+        self._dropped = 0
+        self._change = threading.Condition()
+        self._writing = False
+        threading.Thread(target=self._run, name="log", daemon=True).start()
+        atexit.register(self.drain, _LAST_WORDS_S)
+
+    def write(self, text: str) -> int:
+        """Have the text written soon."""
+        with self._change:
+            if len(self._waiting) < _MAX_WAITING:
+                self._waiting.append(text.encode("utf-8", "backslashreplace"))
+                self._change.notify_all()
+            else:
+                self._dropped += 1
+        return len(text)
+
+    def flush(self) -> None:
+        """Nothing: who waits for the reader would be held up by him."""
+
+    def drain(self, limit_s: float) -> bool:
+        """Wait until all is written, at most so long. Says whether it is."""
+        with self._change:
+            return self._change.wait_for(
+                lambda: not self._waiting and not self._writing, timeout=limit_s
+            )
+
+    def _run(self) -> None:
+        while True:
+            with self._change:
+                self._writing = False
+                self._change.notify_all()
+                self._change.wait_for(lambda: self._waiting)
+                self._writing = True
+                lines = [self._waiting.popleft()]
+                if self._dropped and not self._waiting:
+                    lines.append(self._loss())
+            for line in lines:
+                self._put(line)
+
+    def _loss(self) -> bytes:
+        dropped, self._dropped = self._dropped, 0
+        facts = {"event": "log lines lost: nobody read them", "level": "warning", "lost": dropped}
+        return json.dumps(facts).encode() + b"\n"
+
+    def _put(self, line: bytes) -> None:
+        while line:
+            try:
+                line = line[os.write(self._fd, line) :]
+            except BlockingIOError:  # somebody else made it non-blocking: it is shared
+                with suppress(OSError, ValueError):
+                    select.select([], [self._fd], [], 1.0)
+            except OSError:  # the reader is gone
+                return
+
+
+class _Nowhere:
+    """For a process whose stderr was closed before it began."""
+
+    def write(self, text: str) -> int:
+        """Forget it."""
+        return len(text)
+
+    def flush(self) -> None:
+        """Nothing."""
+
+
 class _Redacting:
     """A stream that writes lines without the secrets, and without the middle of very long ones."""
 
-    def __init__(self, stream: TextIO, secrets: Iterable[str], *, as_json: bool = False) -> None:
+    def __init__(self, stream: _Sink, secrets: Iterable[str], *, as_json: bool = False) -> None:
         self._stream = stream
         self._as_json = as_json
         spellings = {
@@ -98,9 +192,13 @@ def configure(
     secrets: Iterable[str] = (),
     stream: TextIO | None = None,
 ) -> None:
-    """Set logging up for this process, ours and that of libraries."""
-    target = sys.stderr if stream is None else stream
-    console = form == "console" or (form == "auto" and target.isatty())
+    """Set logging up for this process, ours and that of libraries.
+
+    To ``stream``, at once; without one to stderr, from a thread, since its reader may stall.
+    """
+    target: TextIO | None = sys.stderr if stream is None else stream
+    terminal = target is not None and target.isatty()
+    console = form == "console" or (form == "auto" and terminal)
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
@@ -109,12 +207,12 @@ def configure(
     renderer: Processor
     if console:
         renderer = structlog.dev.ConsoleRenderer(
-            colors=target.isatty(), exception_formatter=structlog.dev.plain_traceback
+            colors=terminal, exception_formatter=structlog.dev.plain_traceback
         )
         tail: list[Processor] = [renderer]
     else:
         tail = [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
-    redacting = _Redacting(target, secrets, as_json=not console)
+    redacting = _Redacting(_sink(stream), secrets, as_json=not console)
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelName(level.upper())),
@@ -133,6 +231,17 @@ def configure(
     # Libraries speak up only when something is wrong.
     root.setLevel(max(logging.WARNING, logging.getLevelName(level.upper())))
     logging.getLogger("spotd").setLevel(level.upper())
+
+
+def _sink(stream: TextIO | None) -> _Sink:
+    if stream is not None:
+        return stream
+    if sys.stderr is None:
+        return _Nowhere()
+    try:
+        return _Behind(sys.stderr.fileno())
+    except (OSError, ValueError, RuntimeError):  # no file behind it, or no thread to be had
+        return sys.stderr
 
 
 def _name_library(_: object, __: str, event: EventDict) -> EventDict:

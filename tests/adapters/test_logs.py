@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import pty
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -211,3 +212,78 @@ def test_a_cut_leaves_no_part_of_a_secret(form: Literal["json", "console"]) -> N
         structlog.get_logger("spotd.test").info("x" * length + secret * 20)
         assert "s3cr" not in stream.getvalue()
         assert stream.getvalue().endswith("\n")
+
+
+_CHATTY = """
+import sys, time
+from spotd.adapters import logs
+import structlog
+logs.configure("info", "json", secrets=["hunter2-hunter2"])
+log = structlog.get_logger("spotd.test")
+started = time.monotonic()
+for number in range(int(sys.argv[1])):
+    log.info("said", number=number, pad="hunter2-hunter2" + "x" * 200)
+print(time.monotonic() - started, flush=True)
+"""
+
+
+def _chatty(lines_said: int, **streams: Any) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [sys.executable, "-c", _CHATTY, str(lines_said)], stdout=subprocess.PIPE, **streams
+    )
+
+
+def test_a_reader_who_stalls_holds_nothing_up() -> None:
+    """A full pipe: lines are dropped, the process goes on and ends in time."""
+    reading, writing = os.pipe()
+    with os.fdopen(reading, "rb"):
+        process = _chatty(10_000, stderr=writing)
+        os.close(writing)
+        assert process.stdout is not None
+        with process.stdout:
+            took = float(process.stdout.readline())  # also says that it was not held up
+        ended = time.monotonic()
+        assert process.wait(20) == 0
+        assert took < 10
+        assert time.monotonic() - ended < 5
+
+
+def test_lost_lines_are_counted() -> None:
+    """When the reader is back he is told how many he missed; the others are whole."""
+    reading, writing = os.pipe()
+    sink = logs._Behind(writing)
+    line = "x" * 999 + "\n"
+    for _ in range(5_000):
+        sink.write(line)
+    heard = b""
+    with os.fdopen(reading, "rb", buffering=0) as stream:
+        while b"lost" not in heard:
+            heard += stream.read(65_536)
+        assert sink.drain(10)
+    *whole, last = heard.decode().splitlines()
+    assert all(each == line.rstrip() for each in whole)
+    assert len(whole) + json.loads(last)["lost"] == 5_000
+    sink.write("to nobody\n")  # the reader is gone
+    assert sink.drain(10)
+    os.close(writing)
+
+
+def test_the_last_words_are_written_at_the_exit() -> None:
+    """All of them, in order, where they are read."""
+    process = _chatty(1_000, stderr=subprocess.PIPE)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 0
+    assert [json.loads(line)["number"] for line in err.splitlines()] == [*range(1_000)]
+    assert b"hunter2" not in err
+
+
+def test_without_a_stderr_nothing_is_said() -> None:
+    """Closed before the process began: no crash, and nothing into whatever has its number now."""
+    process = subprocess.run(
+        ["sh", "-c", 'exec "$@" 2>&-', "sh", sys.executable, "-c", _CHATTY, "3"],
+        stdout=subprocess.PIPE,
+        timeout=30,
+        check=False,
+    )
+    assert process.returncode == 0
+    assert float(process.stdout) < 10
