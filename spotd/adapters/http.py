@@ -1,16 +1,30 @@
-"""Talks HTTP: health, status and metrics for operators. Decides nothing, changes nothing."""
+"""Talks HTTP: health, status and metrics for operators. Decides nothing, changes nothing.
+
+Clients get little: a page is answered at once, so nobody needs many connections, or one for long.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import errno
 import json
+import logging
+import time
 from collections.abc import Awaitable, Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 from aiohttp import web
 
 from spotd.errors import SettingsError
 
+_log = logging.getLogger(__name__)
 _JSON = "application/json; charset=utf-8"
+MAX_CONNECTIONS = 64
+CONNECTION_S = 30.0  # the longest life of a connection
+_KEEPALIVE_S = 5.0
+_BACKLOG = 16
+_NO_RESOURCES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+_COMPLAIN_EVERY_S = 60.0
 _PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
 
 
@@ -27,12 +41,23 @@ class Views(Protocol):
         """Prometheus text."""
 
 
+class _Refused(asyncio.Protocol):
+    """A connection too many."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Close it."""
+        transport.close()
+
+
 class HttpServer:
     """``/livez``, ``/readyz``, ``/status`` and ``/metrics`` on one address."""
 
     def __init__(self, views: Views) -> None:
         self._views = views
         self._runner: web.AppRunner | None = None
+        self._listening: asyncio.Server | None = None
+        self._former_handler: Any = None
+        self._complained = float("-inf")
         self.port = 0
 
     async def start(self, host: str, port: int) -> None:
@@ -46,23 +71,59 @@ class HttpServer:
                 web.get("/metrics", self._answer(self._views.metrics_text, _PROMETHEUS)),
             ]
         )
-        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.5)
+        self._runner = web.AppRunner(
+            app, access_log=None, shutdown_timeout=0.5, keepalive_timeout=_KEEPALIVE_S
+        )
         await self._runner.setup()
+        loop = asyncio.get_running_loop()
         try:
-            await web.TCPSite(self._runner, host, port).start()
+            self._listening = await loop.create_server(
+                self._connection, host, port, backlog=_BACKLOG
+            )
         except OSError as error:
             await self.stop()
             raise SettingsError(
                 f"SPOTD_HTTP_HOST, SPOTD_HTTP_PORT: cannot listen on {host}:{port}: "
                 f"{error.strerror or error}"
             ) from error
-        self.port = int(self._runner.addresses[0][1])
+        self.port = int(self._listening.sockets[0].getsockname()[1])
+        self._former_handler = loop.get_exception_handler()
+        loop.set_exception_handler(self._loop_error)
 
     async def stop(self) -> None:
         """Stop listening."""
+        if self._listening is not None:
+            self._listening.close()
+            self._listening = None
+            asyncio.get_running_loop().set_exception_handler(self._former_handler)
         if self._runner is not None:
             await self._runner.cleanup()
             self._runner = None
+
+    def _connection(self) -> asyncio.BaseProtocol:
+        server = None if self._runner is None else self._runner.server
+        if server is None or len(server.connections) >= MAX_CONNECTIONS:
+            return _Refused()
+        handler = server()
+
+        def end() -> None:
+            if handler.transport is not None:
+                handler.transport.abort()
+
+        asyncio.get_running_loop().call_later(CONNECTION_S, end)
+        return handler
+
+    def _loop_error(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """Asyncio tells of a lack of descriptors many times a second, while it lasts."""
+        error = context.get("exception")
+        if "socket" in context and isinstance(error, OSError) and error.errno in _NO_RESOURCES:
+            if time.monotonic() - self._complained >= _COMPLAIN_EVERY_S:
+                self._complained = time.monotonic()
+                _log.warning("no HTTP connection can be accepted: %s", error.strerror)
+        elif self._former_handler is None:
+            loop.default_exception_handler(context)
+        else:
+            self._former_handler(loop, context)
 
     async def _livez(self, _: web.Request) -> web.Response:
         # That this runs at all says that the event loop turns.

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
+import errno
 import json
 import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 
 import aiohttp
 import pytest
 
+from spotd.adapters import http
 from spotd.adapters.http import HttpServer
 from spotd.errors import SettingsError
 from tests.servers import free_port
@@ -101,6 +105,73 @@ async def test_nothing_else_is_served(
 ) -> None:
     """Read only, and these pages only."""
     assert (await get(server, path, method))[0] == status
+
+
+async def _connected(server: HttpServer) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    return await asyncio.open_connection("127.0.0.1", server.port)
+
+
+async def _over(reader: asyncio.StreamReader, within_s: float) -> bool:
+    """Whether the connection ends in time."""
+    try:
+        async with asyncio.timeout(within_s):
+            with suppress(ConnectionError):
+                await reader.read(-1)
+    except TimeoutError:
+        return False
+    return True
+
+
+async def test_connections_are_limited(server: HttpServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Further ones are closed at once; when one ends there is room again."""
+    monkeypatch.setattr(http, "MAX_CONNECTIONS", 3)
+    held = []
+    for _ in range(3):
+        held.append(await _connected(server))
+        held[-1][1].write(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert b"200" in await held[-1][0].readline()
+    reader, writer = await _connected(server)
+    assert await _over(reader, 2.0)
+    writer.close()
+    for _, each in held:
+        each.close()
+    await asyncio.sleep(0.1)
+    assert (await get(server, "/livez"))[0] == 200
+
+
+@pytest.mark.parametrize("said", [b"", b"GET /livez HT", b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n"])
+async def test_who_says_nothing_more_is_cut_off(
+    pages: Pages, said: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No connection lasts for long, whatever was said on it."""
+    monkeypatch.setattr(http, "CONNECTION_S", 0.3)
+    server = HttpServer(pages)
+    await server.start("127.0.0.1", 0)
+    reader, writer = await _connected(server)
+    writer.write(said)
+    assert await _over(reader, 2.0)
+    writer.close()
+    await server.stop()
+
+
+async def test_a_lack_of_descriptors_is_told_once_a_minute(
+    server: HttpServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Asyncio tells of it at each try, many times a second; other errors are told as ever."""
+    loop = asyncio.get_running_loop()
+    for _ in range(50):
+        loop.call_exception_handler(
+            {
+                "message": "socket.accept() out of system resource",
+                "exception": OSError(errno.EMFILE, "Too many open files"),
+                "socket": None,
+            }
+        )
+    assert len(caplog.records) == 1
+    loop.call_exception_handler({"message": "something else"})
+    assert len(caplog.records) == 2
+    await server.stop()
+    assert loop.get_exception_handler() is None
 
 
 async def test_a_taken_port_is_a_wrong_setting(server: HttpServer, pages: Pages) -> None:
