@@ -13,12 +13,14 @@ from rich.live import Live
 
 from spotd.client import SpotClient, symbols_of
 from spotd.commands.options import client_of, load_settings, redis_url_option, until_stopped
-from spotd.commands.table import PriceTable, price_text
-from spotd.errors import SpotdError
+from spotd.commands.table import NO_DAEMON, PriceTable, price_text
+from spotd.errors import RedisUnavailableError, SpotdError
 from spotd.models import DaemonStatus, SpotPriceUpdate, rfc3339
 from spotd.settings import Settings
 
 _REFRESH_S = 0.5
+_CANCEL_AGAIN_S = 1.0  # time enough to give the leases back
+_PRESENCE_S = 5.0  # between two looks for a daemon; its status lapses after 15 s
 
 
 @click.command()
@@ -32,7 +34,8 @@ def watch(
     """Watch prices as they arrive.
 
     Named symbols are demanded while this runs. Without any, what is streamed now is shown, and
-    nothing demanded. On a terminal a table, otherwise one line per update.
+    nothing demanded. On a terminal a table, otherwise one line per update; states that are not
+    as they should be are then told on stderr.
     """
     settings = load_settings(redis_url)
     try:
@@ -51,6 +54,8 @@ async def _watch(
             symbols = [symbol for symbol, update in (await spot.latest()).items() if update]
         if not symbols:
             raise SpotdError("nothing is streamed here: name symbols, as in `spotd watch SPY`")
+        if await spot.status() is None:
+            click.echo(NO_DAEMON, err=True)
         show = _table if sys.stdout.isatty() else _lines
         with suppress(TimeoutError):
             async with (
@@ -73,14 +78,34 @@ async def _first(
 
 
 async def _lines(
-    _spot: SpotClient, _symbols: list[str], updates: AsyncIterator[SpotPriceUpdate]
+    spot: SpotClient, symbols: list[str], updates: AsyncIterator[SpotPriceUpdate]
 ) -> None:
-    async for update in updates:
-        last = "-" if update.last_price is None else price_text(update.last_price)
-        click.echo(
-            f"{rfc3339(update.timestamp)} {update.symbol} bid={price_text(update.bid_price)} "
-            f"ask={price_text(update.ask_price)} mid={price_text(update.mid_price)} last={last}"
-        )
+    async def take_prices() -> None:
+        async for update in updates:
+            last = "-" if update.last_price is None else price_text(update.last_price)
+            click.echo(
+                f"{rfc3339(update.timestamp)} {update.symbol} bid={price_text(update.bid_price)} "
+                f"ask={price_text(update.ask_price)} mid={price_text(update.mid_price)} last={last}"
+            )
+
+    async def take_states() -> None:
+        last: dict[str | None, str] = {}
+        async for event in spot.events():
+            who = None if isinstance(event, DaemonStatus) else event.symbol
+            if who is not None and who not in symbols:
+                continue
+            said = event.state + (f": {event.reason}" if event.reason else "")
+            # What is well is worth a word only after it was not.
+            before = last.setdefault(who, "")
+            if said == before or (not before and event.state in _WELL):
+                continue
+            last[who] = said
+            click.echo(f"# {who or 'daemon'} is {said}", err=True)
+
+    await _until_first_ends(prices=take_prices(), states=take_states())
+
+
+_WELL = ("pending", "live", "starting", "connecting", "streaming", "idle")
 
 
 async def _table(
@@ -99,13 +124,22 @@ async def _table(
             elif event.symbol in symbols:
                 table.state(event)
 
+    async def look_for_daemon() -> None:
+        while True:
+            with suppress(RedisUnavailableError):  # the prices join again by themselves
+                if await spot.status() is None:
+                    table.no_daemon()
+            await asyncio.sleep(_PRESENCE_S)
+
     async def paint() -> None:
         while True:
             live.update(table.render(), refresh=True)
             await asyncio.sleep(_REFRESH_S)
 
     with Live(table.render(), auto_refresh=False) as live:
-        await _until_first_ends(prices=take_prices(), states=take_states(), table=paint())
+        await _until_first_ends(
+            prices=take_prices(), states=take_states(), daemon=look_for_daemon(), table=paint()
+        )
         live.update(table.render(), refresh=True)
 
 
@@ -117,6 +151,9 @@ async def _until_first_ends(**bodies: Coroutine[Any, Any, None]) -> None:
         for task in done:
             task.result()
     finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.wait(tasks)
+        # More than once: in Python 3.11 redis-py's wait_for may swallow a cancellation.
+        running = set(tasks)
+        while running:
+            for task in running:
+                task.cancel()
+            _, running = await asyncio.wait(running, timeout=_CANCEL_AGAIN_S)

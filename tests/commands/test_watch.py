@@ -62,8 +62,36 @@ def test_lines(spotd: Call, server: redis.Redis) -> None:
 
 def test_seconds(spotd: Call, server: redis.Redis) -> None:
     """The time ends it too, also when nothing arrives."""
+    server.set(KEYS.status, status_of().to_json())
     assert spotd("watch", "SPY", "--seconds", "0.2") == (0, "", "")
     assert server.zcard(KEYS.leases) == 0
+
+
+def test_no_daemon(spotd: Call, server: redis.Redis) -> None:
+    """Without a daemon prices are shown, with a note on stderr that they are the last known."""
+    publish(server, "SPY")
+    outcome = spotd("watch", "SPY", "--count", "1")
+    assert outcome.code == 0
+    assert outcome.out.split()[1] == "SPY"
+    assert outcome.err == "no daemon answers: prices are the last known\n"
+
+
+def test_states(server: redis.Redis) -> None:
+    """In a pipe, states that are not as they should be are told on stderr, and their end too."""
+    server.set(KEYS.status, status_of().to_json())
+    server.hset(KEYS.states, "SPY", state_of("SPY", "stale").to_json())
+    server.hset(KEYS.states, "QQQ", state_of("QQQ").to_json())
+    with start("SPY", "QQQ") as process:
+        assert process.stderr is not None
+        assert process.stderr.readline() == "# SPY is stale\n"
+        for symbol in ("QQQ", "SPY", "IWM"):
+            server.publish(KEYS.events, state_of(symbol).to_json())
+        assert process.stderr.readline() == "# SPY is live\n"
+        server.publish(KEYS.events, status_of("waiting", "no answer").to_json())
+        assert process.stderr.readline() == "# daemon is waiting: no answer\n"
+        process.send_signal(signal.SIGTERM)
+        assert process.communicate(timeout=15) == ("", "")
+        assert process.returncode == 0
 
 
 def test_what_is_there(spotd: Call, server: redis.Redis) -> None:
@@ -100,6 +128,7 @@ def test_no_redis(spotd: Call) -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_stopped(server: redis.Redis, number: signal.Signals) -> None:
     """Being told to stop is a good end, quiet, and removes the leases."""
+    server.set(KEYS.status, status_of().to_json())
     with start("SPY") as process:
         until(lambda: server.zcard(KEYS.leases) == 1)
         publish(server, "SPY")
@@ -113,6 +142,7 @@ def test_stopped(server: redis.Redis, number: signal.Signals) -> None:
 
 def test_closed_pipe(server: redis.Redis) -> None:
     """A reader that has enough ends it quietly, and the leases with it."""
+    server.set(KEYS.status, status_of().to_json())
     with publishing(server, "SPY"), start("SPY") as process:
         assert process.stdout is not None
         assert process.stderr is not None
@@ -159,6 +189,16 @@ class TestTerminal:
         assert "daemon streaming" in sent
         assert "\x1b[?25h" in sent  # the cursor is given back
         assert server.zcard(KEYS.leases) == 0
+
+    def test_no_daemon(self, server: redis.Redis) -> None:
+        """Without a daemon what was live is stale, and the note stands below."""
+        server.hset(KEYS.states, "SPY", state_of("SPY").to_json())
+        publish(server, "SPY")
+        code, sent = self.watch("SPY", "--seconds", "1.5")
+        assert code == 0
+        last = sent.replace("\r", "").rpartition("symbol")[2].splitlines()
+        assert [line.split()[-1] for line in last if line.startswith("SPY")] == ["stale"]
+        assert "no daemon answers" in "".join(last)
 
     def test_count(self, server: redis.Redis) -> None:
         """The count ends it on a terminal too."""
