@@ -13,7 +13,6 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from datetime import UTC, datetime
 from typing import Any, NamedTuple, cast
-from urllib.parse import urlsplit
 
 import click
 
@@ -101,7 +100,7 @@ async def check_alpaca(settings: Settings) -> Finding:
     except AlpacaRefusedError as error:
         return Finding(str(error), error.exit_code)
     except SnapshotError as error:
-        told = f"{_host(settings.data_url)}: {error}{_cause(error)}"
+        told = f"{error}{_cause(error)}"
         return Finding(f"{told}; look at SPOTD_DATA_URL and the network, or try later", 1)
     finally:
         snapshots.close()
@@ -159,11 +158,6 @@ def _place(settings: Settings) -> str:
     """The address of Redis without what may hold a password: user part and query."""
     url = settings.redis_url.get_secret_value().partition("?")[0]
     return re.sub(r"^([a-z+]+://).*@", r"\1", url)
-
-
-def _host(url: str) -> str:
-    """Host and port of an address, without user part, path and query."""
-    return urlsplit(url).netloc.rpartition("@")[2]
 
 
 def _cause(error: BaseException) -> str:
