@@ -7,14 +7,16 @@ for C; which conditions update the last sale), and the wire contract for what is
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from datetime import datetime
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime, timedelta
 
 from spotd.core.conflate import Conflator, Phase, Slot
 from spotd.core.messages import Cancel, Correction, Message, Quote, Trade, TradingStatus
 from spotd.core.symbols import WILDCARD, is_symbol
 
 _INFINITY = float("inf")
+# Between times that came over REST and over the stream, truncated here and rounded there.
+_SNAPSHOT_SLACK = timedelta(milliseconds=1)
 
 # A trade with one of these conditions does not set the last sale.
 _NOT_LAST_SALE_AB = frozenset("BCHIMNPQRUVZ47")
@@ -64,6 +66,7 @@ class Market:
         self._conflator = conflator
         self._whole_market = False
         self._leaving: dict[str, Slot] = {}
+        self._floors: dict[str, datetime] = {}
 
     def keep(self, symbols: frozenset[str]) -> frozenset[str]:
         """Hold a slot for each of these symbols, and for no other unless ``*`` is among them.
@@ -80,6 +83,7 @@ class Market:
         for symbol in left:
             slot = self._leaving[symbol] = self.slots.pop(symbol)
             slot.clear()
+            self._floors.pop(symbol, None)
         return left
 
     def receive(self, messages: Sequence[Message]) -> None:
@@ -120,6 +124,10 @@ class Market:
         self.quotes_received += quotes
         self.quotes_conflated += conflated
 
+    def heed(self, published: Mapping[str, datetime]) -> None:
+        """What a predecessor published, by exchange time: no snapshot may go back behind it."""
+        self._floors = {symbol: at - _SNAPSHOT_SLACK for symbol, at in published.items()}
+
     def prime(self, symbol: str, quote: Quote | None, trade: Trade | None) -> None:
         """A snapshot: fills what the stream has not told yet, never replaces what is newer."""
         slot = self.slots.get(symbol)
@@ -130,6 +138,7 @@ class Market:
             quote is not None
             and is_two_sided(quote.bid, quote.ask)
             and (slot.quoted_at is None or quote.at > slot.quoted_at)
+            and quote.at >= self._floors.get(symbol, quote.at)
         ):
             slot.quote = quote
             changed = True

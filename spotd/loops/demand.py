@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Hashable
+from collections.abc import Awaitable, Callable, Hashable, Iterable
+from contextlib import suppress
+from datetime import datetime
 
+import msgspec
 import structlog
 
 from spotd.adapters.redis import RedisPort, RefusedError
@@ -13,6 +16,7 @@ from spotd.core.demand import Demand, DemandReader, Subscribers
 from spotd.core.symbols import WILDCARD
 from spotd.errors import RedisUnavailableError
 from spotd.loops.shared import Shared
+from spotd.models import SpotPriceUpdate
 
 LOOK_EVERY_S = 0.5
 LINGER_S = 10.0  # how long a channel is demand, at least, after its last subscriber left
@@ -62,6 +66,9 @@ class DemandLoop:
             await self._read("leases", self._read_leases)
             if shared.settings.subscribers_are_demand:
                 await self._read("channels", self._read_channels)
+            if shared.demand_read_in_term != term:
+                # Before anything is subscribed, and so before any snapshot is asked for.
+                shared.market.heed(_times(await self._redis.last_prices()))
         except RedisUnavailableError as error:
             if shared.redis_failed(str(error)):
                 log.warning("cannot read the demand: going on with the last one", why=str(error))
@@ -144,3 +151,13 @@ class DemandLoop:
             log.info("entries of the demand are refused", count=demand.refused_count)
         shared.subscriptions.version += 1
         shared.bells.report.ring()
+
+
+def _times(published: Iterable[bytes]) -> dict[str, datetime]:
+    """Exchange time of each update; what is none is left out."""
+    times = {}
+    for raw in published:
+        with suppress(msgspec.DecodeError):
+            update = SpotPriceUpdate.from_json(raw)
+            times[update.symbol] = update.timestamp
+    return times

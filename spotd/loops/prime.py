@@ -76,7 +76,7 @@ class PrimeLoop:
             else:
                 take_in(self._shared, found)
                 self._intake.primed()
-                log.info("primed", asked=len(symbols), found=len(found))
+                log.debug("primed", asked=len(symbols), found=len(found))
                 return
 
 

@@ -119,6 +119,7 @@ class StreamLoop:
         await self._stream.open()
         self._seat_refusals = 0
         shared.facts.stream_open = True
+        shared.facts.stream_mute = False
         shared.data_at = time.monotonic()
         shared.market.clear_halts()
         shared.subscriptions.connected()

@@ -16,7 +16,7 @@ from spotd.adapters.alpaca import AlpacaStream
 from spotd.adapters.snapshots import MAX_SYMBOLS_PER_CALL, Snapshot, Snapshots
 from spotd.core.conflate import Slot
 from spotd.core.health import brings_too_little
-from spotd.core.market import reflected_at
+from spotd.core.market import is_two_sided, reflected_at
 from spotd.errors import AlpacaRefusedError, SnapshotError, StreamError
 from spotd.loops.intake import Intake
 from spotd.loops.prime import take_in
@@ -69,11 +69,14 @@ class WatchLoop:
             log.warning("cannot tell whether the silent stream is mute", why=str(error))
             shared.data_at = time.monotonic()  # ask again after as long
             return
-        if shared.data_at != data_at:
-            return  # it spoke meanwhile
+        if shared.data_at != data_at or not shared.facts.stream_open:
+            return  # it spoke meanwhile, or is another one, or none
         shared.data_at = time.monotonic()
         ahead = [slot.symbol for slot in slots if self._is_ahead(found.get(slot.symbol), slot)]
         if not ahead:
+            if any(slot.quoted_at is None for slot in slots):
+                take_in(shared, found)  # no price yet: what REST knows is better than none
+                self._intake.primed()
             return
         log.warning("the stream is mute", silent_s=self._silence_s, symbols=len(ahead))
         shared.facts.stream_mute = True
@@ -86,15 +89,22 @@ class WatchLoop:
         )
 
     def _latest_moved(self) -> list[Slot]:
-        """The symbols that moved last, as many as one call may ask for."""
-        slots = [slot for slot in self._shared.market.slots.values() if slot.quoted_at is not None]
-        slots.sort(key=reflected_at, reverse=True)
-        return slots[:MAX_SYMBOLS_PER_CALL]
+        """The symbols without a price, then those that moved last: as many as one call takes."""
+        slots = list(self._shared.market.slots.values())
+        unknown = [slot for slot in slots if slot.quoted_at is None]
+        known = [slot for slot in slots if slot.quoted_at is not None]
+        known.sort(key=reflected_at, reverse=True)
+        # Only those with a price tell whether the stream is mute, so they get most of the room.
+        room = MAX_SYMBOLS_PER_CALL - min(len(unknown), MAX_SYMBOLS_PER_CALL // 4)
+        return [*known[:room], *unknown[: MAX_SYMBOLS_PER_CALL - len(known[:room])]]
 
     def _is_ahead(self, snapshot: Snapshot | None, slot: Slot) -> bool:
-        """Whether REST knows what the stream should have told."""
-        if snapshot is None or slot.quoted_at is None:
+        """Whether REST knows what the stream should have told.
+
+        A one-sided quote is no such thing: the stream may have told it, and no slot keeps it.
+        """
+        if snapshot is None or snapshot.quote is None or slot.quoted_at is None:
             return False
-        return snapshot.quote is not None and brings_too_little(
-            stream_at=slot.quoted_at, rest_at=snapshot.quote.at
-        )
+        if not is_two_sided(snapshot.quote.bid, snapshot.quote.ask):
+            return False
+        return brings_too_little(stream_at=slot.quoted_at, rest_at=snapshot.quote.at)

@@ -473,3 +473,25 @@ def test_an_interruption_forgets_halts() -> None:
     market.clear_halts()
     assert market.halted() == frozenset()
     assert market.halts_changed
+
+
+def test_no_snapshot_goes_back_behind_what_was_published_before() -> None:
+    """REST may lag behind the stream that a predecessor saw; what is as new passes."""
+    desk = Desk()
+    desk.market.heed({"SPY": at(10), "QQQ": at(10)})
+    desk.market.prime("SPY", quote(bid=9.0, second=9), trade(1.5, second=1))
+    assert desk.published() == []
+    desk.market.prime("QQQ", quote("QQQ", bid=9.0, second=10), None)
+    assert desk.published() == [("QQQ", 9.0, None)]
+    desk.market.receive([quote(bid=1.0, second=3)])
+    assert desk.published() == [("SPY", 1.0, 1.5)], "the stream is believed"
+
+
+def test_a_symbol_that_returns_has_no_past() -> None:
+    """Its published price is gone with its demand: any snapshot is better than none."""
+    desk = Desk()
+    desk.market.heed({"SPY": at(10)})
+    desk.market.keep(frozenset({"QQQ"}))
+    desk.market.keep(frozenset({"QQQ", "SPY"}))
+    desk.market.prime("SPY", quote(bid=9.0, second=9), None)
+    assert desk.published() == [("SPY", 9.0, None)]

@@ -117,3 +117,54 @@ async def test_a_rest_that_fails_says_nothing_about_the_stream() -> None:
         asked = simulator.stats.rest_requests
         await until(lambda: simulator.stats.rest_requests >= asked + 2)
         assert daemon.shared.metrics.reconnects_total == 0
+
+
+async def test_quotes_withdrawn_at_the_close_are_not_taken_for_a_mute_stream() -> None:
+    """A one-sided quote that the stream told is REST's newest: nothing was withheld."""
+    async with Simulator() as simulator, running(simulator) as (daemon, client):
+        await simulator.send([quote(100.0, at="2026-01-05T15:00:00Z")])
+        await client.add("SPY")
+        await until(lambda: daemon.shared.metrics.updates_published)
+        await simulator.send([quote(0.0, at="2026-01-05T15:00:30Z")])
+        await until(lambda: daemon.shared.market.dropped["one_sided"] == 1)
+        asked = simulator.stats.rest_requests
+        await until(lambda: simulator.stats.rest_requests >= asked + 3)
+        assert daemon.shared.metrics.reconnects_total == 0
+
+
+async def test_a_session_that_ended_while_rest_was_asked_is_not_called_mute() -> None:
+    """The answer is about a stream that is no more; the next one is not stale for it."""
+    async with Simulator() as simulator, running(simulator) as (daemon, client):
+        await simulator.send([quote(100.0, at="2026-01-05T15:00:00Z")])
+        await client.add("SPY")
+        await until(lambda: daemon.shared.metrics.updates_published)
+        simulator.faults.rest_delay_s = 1.0
+        simulator.faults.mute = True
+        await simulator.send([quote(101.0, at="2026-01-05T15:00:30Z")])
+        asked = simulator.stats.rest_requests
+        await until(lambda: simulator.stats.rest_requests > asked)
+        simulator.faults.mute = False
+        await simulator.drop_sessions("abort")
+        await until(
+            lambda: daemon.shared.metrics.reconnects_total and daemon.shared.facts.stream_open
+        )
+        await until(lambda: not waits_for_price(daemon))
+        assert not daemon.shared.facts.stream_mute
+        assert daemon.shared.metrics.reconnects["mute"] == 0
+
+
+def waits_for_price(daemon: Daemon) -> bool:
+    """Whether a symbol that is acknowledged still waits for its price."""
+    slot = daemon.shared.market.slots["SPY"]
+    return slot.bid != 101.0 or "SPY" not in daemon.shared.subscriptions.active
+
+
+async def test_a_symbol_without_a_price_gets_it_when_rest_knows_one() -> None:
+    """Its first snapshot may have failed, and its market may be silent."""
+    async with Simulator() as simulator, running(simulator) as (daemon, client):
+        await client.add("SPY")
+        await until(lambda: "SPY" in daemon.shared.subscriptions.active)
+        simulator.faults.mute = True  # so that it comes over REST alone
+        await simulator.send([quote(100.0, at="2026-01-05T15:00:00Z")])
+        await until(lambda: daemon.shared.metrics.updates_published == 1)
+        assert daemon.shared.metrics.reconnects_total == 0
