@@ -308,6 +308,14 @@ class RedisPort:
         """Symbols in ``spotd:last``."""
         return await self._fields(self.keys.last)
 
+    async def last_prices(self) -> list[bytes]:
+        """All JSON in ``spotd:last``, as it stands."""
+        try:
+            async with self._asking(self.keys.last):
+                return list(await self._client.hvals(self.keys.last))
+        except WrongTypeError:
+            return []
+
     async def state_fields(self) -> set[str]:
         """Symbols and entries in ``spotd:states``."""
         return await self._fields(self.keys.states)
