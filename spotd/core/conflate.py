@@ -40,7 +40,6 @@ class Slot:
         "bid",
         "changed",
         "fresh_quote",
-        "halted",
         "last_price",
         "phase",
         "quoted_at",
@@ -55,7 +54,6 @@ class Slot:
         self.quoted_at: datetime | None = None  # None: no two-sided quote is known yet
         self.last_price: float | None = None
         self.sold_at: datetime | None = None
-        self.halted = False
         self.changed = False
         self.fresh_quote = False  # its quote came from the stream and is not published yet
         self.phase = Phase.QUIET
@@ -77,7 +75,7 @@ class Slot:
         """Forget every price. An open window stays open: a symbol that returns is throttled."""
         self.quoted_at = self.last_price = self.sold_at = None
         self.bid = self.ask = 0.0
-        self.halted = self.changed = self.fresh_quote = False
+        self.changed = self.fresh_quote = False
 
 
 class Conflator:

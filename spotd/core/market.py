@@ -67,6 +67,7 @@ class Market:
         self._whole_market = False
         self._leaving: dict[str, Slot] = {}
         self._floors: dict[str, datetime] = {}
+        self._halted: set[str] = set()
 
     def keep(self, symbols: frozenset[str]) -> frozenset[str]:
         """Hold a slot for each of these symbols, and for no other unless ``*`` is among them.
@@ -161,6 +162,7 @@ class Market:
         """Drop every price: another daemon published newer ones meanwhile."""
         for slot in self.slots.values():
             slot.clear()
+        self._halted.clear()
 
     def forget_last_sales(self) -> None:
         """No trades come any more: a last price that cannot change would soon be wrong."""
@@ -171,13 +173,12 @@ class Market:
 
     def clear_halts(self) -> None:
         """The stream was interrupted: a resumption may have been missed."""
-        for slot in self.slots.values():
-            slot.halted = False
+        self._halted.clear()
         self.halts_changed = True
 
     def halted(self) -> frozenset[str]:
         """Symbols whose trading is halted."""
-        return frozenset(symbol for symbol, slot in self.slots.items() if slot.halted)
+        return frozenset(self._halted & self.slots.keys())
 
     def _discover(self, symbol: str) -> Slot | None:
         """With the whole market desired, a symbol gets its slot when Alpaca first sends it."""
@@ -206,13 +207,14 @@ class Market:
         return 0.0 < trade.price < _INFINITY and sets_last_sale(trade.tape, trade.conditions)
 
     def _status(self, status: TradingStatus) -> None:
-        slot = self.slots.get(status.symbol)
-        if slot is None:
-            return
+        # Kept for all symbols, since Alpaca tells a halt once: one desired later is halted too.
         if status.code in _HALTS.get(status.tape, _HALTS_ELSEWHERE):
-            slot.halted = self.halts_changed = True
+            self._halted.add(status.symbol)
         elif status.code in _RESUMES.get(status.tape, _RESUMES_ELSEWHERE):
-            slot.halted = False
+            self._halted.discard(status.symbol)
+        else:
+            return
+        if status.symbol in self.slots:
             self.halts_changed = True
 
     def _offer(self, slot: Slot) -> None:

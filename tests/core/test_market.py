@@ -449,7 +449,9 @@ def test_every_status_on_every_tape(tape: str, halts: str, resumes: str) -> None
     for code in CTA + UTP:
         for halted_before in (False, True):
             market = Desk().market
-            market.slots["SPY"].halted = halted_before
+            if halted_before:
+                market.receive([TradingStatus("SPY", halts[0], tape)])
+            market.halts_changed = False
             market.receive([TradingStatus("SPY", code, tape)])
             halted = code in halts or (halted_before and code not in resumes)
             assert market.halted() == (frozenset({"SPY"}) if halted else frozenset())
@@ -457,11 +459,22 @@ def test_every_status_on_every_tape(tape: str, halts: str, resumes: str) -> None
 
 
 def test_a_status_of_what_nobody_desires_is_ignored() -> None:
-    """Statuses come for all symbols."""
+    """Statuses come for all symbols; it counts as soon as somebody desires the symbol."""
     market = Desk().market
     market.receive([TradingStatus("IWM", "H", "C")])
     assert market.halted() == frozenset()
     assert not market.halts_changed
+    market.keep(frozenset({"IWM"}))
+    assert market.halted() == {"IWM"}
+
+
+def test_a_symbol_that_returns_is_still_halted() -> None:
+    """Alpaca tells a halt once, not to everybody who asks again."""
+    market = Desk().market
+    market.receive([TradingStatus("SPY", "2", "B")])
+    market.keep(frozenset({"QQQ"}))
+    market.keep(frozenset({"QQQ", "SPY"}))
+    assert market.halted() == {"SPY"}
 
 
 def test_an_interruption_forgets_halts() -> None:
