@@ -183,7 +183,10 @@ async def test_the_status_is_refreshed_and_dies_with_the_daemon(world: World) ->
     told: list[float] = []
 
     async def refreshed() -> bool:
-        status = json.loads(await world.redis.get("spotd:status"))
+        raw = await world.redis.get("spotd:status")
+        if raw is None and not told:
+            return False  # not written for the first time yet
+        status = json.loads(raw)
         assert 10_000 < await world.redis.pttl("spotd:status") <= 15_000
         at = datetime.fromisoformat(status["at"]).timestamp()
         if at not in told:

@@ -259,7 +259,8 @@ async def test_a_hundred_thousand_garbage_entries_disturb_nothing(
                 while time.monotonic() < looked_at + 1.2:  # two more looks at the same
                     await prices_flow(daemon)
                     await asyncio.sleep(0.05)
-            assert busy.longest_s < 0.1
+            # In one piece of the loop; coverage and neighbours on the machine slow it down.
+            assert busy.longest_s < 0.25
             states = await daemon.states()
             assert len(states) == MAX_REFUSED_SHOWN + 1
             assert states["SPY"]["state"] == "live"
