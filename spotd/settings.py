@@ -130,6 +130,12 @@ class Settings(BaseSettings):
     trades: bool = Field(
         True, validation_alias="SPOTD_TRADES", description="subscribe to trades, for `last_price`"
     )
+    compression: bool = Field(
+        False,
+        validation_alias="SPOTD_COMPRESSION",
+        description="offer permessage-deflate to Alpaca; off, because inflating costs 1.5 times "
+        "the CPU per quote with 50 quotes per frame, 1.7 times with one",
+    )
     snapshots: bool = Field(
         True,
         validation_alias="SPOTD_SNAPSHOTS",

@@ -30,6 +30,7 @@ from alpaca.data.live import StockDataStream
 from picows.url import WSParsedURL
 from pydantic import SecretStr
 
+from spotd.adapters.alpaca_deflate import HEADER, OFFER, Inflater, agreed
 from spotd.core.messages import (
     Acknowledgement,
     Cancel,
@@ -162,6 +163,8 @@ class _Session(picows.WSListener):
         self._expecting = False  # the next one is
         self._parts: list[bytes] = []
         self._parts_bytes = 0
+        self._compressed = False  # the message that they are of
+        self.inflater: Inflater | None = None  # where compression was agreed on
 
     # What we say
 
@@ -205,11 +208,21 @@ class _Session(picows.WSListener):
             self._closed_by_peer(transport, frame)
             return
         try:
-            if kind is _BINARY and frame.fin:
+            if kind is _BINARY and frame.fin and not frame.rsv1:
                 self._take_in(frame.get_payload_as_memoryview())
             elif kind in _PARTIAL:
                 self._gather(frame)
-        except picows.WSProtocolError:
+            elif frame.rsv1:
+                raise _broken("a control frame is marked as compressed")
+        except picows.WSProtocolError as broken:
+            # picows sends the close code, and goes on with the frames that it has read.
+            self.closing = True
+            self.finish(
+                StreamError(
+                    f"the stream broke the rules of websockets: {broken.args[1]}",
+                    reason=f"sent_{broken.code.value}",
+                )
+            )
             raise
         except Exception as defect:
             # picows closes the connection, and would keep to itself why.
@@ -241,16 +254,28 @@ class _Session(picows.WSListener):
         transport.disconnect()
 
     def _gather(self, frame: picows.WSFrame) -> None:
-        """A message in fragments; text too, which is no msgpack and counted as such."""
+        """A message in fragments, a compressed one; text too, which is counted as malformed."""
+        if self.closing:
+            return
+        if not self._parts:
+            self._compressed = bool(frame.rsv1)
+        elif frame.rsv1:
+            raise _broken("a fragment is marked as compressed")
+        if self._compressed and self.inflater is None:
+            raise _broken("a message is compressed, which was not agreed on")
         part = frame.get_payload_as_bytes()
         self._parts.append(part)
         self._parts_bytes += len(part)
         if self._parts_bytes > MAX_FRAME_BYTES:
-            raise picows.WSProtocolError(picows.WSCloseCode.MESSAGE_TOO_BIG, "too big")
+            raise picows.WSProtocolError(
+                picows.WSCloseCode.MESSAGE_TOO_BIG, "a message in fragments is too big"
+            )
         if frame.fin:
             message = b"".join(self._parts)
             self._parts.clear()
             self._parts_bytes = 0
+            if self._compressed and self.inflater is not None:
+                message = self.inflater.message(message)
             self._take_in(message)
 
     def _take_in(self, payload: bytes | memoryview) -> None:
@@ -293,7 +318,8 @@ class AlpacaStream(StockDataStream):  # type: ignore[misc]  # alpaca-py is not t
     """One session with Alpaca at a time: ``open``, ``request`` …, ``ended``, ``close``.
 
     ``on_data`` gets the messages of each data frame, in order, in the loop's thread, and must
-    neither block nor raise. It may hold control messages, which it has to ignore.
+    neither block nor raise. It may hold control messages, which it has to ignore. ``compression``
+    offers permessage-deflate; whether it is used is the server's choice.
     """
 
     def __init__(
@@ -303,6 +329,7 @@ class AlpacaStream(StockDataStream):  # type: ignore[misc]  # alpaca-py is not t
         api_key: SecretStr,
         secret_key: SecretStr,
         on_data: Callable[[list[_WireMessage]], None],
+        compression: bool = False,
         timeouts: Timeouts | None = None,
     ) -> None:
         super().__init__(
@@ -313,6 +340,7 @@ class AlpacaStream(StockDataStream):  # type: ignore[misc]  # alpaca-py is not t
         )
         self.decoder = FrameDecoder()
         self._on_data = on_data
+        self._compression = compression
         self._timeouts = Timeouts() if timeouts is None else timeouts
         self._session: _Session | None = None
 
@@ -449,15 +477,26 @@ class AlpacaStream(StockDataStream):  # type: ignore[misc]  # alpaca-py is not t
             dialled.append(await _dial(url.host, url.port, deadline))
             return dialled[0]
 
+        def upgraded(
+            _: picows.WSUpgradeRequest, response: picows.WSUpgradeResponse
+        ) -> picows.WSListener:
+            # Before any frame is looked at: the first may be in the packet of the answer.
+            if agreed(response.headers.getall(HEADER, []), offered=self._compression):
+                session.inflater = Inflater(MAX_FRAME_BYTES)
+            return session
+
+        headers = {
+            "Content-Type": "application/msgpack",
+            "User-Agent": get_default_user_agent(),
+        }
+        if self._compression:
+            headers[HEADER] = OFFER
         try:
             async with asyncio.timeout_at(deadline):
                 transport, listener = await picows.ws_connect(
-                    lambda: session,
+                    upgraded,
                     self._endpoint,
-                    extra_headers={
-                        "Content-Type": "application/msgpack",
-                        "User-Agent": get_default_user_agent(),
-                    },
+                    extra_headers=headers,
                     websocket_handshake_timeout=None,  # ours covers it
                     enable_auto_ping=True,
                     auto_ping_idle_timeout=timeouts.ping_s,
@@ -520,6 +559,10 @@ def _why_lost(transport: picows.WSTransport) -> StreamError:
         f"the stream broke the rules of websockets (closed by us with {sent.code.value})",
         reason=f"sent_{sent.code.value}",
     )
+
+
+def _broken(words: str) -> picows.WSProtocolError:
+    return picows.WSProtocolError(picows.WSCloseCode.PROTOCOL_ERROR, words)
 
 
 def _raise_error(error: Error) -> NoReturn:

@@ -68,7 +68,7 @@ def test_our_names_collide_with_none_of_upstreams() -> None:
     """What our class adds is not something upstream already uses."""
     upstream = vars(StockDataStream("k", "s"))
     added = vars(_stream()).keys() - upstream.keys()
-    assert added == {"decoder", "_on_data", "_timeouts", "_session"}, _WHY
+    assert added == {"decoder", "_on_data", "_compression", "_timeouts", "_session"}, _WHY
     for name in added | {"open", "request", "ended", "endpoint", "_handshake", "_live_session"}:
         assert not hasattr(StockDataStream, name), _WHY
 

@@ -13,6 +13,8 @@ from __future__ import annotations
 import asyncio
 import gc
 import time
+import zlib
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import picows
@@ -95,10 +97,14 @@ class Feed:
         per_frame: int,
         first_letter: str = "",
         compressed: bool = False,
+        context_kept: bool = False,
     ) -> Json:
         """Encode frames; sent again and again, they are the market."""
         names = frames.symbols(symbols, first_letter=first_letter)
-        made = frames.pool(names, quotes=quotes, per_frame=per_frame, compressed=compressed)
+        if context_kept:
+            made = _in_context(names, quotes=quotes, per_frame=per_frame)
+        else:
+            made = frames.pool(names, quotes=quotes, per_frame=per_frame, compressed=compressed)
         self._pools[name] = made
         return {"frames": made.frames, "bytes": len(made.data)}
 
@@ -172,6 +178,21 @@ class Feed:
         """Wait until a client that answers pings in order has taken in what was sent."""
         await self._sessions[client].ping()
         return {}
+
+
+def _in_context(names: Sequence[str], *, quotes: int, per_frame: int) -> frames.Pool:
+    """Compressed frames of which each refers to those before, the first to none.
+
+    So they may be sent again and again, but only from the first on and without leaving one out.
+    """
+    whole = max(1, quotes // per_frame) * per_frame
+    packer = zlib.compressobj(zlib.Z_DEFAULT_COMPRESSION, zlib.DEFLATED, -15)
+    data, bounds = bytearray(), [0]
+    for group in frames.messages(names, quotes=whole, per_frame=per_frame):
+        packed = packer.compress(frames.message(group)) + packer.flush(zlib.Z_SYNC_FLUSH)
+        data += frames.framed(packed[:-4], compressed=True)
+        bounds.append(len(data))
+    return frames.Pool(data, bounds, [], per_frame)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """Alpaca's side of one stream connection, as far as a measurement needs it. Sends no data itself.
 
 Greeting, authentication with any keys, additive subscriptions acknowledged with the whole list,
-fragmented messages, and permessage-deflate where the path asks for it.
+fragmented messages, and permessage-deflate where the path asks for it: ``deflate`` starts every
+message afresh, ``deflate-kept`` lets it refer to those before.
 """
 
 from __future__ import annotations
@@ -15,7 +16,10 @@ import msgpack
 import picows
 
 _TAIL = b"\x00\x00\xff\xff"  # what permessage-deflate leaves out at the end of a message
-_DEFLATE = "permessage-deflate; server_no_context_takeover; client_no_context_takeover"
+_DEFLATE = {
+    "deflate": "permessage-deflate; server_no_context_takeover; client_no_context_takeover",
+    "deflate-kept": "permessage-deflate; client_no_context_takeover",
+}
 _CHANNELS = (
     "trades",
     "quotes",
@@ -141,11 +145,11 @@ def accept(request: picows.WSUpgradeRequest) -> tuple[Session, Any]:
     """A session for a path such as ``/name`` or ``/name/deflate``, and what to tell picows."""
     name, _, rest = request.path.decode().strip("/").partition("/")
     offered = request.headers.get("Sec-WebSocket-Extensions", "")
-    deflate = rest == "deflate" and "permessage-deflate" in offered
+    deflate = rest in _DEFLATE and "permessage-deflate" in offered
     session = Session(name, deflate=deflate)
     if not deflate:
         return session, session
     response = picows.WSUpgradeResponse.create_101_response(
-        extra_headers={"Sec-WebSocket-Extensions": _DEFLATE}
+        extra_headers={"Sec-WebSocket-Extensions": _DEFLATE[rest]}
     )
     return session, picows.WSUpgradeResponseWithListener(response, session)

@@ -11,6 +11,8 @@ from tests.bench.world import World, cpu_ns, spotd_settings, with_mark
 
 _COMPRESSION = "SPOTD_COMPRESSION"
 _PACED_PER_S = 5_000
+_DEFLATE = {"plain": "off", "packed": "on", "kept": "on, context kept"}
+_DEFLATE_QUOTES = 100_000
 _SILENT = {"SPOTD_THROTTLE_MS": "60000"}
 
 
@@ -94,7 +96,7 @@ def _paced_us(bench: Bench, world: World, contender: Contender, pool: str) -> fl
 
 
 def deflate(bench: Bench) -> Row:
-    """permessage-deflate on against off."""
+    """permessage-deflate on against off, each message for itself and in the context of others."""
     row = Row(
         "deflate",
         "the same with permessage-deflate on",
@@ -108,12 +110,19 @@ def deflate(bench: Bench) -> Row:
         contenders = _plain_and_packed(world)
         for per_frame in (50, 1):
             for contender in contenders:
-                packed = contender.name == "packed"
-                bench.pool(world, SOME, per_frame, name=contender.pool, compressed=packed)
+                world.feed.ask(
+                    "pool",
+                    name=contender.pool,
+                    symbols=SOME,
+                    quotes=_DEFLATE_QUOTES,
+                    per_frame=per_frame,
+                    compressed=contender.name == "packed",
+                    context_kept=contender.name == "kept",
+                )
             bursts = bench.paired(world, contenders)
             for name, found in bursts.items():
-                word = "on" if name == "packed" else "off"
-                row.add(f"{word}, {per_frame} per frame", "µs", costs_us(found))
+                row.add(f"{_DEFLATE[name]}, {per_frame} per frame", "µs", costs_us(found))
+            row.add("on, context kept / off", "×", _ratios(bursts, "kept", "plain"))
             ratios = _ratios(bursts, "packed", "plain")
             faster.append(row.add("on / off", "×", ratios).median < 1)
     default = _compression_default()
@@ -124,15 +133,16 @@ def deflate(bench: Bench) -> Row:
 
 def _plain_and_packed(world: World) -> list[Contender]:
     names = with_mark(frames.symbols(SOME))
-    plain = world.daemon("plain", names, {_COMPRESSION: "false"})
-    packed = world.daemon(
-        "packed",
-        names,
-        {_COMPRESSION: "true", "SPOTD_STREAM_URL": world.stream_url("packed/deflate")},
-    )
-    if not world.feed.ask("state", client="packed")["deflate"]:
-        raise RuntimeError("compression was asked for, but the daemon did not offer it")
-    return [Contender("plain", plain, "plain"), Contender("packed", packed, "packed")]
+    contenders = [
+        Contender("plain", world.daemon("plain", names, {_COMPRESSION: "false"}), "plain")
+    ]
+    for name, path in (("packed", "packed/deflate"), ("kept", "kept/deflate-kept")):
+        settings = {_COMPRESSION: "true", "SPOTD_STREAM_URL": world.stream_url(path)}
+        daemon = world.daemon(name, names, settings)
+        if not world.feed.ask("state", client=name)["deflate"]:
+            raise RuntimeError("compression was asked for, but the daemon did not offer it")
+        contenders.append(Contender(name, daemon, name))
+    return contenders
 
 
 def _compression_default() -> bool:
