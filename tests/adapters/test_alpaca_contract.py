@@ -69,7 +69,7 @@ def test_our_names_collide_with_none_of_upstreams() -> None:
     upstream = vars(StockDataStream("k", "s"))
     added = vars(_stream()).keys() - upstream.keys()
     assert added == {"decoder", "_on_data", "_compression", "_timeouts", "_session"}, _WHY
-    for name in added | {"open", "request", "ended", "endpoint", "_handshake", "_live_session"}:
+    for name in added | {"open", "request", "ended", "endpoint", "_live_session"}:
         assert not hasattr(StockDataStream, name), _WHY
 
 

@@ -27,7 +27,8 @@ from picows.picows import _make_test_ws_frame
 from pydantic import SecretStr
 from redis.connection import Connection
 
-from spotd.adapters.alpaca import FrameDecoder, _Session
+from spotd.adapters.alpaca import FrameDecoder
+from spotd.adapters.alpaca_session import Session
 from spotd.adapters.redis import MAX_UPDATES_PER_CALL
 from spotd.core.conflate import Slot
 from spotd.core.messages import Message
@@ -70,7 +71,7 @@ class HotPath:
         self.shared = Shared(settings)
         self.shared.market.keep(frozenset(names))
         self._publish = PublishLoop(self.shared, cast(Any, None))
-        self._session = _Session(FrameDecoder(), cast(Any, Intake(self.shared)))
+        self._session = Session(FrameDecoder(), cast(Any, Intake(self.shared)))
         self._session.authenticated()
         connection: Any = Connection
         self._pack: Callable[..., list[bytes]] = connection().pack_command
