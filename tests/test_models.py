@@ -16,8 +16,9 @@ from spotd.models import (
     SpotPriceUpdate,
     SymbolCounts,
     SymbolState,
-    encode_update,
+    encode_updates,
     rfc3339,
+    spot_price,
     utc,
 )
 
@@ -70,7 +71,7 @@ def test_an_update_is_the_contracts_example_byte_for_byte() -> None:
 
 def test_a_last_price_that_is_not_known_is_null() -> None:
     """Never zero, never left out."""
-    raw = encode_update("SPY", 1.0, 2.0, None, datetime(2026, 1, 20, tzinfo=UTC), 1)
+    raw = spot_price("SPY", 1.0, 2.0, None, datetime(2026, 1, 20, tzinfo=UTC), 1).to_json()
     assert b'"last_price":null,' in raw
     assert SpotPriceUpdate.from_json(raw).last_price is None
 
@@ -89,7 +90,7 @@ def test_a_last_price_that_is_not_known_is_null() -> None:
 )
 def test_mid_is_the_mean_rounded_to_six_decimals(bid: float, ask: float, mid: float) -> None:
     """No digits that no tick has."""
-    raw = encode_update("SPY", bid, ask, None, datetime(2026, 1, 20, tzinfo=UTC), 1)
+    raw = spot_price("SPY", bid, ask, None, datetime(2026, 1, 20, tzinfo=UTC), 1).to_json()
     assert json.loads(raw)["mid_price"] == mid
 
 
@@ -116,8 +117,9 @@ def test_every_update_reads_back_as_it_was(
         timestamp=timestamp,
         seq=seq,
     )
-    raw = encode_update(symbol, bid, ask, last, timestamp, seq)
+    raw = spot_price(symbol, bid, ask, last, timestamp, seq).to_json()
     assert raw == update.to_json()
+    assert encode_updates([update, UPDATE]) == raw + b"\n" + EXAMPLE + b"\n"
     assert SpotPriceUpdate.from_json(raw) == update
     plain = json.loads(raw)
     assert list(plain) == list(SpotPriceUpdate.__struct_fields__)
@@ -302,10 +304,21 @@ def test_whatever_is_no_such_message_is_one_kind_of_error(
         kind.from_json(raw)
 
 
+def test_every_line_has_its_microseconds_whichever_lack_them() -> None:
+    """A whole second among others, with and without a last price, at both ends."""
+    moments = [UPDATE.timestamp.replace(microsecond=us) for us in (0, 1, 0, 120_000, 999_999, 0)]
+    updates = [spot_price("SPY", 1.0, 2.0, None, at, seq) for seq, at in enumerate(moments)]
+    lines = encode_updates(updates).split(b"\n")
+    assert lines.pop() == b""
+    assert lines == [update.to_json() for update in updates]
+    assert [json.loads(line)["timestamp"] for line in lines] == [rfc3339(at) for at in moments]
+    assert encode_updates([]) == b""
+
+
 def test_a_time_with_another_offset_is_written_in_utc() -> None:
     """The same moment, never the same digits with a wrong `Z`."""
     elsewhere = UPDATE.timestamp.astimezone(timezone(timedelta(hours=5)))
-    raw = encode_update("SPY", 421.35, 421.39, 421.36, elsewhere, UPDATE.seq)
+    raw = spot_price("SPY", 421.35, 421.39, 421.36, elsewhere, UPDATE.seq).to_json()
     assert raw == EXAMPLE
 
 

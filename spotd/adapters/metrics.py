@@ -24,6 +24,7 @@ from prometheus_client.registry import Collector
 
 BREAKER_NAME = "spot_price_stream"
 _LATENCY_BUCKETS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
+_SIZE_BUCKETS = (1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0, 2000.0, 4000.0)
 _LAG_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0, 900.0)
 
 
@@ -56,7 +57,7 @@ class Distribution:
         self._sum = 0.0
 
     def observe(self, value: float) -> None:
-        """Count one value, in seconds."""
+        """Count one value."""
         self._counts[bisect_left(self._bounds, value)] += 1
         self._sum += value
 
@@ -85,8 +86,11 @@ class Metrics:
         )
         self.feed_lag = Distribution(
             "spotd_feed_lag_seconds",
-            "Per frame: exchange time of its last quote or trade to received",
+            "Exchange time of a frame's last quote or trade to received; one sample a millisecond",
             _LAG_BUCKETS,
+        )
+        self.updates_per_call = Distribution(
+            "spotd_updates_per_call", "Updates that one call to Redis carried", _SIZE_BUCKETS
         )
         self.loop_lag = Distribution(
             "spotd_loop_lag_seconds", "How late the event loop runs a timer", _LATENCY_BUCKETS
@@ -119,7 +123,9 @@ class _Numbers(Collector):
         """All numbers, now."""
         numbers = self._read()
         own = self._metrics
-        for distribution in (own.publish_latency, own.feed_lag, own.loop_lag):
+        for distribution in (
+            own.publish_latency, own.updates_per_call, own.feed_lag, own.loop_lag,
+        ):  # fmt: skip
             yield distribution.family()
         yield CounterMetricFamily(
             "spotd_quotes_received", "Quotes decoded", value=numbers.quotes_received
@@ -134,6 +140,11 @@ class _Numbers(Collector):
         )
         yield CounterMetricFamily(
             "spotd_updates_published", "Updates that Redis took", value=own.updates_published
+        )
+        yield GaugeMetricFamily(
+            "spotd_conflation_ratio",
+            "Quotes received for each update published, since the start",
+            value=numbers.quotes_received / max(1, own.updates_published),
         )
         yield CounterMetricFamily(
             "spotd_redis_errors", "Failed calls to Redis", value=own.redis_errors

@@ -51,7 +51,9 @@ _MEND = """
 local kind = redis.call('TYPE', KEYS[2]).ok
 if kind ~= 'hash' and kind ~= 'none' then redis.call('DEL', KEYS[2]) end
 """
-# KEYS leader last seq; ARGV token channel-prefix highest-seq too-high-a-seq symbol json …
+# KEYS leader last seq; ARGV token channel-prefix highest-seq too-high-a-seq lines. A line is the
+# JSON of one update, which begins {"symbol":"SPY": one argument for all costs the client far less
+# than two for each. The hash is written in steps, because unpack has a limit.
 # What is not newer than what was published was under way for too long. Kept first: a server that
 # is out of memory then publishes nothing, instead of the same again and again.
 _PUBLISH = f"""
@@ -59,10 +61,20 @@ if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
 local seq = redis.pcall('GET', KEYS[3])
 local highest = type(seq) == 'string' and tonumber(string.match(seq, '^%d+'))
 if highest and highest < tonumber(ARGV[4]) and highest >= tonumber(ARGV[3]) then return 0 end
+local lines, from, fields, n = ARGV[5], 1, {{}}, 0
+while true do
+  local to = string.find(lines, '\\n', from, true)
+  if not to then break end
+  local json = string.sub(lines, from, to - 1)
+  fields[n + 1] = string.match(json, '^"([^"]*)"', 11)
+  fields[n + 2] = json
+  n = n + 2
+  from = to + 1
+end
 {_MEND}
-redis.call('HSET', KEYS[2], unpack(ARGV, 5))
+for i = 1, n, 1000 do redis.call('HSET', KEYS[2], unpack(fields, i, math.min(i + 999, n))) end
 redis.call('SET', KEYS[3], ARGV[3] .. ' ' .. ARGV[1])
-for i = 5, #ARGV, 2 do redis.call('PUBLISH', ARGV[2] .. ARGV[i], ARGV[i + 1]) end
+for i = 1, n, 2 do redis.call('PUBLISH', ARGV[2] .. fields[i], fields[i + 1]) end
 return 1
 """
 # KEYS leader states; ARGV token events-channel, how many removed, the removed, then field json …
@@ -259,8 +271,8 @@ class RedisPort:
             held = await self._client.get(self.keys.leader)
         return None if held is None else held.decode("utf-8", "replace")
 
-    async def publish(self, token: str, updates: Sequence[str | bytes], highest_seq: int) -> None:
-        """Publish and keep ``[symbol, json, symbol, json, …]``, at most 500 pairs.
+    async def publish(self, token: str, lines: bytes, highest_seq: int) -> None:
+        """Publish and keep updates: the JSON of each, and a line feed behind each.
 
         Raises NotLeaderError where nothing was published because the key is not ours or
         ``highest_seq`` is not above what was published before, and RedisUnavailableError where
@@ -274,7 +286,7 @@ class RedisPort:
             highest_seq,
             # One of our own is not to stop what follows it, whatever became of the clock.
             max(_seq_bound(), highest_seq + SEQ_AHEAD_S * 1_000_000),
-            *updates,
+            lines,
         )
 
     async def write_states(

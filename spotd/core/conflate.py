@@ -5,10 +5,11 @@ window. The first after a quiet window goes out at once. The newest of the rest 
 the window ends. No symbol delays another.
 
 A window opens when Redis has *answered* (``settle``), not when an update was emitted: whatever
-Redis took for the call, two updates of a symbol are then never closer than the window. The
-window is the same for all symbols, so windows end in the order in which they opened: a FIFO, no
-heap, and one timer for its head. While Redis is away nothing settles, so every symbol that
-changed stays ready, once, with its newest value. Memory is bounded by the number of symbols.
+Redis took for the call, two updates of a symbol are then never closer than the window. What was
+answered together has one window together, and the window is as long for all symbols, so windows
+end in the order in which they opened: a FIFO of batches, no heap, and one timer for its head.
+While Redis is away nothing settles, so every symbol that changed stays ready, once, with its
+newest value. Memory is bounded by the number of symbols.
 """
 
 from __future__ import annotations
@@ -26,8 +27,11 @@ class Phase(IntEnum):
 
     QUIET = 0  # nothing to publish, no window open
     READY = 1  # changed, and may go out
-    IN_FLIGHT = 2  # taken; Redis has not answered yet
-    WINDOW = 3  # published less than a window ago
+    HELD = 2  # taken: Redis has not answered yet, or did so less than a window ago
+
+
+# An enumeration's member is looked up in many steps, and these are needed for every update.
+_QUIET, _READY, _HELD = Phase.QUIET, Phase.READY, Phase.HELD
 
 
 class Slot:
@@ -56,7 +60,7 @@ class Slot:
         self.sold_at: datetime | None = None
         self.changed = False
         self.fresh_quote = False  # its quote came from the stream and is not published yet
-        self.phase = Phase.QUIET
+        self.phase = _QUIET
 
     @property
     def quote(self) -> Quote | None:
@@ -82,20 +86,16 @@ class Conflator:
     """Holds the order of slots that are ready and of windows that are open."""
 
     def __init__(self, window_s: float) -> None:
+        self.ready: deque[Slot] = deque()  # to be read; only this class changes it
         self._window_s = window_s
-        self._ready: deque[Slot] = deque()
-        self._windows: deque[tuple[float, Slot]] = deque()
-
-    def __len__(self) -> int:
-        """How many slots are ready."""
-        return len(self._ready)
+        self._windows: deque[tuple[float, Sequence[Slot]]] = deque()
 
     def offer(self, slot: Slot) -> None:
         """A slot holds something new. The caller counts what that replaced."""
         slot.changed = True
-        if slot.phase is Phase.QUIET:
-            slot.phase = Phase.READY
-            self._ready.append(slot)
+        if slot.phase is _QUIET:
+            slot.phase = _READY
+            self.ready.append(slot)
 
     def take(self, now: float, limit: int) -> list[Slot]:
         """Emit at most ``limit`` changed slots whose window is over, longest waiting first.
@@ -103,15 +103,16 @@ class Conflator:
         They are in flight until they are given to ``settle``. ``now`` may jump ahead.
         """
         self._end_windows(now)
+        ready = self.ready
         taken: list[Slot] = []
-        while self._ready and len(taken) < limit:
-            slot = self._ready.popleft()
-            if not slot.changed:  # cleared while it waited
-                slot.phase = Phase.QUIET
-                continue
-            slot.phase = Phase.IN_FLIGHT
-            slot.changed = slot.fresh_quote = False
-            taken.append(slot)
+        while ready and len(taken) < limit:
+            slot = ready.popleft()
+            if slot.changed:
+                slot.phase = _HELD
+                slot.changed = slot.fresh_quote = False
+                taken.append(slot)
+            else:  # cleared while it waited
+                slot.phase = _QUIET
         return taken
 
     def settle(self, taken: Sequence[Slot], now: float, *, delivered: bool) -> None:
@@ -120,11 +121,12 @@ class Conflator:
         What may or may not have been published counts as both: its window opens, and it has
         changed, so that its newest value goes out again.
         """
-        for slot in taken:
-            if not delivered and slot.quoted_at is not None:
-                slot.changed = slot.fresh_quote = True
-            slot.phase = Phase.WINDOW
-            self._windows.append((now + self._window_s, slot))
+        if not delivered:
+            for slot in taken:
+                if slot.quoted_at is not None:
+                    slot.changed = slot.fresh_quote = True
+        if taken:
+            self._windows.append((now + self._window_s, taken))
         self._end_windows(now)
 
     def next_at(self) -> float | None:
@@ -132,9 +134,13 @@ class Conflator:
 
         Minus infinity means at once.
         """
-        if self._ready:
+        if self.ready:
             return float("-inf")
         return self._windows[0][0] if self._windows else None
+
+    def next_together(self) -> int:
+        """How many slots have the window that ends next."""
+        return len(self._windows[0][1]) if self._windows else 0
 
     def end_all_windows(self) -> None:
         """Give up the throttle: what is left must go out now, or never."""
@@ -143,9 +149,9 @@ class Conflator:
     def _end_windows(self, now: float) -> None:
         windows = self._windows
         while windows and windows[0][0] <= now:
-            slot = windows.popleft()[1]
-            if slot.changed:
-                slot.phase = Phase.READY
-                self._ready.append(slot)
-            else:
-                slot.phase = Phase.QUIET
+            for slot in windows.popleft()[1]:
+                if slot.changed:
+                    slot.phase = _READY
+                    self.ready.append(slot)
+                else:
+                    slot.phase = _QUIET

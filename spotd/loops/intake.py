@@ -8,39 +8,47 @@ from collections.abc import Sequence
 from spotd.core.messages import Message, Quote, Trade
 from spotd.loops.shared import Shared
 
+_LAG_EVERY_S = 0.001  # a thousand samples a second tell as much as one of every frame
+
 
 class Intake:
     """What ``AlpacaStream`` calls for every data frame."""
 
     def __init__(self, shared: Shared) -> None:
         self._shared = shared
+        self._receive = shared.market.receive
+        self._lag_seen_at = 0.0
 
     def __call__(self, messages: Sequence[Message]) -> None:
         """Hand the frame to the market rules, note the time, wake the publisher."""
         shared = self._shared
-        shared.data_at = time.monotonic()  # the frame's one timestamp, but for the wall clock's
-        market = shared.market
-        market.receive(messages)
-        newest = messages[-1]
-        if type(newest) is Quote or type(newest) is Trade:
-            received = time.time()
-            lag_s = received - newest.at.timestamp()
-            shared.lag_s = lag_s
-            shared.last_message_unix_s = received
-            shared.metrics.feed_lag.observe(max(0.0, lag_s))
-        if market.halts_changed:
-            market.halts_changed = False
+        now = shared.data_at = time.monotonic()  # the frame's one timestamp
+        self._receive(messages)
+        if now - self._lag_seen_at >= _LAG_EVERY_S:
+            self._lag_seen_at = now
+            self._see_lag(messages[-1])
+        if shared.market.halts_changed:
+            shared.market.halts_changed = False
             shared.subscriptions.version += 1
             shared.bells.report.ring()
-        self._wake_publisher()
+        if shared.conflator.ready:
+            self._wake_publisher(now)
 
     def primed(self) -> None:
         """Snapshots were taken in."""
-        self._wake_publisher()
+        if self._shared.conflator.ready:
+            self._wake_publisher(time.monotonic())
 
-    def _wake_publisher(self) -> None:
+    def _see_lag(self, newest: Message) -> None:
+        if isinstance(newest, Quote | Trade):
+            shared = self._shared
+            shared.last_message_unix_s = received = time.time()
+            shared.lag_s = lag_s = received - newest.at.timestamp()
+            shared.metrics.feed_lag.observe(max(0.0, lag_s))
+
+    def _wake_publisher(self, now: float) -> None:
         shared = self._shared
-        if len(shared.conflator):
-            if shared.ready_since is None:
-                shared.ready_since = time.monotonic()
+        if shared.ready_since is None:
+            shared.ready_since = now
+        if not shared.bells.publish.rung:
             shared.bells.publish.ring()

@@ -1,8 +1,9 @@
 """Publishes what the conflator lets out: one call under way, the next batch gathers meanwhile.
 
 Newest wins here too: a batch is made of the prices at the moment it is sent, and what Redis did
-not take stays ready, once per symbol. Owns ``spotd:last``: fields are written and dropped by
-this loop alone, so a removed symbol cannot come back by a call that was under way.
+not take stays ready, once per symbol. How large it may be is learned from how fast Redis answers.
+Owns ``spotd:last``: fields are written and dropped by this loop alone, so a removed symbol cannot
+come back by a call that was under way.
 """
 
 from __future__ import annotations
@@ -13,15 +14,17 @@ from collections.abc import Sequence
 
 import structlog
 
-from spotd.adapters.redis import MAX_UPDATES_PER_CALL, RedisPort
+from spotd.adapters.redis import RedisPort
+from spotd.core.batch import BatchSize
 from spotd.core.conflate import Slot
 from spotd.core.market import reflected_at
 from spotd.errors import NotLeaderError, RedisUnavailableError
 from spotd.loops.shared import Shared
-from spotd.models import encode_update
+from spotd.models import encode_updates, spot_price
 
 _RETRY_S = 0.1
 _GATHER_S = 0.005  # of the 50 ms that a trailing edge may be late
+_ENOUGH = 100  # updates in a call: so many that what the call itself costs does not matter
 
 log = structlog.get_logger("spotd.publish")
 
@@ -32,6 +35,7 @@ class PublishLoop:
     def __init__(self, shared: Shared, redis: RedisPort) -> None:
         self._shared = shared
         self._redis = redis
+        self._batch = BatchSize()
 
     async def run(self) -> None:
         """Publish for ever, while we lead."""
@@ -44,7 +48,7 @@ class PublishLoop:
             if shared.to_drop:
                 await self._drop()
             await self._wait_until_due()
-            await self._publish(MAX_UPDATES_PER_CALL)
+            await self._publish()
 
     async def flush(self, deadline: float) -> None:
         """Publish what is pending, each symbol in its window if that ends before ``deadline``.
@@ -55,10 +59,10 @@ class PublishLoop:
         while shared.leads() and self._pending():
             if time.monotonic() >= deadline:
                 shared.conflator.end_all_windows()
-            elif not len(shared.conflator):
+            elif not shared.conflator.ready:
                 next_at = shared.conflator.next_at() or 0.0
                 await asyncio.sleep(min(max(0.0, next_at - time.monotonic()), 0.05))
-            if not await self._publish(MAX_UPDATES_PER_CALL) and time.monotonic() >= deadline:
+            if not await self._publish() and time.monotonic() >= deadline:
                 return
 
     def _pending(self) -> bool:
@@ -70,31 +74,33 @@ class PublishLoop:
         if next_at is None:
             await shared.bells.publish.wait(1.0)
             return
-        # Windows that end soon after one another share a call. A leading edge rings, and waits for
-        # none of this.
-        wait_s = next_at - time.monotonic() + _GATHER_S
-        if wait_s > _GATHER_S and not await shared.bells.publish.wait(min(wait_s, 1.0)):
+        # Small batches whose windows end soon after one another share a call. A leading edge rings,
+        # and waits for none of this.
+        gather_s = 0.0 if shared.conflator.next_together() >= _ENOUGH else _GATHER_S
+        wait_s = next_at - time.monotonic()
+        if wait_s > 0.0 and not await shared.bells.publish.wait(min(wait_s + gather_s, 1.0)):
             # A window ended: what it held back became due just now.
             shared.ready_since = shared.ready_since or time.monotonic()
 
-    async def _publish(self, limit: int) -> bool:
+    async def _publish(self) -> bool:
         """One call at most. Gives whether nothing is wrong with Redis."""
         shared = self._shared
         now = time.monotonic()
         if not shared.lease.holds(now):
             return False
-        taken = shared.conflator.take(now, limit)
+        taken = shared.conflator.take(now, self._batch.limit)
         if not taken:
             return True
         ready_since = shared.ready_since
-        if not len(shared.conflator):  # else: the rest of them goes out with the next call
+        if not shared.conflator.ready:  # else: the rest of them goes out with the next call
             shared.ready_since = None
         # From here to the call's first await nothing else runs: the prices, the lease check and
         # the token belong together.
-        updates = self._render(taken)
+        lines = self._render(taken)
         delivered = False
+        sent_at = time.monotonic()
         try:
-            await self._redis.publish(shared.token, updates, shared.seq)
+            await self._redis.publish(shared.token, lines, shared.seq)
             delivered = True
         except NotLeaderError:
             log.warning("not the leader any more: nothing was published")
@@ -111,25 +117,27 @@ class PublishLoop:
             now = time.monotonic()
             shared.conflator.settle(taken, now, delivered=delivered)
         if delivered:
+            self._batch.answered(len(taken), now - sent_at)
             shared.metrics.updates_published += len(taken)
+            shared.metrics.updates_per_call.observe(len(taken))
             if ready_since is not None:
                 shared.metrics.publish_latency.observe(now - ready_since)
         return delivered
 
-    def _render(self, taken: Sequence[Slot]) -> list[str | bytes]:
-        """``[symbol, json, …]`` of the newest prices, with rising seq."""
+    def _render(self, taken: Sequence[Slot]) -> bytes:
+        """The JSON of the newest prices, one a line, with rising seq."""
         shared = self._shared
         seq = max(shared.seq, int(time.time() * 1_000_000))
-        updates: list[str | bytes] = []
+        updates = []
         for slot in taken:
             seq += 1
-            at = reflected_at(slot)
-            updates += (
-                slot.symbol,
-                encode_update(slot.symbol, slot.bid, slot.ask, slot.last_price, at, seq),
+            updates.append(
+                spot_price(
+                    slot.symbol, slot.bid, slot.ask, slot.last_price, reflected_at(slot), seq
+                )
             )
         shared.seq = seq
-        return updates
+        return encode_updates(updates)
 
     async def _drop(self) -> None:
         shared = self._shared

@@ -25,19 +25,23 @@ class Bell:
     """Wakes one waiter; rung while nobody waits, it wakes the next one at once."""
 
     def __init__(self) -> None:
+        self.rung = False
         self._event = asyncio.Event()
 
     def ring(self) -> None:
         """Wake the waiter."""
+        self.rung = True
         self._event.set()
 
     async def wait(self, timeout_s: float | None = None) -> bool:
         """Wait until rung, at most ``timeout_s``. Gives whether it was rung."""
-        try:
-            async with asyncio.timeout(timeout_s):
-                await self._event.wait()
-        except TimeoutError:
-            return False
+        if not self.rung:
+            try:
+                async with asyncio.timeout(timeout_s):
+                    await self._event.wait()
+            except TimeoutError:
+                return False
+        self.rung = False
         self._event.clear()
         return True
 

@@ -20,6 +20,7 @@ from spotd.adapters.redis import (
     RedisPort,
     WrongTypeError,
 )
+from spotd.core import batch
 from spotd.errors import NotLeaderError, RedisUnavailableError
 from spotd.keys import Keys
 from tests.integration.rig import Ear, eventually
@@ -64,9 +65,9 @@ async def ear(process: Server) -> AsyncIterator[Ear]:
         yield listening
 
 
-def update(symbol: str, seq: int) -> list[str | bytes]:
-    """A symbol and something that stands for its update."""
-    return [symbol, json.dumps({"symbol": symbol, "seq": seq}).encode()]
+def update(symbol: str, seq: int) -> bytes:
+    """A line that stands for an update."""
+    return json.dumps({"symbol": symbol, "seq": seq}, separators=(",", ":")).encode() + b"\n"
 
 
 async def entries_of(port: RedisPort) -> list[bytes]:
@@ -189,7 +190,7 @@ async def test_channel_and_hash_get_the_same_bytes(
     """Each update is published and kept, byte for byte, and the highest seq with them."""
     await port.lead(OURS, 5.0)
     raw = '{"symbol":"SPY","größe":"\x00\\"}'.encode()
-    await port.publish(OURS, ["SPY", raw, *update("QQQ", 5)], 5)
+    await port.publish(OURS, raw + b"\n" + update("QQQ", 5), 5)
     await eventually(lambda: len(ear.heard) == 2, "both updates")
     assert ear.raw("SPY") == [raw]
     assert db.hget(KEYS.last, "SPY") == raw.decode()
@@ -202,10 +203,11 @@ async def test_five_hundred_updates_go_in_one_call(
 ) -> None:
     """The largest batch is within what a script may unpack."""
     await port.lead(OURS, 5.0)
-    batch = [part for n in range(MAX_UPDATES_PER_CALL) for part in update(f"S{n}", n + 1)]
-    await port.publish(OURS, batch, MAX_UPDATES_PER_CALL)
-    assert db.hlen(KEYS.last) == MAX_UPDATES_PER_CALL
-    await eventually(lambda: len(ear.heard) == MAX_UPDATES_PER_CALL, "all updates")
+    lines = b"".join(update(f"S{n}", n + 1) for n in range(batch.MOST))
+    await port.publish(OURS, lines, batch.MOST)
+    assert db.hlen(KEYS.last) == batch.MOST
+    await eventually(lambda: len(ear.heard) == batch.MOST, "all updates")
+    assert ear.raw("S3999") == [update("S3999", 4000).rstrip()]
     assert [channel for _, channel, _ in ear.heard[:2]] == ["spot:S0", "spot:S1"]
 
 

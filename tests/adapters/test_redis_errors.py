@@ -124,7 +124,7 @@ async def test_what_is_not_permitted_is_refused(guarded: Server) -> None:
     feeder = RedisPort(url(guarded, "feeder"), KEYS)
     await feeder.lead("t", 5.0)
     with pytest.raises(RefusedError, match="permission"):
-        await feeder.publish("t", ["SPY", b"{}"], 1)
+        await feeder.publish("t", b'{"symbol":"SPY"}\n', 1)
     await feeder.release("t")
     await feeder.close()
     reader = RedisPort(url(guarded, "reader"), KEYS)
@@ -144,15 +144,15 @@ async def test_a_server_without_memory_publishes_nothing_and_grants_no_lease(
         await port.lead("t", 60.0)
         client.config_set("maxmemory", 1)
         with pytest.raises(RedisUnavailableError, match="maxmemory"):
-            await port.publish("t", ["SPY", b"{}"], 1)
+            await port.publish("t", b'{"symbol":"SPY"}\n', 1)
         with pytest.raises(RedisUnavailableError, match="maxmemory"):
             await port.lead("t", 60.0)
         client.config_set("maxmemory", 0)
-        await port.publish("t", ["SPY", b"1"], 1)
+        await port.publish("t", b'{"symbol":"SPY"}\n', 1)
         listening.get_message(timeout=5)  # subscribed
         heard = listening.get_message(timeout=5)
         assert heard is not None
-        assert heard["data"] == "1"
+        assert heard["data"] == '{"symbol":"SPY"}'
         await port.close()
 
 

@@ -82,15 +82,15 @@ async def test_a_call_into_the_void_is_given_up_within_a_second(network: Network
     for each in (port, port, fresh):
         started = time.monotonic()
         with pytest.raises(RedisUnavailableError):
-            await each.publish("t", ["SPY", b"{}"], 1)
+            await each.publish("t", b'{"symbol":"SPY"}\n', 1)
         assert time.monotonic() - started < 0.95
-    given_up = asyncio.create_task(port.publish("t", ["SPY", b"{}"], 1))
+    given_up = asyncio.create_task(port.publish("t", b'{"symbol":"SPY"}\n', 1))
     await asyncio.sleep(0.05)
     network.swallows = False
     healed = time.monotonic()
     with pytest.raises(RedisUnavailableError):
         await given_up
-    await port.publish("t", ["SPY", b"{}"], 2)
+    await port.publish("t", b'{"symbol":"SPY"}\n', 2)
     assert time.monotonic() - healed < 1.0
     await port.close()
     await fresh.close()
@@ -103,7 +103,7 @@ async def test_a_slow_server_still_works(network: Network, server: Server) -> No
     network.delay_s = 0.3
     port = RedisPort(f"redis://u:{PASSWORD}@127.0.0.1:{network.port}/1", KEYS)
     assert (await port.lead("t", 60.0)).acquired
-    await port.publish("t", ["SPY", b"{}"], 1)
+    await port.publish("t", b'{"symbol":"SPY"}\n', 1)
     assert await port.live_leases(0.0) == []
     await port.close()
 

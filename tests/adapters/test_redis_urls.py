@@ -31,7 +31,7 @@ needs_redis = pytest.mark.skipif(redis_server() is None, reason="redis-server is
 async def publishes(port: RedisPort) -> bool:
     """Whether leading and publishing work."""
     answer = await port.lead("t", 60.0)
-    await port.publish("t", ["SPY", b"{}"], (answer.highest_seq or 0) + 1)
+    await port.publish("t", b'{"symbol":"SPY"}\n', (answer.highest_seq or 0) + 1)
     return answer.granted
 
 
@@ -60,7 +60,7 @@ async def test_plain(tmp_path: Path) -> None:
         assert await publishes(port)
         await port.close()
         with server.client(db=3) as client:
-            assert client.hget(KEYS.last, "SPY") == "{}"
+            assert client.hget(KEYS.last, "SPY") == '{"symbol":"SPY"}'
 
 
 async def test_unix(tmp_path: Path) -> None:
@@ -70,7 +70,7 @@ async def test_unix(tmp_path: Path) -> None:
         assert await publishes(port)
         await port.close()
         with server.client(db=3) as client:
-            assert client.hget(KEYS.last, "SPY") == "{}"
+            assert client.hget(KEYS.last, "SPY") == '{"symbol":"SPY"}'
 
 
 @pytest.fixture(scope="module")
@@ -194,7 +194,7 @@ async def test_a_price_reaches_every_node_of_a_cluster(
         for _, pubsub in ears:
             message = await asyncio.to_thread(pubsub.get_message, timeout=5)
             assert message is not None
-            assert message["data"] == "{}"
+            assert message["data"] == '{"symbol":"SPY"}'
     finally:
         for client, pubsub in ears:
             pubsub.close()

@@ -29,7 +29,7 @@ from redis.connection import Connection
 
 from spotd.adapters.alpaca import FrameDecoder
 from spotd.adapters.alpaca_session import Session
-from spotd.adapters.redis import MAX_UPDATES_PER_CALL
+from spotd.core.batch import BatchSize
 from spotd.core.conflate import Slot
 from spotd.core.messages import Message
 from spotd.loops.intake import Intake
@@ -116,12 +116,12 @@ class HotPath:
         """One full call, as redis-py turns it into bytes."""
         self._change_all()
         taken = self._take()
-        updates = self._publish._render(taken)
+        lines = self._publish._render(taken)
         self.shared.conflator.settle(taken, self._now, delivered=True)
 
         def pack() -> int:
-            self._packed(updates)
-            return len(updates) // 2
+            self._packed(lines)
+            return len(taken)
 
         return pack
 
@@ -146,23 +146,23 @@ class HotPath:
                 self.shared.conflator.offer(slot)
 
     def _take(self) -> list[Slot]:
-        return self.shared.conflator.take(self._now, MAX_UPDATES_PER_CALL)
+        return self.shared.conflator.take(self._now, BatchSize().limit)
 
     def _emit(self, *, pack: bool) -> int:
         emitted = 0
         while taken := self._take():
-            updates = self._publish._render(taken)
+            lines = self._publish._render(taken)
             if pack:
-                self._packed(updates)
+                self._packed(lines)
             self.shared.conflator.settle(taken, self._now, delivered=True)
             emitted += len(taken)
         return emitted
 
-    def _packed(self, updates: list[str | bytes]) -> None:
+    def _packed(self, lines: bytes) -> None:
         keys = self.shared.settings.keys
         self._pack(
             "EVALSHA", _SHA, 3, keys.leader, keys.last, keys.seq,
-            "token", keys.channel_prefix, self.shared.seq, *updates,
+            "token", keys.channel_prefix, self.shared.seq, lines,
         )  # fmt: skip
 
 

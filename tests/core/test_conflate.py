@@ -26,10 +26,10 @@ def test_the_first_update_goes_out_at_once() -> None:
     assert conflator.next_at() is None
     assert conflator.take(0.0, 10) == []
     conflator.offer(a)
-    assert len(conflator) == 1
+    assert list(conflator.ready) == [a]
     assert conflator.next_at() == -inf
     assert conflator.take(5.0, 10) == [a]
-    assert a.phase is Phase.IN_FLIGHT
+    assert a.phase is Phase.HELD
     assert not a.changed
 
 
@@ -110,6 +110,20 @@ def test_ready_symbols_go_out_in_the_order_they_became_ready(window_s: float) ->
     conflator.offer(a)
     assert conflator.take(10.0, 2) == [b, c]
     assert conflator.take(10.0, 2) == [a]
+
+
+def test_what_was_answered_together_is_due_together() -> None:
+    """So that nobody has to wait for more: a batch that is large enough is known beforehand."""
+    conflator, a, b, c = Conflator(0.25), slot("A"), slot("B"), slot("C")
+    assert conflator.next_together() == 0
+    for offered in (a, b, c):
+        conflator.offer(offered)
+    conflator.settle(conflator.take(0.0, 2), 1.0, delivered=True)
+    conflator.settle(conflator.take(1.0, 2), 1.125, delivered=True)
+    assert conflator.next_together() == 2
+    assert conflator.take(1.25, 10) == []
+    assert conflator.next_together() == 1
+    assert conflator.next_at() == 1.375
 
 
 def test_without_a_throttle_everything_goes_out() -> None:

@@ -444,8 +444,9 @@ class TrailingEdgeDropped(Conflator):
     """Throws away what came in during a window."""
 
     def _end_windows(self, now: float) -> None:
-        for end, slot in self._windows:
-            slot.changed = slot.changed and end > now
+        for end, slots in self._windows:
+            for slot in slots:
+                slot.changed = slot.changed and end > now
         super()._end_windows(now)
 
 
@@ -465,7 +466,7 @@ class TrailingEdgeIsTheOldest(Conflator):
         return taken
 
     def offer(self, slot: Slot) -> None:
-        if slot.phase is Phase.WINDOW:
+        if slot.phase is Phase.HELD:
             self.first.setdefault(slot.symbol, slot.quote)
         super().offer(slot)
 
@@ -479,12 +480,12 @@ class LeadingEdgeDelayed(Conflator):
 
     def take(self, now: float, limit: int) -> list[Slot]:
         self._end_windows(now)
-        fresh = [slot for slot in self._ready if slot.symbol not in self.looked]
-        self.looked = {slot.symbol for slot in self._ready}
+        fresh = [slot for slot in self.ready if slot.symbol not in self.looked]
+        self.looked = {slot.symbol for slot in self.ready}
         for slot in fresh:
-            self._ready.remove(slot)
+            self.ready.remove(slot)
         taken = super().take(now, limit)
-        self._ready.extend(fresh)
+        self.ready.extend(fresh)
         return taken
 
 
@@ -493,8 +494,8 @@ class LastComeFirstServed(Conflator):
 
     def offer(self, slot: Slot) -> None:
         super().offer(slot)
-        if self._ready and self._ready[-1] is slot:
-            self._ready.rotate(1)
+        if self.ready and self.ready[-1] is slot:
+            self.ready.rotate(1)
 
 
 class ByName(Conflator):
@@ -502,9 +503,9 @@ class ByName(Conflator):
 
     def take(self, now: float, limit: int) -> list[Slot]:
         self._end_windows(now)
-        ready = sorted(self._ready, key=lambda slot: slot.symbol)
-        self._ready.clear()
-        self._ready.extend(ready)
+        ready = sorted(self.ready, key=lambda slot: slot.symbol)
+        self.ready.clear()
+        self.ready.extend(ready)
         return super().take(now, limit)
 
 
@@ -512,9 +513,9 @@ class BackOfTheQueueAtEveryOffer(Conflator):
     """Makes a symbol that ticks while it waits start waiting anew."""
 
     def offer(self, slot: Slot) -> None:
-        if slot in self._ready:
-            self._ready.remove(slot)
-            self._ready.append(slot)
+        if slot in self.ready:
+            self.ready.remove(slot)
+            self.ready.append(slot)
         super().offer(slot)
 
 
@@ -528,10 +529,10 @@ class WindowFromTheLastOffer(Conflator):
         return super().take(now, limit)
 
     def offer(self, slot: Slot) -> None:
-        if slot.phase is Phase.WINDOW:
-            others = [window for window in self._windows if window[1] is not slot]
+        if any(slot in slots for _, slots in self._windows):
+            others = [(end, [s for s in slots if s is not slot]) for end, slots in self._windows]
             self._windows.clear()
-            self._windows.extend([*others, (self.now + self._window_s + 1, slot)])
+            self._windows.extend([*others, (self.now + self._window_s + 1, [slot])])
         super().offer(slot)
 
 
@@ -578,14 +579,14 @@ class TimerForgotten(Conflator):
     """Wakes only for what is ready."""
 
     def next_at(self) -> float | None:
-        return -inf if self._ready else None
+        return -inf if self.ready else None
 
 
 class TimerSpins(Conflator):
     """Wakes all the time while a window is open."""
 
     def next_at(self) -> float | None:
-        return -inf if self._ready or self._windows else None
+        return -inf if self.ready or self._windows else None
 
 
 class LimitIgnored(Conflator):
@@ -610,7 +611,7 @@ class ReadyTwice(Conflator):
 
     def offer(self, slot: Slot) -> None:
         if slot.phase is Phase.READY:
-            self._ready.append(slot)
+            self.ready.append(slot)
         super().offer(slot)
 
 
@@ -618,7 +619,7 @@ class ForgottenStillEmitted(Conflator):
     """Emits a slot that was cleared while it waited."""
 
     def take(self, now: float, limit: int) -> list[Slot]:
-        for slot in self._ready:
+        for slot in self.ready:
             slot.changed = True
         return super().take(now, limit)
 

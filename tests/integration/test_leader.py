@@ -106,7 +106,7 @@ async def test_a_leader_that_froze_and_woke_publishes_nothing(rig: NewRig, serve
             frozen.quote("SPY", 11)
             with pytest.raises(NotLeaderError):
                 await frozen.port.publish(
-                    frozen.shared.token, ["SPY", b"{}"], frozen.shared.seq + 10**9
+                    frozen.shared.token, b'{"symbol":"SPY"}\n', frozen.shared.seq + 10**9
                 )
             frozen.resume()
             await eventually(lambda: not frozen.shared.facts.leader, "the frozen one to step down")
@@ -216,7 +216,7 @@ async def test_seq_rises_after_another_leader_whose_clock_is_ahead(
         with server.client() as client:
             client.set("spotd:leader", other, px=60_000)
         await eventually(lambda: not daemon.shared.facts.leader, "stepping down", 2.0)
-        await daemon.port.publish(other, ["SPY", f'{{"seq":{ahead}}}'.encode()], ahead)
+        await daemon.port.publish(other, f'{{"symbol":"SPY","seq":{ahead}}}\n'.encode(), ahead)
         assert await daemon.port.release(other)
         await daemon.leads(3.0)
         daemon.quote("SPY", 12)

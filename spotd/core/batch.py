@@ -1,0 +1,41 @@
+"""Decides how many updates go to Redis in one call, from how long the calls before it took.
+
+Must not know what is in them. A call takes the way there and back, and then some time for each
+update. A batch is as large as keeps the server at work for as long as the way takes: then a
+distant or busy server costs at most half of what can be sent, and no update waits long for others.
+"""
+
+from __future__ import annotations
+
+FEWEST = 50
+MOST = 4_000
+_FIRST = 500
+_WORK_S = 0.002  # that a server may be held for, however near it is
+_KEPT = 0.98  # weight of what was known, at each new call: about the last 50 count
+
+
+class BatchSize:
+    """``limit`` updates at most; tell every answered call to ``answered``."""
+
+    def __init__(self) -> None:
+        self.limit = _FIRST
+        # Sums over the calls, later ones weighing more: a straight line is laid through them.
+        self._calls = self._updates = self._seconds = 0.0
+        self._updates_squared = self._products = 0.0
+
+    def answered(self, updates: int, seconds: float) -> None:
+        """A call with so many updates was answered after so many seconds."""
+        self._calls = self._calls * _KEPT + 1.0
+        self._updates = self._updates * _KEPT + updates
+        self._seconds = self._seconds * _KEPT + seconds
+        self._updates_squared = self._updates_squared * _KEPT + updates * updates
+        self._products = self._products * _KEPT + updates * seconds
+        mean_updates = self._updates / self._calls
+        mean_seconds = self._seconds / self._calls
+        variance = self._updates_squared / self._calls - mean_updates**2
+        if variance < 1.0:
+            return  # all of one size: what is way and what is work cannot be told apart
+        each_s = (self._products / self._calls - mean_updates * mean_seconds) / variance
+        way_s = mean_seconds - each_s * mean_updates
+        if each_s > 0.0:  # else chance outweighs what the size does
+            self.limit = round(min(max(max(way_s, _WORK_S) / each_s, FEWEST), MOST))

@@ -1,0 +1,66 @@
+"""How large a batch is, with servers whose way and work are known."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable
+
+import pytest
+
+from spotd.core.batch import FEWEST, MOST, BatchSize
+
+_SIZES = (1, 40, 200, 333, 500)
+
+
+def learned(way_s: float, each_s: float, sizes: Iterable[int], noise_s: float = 0.0) -> BatchSize:
+    """After calls to a server so far away, that works so long on each update."""
+    batch, chance = BatchSize(), random.Random(7)
+    for size in sizes:
+        batch.answered(size, way_s + each_s * size + chance.expovariate(1.0) * noise_s)
+    return batch
+
+
+@pytest.mark.parametrize(
+    ("way_s", "each_s", "limit"),
+    [
+        (0.0003, 0.000_004, 500),  # near: 2 ms of work
+        (0.000_1, 0.000_008, 250),
+        (0.008, 0.000_004, 2_000),  # farther away: as much work as way
+        (0.050, 0.000_004, MOST),
+        (0.0003, 0.001, FEWEST),  # a server that is busy with a thousand subscribers
+        (0.010, 0.000_1, 100),
+    ],
+)
+def test_the_work_is_as_long_as_the_way_and_two_milliseconds_at_least(
+    way_s: float, each_s: float, limit: int
+) -> None:
+    """Within the bounds."""
+    assert learned(way_s, each_s, _SIZES * 10).limit == pytest.approx(limit, rel=0.01)
+
+
+def test_it_learns_from_noisy_times() -> None:
+    """A loop that is busy answers late now and then."""
+    batch = learned(0.0003, 0.000_004, _SIZES * 100, noise_s=0.000_2)
+    assert 400 < batch.limit < 700
+
+
+def test_a_server_that_becomes_slow_is_given_less() -> None:
+    """What was learned before fades."""
+    batch = learned(0.0003, 0.000_004, _SIZES * 20)
+    for size in (500, 300, 100, 200, 50) * 60:
+        batch.answered(size, 0.0003 + 0.000_04 * size)
+    assert batch.limit == FEWEST
+
+
+@pytest.mark.parametrize("sizes", [(), (500,), (500,) * 40])
+def test_calls_of_one_size_teach_nothing(sizes: tuple[int, ...]) -> None:
+    """Way and work cannot be told apart, so nothing changes."""
+    assert learned(0.040, 0.000_004, sizes).limit == BatchSize().limit
+
+
+def test_times_that_fall_with_the_size_teach_nothing() -> None:
+    """Chance, or somebody else's load."""
+    batch = BatchSize()
+    for size, seconds in ((1, 0.02), (500, 0.001)) * 10:
+        batch.answered(size, seconds)
+    assert batch.limit == BatchSize().limit
