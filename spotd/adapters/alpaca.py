@@ -145,7 +145,7 @@ class AlpacaStream(StockDataStream):  # type: ignore[misc]  # alpaca-py is not t
         session = self._session = Session(
             self.decoder, self._on_data, (self._secret_key, self._api_key)
         )
-        session.transport = await connect(
+        await connect(
             session, self._endpoint, compression=self._compression, timeouts=self._timeouts
         )
         greeting = await session.answer("greeting", self._timeouts.answer_s)

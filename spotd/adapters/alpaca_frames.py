@@ -21,12 +21,12 @@ from spotd.core.messages import (
 WireMessage = (
     Quote | Trade | TradingStatus | Correction | Cancel | Success | Error | Acknowledgement
 )
-_decode = msgspec.msgpack.Decoder(list[WireMessage]).decode
+decode = msgspec.msgpack.Decoder(list[WireMessage]).decode
 _decode_one = msgspec.msgpack.Decoder(WireMessage).decode
 _decode_raw = msgspec.msgpack.Decoder(list[msgspec.Raw]).decode
 _decode_tag = msgspec.msgpack.Decoder(dict[str, msgspec.Raw]).decode
 # What decoding raises: text that is not UTF-8 and nesting without end are not msgspec's own errors.
-_UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 
 class FrameDecoder:
@@ -35,30 +35,30 @@ class FrameDecoder:
     def __init__(self) -> None:
         self.malformed: Counter[str] = Counter()  # frames and messages, by what is wrong
 
-    def decode(self, payload: bytes | memoryview) -> list[WireMessage]:
+    def decode(self, payload: bytes) -> list[WireMessage]:
         """The messages of one frame, in order, without those that are malformed or unknown."""
         try:
-            return _decode(payload)
-        except _UNREADABLE:
-            return list(self._salvage(bytes(payload)))
+            return decode(payload)
+        except UNREADABLE:
+            return list(self._salvage(payload))
 
     def _salvage(self, payload: bytes) -> Iterator[WireMessage]:
         """One by one, since one message of the frame is not what we expect."""
         try:
             parts = _decode_raw(payload)
-        except _UNREADABLE:
+        except UNREADABLE:
             self.malformed["frame"] += 1
             return
         for part in parts:
             try:
                 yield _decode_one(part)
-            except _UNREADABLE:
+            except UNREADABLE:
                 self.malformed[self._kind(part)] += 1
 
     @staticmethod
     def _kind(part: msgspec.Raw) -> str:
         try:
             tag = msgspec.msgpack.decode(_decode_tag(part)["T"], type=str)
-        except (*_UNREADABLE, KeyError):
+        except (*UNREADABLE, KeyError):
             return "message"
         return {"q": "quote", "t": "trade"}.get(tag, "unknown_type")

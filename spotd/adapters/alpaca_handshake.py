@@ -41,8 +41,8 @@ class Timeouts:
 
 async def connect(
     session: Session, endpoint: str, *, compression: bool, timeouts: Timeouts
-) -> picows.WSTransport:
-    """The upgraded connection. Raises StreamError, and then leaves no socket behind."""
+) -> None:
+    """Give a session its connection. Raises StreamError, and then leaves no socket behind."""
     deadline = asyncio.get_running_loop().time() + timeouts.connect_s
     dialled: list[socket.socket] = []
 
@@ -66,7 +66,7 @@ async def connect(
         headers[HEADER] = OFFER
     try:
         async with asyncio.timeout_at(deadline):
-            transport, listener = await picows.ws_connect(
+            _, listener = await picows.ws_connect(
                 upgraded,
                 endpoint,
                 extra_headers=headers,
@@ -92,7 +92,6 @@ async def connect(
         raise
     if listener is None:  # what picows gives when the peer left before it answered
         raise StreamError("Alpaca closed the connection unanswered", reason="connect")
-    return transport
 
 
 async def _dial(host: str, port: int, deadline: float) -> socket.socket:

@@ -1,8 +1,7 @@
 """One connection to Alpaca's stream: what comes in on it, the answers awaited on it, its end.
 
-Frames arrive as a callback of picows, not through a queue: a frame is decoded where it lies in
-the receive buffer and handed on before the next one is looked at. Must not decide what an answer
-means, nor when to connect.
+Frames arrive as a callback of picows, not through a queue: a frame is decoded and handed on before
+the next one is looked at. Must not decide what an answer means, nor when to connect.
 """
 
 from __future__ import annotations
@@ -14,8 +13,8 @@ import msgspec
 import picows
 
 from spotd.adapters.alpaca_deflate import Inflater
-from spotd.adapters.alpaca_frames import FrameDecoder, WireMessage
-from spotd.core.messages import Acknowledgement, Control, Error, Success
+from spotd.adapters.alpaca_frames import UNREADABLE, FrameDecoder, WireMessage, decode
+from spotd.core.messages import Acknowledgement, Control, Error, Quote, Success
 from spotd.errors import StreamError
 
 MAX_FRAME_BYTES = 16 * 1024 * 1024
@@ -26,7 +25,8 @@ _MAX_WORDS = 200
 _MIN_SECRET_CHARS = 4  # shorter ones would cut holes into ordinary words
 _BINARY = picows.WSMsgType.BINARY
 _CLOSE = picows.WSMsgType.CLOSE
-_PARTIAL = (picows.WSMsgType.TEXT, picows.WSMsgType.BINARY, picows.WSMsgType.CONTINUATION)
+_CONTINUATION = picows.WSMsgType.CONTINUATION
+_DATA = (picows.WSMsgType.TEXT, picows.WSMsgType.BINARY, _CONTINUATION)
 
 
 class Session(picows.WSListener):
@@ -34,6 +34,23 @@ class Session(picows.WSListener):
 
     So the last signs of one that was cut off cannot be taken for those of the next.
     """
+
+    # Without a dictionary its attributes are found faster: some are looked at for every frame.
+    __slots__ = (
+        "_answers",
+        "_compressed",
+        "_decoder",
+        "_expecting",
+        "_in_handshake",
+        "_on_data",
+        "_parts",
+        "_parts_bytes",
+        "_secrets",
+        "closing",
+        "end",
+        "inflater",
+        "transport",
+    )
 
     def __init__(
         self,
@@ -90,38 +107,37 @@ class Session(picows.WSListener):
 
     # What picows calls
 
+    def on_ws_connected(self, transport: picows.WSTransport) -> None:
+        """The handshake is done."""
+        self.transport = transport
+
+    def is_user_specific_pong(self, frame: picows.WSFrame) -> bool:  # noqa: ARG002 - picows' own
+        """Asked about each frame while a ping awaits its answer: whatever comes in is one."""
+        if self.transport is not None:
+            self.transport.notify_user_specific_pong_received()
+        return False  # true would keep the frame from us
+
     def on_ws_frame(self, transport: picows.WSTransport, frame: picows.WSFrame) -> None:
         """A frame came in; its memory is valid only until this returns."""
-        transport.notify_user_specific_pong_received()
-        kind = frame.msg_type
-        if kind is _CLOSE:
-            self._closed_by_peer(transport, frame)
-            return
         try:
-            if kind is _BINARY and frame.fin and not frame.rsv1:
-                self._take_in(frame.get_payload_as_memoryview())
-            elif kind in _PARTIAL:
-                self._gather(frame)
-            elif frame.rsv1:
-                raise _broken("a control frame is marked as compressed")
-        except picows.WSProtocolError as broken:
-            # picows sends the close code, and goes on with the frames that it has read.
+            # What decodes as a list of messages is taken for one. Only of other frames is the type
+            # looked at: picows makes an enum of it, which costs a third of decoding a quote.
+            if frame.fin and not frame.rsv1 and not self._parts:
+                try:
+                    messages = decode(frame.get_payload_as_bytes())
+                except UNREADABLE:
+                    self._look_closer(transport, frame)
+                else:
+                    if messages and type(messages[0]) is Quote and not self.closing:
+                        self._on_data(messages)  # nearly always
+                    else:
+                        self._hand_on(messages)
+            else:
+                self._look_closer(transport, frame)
+        except Exception as error:
+            # picows ends the connection, but goes on with the frames that it has read.
             self.closing = True
-            self.finish(
-                StreamError(
-                    f"the stream broke the rules of websockets: {broken.args[1]}",
-                    reason=f"sent_{broken.code.value}",
-                )
-            )
-            raise
-        except Exception as defect:
-            # picows closes the connection, and would keep to itself why.
-            error = StreamError(
-                f"a frame could not be taken in ({type(defect).__name__}): this is a defect",
-                reason="defect",
-            )
-            error.__cause__ = defect
-            self.finish(error)
+            self.finish(_why_failed(error))
             raise
 
     def on_ws_disconnected(self, transport: picows.WSTransport) -> None:
@@ -129,6 +145,16 @@ class Session(picows.WSListener):
         self.finish(_why_lost(transport))
 
     # Inside
+
+    def _look_closer(self, transport: picows.WSTransport, frame: picows.WSFrame) -> None:
+        """Everything but a whole, uncompressed frame that is as it should be."""
+        kind = frame.msg_type
+        if kind is _CLOSE:
+            self._closed_by_peer(transport, frame)
+        elif kind in _DATA:
+            self._gather(frame, begins=kind is not _CONTINUATION)
+        elif frame.rsv1:
+            raise _broken("a control frame is marked as compressed")
 
     def _closed_by_peer(self, transport: picows.WSTransport, frame: picows.WSFrame) -> None:
         if transport.is_close_frame_sent:
@@ -143,12 +169,14 @@ class Session(picows.WSListener):
             self.finish(StreamError(text, reason=f"close_{code.value}"))
         transport.disconnect()
 
-    def _gather(self, frame: picows.WSFrame) -> None:
-        """A message in fragments, a compressed one; text too, which is counted as malformed."""
+    def _gather(self, frame: picows.WSFrame, *, begins: bool) -> None:
+        """A message in fragments, compressed or malformed; text too, which is malformed to us."""
         if self.closing:
             return
         if not self._parts:
             self._compressed = bool(frame.rsv1)
+        elif begins:
+            raise _broken("a message begins inside another")
         elif frame.rsv1:
             raise _broken("a fragment is marked as compressed")
         if self._compressed and self.inflater is None:
@@ -166,10 +194,9 @@ class Session(picows.WSListener):
             self._parts_bytes = 0
             if self._compressed and self.inflater is not None:
                 message = self.inflater.message(message)
-            self._take_in(message)
+            self._hand_on(self._decoder.decode(message))
 
-    def _take_in(self, payload: bytes | memoryview) -> None:
-        messages = self._decoder.decode(payload)
+    def _hand_on(self, messages: list[WireMessage]) -> None:
         if not messages or self.closing:
             return
         # Control messages come alone (Alpaca's documentation), so one look is enough.
@@ -216,6 +243,22 @@ def _why_lost(transport: picows.WSTransport) -> StreamError:
         f"the stream broke the rules of websockets (closed by us with {sent.code.value})",
         reason=f"sent_{sent.code.value}",
     )
+
+
+def _why_failed(error: Exception) -> StreamError:
+    """A frame that could not be taken in."""
+    if isinstance(error, picows.WSProtocolError):
+        return StreamError(
+            f"the stream broke the rules of websockets: {error.args[1]}",
+            reason=f"sent_{error.code.value}",
+        )
+    # picows would keep to itself why.
+    why = StreamError(
+        f"a frame could not be taken in ({type(error).__name__}): this is a defect",
+        reason="defect",
+    )
+    why.__cause__ = error
+    return why
 
 
 def _broken(words: str) -> picows.WSProtocolError:

@@ -186,14 +186,6 @@ def test_an_empty_list_is_nothing() -> None:
     assert not decoder.malformed
 
 
-def test_memory_may_be_reused_afterwards() -> None:
-    """Messages hold copies: the receive buffer is overwritten by the next frame."""
-    buffer = bytearray(_frame(_quote(), {"T": "q", "S": "SPY"}, _quote()))
-    decoded = FrameDecoder().decode(memoryview(buffer))
-    buffer[:] = bytes(len(buffer))
-    assert decoded == [_GOOD, _GOOD]
-
-
 _json_like = st.recursive(
     st.none()
     | st.booleans()

@@ -266,6 +266,30 @@ async def test_fragments_are_put_together() -> None:
         assert bytes(sim.received.of("pong")[0].data) == b"are you there"
 
 
+async def test_a_message_inside_another_breaks_the_rules() -> None:
+    """Fragments of two messages cannot be told apart: the session ends."""
+    listener = Listener()
+    payload = packed({"T": "x", "S": "SPY"})
+    async with Simulator() as sim, session_with(sim, listener) as stream:
+        await sim.send_raw(frame(payload[:5], fin=False) + frame(payload), framed=False)
+        why = await _end(stream)
+        assert why.reason == "sent_1002"
+        assert "inside another" in str(why)
+        assert len(listener.messages) == 2
+
+
+async def test_pongs_and_empty_frames_are_no_data() -> None:
+    """A pong that nobody asked for is not counted as malformed; an empty message is."""
+    listener = Listener()
+    async with Simulator() as sim, session_with(sim, listener) as stream:
+        await sim.send_raw(
+            frame(b"", opcode=10) + frame(b"unasked", opcode=10) + frame(b""), framed=False
+        )
+        await sim.send_raw(packed({"T": "x", "S": "SPY"}))
+        await until(lambda: len(listener.messages) == 3)
+        assert stream.decoder.malformed == {"frame": 1}
+
+
 # The largest frame that is read, and what is beyond
 
 
@@ -322,6 +346,7 @@ async def test_a_defect_in_taking_data_in_is_not_hidden() -> None:
         why = await _end(stream)
         assert why.reason == "defect"
         assert isinstance(why.__cause__, ZeroDivisionError)
+        assert stream._live_session().closing  # nothing more is handed to what is broken
         await sim.wait_for(lambda: sim.received.of("close"))
         assert sim.received.of("close")[0].data == 1011
 

@@ -3,6 +3,7 @@
     python -m tests.bench.profile_hot_path [--symbols 100,500,11500] [--per-frame 1,50] …
 
 - decode: msgpack to structs
+- floor: decode, and the newest quote of each symbol in a dictionary, which no program does without
 - receive: the market rules, the conflator's slot included
 - frame: the adapter's frame callback, with decode, intake and receive in it
 - take+render: emit what is due and write its JSON, per *update*, and settle it
@@ -31,22 +32,15 @@ from spotd.adapters.alpaca import FrameDecoder
 from spotd.adapters.alpaca_session import Session
 from spotd.core.batch import BatchSize
 from spotd.core.conflate import Slot
-from spotd.core.messages import Message
+from spotd.core.messages import Message, Quote
 from spotd.loops.intake import Intake
 from spotd.loops.publish import PublishLoop
 from spotd.loops.shared import Shared
 from spotd.settings import Settings
 from tests.bench import frames
 
-_STAGES = ("decode", "receive", "frame", "take+render", "pack", "whole")
+_STAGES = ("decode", "floor", "receive", "frame", "take+render", "pack", "whole")
 _SHA = "0" * 40
-
-
-class _NoTransport:
-    """Stands where the session expects its socket."""
-
-    def notify_user_specific_pong_received(self) -> None:
-        """Nothing to note."""
 
 
 class HotPath:
@@ -87,6 +81,15 @@ class HotPath:
             decode(payload)
         return self.quotes
 
+    def floor(self) -> int:
+        """What any program has to do that keeps the newest quote of every symbol."""
+        decode = FrameDecoder().decode
+        newest = {}
+        for payload in self._payloads:
+            for message in cast(Sequence[Quote], decode(payload)):
+                newest[message.symbol] = message
+        return self.quotes
+
     def receive_stage(self) -> Callable[[], int]:
         """The market rules, with messages decoded beforehand."""
         decode = FrameDecoder().decode
@@ -102,7 +105,7 @@ class HotPath:
 
     def frame(self) -> int:
         """What picows calls for every frame."""
-        on_frame, transport = self._session.on_ws_frame, cast(Any, _NoTransport())
+        on_frame, transport = self._session.on_ws_frame, cast(Any, None)
         for frame in self._frames:
             on_frame(transport, frame)
         return self.quotes
@@ -127,7 +130,7 @@ class HotPath:
 
     def whole(self) -> int:
         """All of it at the rate at which quotes come in, by a clock that follows the quotes."""
-        on_frame, transport = self._session.on_ws_frame, cast(Any, _NoTransport())
+        on_frame, transport = self._session.on_ws_frame, cast(Any, None)
         conflator = self.shared.conflator
         for frame in self._frames:
             on_frame(transport, frame)
@@ -186,6 +189,7 @@ async def profile(
     # The order matters: the market must hold prices before anything can be emitted.
     figures = {
         "decode": best_ns(path.decode, repeat),
+        "floor": best_ns(path.floor, repeat),
         "receive": best_ns(path.receive_stage(), repeat),
         "frame": best_ns(path.frame, repeat),
         "take+render": best_ns(path.take_render, repeat),
