@@ -10,7 +10,7 @@ from __future__ import annotations
 FEWEST = 50
 MOST = 4_000
 _FIRST = 500
-_WORK_S = 0.002  # that a server may be held for, however near it is
+_WORK_S = 0.001  # that a server may be held for, however near it is
 _KEPT = 0.98  # weight of what was known, at each new call: about the last 50 count
 
 

@@ -43,6 +43,7 @@ class Slot:
         "ask",
         "bid",
         "changed",
+        "due_at",
         "fresh_quote",
         "last_price",
         "phase",
@@ -61,6 +62,7 @@ class Slot:
         self.changed = False
         self.fresh_quote = False  # its quote came from the stream and is not published yet
         self.phase = _QUIET
+        self.due_at = 0.0  # since when it has been ready
 
     @property
     def quote(self) -> Quote | None:
@@ -87,6 +89,7 @@ class Conflator:
 
     def __init__(self, window_s: float) -> None:
         self.ready: deque[Slot] = deque()  # to be read; only this class changes it
+        self.now = 0.0  # told by whoever is about to offer, once for many slots
         self._window_s = window_s
         self._windows: deque[tuple[float, Sequence[Slot]]] = deque()
 
@@ -95,6 +98,7 @@ class Conflator:
         slot.changed = True
         if slot.phase is _QUIET:
             slot.phase = _READY
+            slot.due_at = self.now
             self.ready.append(slot)
 
     def take(self, now: float, limit: int) -> list[Slot]:
@@ -149,9 +153,11 @@ class Conflator:
     def _end_windows(self, now: float) -> None:
         windows = self._windows
         while windows and windows[0][0] <= now:
-            for slot in windows.popleft()[1]:
+            end, slots = windows.popleft()
+            for slot in slots:
                 if slot.changed:
                     slot.phase = _READY
+                    slot.due_at = end
                     self.ready.append(slot)
                 else:
                     slot.phase = _QUIET

@@ -22,7 +22,9 @@ class Intake:
     def __call__(self, messages: Sequence[Message]) -> None:
         """Hand the frame to the market rules, note the time, wake the publisher."""
         shared = self._shared
-        now = shared.data_at = time.monotonic()  # the frame's one timestamp
+        conflator = shared.conflator
+        # The frame's one timestamp.
+        now = shared.data_at = conflator.now = time.monotonic()
         self._receive(messages)
         if now - self._lag_seen_at >= _LAG_EVERY_S:
             self._lag_seen_at = now
@@ -31,13 +33,13 @@ class Intake:
             shared.market.halts_changed = False
             shared.subscriptions.version += 1
             shared.bells.report.ring()
-        if shared.conflator.ready:
-            self._wake_publisher(now)
+        if conflator.ready and not shared.bells.publish.rung:
+            shared.bells.publish.ring()
 
     def primed(self) -> None:
         """Snapshots were taken in."""
         if self._shared.conflator.ready:
-            self._wake_publisher(time.monotonic())
+            self._shared.bells.publish.ring()
 
     def _see_lag(self, newest: Message) -> None:
         if isinstance(newest, Quote | Trade):
@@ -45,10 +47,3 @@ class Intake:
             shared.last_message_unix_s = received = time.time()
             shared.lag_s = lag_s = received - newest.at.timestamp()
             shared.metrics.feed_lag.observe(max(0.0, lag_s))
-
-    def _wake_publisher(self, now: float) -> None:
-        shared = self._shared
-        if shared.ready_since is None:
-            shared.ready_since = now
-        if not shared.bells.publish.rung:
-            shared.bells.publish.ring()

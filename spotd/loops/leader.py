@@ -94,6 +94,7 @@ class LeaderLoop:
         by_us = (answer.published_by or "").startswith(f"{self._instance}:")
         if answer.highest_seq is not None and not by_us:
             shared.market.forget()
+        shared.conflator.now = time.monotonic()
         shared.market.republish()
         shared.term += 1
         self._former = ""
@@ -150,6 +151,7 @@ class LeaderLoop:
     def _rewrite(self) -> None:
         """Redis may have lost what was written: all that is known goes out again."""
         self._rewritten = True
+        self._shared.conflator.now = time.monotonic()
         self._shared.market.republish()
         self._shared.rewrite += 1
         self._ring()

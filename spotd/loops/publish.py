@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
+from operator import attrgetter
 
 import structlog
 
@@ -24,6 +25,7 @@ from spotd.models import encode_updates, spot_price
 
 _RETRY_S = 0.1
 _GATHER_S = 0.005  # of the 50 ms that a trailing edge may be late
+_DUE_AT = attrgetter("due_at")
 _ENOUGH = 100  # updates in a call: so many that what the call itself costs does not matter
 
 log = structlog.get_logger("spotd.publish")
@@ -42,7 +44,6 @@ class PublishLoop:
         shared = self._shared
         while True:
             if not shared.leads():
-                shared.ready_since = None
                 await shared.bells.publish.wait(1.0)
                 continue
             if shared.to_drop:
@@ -78,9 +79,8 @@ class PublishLoop:
         # and waits for none of this.
         gather_s = 0.0 if shared.conflator.next_together() >= _ENOUGH else _GATHER_S
         wait_s = next_at - time.monotonic()
-        if wait_s > 0.0 and not await shared.bells.publish.wait(min(wait_s + gather_s, 1.0)):
-            # A window ended: what it held back became due just now.
-            shared.ready_since = shared.ready_since or time.monotonic()
+        if wait_s > 0.0:
+            await shared.bells.publish.wait(min(wait_s + gather_s, 1.0))
 
     async def _publish(self) -> bool:
         """One call at most. Gives whether nothing is wrong with Redis."""
@@ -91,9 +91,7 @@ class PublishLoop:
         taken = shared.conflator.take(now, self._batch.limit)
         if not taken:
             return True
-        ready_since = shared.ready_since
-        if not shared.conflator.ready:  # else: the rest of them goes out with the next call
-            shared.ready_since = None
+        due_at = min(map(_DUE_AT, taken))
         # From here to the call's first await nothing else runs: the prices, the lease check and
         # the token belong together.
         lines = self._render(taken)
@@ -120,8 +118,8 @@ class PublishLoop:
             self._batch.answered(len(taken), now - sent_at)
             shared.metrics.updates_published += len(taken)
             shared.metrics.updates_per_call.observe(len(taken))
-            if ready_since is not None:
-                shared.metrics.publish_latency.observe(now - ready_since)
+            # Windows that were ended before their time were not due yet.
+            shared.metrics.publish_latency.observe(max(0.0, now - due_at))
         return delivered
 
     def _render(self, taken: Sequence[Slot]) -> bytes:

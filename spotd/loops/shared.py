@@ -82,7 +82,6 @@ class Shared:
         )
         self.to_prime: set[str] = set()  # stream adds, prime takes
         self.to_drop: set[str] = set()  # demand adds, publish takes
-        self.ready_since: float | None = None  # intake and publish
         self.seq = 0  # publish; leader raises it to what Redis knows
         self.data_at = time.monotonic()  # intake, stream, watch: of the latest data
         self.last_message_unix_s: float | None = None  # intake

@@ -126,6 +126,21 @@ def test_what_was_answered_together_is_due_together() -> None:
     assert conflator.next_at() == 1.375
 
 
+def test_an_update_is_due_from_its_offer_or_from_the_end_of_its_window() -> None:
+    """What comes in behind it, and a look that comes late, do not change that."""
+    conflator, a = Conflator(0.25), slot("A")
+    conflator.now = 7.0
+    conflator.offer(a)
+    conflator.now = 8.0
+    conflator.offer(a)
+    assert a.due_at == 7.0
+    conflator.settle(conflator.take(8.5, 10), 9.0, delivered=True)
+    conflator.now = 9.125
+    conflator.offer(a)
+    assert conflator.take(10.0, 10) == [a]
+    assert a.due_at == 9.25
+
+
 def test_without_a_throttle_everything_goes_out() -> None:
     """0 turns it off: every offer is emitted by the next look."""
     conflator, a = Conflator(0.0), slot("A")

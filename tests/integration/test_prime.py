@@ -65,7 +65,7 @@ async def test_a_new_symbol_has_a_price_without_a_quote_of_the_stream() -> None:
             bench.want("SPY")
             await until(lambda: price(bench, "SPY") == (1.5, 1.625))
             assert len(bench.shared.conflator.ready) == 1
-            assert bench.shared.ready_since is not None
+            assert bench.shared.bells.publish.rung
             assert sim.stats.quotes_sent == 0
 
 
