@@ -40,8 +40,8 @@ CALL_TIMEOUT_S = 0.8
 CONNECT_TIMEOUT_S = 0.5
 COMMAND_TIMEOUT_S = 2.0  # of one answer to a person's command
 MAX_UPDATES_PER_CALL = 500  # so that the server is never held for more than about 2 ms
-SCAN_ABOVE = 20_000  # a larger demand is read in slices
-SCAN_COUNT = 2_000
+SCAN_ABOVE = 2_000  # a larger demand is read in slices: neither we nor the server are held long
+SCAN_COUNT = 500
 # A seq is microseconds since 1970 or little above: one of a farther future is no seq of ours.
 SEQ_AHEAD_S = 366 * 86_400
 WAKE_SILENCE_S = 10.0  # then the connection is tried with a ping, which has as long to be answered
@@ -203,10 +203,25 @@ class RedisPort:
                 return
 
     async def live_leases(self, unix_s: float) -> list[bytes]:
-        """Members of ``spotd:leases`` that have not lapsed; the lapsed are removed."""
-        async with self._asking(self.keys.leases):
-            await self._client.zremrangebyscore(self.keys.leases, "-inf", repr(unix_s))
-            return list(await self._client.zrangebyscore(self.keys.leases, f"({unix_s!r}", "+inf"))
+        """Members of ``spotd:leases`` that have not lapsed; the lapsed are removed.
+
+        Read in slices, too, where there are very many.
+        """
+        key = self.keys.leases
+        async with self._asking(key):
+            await self._client.zremrangebyscore(key, "-inf", repr(unix_s))
+            count = await self._client.zcard(key)
+        if count <= SCAN_ABOVE:
+            async with self._asking(key):
+                return list(await self._client.zrangebyscore(key, f"({unix_s!r}", "+inf"))
+        members: list[bytes] = []
+        cursor = 0
+        while True:
+            async with self._asking(key):
+                cursor, scored = await self._client.zscan(key, cursor=cursor, count=SCAN_COUNT)
+            members += [member for member, score in scored if score > unix_s]
+            if int(cursor) == 0:
+                return members
 
     async def subscribed_channels(self) -> list[bytes]:
         """What follows the channel prefix in every channel that has a plain subscriber."""

@@ -77,22 +77,25 @@ class Snapshots:
         try:
             async with asyncio.timeout(deadline_s):
                 until = time.monotonic() + deadline_s
-                raw = await _in_daemon_thread(lambda: self._get(symbols, until))
+                return await _in_daemon_thread(lambda: self._get(symbols, until))
         except TimeoutError:
             raise SnapshotError(
                 f"no latest values from {self._host} within {deadline_s:g} s"
             ) from None
-        return {
-            symbol: _snapshot(symbol, fields)
-            for symbol, fields in raw.items()
-            if isinstance(fields, dict)
-        }
 
     def close(self) -> None:
         """Drop the connections that are kept open between calls."""
         self._client._session.close()
 
-    def _get(self, symbols: Iterable[str], until: float) -> dict[str, Any]:
+    def _get(self, symbols: Iterable[str], until: float) -> dict[str, Snapshot]:
+        """What was found, read here, in the thread: for the loop it would be a long time."""
+        return {
+            symbol: _snapshot(symbol, fields)
+            for symbol, fields in self._ask(symbols, until).items()
+            if isinstance(fields, dict)
+        }
+
+    def _ask(self, symbols: Iterable[str], until: float) -> dict[str, Any]:
         """One call, and again without the symbol that sank it, as long as somebody waits.
 
         ``until`` is in monotonic seconds.
@@ -145,12 +148,12 @@ class _Client(StockHistoricalDataClient):  # type: ignore[misc]  # alpaca-py is 
         return super()._one_request(method, url, opts, retry)
 
 
-async def _in_daemon_thread(get: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+async def _in_daemon_thread(get: Callable[[], dict[str, Snapshot]]) -> dict[str, Snapshot]:
     """Run ``get`` in a thread that a shutdown does not wait for, unlike those of an executor."""
     loop = asyncio.get_running_loop()
-    result: asyncio.Future[dict[str, Any]] = loop.create_future()
+    result: asyncio.Future[dict[str, Snapshot]] = loop.create_future()
 
-    def settle(value: dict[str, Any] | None, error: BaseException | None) -> None:
+    def settle(value: dict[str, Snapshot] | None, error: BaseException | None) -> None:
         if result.done():
             return
         if error is not None:

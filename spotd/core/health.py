@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from typing import NamedTuple
 
 from spotd.core.demand import MAX_REFUSED_SHOWN
 from spotd.core.symbols import WILDCARD, Refusal
@@ -93,13 +95,23 @@ def brings_too_little(*, stream_at: datetime, rest_at: datetime) -> bool:
     return rest_at - stream_at > MUTE_SLACK
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(NamedTuple):
     """The state of one symbol or refused entry, without its time."""
 
     state: SymbolStateName
     reason: str | None = None
     detail: str | None = None
+
+
+def verdict_of(
+    symbol: str, *, facts: Facts, active: frozenset[str], halted: frozenset[str]
+) -> Verdict:
+    """The state of a desired symbol that is not refused."""
+    if symbol in active or WILDCARD in active:
+        if not facts.stream_open or facts.stream_mute:
+            return _STALE
+        return _HALTED if symbol in halted else _LIVE
+    return _STALE if symbol in facts.ever_active else _PENDING
 
 
 def symbol_verdicts(
@@ -115,23 +127,15 @@ def symbol_verdicts(
 
     Valid symbols that are refused come before ill-formed entries.
     """
-    works = facts.stream_open and not facts.stream_mute
     verdicts: dict[str, Verdict] = {}
     room = MAX_REFUSED_SHOWN
-    whole_market = WILDCARD in active
     for symbol in desired:
         refusal = refused.get(symbol)
-        if refusal is not None:
-            if room > 0:
-                room -= 1
-                verdicts[symbol] = Verdict("refused", refusal.reason, refusal.detail)
-        elif symbol in active or whole_market:
-            if not works:
-                verdicts[symbol] = _STALE
-            else:
-                verdicts[symbol] = _HALTED if symbol in halted else _LIVE
-        else:
-            verdicts[symbol] = _STALE if symbol in facts.ever_active else _PENDING
+        if refusal is None:
+            verdicts[symbol] = verdict_of(symbol, facts=facts, active=active, halted=halted)
+        elif room > 0:
+            room -= 1
+            verdicts[symbol] = Verdict("refused", refusal.reason, refusal.detail)
     for entry, refusal in entries_refused.items():
         if room <= 0:
             break
@@ -141,13 +145,45 @@ def symbol_verdicts(
     return verdicts
 
 
-def count(verdicts: Mapping[str, Verdict], *, desired: int, refused: int) -> SymbolCounts:
-    """Counts for the status; ``refused`` counts all, also those without a verdict."""
-    tally = dict.fromkeys(("live", "pending", "stale", "halted"), 0)
-    for verdict in verdicts.values():
-        if verdict.state != "refused":
-            tally[verdict.state] += 1
-    return SymbolCounts(desired=desired, refused=refused, **tally)
+class Standings:
+    """All verdicts and how many there are of each, brought up to date by what changed."""
+
+    def __init__(self) -> None:
+        self.verdicts: dict[str, Verdict] = {}
+        self._tally: Counter[SymbolStateName] = Counter()
+
+    def set(self, name: str, verdict: Verdict | None) -> bool:
+        """Take over a verdict, or that there is none. Gives whether that is another one."""
+        before = self.verdicts.get(name)
+        if before == verdict:
+            return False
+        if before is not None:
+            self._tally[before.state] -= 1
+        if verdict is None:
+            del self.verdicts[name]
+        else:
+            self.verdicts[name] = verdict
+            self._tally[verdict.state] += 1
+        return True
+
+    def set_all(self, verdicts: Mapping[str, Verdict]) -> list[str]:
+        """Take over all there are. Gives the names of those that changed, the gone ones first."""
+        gone = [name for name in self.verdicts if name not in verdicts]
+        for name in gone:
+            self.set(name, None)
+        return gone + [name for name, verdict in verdicts.items() if self.set(name, verdict)]
+
+    def counts(self, *, desired: int, refused: int) -> SymbolCounts:
+        """Counts for the status; ``refused`` counts all, also those without a verdict."""
+        tally = self._tally
+        return SymbolCounts(
+            desired=desired,
+            refused=refused,
+            live=tally["live"],
+            pending=tally["pending"],
+            stale=tally["stale"],
+            halted=tally["halted"],
+        )
 
 
 _LIVE = Verdict("live")

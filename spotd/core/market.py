@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
+from itertools import islice
 
 from spotd.core.conflate import Conflator, Phase, Slot
 from spotd.core.messages import Cancel, Correction, Message, Quote, Trade, TradingStatus
@@ -69,20 +70,24 @@ class Market:
         self._floors: dict[str, datetime] = {}
         self._halted: set[str] = set()
 
-    def keep(self, symbols: frozenset[str]) -> frozenset[str]:
+    def keep(self, symbols: frozenset[str], *, at_most: int | None = None) -> frozenset[str]:
         """Hold a slot for each of these symbols, and for no other unless ``*`` is among them.
 
-        Gives the symbols that lost theirs.
+        Gives the symbols that lost theirs: ``at_most`` so many in one call, and the others in the
+        next ones.
         """
         self._whole_market = WILDCARD in symbols
         self._leaving = {s: slot for s, slot in self._leaving.items() if slot.phase != Phase.QUIET}
-        for symbol in symbols - self.slots.keys() - {WILDCARD}:
-            self._open_slot(symbol)
-        if self._whole_market:
+        slots = self.slots
+        for symbol in symbols.difference(slots):
+            if symbol != WILDCARD:
+                self._open_slot(symbol)
+        # Now each of them has one, so as many slots as symbols are no more than theirs.
+        if self._whole_market or len(slots) == len(symbols):
             return frozenset()
-        left = frozenset(self.slots.keys() - symbols)
+        left = frozenset(islice((symbol for symbol in slots if symbol not in symbols), at_most))
         for symbol in left:
-            slot = self._leaving[symbol] = self.slots.pop(symbol)
+            slot = self._leaving[symbol] = slots.pop(symbol)
             slot.clear()
             self._floors.pop(symbol, None)
         return left

@@ -45,6 +45,34 @@ class Request:
     statuses: bool = False
 
 
+class _Line:
+    """Symbols in sorted order, which is found once and then kept."""
+
+    def __init__(self, symbols: Iterable[str] = ()) -> None:
+        self._symbols = sorted(symbols)
+
+    def __len__(self) -> int:
+        return len(self._symbols)
+
+    def first(self, count: int | None = None) -> list[str]:
+        """So many of them, or all."""
+        return self._symbols[:count]
+
+    def add(self, symbols: Iterable[str]) -> None:
+        """Symbols that are not in it."""
+        if more := sorted(symbols):
+            self._symbols += more
+            self._symbols.sort()  # two sorted runs, which costs no more than to look at them
+
+    def remove(self, symbols: frozenset[str]) -> None:
+        """Symbols that may be in it."""
+        count = len(symbols)
+        if symbols.issuperset(self._symbols[:count]):
+            del self._symbols[:count]  # what was asked for stood in front
+        else:
+            self._symbols = [symbol for symbol in self._symbols if symbol not in symbols]
+
+
 class Subscriptions:
     """The subscriptions of one account, over all its connections."""
 
@@ -72,6 +100,11 @@ class Subscriptions:
         self._suspects: list[tuple[str, ...]] = []
         # Of the desired ones, those active on the last connections: they have the first claim.
         self._were_active: frozenset[str] = frozenset()
+        # Kept by what changes, so that a request costs the same at any number of symbols. None:
+        # to be found anew. First those with the first claim, then the others.
+        self._lines: tuple[_Line, _Line] | None = None
+        self._surplus: _Line | None = None
+        self._touched: set[str] | None = None
         # Fewest symbols known to be too many. Found by bisection, and exact once `_converged`.
         self._ceiling: int | None = None
         self._converged = False
@@ -89,12 +122,32 @@ class Subscriptions:
 
     def want(self, desired: frozenset[str]) -> None:
         """Take over a new demand. A symbol that left it loses its refusal too."""
-        if desired == self.desired:
+        new, gone = desired - self.desired, self.desired - desired
+        if not new and not gone:
             return
+        anew = self._whole_market_concerned() or WILDCARD in new
         self.desired = desired
-        self._were_active &= desired
-        self._refused = {s: r for s, r in self._refused.items() if s in desired}
-        self.version += 1
+        self._were_active -= gone
+        for symbol in self._refused.keys() & gone:
+            del self._refused[symbol]
+        self._moved(new | gone)
+        if anew:
+            self._sort_anew()
+        if self._lines is not None:
+            for line in self._lines:
+                line.remove(gone)
+            self._lines[1].add(new - self.active)
+        if self._surplus is not None:
+            self._surplus.remove(new)
+            self._surplus.add(gone & self.active)
+
+    def touched(self) -> frozenset[str] | None:
+        """Symbols that came, left or got another standing since this was asked last.
+
+        None: it may be any of them.
+        """
+        touched, self._touched = self._touched, set()
+        return None if touched is None else frozenset(touched)
 
     def connected(self) -> None:
         """A new, authenticated connection: nothing is active on it yet."""
@@ -114,19 +167,21 @@ class Subscriptions:
         self.active = self._on_trades = frozenset()
         self._request = None
         self._suspects = []
-        self.version += 1
+        self._sort_anew()
 
     def refusals(self) -> Mapping[str, Refusal]:
         """Every desired symbol that is not subscribed for a reason, with the reason."""
         refused = {symbol: refusal for symbol, (refusal, _) in self._refused.items()}
         if WILDCARD in self.active:
             return {s: r for s, r in refused.items() if s == WILDCARD}
+        room = self._room()
+        if room is None or self._whole_market_waits():
+            return refused
         waiting = self._waiting()
-        room = None if WILDCARD in waiting else self._room()
-        if room is not None and room < len(waiting):
-            detail = f"{self._limit()} symbols are the limit"
-            for symbol in waiting[room:]:
-                refused[symbol] = Refusal(_OVER_LIMIT, detail)
+        if room < sum(map(len, waiting)):
+            refusal = Refusal(_OVER_LIMIT, f"{self._limit()} symbols are the limit")
+            for symbol in [symbol for line in waiting for symbol in line.first()][room:]:
+                refused[symbol] = refusal
         return refused
 
     def all_refused(self) -> bool:
@@ -153,10 +208,10 @@ class Subscriptions:
         before = self.active
         self.active = frozenset(quotes)
         self._on_trades = frozenset(trades)
-        self.version += 1
+        new = self._compare_active(before)
         request, self._request = self._request, None
         if request is None:
-            return self.active - before
+            return new
         if request.statuses:
             self._statuses = "on" if request.action == "subscribe" else "off"
         elif request.action == "unsubscribe":
@@ -170,7 +225,7 @@ class Subscriptions:
         if self._ceiling is not None and len(self.active) >= self._ceiling:
             self._ceiling, self._converged = None, False
         self._settle_limit()
-        return self.active - before
+        return new
 
     def rejected(self, code: int, message: str, now: float) -> str:
         """An error answered the request under way. Gives a sentence for the log.
@@ -207,11 +262,50 @@ class Subscriptions:
         # Until Alpaca grants the whole market, what is live stays live.
         return (self.active & self.desired) | {WILDCARD}
 
-    def _waiting(self) -> list[str]:
+    def _whole_market_concerned(self) -> bool:
+        """Whether `*` decides what to ask for."""
+        if WILDCARD in self.active:
+            return True
+        return WILDCARD in self.desired and WILDCARD not in self._refused
+
+    def _whole_market_waits(self) -> bool:
+        return self._whole_market_concerned() and WILDCARD not in self.active
+
+    def _waiting(self) -> tuple[_Line, _Line]:
         """Symbols to subscribe, in the order in which they get room."""
-        were_active = self._were_active
-        waiting = self._targets() - self.active - self._refused.keys()
-        return sorted(waiting, key=lambda symbol: (symbol not in were_active, symbol))
+        if self._lines is None:
+            waiting = self._targets() - self.active - self._refused.keys()
+            were_active = self._were_active
+            self._lines = _Line(waiting & were_active), _Line(waiting - were_active)
+        return self._lines
+
+    def _compare_active(self, before: frozenset[str]) -> frozenset[str]:
+        """Take in a new list of what is active. Gives what became so."""
+        new = self.active - before
+        lost = before - self.active if len(self.active) - len(new) < len(before) else frozenset()
+        self._moved(new | lost)
+        if WILDCARD in new or WILDCARD in lost or self._whole_market_concerned():
+            self._sort_anew()
+        elif not self.desired.isdisjoint(lost):
+            self._lines = None
+        if self._lines is not None:
+            for line in self._lines:
+                line.remove(new)
+        if self._surplus is not None:
+            self._surplus.remove(lost)
+            self._surplus.add(new - self.desired)
+        return new
+
+    def _moved(self, symbols: Iterable[str]) -> None:
+        """The standing of these changed."""
+        self.version += 1
+        if self._touched is not None:
+            self._touched.update(symbols)
+
+    def _sort_anew(self) -> None:
+        """The standing of any may have changed."""
+        self.version += 1
+        self._lines = self._surplus = self._touched = None
 
     def _limit(self) -> int | None:
         learned = None if self._ceiling is None else self._ceiling - 1
@@ -226,17 +320,18 @@ class Subscriptions:
     def _unsubscribe(self) -> Request | None:
         if self._statuses == "give_back":
             return Request("unsubscribe", statuses=True)
-        surplus = sorted(self.active - self._targets())
-        if not surplus:
+        if self._surplus is None:
+            self._surplus = _Line(self.active - self._targets())
+        symbols = tuple(self._surplus.first(self._batch))
+        if not symbols:
             return None
-        symbols = tuple(surplus[: self._batch])
         return Request("unsubscribe", symbols, trades=not self._on_trades.isdisjoint(symbols))
 
     def _suspected(self) -> Request | None:
         """A part of a request that was rejected for one ill-formed symbol."""
         while self._suspects:
-            wanted = self._targets() - self.active
-            group = tuple(symbol for symbol in self._suspects.pop() if symbol in wanted)
+            targets, active = self._targets(), self.active
+            group = tuple(s for s in self._suspects.pop() if s in targets and s not in active)
             room = self._room()
             if room is not None:
                 group = group[:room]
@@ -246,9 +341,9 @@ class Subscriptions:
 
     def _subscribe(self) -> Request | None:
         waiting = self._waiting()
-        if not waiting:
+        if not any(waiting):
             return None
-        if WILDCARD in waiting:  # in place of all others: it needs no room
+        if self._whole_market_waits():  # in place of all others: it needs no room
             trades = self._trades and self._wildcard_trades
             return Request("subscribe", (WILDCARD,), trades=trades)
         room = self._room()
@@ -259,7 +354,9 @@ class Subscriptions:
             size = 1
         if size == 0:
             return None
-        return Request("subscribe", tuple(waiting[:size]), trades=self._trades)
+        symbols = waiting[0].first(size)
+        symbols += waiting[1].first(size - len(symbols))
+        return Request("subscribe", tuple(symbols), trades=self._trades)
 
     def _may_probe(self) -> bool:
         return self._max_symbols is None or len(self.active) < self._max_symbols
@@ -320,13 +417,20 @@ class Subscriptions:
 
     def _note(self, symbols: Iterable[str], refusal: Refusal, now: float) -> None:
         # What left the demand meanwhile is forgiven already.
-        for symbol in self.desired.intersection(symbols):
+        noted = self.desired.intersection(symbols)
+        for symbol in noted:
             self._refused[symbol] = (refusal, now)
+        self._moved(noted)
+        if WILDCARD in noted:
+            self._sort_anew()
+        elif self._lines is not None:
+            for line in self._lines:
+                line.remove(noted)
 
     def _forgive(self, now: float) -> None:
         """A refused symbol is tried again after an hour: it may have been listed since."""
-        self._refused = {
-            symbol: (refusal, at)
-            for symbol, (refusal, at) in self._refused.items()
-            if now - at < RETRY_REFUSED_S
-        }
+        forgiven = [s for s, (_, at) in self._refused.items() if now - at >= RETRY_REFUSED_S]
+        for symbol in forgiven:
+            del self._refused[symbol]
+        if forgiven:
+            self._sort_anew()

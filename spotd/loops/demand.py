@@ -1,18 +1,30 @@
-"""Reads the demand: every half second, and at once when it is woken. Never writes it."""
+"""Reads the demand: every half second, and at once when it is woken. Never writes it.
+
+A demand may be the whole market. So it is read in slices, only what changed since the last look
+is taken in, and a large change goes on in steps: each leaves everything as a demand of its own
+would, so whoever runs between two of them, or after the last that was taken, finds nothing torn.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Hashable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from datetime import datetime
 
 import msgspec
 import structlog
 
 from spotd.adapters.redis import RedisPort, RefusedError
-from spotd.core.demand import Demand, DemandReader, Subscribers
+from spotd.core.demand import (
+    MAX_SYMBOLS_PER_STEP,
+    Demand,
+    DemandReader,
+    Subscribers,
+    steps,
+)
 from spotd.core.symbols import WILDCARD
 from spotd.errors import RedisUnavailableError
 from spotd.loops.shared import Shared
@@ -20,10 +32,8 @@ from spotd.models import SpotPriceUpdate
 
 LOOK_EVERY_S = 0.5
 LINGER_S = 10.0  # how long a channel is demand, at least, after its last subscriber left
-_SLICE = 5_000  # entries taken in before other tasks get their turn
+_SLICE = 500  # entries taken in before other tasks get their turn
 _RETRY_WAKES_S = 1.0
-
-_Reader = Callable[[], Awaitable[frozenset[bytes]]]
 
 log = structlog.get_logger("spotd.demand")
 
@@ -36,9 +46,10 @@ class DemandLoop:
         self._redis = redis
         self._subscribers = Subscribers(linger_s)
         # What each source said last: it stands while the source cannot be read.
-        self._known: dict[str, frozenset[bytes]] = {}
+        self._known: dict[str, set[bytes]] = {"symbols": set(), "leases": set(), "channels": set()}
+        self._reader = DemandReader(allow_wildcard=shared.settings.allow_wildcard)
+        self._changed = False  # since the demand was last applied
         self._unreadable: set[str] = set()
-        self._seen: Hashable = None
 
     async def run(self) -> None:
         """Look for ever, while we lead."""
@@ -62,10 +73,10 @@ class DemandLoop:
         shared = self._shared
         term = shared.term
         try:
-            await self._read("symbols", self._read_set)
-            await self._read("leases", self._read_leases)
+            await self._read("symbols", self._redis.demand_set())
+            await self._read("leases", self._leases())
             if shared.settings.subscribers_are_demand:
-                await self._read("channels", self._read_channels)
+                await self._read("channels", self._channels())
             if shared.demand_read_in_term != term:
                 # Before anything is subscribed, and so before any snapshot is asked for.
                 shared.market.heed(_times(await self._redis.last_prices()))
@@ -73,18 +84,17 @@ class DemandLoop:
             if shared.redis_failed(str(error)):
                 log.warning("cannot read the demand: going on with the last one", why=str(error))
             return
-        seen = frozenset(self._known.items())
-        if seen != self._seen:
-            self._apply(await self._decide())
-            self._seen = seen
+        if self._changed:
+            await self._apply(self._reader.result())
+            self._changed = False
         if shared.demand_read_in_term != term:
             shared.demand_read_in_term = term
             shared.bells.report.ring()
             shared.bells.stream.ring()
 
-    async def _read(self, source: str, read: _Reader) -> None:
+    async def _read(self, source: str, slices: AsyncIterator[Sequence[bytes]]) -> None:
         try:
-            self._known[source] = await read()
+            await self._compare(source, slices)
         except RefusedError as error:
             if source not in self._unreadable:
                 self._unreadable.add(source)
@@ -94,63 +104,96 @@ class DemandLoop:
                 self._unreadable.discard(source)
                 log.info("can read the source of the demand again", source=source)
 
-    async def _read_set(self) -> frozenset[bytes]:
-        entries: set[bytes] = set()
-        async for some in self._redis.demand_set():
-            entries.update(some)
-        return frozenset(entries)
+    async def _compare(self, source: str, slices: AsyncIterator[Sequence[bytes]]) -> None:
+        """Take in what came and what left, once the source was read to its end."""
+        known = self._known[source]
+        seen: set[bytes] = set()
+        new: set[bytes] = set()
+        async for some in slices:
+            seen.update(some)
+            new.update(entry for entry in some if entry not in known)
+        if len(seen) - len(new) < len(known):
+            await self._take_in(source, list(known - seen), left=True)
+        if new:
+            await self._take_in(source, list(new))
 
-    async def _read_leases(self) -> frozenset[bytes]:
-        return frozenset(await self._redis.live_leases(time.time()))
+    async def _take_in(self, source: str, entries: list[bytes], *, left: bool = False) -> None:
+        known, reader = self._known[source], self._reader
+        take: Callable[[Iterable[bytes]], None]
+        if source == "leases":
+            take = reader.remove_leases if left else reader.add_leases
+        else:
+            take = reader.remove if left else reader.add
+        self._changed = True
+        async for some in _slices(entries):
+            take(some)
+            if left:
+                known.difference_update(some)
+            else:
+                known.update(some)
 
-    async def _read_channels(self) -> frozenset[bytes]:
+    async def _leases(self) -> AsyncIterator[Sequence[bytes]]:
+        members = await self._redis.live_leases(time.time())
+        async for some in _slices(members):
+            yield some
+
+    async def _channels(self) -> AsyncIterator[Sequence[bytes]]:
         channels = await self._redis.subscribed_channels()
-        return frozenset(self._subscribers.seen(channels, time.monotonic()))
+        async for some in _slices(list(self._subscribers.seen(channels, time.monotonic()))):
+            yield some
 
-    async def _decide(self) -> Demand:
-        reader = DemandReader(allow_wildcard=self._shared.settings.allow_wildcard)
-        for source, entries in self._known.items():
-            listed = list(entries)
-            for start in range(0, len(listed), _SLICE):
-                some = listed[start : start + _SLICE]
-                if source == "leases":
-                    reader.add_leases(some)
-                else:
-                    reader.add(some)
-                await asyncio.sleep(0)
-        return reader.result()
-
-    def _apply(self, demand: Demand) -> None:
+    async def _apply(self, demand: Demand) -> None:
         shared = self._shared
         before = shared.demand
+        for symbols in steps(before.symbols, demand.symbols):
+            more = True
+            while more:
+                more = self._step(symbols)
+                await asyncio.sleep(0)
         shared.demand = demand
         if demand.symbols != before.symbols:
-            # What the whole market brought leaves with it, so the market knows what is to go.
-            shared.to_drop |= shared.market.keep(demand.symbols)
-            shared.to_drop -= demand.symbols
-            shared.facts.desired = len(demand.symbols)
-            shared.facts.ever_active &= demand.symbols
-            shared.subscriptions.want(demand.symbols)
-            if shared.facts.all_refused:  # the stream loop says so once it has nothing to ask for
-                shared.facts.all_refused = shared.subscriptions.all_refused()
-            # Gone and back before it was unsubscribed: live still, but its price is forgotten.
-            if back := (demand.symbols - before.symbols) & shared.subscriptions.active:
-                shared.facts.ever_active |= back
-                shared.to_prime |= back - {WILDCARD}
-                shared.bells.prime.ring()
             log.info(
                 "the demand changed",
                 symbols=len(demand.symbols),
                 added=len(demand.symbols - before.symbols),
                 removed=len(before.symbols - demand.symbols),
             )
-            shared.bells.stream.ring()
-            if shared.to_drop:
-                shared.bells.publish.ring()
         if demand.refused_count != before.refused_count:
             log.info("entries of the demand are refused", count=demand.refused_count)
         shared.subscriptions.version += 1
         shared.bells.report.ring()
+
+    def _step(self, symbols: frozenset[str]) -> bool:
+        """Go on to a demand that differs little. Gives whether there is more to forget."""
+        shared = self._shared
+        new, gone = symbols - shared.demand.symbols, shared.demand.symbols - symbols
+        shared.demand = replace(shared.demand, symbols=symbols)
+        # What the whole market brought leaves with it, so the market knows what is to go.
+        left = shared.market.keep(symbols, at_most=MAX_SYMBOLS_PER_STEP)
+        shared.to_drop |= left
+        shared.to_drop -= new
+        shared.facts.desired = len(symbols)
+        shared.facts.ever_active -= gone
+        shared.subscriptions.want(symbols)
+        if shared.facts.all_refused:  # the stream loop says so once it has nothing to ask for
+            shared.facts.all_refused = shared.subscriptions.all_refused()
+        # Gone and back before it was unsubscribed: live still, but its price is forgotten.
+        if back := new & shared.subscriptions.active:
+            shared.facts.ever_active |= back
+            shared.to_prime |= back - {WILDCARD}
+            shared.bells.prime.ring()
+        shared.bells.stream.ring()
+        shared.bells.report.ring()
+        if shared.to_drop:
+            shared.bells.publish.ring()
+        return len(left) == MAX_SYMBOLS_PER_STEP
+
+
+async def _slices(entries: list[bytes]) -> AsyncIterator[list[bytes]]:
+    """Some at a time, with a turn for other tasks after each."""
+    for start in range(0, len(entries), _SLICE):
+        yield entries[start : start + _SLICE]
+        await asyncio.sleep(0)
 
 
 def _times(published: Iterable[bytes]) -> dict[str, datetime]:

@@ -7,7 +7,8 @@ first quote. The market rules decide whether a snapshot is newer than what the s
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 
@@ -19,6 +20,9 @@ from spotd.loops.intake import Intake
 from spotd.loops.shared import Shared
 
 _CALLS_AT_ONCE = 4
+# Between the starts of two calls: they run in threads, and what a thread computes the event loop
+# waits for. So a whole market is asked for in seconds, and what is live does not feel it.
+_CALL_EVERY_S = 0.02
 
 log = structlog.get_logger("spotd.prime")
 
@@ -46,6 +50,7 @@ class PrimeLoop:
         self._snapshots = snapshots
         self._intake = intake
         self._patience = Patience() if patience is None else patience
+        self._next_call_at = 0.0
 
     async def run(self) -> None:
         """Prime what is new, for ever."""
@@ -55,11 +60,18 @@ class PrimeLoop:
                 await shared.bells.prime.wait()
             wave = sorted(shared.to_prime)
             shared.to_prime.clear()
-            batches = _batches(wave)
-            for first in range(0, len(batches), _CALLS_AT_ONCE):
-                async with asyncio.TaskGroup() as calls:
-                    for batch in batches[first : first + _CALLS_AT_ONCE]:
-                        calls.create_task(self._prime(batch), name="prime")
+            batches = iter(_batches(wave))
+            async with asyncio.TaskGroup() as calls:
+                for _ in range(_CALLS_AT_ONCE):
+                    calls.create_task(self._call(batches), name="prime")
+
+    async def _call(self, batches: Iterator[list[str]]) -> None:
+        """One batch after the other, while there are any; others take from them too."""
+        for batch in batches:
+            wait_s = self._next_call_at - time.monotonic()
+            self._next_call_at = time.monotonic() + max(0.0, wait_s) + _CALL_EVERY_S
+            await asyncio.sleep(wait_s)
+            await self._prime(batch)
 
     async def _prime(self, symbols: list[str]) -> None:
         patience = self._patience

@@ -1,14 +1,16 @@
 """Tells how things stand: states, status and events, at every change and every few seconds.
 
 What was written is remembered, and only differences are written. When Redis may have lost them,
-or a term begins, everything is written anew, and what a predecessor left behind is removed.
+or a term begins, everything is written anew, and what a predecessor left behind is removed. With
+many symbols both go on by what changed and in small calls: nobody waits for a whole market.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from itertools import islice
 
 import structlog
 
@@ -16,8 +18,15 @@ from spotd import __version__
 from spotd.adapters import systemd
 from spotd.adapters.metrics import Numbers
 from spotd.adapters.redis import MAX_UPDATES_PER_CALL, RedisPort
-from spotd.core.health import Verdict, count, daemon_state, not_ready_because, symbol_verdicts
-from spotd.core.symbols import WILDCARD
+from spotd.core.health import (
+    Standings,
+    Verdict,
+    daemon_state,
+    not_ready_because,
+    symbol_verdicts,
+    verdict_of,
+)
+from spotd.core.symbols import WILDCARD, Refusal
 from spotd.errors import NotLeaderError, RedisUnavailableError
 from spotd.loops.shared import Shared
 from spotd.models import DaemonStatus, SymbolCounts, SymbolState, utc
@@ -26,6 +35,8 @@ STATUS_TTL_S = 15.0
 STATUS_EVERY_S = 4.0
 _AT_MOST_EVERY_S = 0.02  # changes that come together are told together
 _RETRY_S = 0.5
+_STATES_PER_CALL = 100
+_CALLS_PER_STATUS = 10  # the status does not wait until all states are written
 
 log = structlog.get_logger("spotd.report")
 
@@ -37,11 +48,16 @@ class ReportLoop:
         self._shared = shared
         self._redis = redis
         self._instance = instance
-        self._verdicts: dict[str, Verdict] = {}
+        self._standings = Standings()
         self._counts = SymbolCounts()
         self._derived_from: object = None
-        self._since: dict[str, float] = {}  # unix time of each verdict
+        self._flags: object = None  # what concerns every symbol
+        self._halted: frozenset[str] = frozenset()
+        self._refused: Mapping[str, Refusal] = {}
+        self._entries_refused: Mapping[str, Refusal] = {}
+        self._since: dict[str, tuple[str, float]] = {}  # each state, and its unix time
         self._written: dict[str, Verdict] = {}
+        self._unwritten: dict[str, None] = {}  # names whose verdict may not be the written one
         self._written_in: tuple[int, int] | None = None  # term and rewrite
         self._stated: tuple[object, ...] = ()
         self._state_since = time.time()
@@ -73,6 +89,8 @@ class ReportLoop:
         """
         self._shared.subscriptions.version += 1
         await self._report()
+        while self._unwritten and self._written_in == (self._shared.term, self._shared.rewrite):
+            await self._report()
 
     # Views, also for HTTP
 
@@ -144,31 +162,54 @@ class ReportLoop:
         """Bring the verdicts up to date, if anything they derive from changed."""
         shared = self._shared
         facts, subscriptions = shared.facts, shared.subscriptions
-        derived_from = (subscriptions.version, facts.stream_open, facts.stream_mute, facts.stopping)
-        if derived_from == self._derived_from:
+        flags = (facts.stream_open, facts.stream_mute, facts.stopping)
+        if (subscriptions.version, flags) == self._derived_from:
             return
-        self._derived_from = derived_from
-        refused = subscriptions.refusals()
-        verdicts = symbol_verdicts(
-            sorted(shared.demand.symbols),
-            facts=facts,
-            active=subscriptions.active,
-            halted=shared.market.halted(),
-            refused=refused,
-            entries_refused=shared.demand.refused,
+        self._derived_from = (subscriptions.version, flags)
+        desired, entries_refused = shared.demand.symbols, shared.demand.refused
+        active, halted = subscriptions.active, shared.market.halted()
+        refused, touched = subscriptions.refusals(), subscriptions.touched()
+        if (
+            touched is None
+            or (flags, WILDCARD in active) != self._flags
+            or refused != self._refused
+            or entries_refused is not self._entries_refused
+        ):
+            verdicts = symbol_verdicts(
+                sorted(desired),
+                facts=facts,
+                active=active,
+                halted=halted,
+                refused=refused,
+                entries_refused=entries_refused,
+            )
+            changed = self._standings.set_all(verdicts)
+        else:
+            changed = []
+            for name in touched | (halted ^ self._halted):
+                if name in refused:
+                    continue
+                verdict = None
+                if name in desired:
+                    verdict = verdict_of(name, facts=facts, active=active, halted=halted)
+                if self._standings.set(name, verdict):
+                    changed.append(name)
+        self._flags = (flags, WILDCARD in active)
+        self._halted, self._refused, self._entries_refused = halted, refused, entries_refused
+        self._note(changed, now)
+        self._counts = self._standings.counts(
+            desired=len(desired), refused=len(refused) + shared.demand.refused_count
         )
-        for name, verdict in verdicts.items():
-            before = self._verdicts.get(name)
-            if before is None or before.state != verdict.state:
-                self._since[name] = now
-        for name in self._verdicts.keys() - verdicts.keys():
-            del self._since[name]
-        self._verdicts = verdicts
-        self._counts = count(
-            verdicts,
-            desired=len(shared.demand.symbols),
-            refused=len(refused) + shared.demand.refused_count,
-        )
+
+    def _note(self, changed: Iterable[str], now: float) -> None:
+        """These have another verdict than before, or none any more."""
+        for name in changed:
+            self._unwritten[name] = None
+            verdict = self._standings.verdicts.get(name)
+            if verdict is None:
+                del self._since[name]
+            elif name not in self._since or self._since[name][0] != verdict.state:
+                self._since[name] = verdict.state, now
 
     # Writing
 
@@ -180,16 +221,32 @@ class ReportLoop:
         if self._written_in != (shared.term, shared.rewrite):
             await self._start_afresh()
         self._derive(time.time())
-        verdicts = self._verdicts
-        changed = [n for n, verdict in verdicts.items() if self._written.get(n) != verdict]
-        removed = sorted(self._written.keys() - verdicts.keys())
-        for names, gone in _slices(changed, removed):
-            states = {name: self._state_json(name, verdicts[name]) for name in names}
-            await self._redis.write_states(shared.token, states, gone)
-            self._written |= {name: verdicts[name] for name in names}
-            for name in gone:
-                self._written.pop(name, None)
+        for _ in range(_CALLS_PER_STATUS):
+            if not self._unwritten:
+                break
+            await self._write_states(list(islice(self._unwritten, _STATES_PER_CALL)))
+            self._derive(time.time())
         await self._write_status()
+        if self._unwritten:
+            shared.bells.report.ring()
+
+    async def _write_states(self, names: list[str]) -> None:
+        """Some states, as they are now, and the end of some."""
+        verdicts, written = self._standings.verdicts, self._written
+        states = {n: verdicts[n] for n in names if n in verdicts and written.get(n) != verdicts[n]}
+        gone = [name for name in names if name in written and name not in verdicts]
+        if states or gone:
+            await self._redis.write_states(
+                self._shared.token,
+                {name: self._state_json(name, verdict) for name, verdict in states.items()},
+                gone,
+            )
+        written |= states
+        for name in gone:
+            del written[name]
+        for name in names:
+            if written.get(name) == verdicts.get(name):  # else it changed meanwhile
+                del self._unwritten[name]
 
     async def _start_afresh(self) -> None:
         """A new term, or a Redis that may have forgotten: find out what is really there."""
@@ -198,13 +255,14 @@ class ReportLoop:
         left_states = await self._redis.state_fields()
         left_prices = await self._redis.last_fields()
         self._derive(time.time())
-        gone = sorted(left_states - self._verdicts.keys())
-        for _, some in _slices([], gone):
-            await self._redis.write_states(shared.token, {}, some)
+        while gone := sorted(left_states - self._standings.verdicts.keys())[:MAX_UPDATES_PER_CALL]:
+            await self._redis.write_states(shared.token, {}, gone)
+            left_states.difference_update(gone)
         if WILDCARD not in shared.demand.symbols:
             shared.to_drop |= left_prices - shared.demand.symbols
             shared.bells.publish.ring()
         self._written = {}
+        self._unwritten = dict.fromkeys(self._standings.verdicts)
         self._written_in = started
 
     async def _write_status(self) -> None:
@@ -228,15 +286,6 @@ class ReportLoop:
             symbol=name,
             state=verdict.state,
             reason=verdict.reason,
-            since=utc(self._since[name]),
+            since=utc(self._since[name][1]),
             detail=verdict.detail,
         ).to_json()
-
-
-def _slices(changed: list[str], removed: list[str]) -> Iterable[tuple[list[str], list[str]]]:
-    """Calls of bounded size: removals first."""
-    size = MAX_UPDATES_PER_CALL
-    for start in range(0, len(removed), size):
-        yield [], removed[start : start + size]
-    for start in range(0, len(changed), size):
-        yield changed[start : start + size], []

@@ -20,12 +20,16 @@ from tenacity.wait import wait_exponential, wait_random
 
 from spotd.adapters.alpaca import AlpacaStream
 from spotd.adapters.metrics import BREAKER_NAME
-from spotd.core.subscriptions import UnexpectedAnswerError
+from spotd.core.subscriptions import MAX_SYMBOLS_PER_REQUEST, UnexpectedAnswerError
 from spotd.core.symbols import WILDCARD
 from spotd.errors import ConnectionLimitError, RequestRefusedError, StreamError
 from spotd.loops.shared import Shared
 
 _LOOKS_EVERY_S = 0.25
+# Between two requests of a long row. Each acknowledgement carries all symbols, and brings states
+# to write and prices to fetch: one after the other without a pause they would fill a second in
+# which what is live already comes late.
+_BREATH_S = 0.05
 
 log = structlog.get_logger("spotd.stream")
 
@@ -150,6 +154,8 @@ class StreamLoop:
             except UnexpectedAnswerError as error:
                 raise StreamError(str(error), reason="protocol") from error
             self._acknowledged(new)
+            if len(request.symbols) >= MAX_SYMBOLS_PER_REQUEST:
+                await asyncio.sleep(_BREATH_S)
 
     def _acknowledged(self, new: frozenset[str]) -> None:
         shared = self._shared
@@ -159,7 +165,10 @@ class StreamLoop:
         if self._served_since is None:
             self._served_since = time.monotonic()
         if new:
-            fresh = shared.demand.symbols if WILDCARD in new else new
+            # One that left the demand meanwhile is not wanted for having been acknowledged.
+            fresh = shared.subscriptions.desired
+            if WILDCARD not in new:
+                fresh &= new
             shared.facts.ever_active |= fresh
             shared.to_prime |= fresh - {WILDCARD}
             shared.bells.prime.ring()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spotd.core.demand import MAX_REFUSED_SHOWN, Demand, DemandReader, Subscribers
+from spotd.core.demand import MAX_REFUSED_SHOWN, Demand, DemandReader, Subscribers, steps
 from spotd.core.symbols import INVALID, WILDCARD_NOT_ALLOWED
 
 
@@ -68,6 +68,64 @@ def test_the_size_of_the_slices_does_not_matter(entries: list[bytes], size: int)
     for start in range(0, len(entries), size):
         reader.add(entries[start : start + size])
     assert reader.result() == read(entries)
+
+
+_entries = st.frozensets(
+    st.sampled_from([b"SPY", b" spy", b"QQQ", b"q-q", b"*", b"x" * 70, b"x" * 71])
+)
+
+
+@given(st.lists(st.tuples(_entries, _entries), min_size=1), st.booleans())
+def test_what_came_and_left_gives_the_same_demand_as_reading_it_anew(
+    looks: list[tuple[frozenset[bytes], frozenset[bytes]]], allow_wildcard: bool
+) -> None:
+    """Whatever else meant the same symbol, or was written the same, is still there."""
+    reader = DemandReader(allow_wildcard=allow_wildcard)
+    set_before, leases_before = frozenset[bytes](), frozenset[bytes]()
+    for entries, leases in looks:
+        reader.remove(set_before - entries)
+        reader.add(entries - set_before)
+        reader.remove_leases(leases_before - leases)
+        reader.add_leases(leases - leases_before)
+        set_before, leases_before = entries, leases
+        found = reader.result()
+        assert found == read(list(entries), list(leases), allow_wildcard=allow_wildcard)
+        assert reader.result().refused is found.refused, "what did not change is the same object"
+
+
+_symbols = st.frozensets(st.sampled_from([*"ABCDEFGHIJ", "*"]))
+
+
+@given(_symbols, _symbols, st.integers(1, 12))
+def test_a_large_change_goes_in_steps(
+    before: frozenset[str], after: frozenset[str], size: int
+) -> None:
+    """None comes or leaves that need not, none twice, and nobody finds it empty on the way."""
+    now = before
+    way = list(steps(before, after, size))
+    for step in way:
+        assert len(step - now) <= size
+        assert len(now - step) <= size
+        assert step != now
+        assert before & after <= step <= before | after
+        assert (step - now).isdisjoint(before)
+        assert (now - step).isdisjoint(after)
+        assert step or not after
+        now = step
+    assert now == after
+    assert len(way) <= max(len(after - before), len(before - after)) // size + 2
+
+
+def test_symbols_come_in_the_order_in_which_they_get_room() -> None:
+    """So a limit cuts off the same ones as it does when all come at once."""
+    way = list(steps(frozenset("Z"), frozenset("DCBA"), 2))
+    assert way == [frozenset("AB"), frozenset("ABCD")]
+
+
+def test_the_whole_market_leaves_last() -> None:
+    """Until what is named is there, it is covered; what it brought meanwhile keeps its price."""
+    way = list(steps(frozenset("*X"), frozenset("ABC"), 2))
+    assert way == [frozenset("*AB"), frozenset("*ABC"), frozenset("ABC")]
 
 
 def test_a_subscriber_is_demand_for_ten_seconds_after_it_was_found_gone() -> None:

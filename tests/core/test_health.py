@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from spotd.core.demand import MAX_REFUSED_SHOWN
 from spotd.core.health import (
     Facts,
+    Standings,
     Verdict,
     brings_too_little,
-    count,
     daemon_state,
     not_ready_because,
     symbol_verdicts,
@@ -245,6 +245,43 @@ def test_the_counts_of_the_status() -> None:
         "E": Verdict("pending"),
         "F": Verdict("refused"),
     }
-    assert count(states, desired=6, refused=2_000) == SymbolCounts(
+    standings = Standings()
+    standings.set_all(states)
+    assert standings.counts(desired=6, refused=2_000) == SymbolCounts(
         desired=6, live=2, refused=2_000, pending=1, stale=1, halted=1
     )
+
+
+_verdicts = st.dictionaries(
+    st.sampled_from("ABCDE"),
+    st.sampled_from(
+        [Verdict("live"), Verdict("pending"), Verdict("refused", "symbol_limit", "30")]
+    ),
+)
+
+
+@given(st.lists(st.tuples(st.booleans(), _verdicts), min_size=1))
+def test_verdicts_by_difference_are_the_verdicts(
+    changes: list[tuple[bool, dict[str, Verdict]]],
+) -> None:
+    """One by one or all at once: what changed is named, once, and the counts agree."""
+    standings = Standings()
+    for at_once, after in changes:
+        before = dict(standings.verdicts)
+        if at_once:
+            changed = standings.set_all(after)
+        else:
+            changed = [n for n in "ABCDE" if standings.set(n, after.get(n))]
+        assert standings.verdicts == after
+        assert sorted(changed) == [n for n in "ABCDE" if before.get(n) != after.get(n)]
+        states = [verdict.state for verdict in after.values()]
+        counts = standings.counts(desired=5, refused=7)
+        assert (counts.live, counts.pending) == (states.count("live"), states.count("pending"))
+        assert (counts.desired, counts.refused, counts.stale, counts.halted) == (5, 7, 0, 0)
+
+
+def test_what_is_gone_is_named_first() -> None:
+    """So the states that are written are never more than there may be."""
+    standings = Standings()
+    standings.set_all({"A": Verdict("live"), "B": Verdict("live")})
+    assert standings.set_all({"A": Verdict("pending"), "C": Verdict("live")}) == ["B", "A", "C"]

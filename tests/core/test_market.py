@@ -508,3 +508,15 @@ def test_a_symbol_that_returns_has_no_past() -> None:
     desk.market.keep(frozenset({"QQQ", "SPY"}))
     desk.market.prime("SPY", quote(bid=9.0, second=9), None)
     assert desk.published() == [("SPY", 9.0, None)]
+
+
+def test_symbols_may_lose_their_slots_a_few_at_a_time() -> None:
+    """The whole market leaves in parts; until it is a symbol's turn its price stays."""
+    market = Market(Conflator(0.2))
+    market.keep(frozenset("ABCDE"))
+    left: list[frozenset[str]] = []
+    while part := market.keep(frozenset("AX"), at_most=3):
+        left.append(part)
+    assert [len(part) for part in left] == [3, 1]
+    assert left[0] | left[1] == set("BCDE")
+    assert market.slots.keys() == set("AX")

@@ -124,6 +124,7 @@ class Talk:
         self.now = 0.0
         self.said: list[Request] = []
         self.probes = 0
+        self.standing: dict[str, bool] = {}  # of the desired ones: active or not
         self.reconnect()
 
     def reconnect(self) -> None:
@@ -191,6 +192,16 @@ class Talk:
         if self.max_symbols is not None:
             assert len(subs.active - {WILDCARD}) <= self.max_symbols
         assert subs.active == alpaca.quotes
+        self.compare_touched()
+
+    def compare_touched(self) -> None:
+        """Whose standing is another one since the last time, and by no refusal, was named."""
+        before, self.standing = self.standing, {s: s in self.subs.active for s in self.subs.desired}
+        touched = self.subs.touched()
+        if touched is not None:
+            for symbol in before.keys() | self.standing.keys():
+                same = before.get(symbol) == self.standing.get(symbol)
+                assert same or symbol in touched
 
     def _is_probe(self, request: Request) -> bool:
         """Whether it asks for more than the limit that is known."""
@@ -260,6 +271,39 @@ def test_without_trades_only_quotes_are_asked_for() -> None:
     talk.want("B")
     assert not talk.subs.trades
     assert [request.trades for request in talk.said] == [False] * len(talk.said)
+
+
+def test_who_is_touched_is_said_once() -> None:
+    """After a new connection it may be anybody; then those whose standing changed."""
+    subs = Subscriptions()
+    subs.connected()
+    assert subs.touched() is None
+    subs.want(frozenset("ABC"))
+    assert subs.touched() == frozenset("ABC")
+    assert subs.touched() == frozenset()
+    subs.next_request(0.0)
+    subs.acknowledged("AB", "AB", 0.0)
+    assert subs.touched() == frozenset("ABC")
+    subs.want(frozenset("AC"))
+    assert subs.touched() == frozenset("B")
+
+
+def test_a_demand_that_grows_while_it_is_asked_for_stays_in_order() -> None:
+    """As if it had been there as a whole: the first claim is by name, whatever came when."""
+    talk = Talk(Plan(), batch=2)
+    talk.subs.want(frozenset("DEFG"))
+    for desired in ("BDEFG", "ABCDEFG", "ABCEFG"):
+        request = talk.subs.next_request(talk.now)
+        assert request is not None
+        talk.exchange(request, meanwhile=frozenset(desired))
+    talk.talk()
+    assert [(r.action, "".join(r.symbols)) for r in talk.said if not r.statuses] == [
+        ("subscribe", "DE"),
+        ("subscribe", "BF"),
+        ("subscribe", "AC"),
+        ("unsubscribe", "D"),
+        ("subscribe", "G"),
+    ]
 
 
 def test_a_demand_that_did_not_change_is_no_news() -> None:

@@ -695,9 +695,9 @@ BROKEN: tuple[type[Conflator], ...] = (
 class ReturnsUnthrottled(Market):
     """Gives a symbol that returns a slot without its open window."""
 
-    def keep(self, symbols: frozenset[str]) -> frozenset[str]:
+    def keep(self, symbols: frozenset[str], *, at_most: int | None = None) -> frozenset[str]:
         self._leaving.clear()
-        return super().keep(symbols)
+        return super().keep(symbols, at_most=at_most)
 
 
 class DiscoveredUnthrottled(Market):

