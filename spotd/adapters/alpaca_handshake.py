@@ -78,6 +78,7 @@ async def connect(
                 max_frame_size=MAX_FRAME_BYTES,
                 max_redirects=0,
                 socket_factory=dial,
+                # Another transport, and a dependency: no gain without TLS, 3 % of a frame with it.
                 use_aiofastnet=False,
             )
     except BaseException as error:

@@ -113,8 +113,9 @@ class Session(picows.WSListener):
 
     def is_user_specific_pong(self, frame: picows.WSFrame) -> bool:  # noqa: ARG002 - picows' own
         """Asked about each frame while a ping awaits its answer: whatever comes in is one."""
-        if self.transport is not None:
-            self.transport.notify_user_specific_pong_received()
+        if self.transport is None:
+            raise AssertionError("no ping goes out before the handshake")
+        self.transport.notify_user_specific_pong_received()
         return False  # true would keep the frame from us
 
     def on_ws_frame(self, transport: picows.WSTransport, frame: picows.WSFrame) -> None:
