@@ -17,7 +17,8 @@ from datetime import datetime
 import msgspec
 import structlog
 
-from spotd.adapters.redis import RedisPort, RefusedError
+from spotd.adapters.redis import RedisPort
+from spotd.adapters.redis_errors import RefusedError
 from spotd.core.demand import (
     MAX_SYMBOLS_PER_STEP,
     Demand,
@@ -33,6 +34,7 @@ from spotd.models import SpotPriceUpdate
 LOOK_EVERY_S = 0.5
 LINGER_S = 10.0  # how long a channel is demand, at least, after its last subscriber left
 _SLICE = 500  # entries taken in before other tasks get their turn
+_STEP_EVERY_S = 0.01  # each keeps many others busy, too
 _RETRY_WAKES_S = 1.0
 
 log = structlog.get_logger("spotd.demand")
@@ -149,7 +151,8 @@ class DemandLoop:
             more = True
             while more:
                 more = self._step(symbols)
-                await asyncio.sleep(0)
+                if more or symbols != demand.symbols:
+                    await asyncio.sleep(_STEP_EVERY_S)
         shared.demand = demand
         if demand.symbols != before.symbols:
             log.info(

@@ -30,6 +30,7 @@ _LOOKS_EVERY_S = 0.25
 # to write and prices to fetch: one after the other without a pause they would fill a second in
 # which what is live already comes late.
 _BREATH_S = 0.05
+_SLICE = 2_000  # symbols of an acknowledgement
 
 log = structlog.get_logger("spotd.stream")
 
@@ -147,10 +148,9 @@ class StreamLoop:
             except RequestRefusedError as error:
                 self._rejected(error)
                 continue
+            quotes, trades = await _gathered(answer.quotes), await _gathered(answer.trades)
             try:
-                new = shared.subscriptions.acknowledged(
-                    answer.quotes, answer.trades, time.monotonic()
-                )
+                new = shared.subscriptions.acknowledged(quotes, trades, time.monotonic())
             except UnexpectedAnswerError as error:
                 raise StreamError(str(error), reason="protocol") from error
             self._acknowledged(new)
@@ -276,3 +276,13 @@ class StreamLoop:
         while self._shared.leads() and (left_s := until - time.monotonic()) > 0:  # noqa: ASYNC110
             # The lease is a matter of time, so a look at the clock, no event, ends it.
             await asyncio.sleep(min(left_s, _LOOKS_EVERY_S))
+
+
+async def _gathered(symbols: list[str]) -> frozenset[str]:
+    """A long list as a set, with turns for other tasks in between."""
+    gathered: set[str] = set()
+    for start in range(0, len(symbols), _SLICE):
+        gathered.update(symbols[start : start + _SLICE])
+        if start + _SLICE < len(symbols):
+            await asyncio.sleep(0)
+    return frozenset(gathered)
