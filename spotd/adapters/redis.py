@@ -15,119 +15,39 @@ import hashlib
 import re
 import time
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
-from contextvars import ContextVar
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from inspect import signature
 from typing import Any
-from urllib.parse import parse_qsl, unquote, urlsplit
 
-import redis.asyncio as aioredis
 import redis.exceptions
-from redis.asyncio.cluster import ClusterNode, RedisCluster
-from redis.asyncio.connection import URL_QUERY_ARGUMENT_PARSERS
-from redis.asyncio.retry import Retry
-from redis.asyncio.sentinel import Sentinel
-from redis.backoff import NoBackoff
+from redis.asyncio.cluster import RedisCluster
 from redis.crc import key_slot
 
+from spotd.adapters.redis_connect import (
+    CALL_TIMEOUT_S,
+    CONNECT_TIMEOUT_S,
+    client_of,
+    connect,
+    current_limit,
+)
+from spotd.adapters.redis_errors import WrongTypeError, translated
+from spotd.adapters.redis_scripts import (
+    DROP_FIELDS,
+    LEAD,
+    PUBLISH,
+    RELEASE,
+    WRITE_STATES,
+    WRITE_STATUS,
+)
 from spotd.errors import NotLeaderError, RedisUnavailableError, SettingsError
 from spotd.keys import Keys
 
-# Short, so that after a network that swallowed packets a call is not long waited for in vain;
-# connecting, with its introductions, has as long for itself.
-CALL_TIMEOUT_S = 0.8
-CONNECT_TIMEOUT_S = 0.5
-COMMAND_TIMEOUT_S = 2.0  # of one answer to a person's command
-MAX_UPDATES_PER_CALL = 500  # so that the server is never held for more than about 2 ms
+MAX_FIELDS_PER_CALL = 500  # so that the server is never held for more than about 2 ms
 SCAN_ABOVE = 2_000  # a larger demand is read in slices: neither we nor the server are held long
 SCAN_COUNT = 500
 # A seq is microseconds since 1970 or little above: one of a farther future is no seq of ours.
 SEQ_AHEAD_S = 366 * 86_400
 WAKE_SILENCE_S = 10.0  # then the connection is tried with a ping, which has as long to be answered
-
-# A hash of ours that is none was written by somebody else: it is replaced.
-_MEND = """
-local kind = redis.call('TYPE', KEYS[2]).ok
-if kind ~= 'hash' and kind ~= 'none' then redis.call('DEL', KEYS[2]) end
-"""
-# KEYS leader last seq; ARGV token channel-prefix highest-seq too-high-a-seq lines. A line is the
-# JSON of one update, which begins {"symbol":"SPY": one argument for all costs the client far less
-# than two for each. The hash is written in steps, because unpack has a limit.
-# What is not newer than what was published was under way for too long. Kept first: a server that
-# is out of memory then publishes nothing, instead of the same again and again.
-_PUBLISH = f"""
-if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
-local seq = redis.pcall('GET', KEYS[3])
-local highest = type(seq) == 'string' and tonumber(string.match(seq, '^%d+'))
-if highest and highest < tonumber(ARGV[4]) and highest >= tonumber(ARGV[3]) then return 0 end
-local lines, from, fields, n = ARGV[5], 1, {{}}, 0
-while true do
-  local to = string.find(lines, '\\n', from, true)
-  if not to then break end
-  local json = string.sub(lines, from, to - 1)
-  fields[n + 1] = string.match(json, '^"([^"]*)"', 11)
-  fields[n + 2] = json
-  n = n + 2
-  from = to + 1
-end
-{_MEND}
-for i = 1, n, 1000 do redis.call('HSET', KEYS[2], unpack(fields, i, math.min(i + 999, n))) end
-redis.call('SET', KEYS[3], ARGV[3] .. ' ' .. ARGV[1])
-for i = 1, n, 2 do redis.call('PUBLISH', ARGV[2] .. fields[i], fields[i + 1]) end
-return 1
-"""
-# KEYS leader states; ARGV token events-channel, how many removed, the removed, then field json …
-_WRITE_STATES = f"""
-if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
-{_MEND}
-local first = 4 + tonumber(ARGV[3])
-for i = 4, first - 1 do redis.call('HDEL', KEYS[2], ARGV[i]) end
-for i = first, #ARGV, 2 do
-  redis.call('HSET', KEYS[2], ARGV[i], ARGV[i + 1])
-  redis.call('PUBLISH', ARGV[2], ARGV[i + 1])
-end
-return 1
-"""
-# KEYS leader status; ARGV token ttl-ms json events-channel-or-empty
-_WRITE_STATUS = """
-if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
-redis.call('SET', KEYS[2], ARGV[3], 'PX', ARGV[2])
-if ARGV[4] ~= '' then redis.call('PUBLISH', ARGV[4], ARGV[3]) end
-return 1
-"""
-# KEYS leader hash; ARGV token field …
-_DROP_FIELDS = f"""
-if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
-{_MEND}
-redis.call('HDEL', KEYS[2], unpack(ARGV, 2))
-return 1
-"""
-# KEYS leader seq; ARGV token ttl-ms former-token. Gives 0 another's, 1 renewed, 2 acquired; and
-# the seq. Renewed with SET, which fails where publishing would fail too: out of memory.
-_LEAD = """
-local held = redis.call('GET', KEYS[1])
-local seq = redis.pcall('GET', KEYS[2])
-if type(seq) ~= 'string' then seq = false end
-if held and held ~= ARGV[1] and held ~= ARGV[3] then return {0, seq} end
-redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
-if held == ARGV[1] then return {1, seq} end
-return {2, seq}
-"""
-# KEYS leader status; ARGV token
-_RELEASE = """
-if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
-redis.call('DEL', KEYS[1], KEYS[2])
-return 1
-"""
-
-
-class RefusedError(RedisUnavailableError):
-    """Redis works, and refuses this: asking again does not help until somebody changes it."""
-
-
-class WrongTypeError(RefusedError):
-    """A key holds something of another type than it should."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +80,7 @@ class RedisPort:
         self._shas = {
             script: hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest()
             for script in (
-                _PUBLISH, _WRITE_STATES, _WRITE_STATUS, _DROP_FIELDS, _LEAD, _RELEASE,
+                PUBLISH, WRITE_STATES, WRITE_STATUS, DROP_FIELDS, LEAD, RELEASE,
             )
         }  # fmt: skip
 
@@ -250,7 +170,7 @@ class RedisPort:
             async with self._asking():
                 await pubsub.subscribe(self.keys.wake)
             while True:
-                async with _translated():  # without a limit: no news is no failure
+                async with translated():  # without a limit: no news is no failure
                     message = await pubsub.get_message(timeout=WAKE_SILENCE_S)
                     if message is None:
                         if pinged:
@@ -272,13 +192,13 @@ class RedisPort:
         ``former``: a token that we gave up, and whose key we may take over.
         """
         granted, seq = await self._call(
-            _LEAD, (self.keys.leader, self.keys.seq), token, round(ttl_s * 1000), former
+            LEAD, (self.keys.leader, self.keys.seq), token, round(ttl_s * 1000), former
         )
         return LeaseAnswer(granted > 0, granted == 2, *_parse_seq(seq))
 
     async def release(self, token: str) -> bool:
         """Delete the leader key and the status, if we hold the key."""
-        return bool(await self._call(_RELEASE, (self.keys.leader, self.keys.status), token))
+        return bool(await self._call(RELEASE, (self.keys.leader, self.keys.status), token))
 
     async def leader(self) -> str | None:
         """The token of whoever leads."""
@@ -294,7 +214,7 @@ class RedisPort:
         it is not known whether it was.
         """
         await self._fenced(
-            _PUBLISH,
+            PUBLISH,
             (self.keys.leader, self.keys.last, self.keys.seq),
             token,
             self.keys.channel_prefix,
@@ -310,7 +230,7 @@ class RedisPort:
         """Write and announce changed states, remove others."""
         pairs = [part for pair in changed.items() for part in pair]
         await self._fenced(
-            _WRITE_STATES,
+            WRITE_STATES,
             (self.keys.leader, self.keys.states),
             token,
             self.keys.events,
@@ -323,7 +243,7 @@ class RedisPort:
         """Write the status for ``ttl_s`` seconds, and announce it where it changed."""
         channel = self.keys.events if announce else ""
         await self._fenced(
-            _WRITE_STATUS,
+            WRITE_STATUS,
             (self.keys.leader, self.keys.status),
             token,
             round(ttl_s * 1000),
@@ -350,12 +270,12 @@ class RedisPort:
     async def drop_last(self, token: str, symbols: Iterable[str]) -> None:
         """Remove the last prices of symbols that nobody wants."""
         names = list(symbols)
-        for start in range(0, len(names), MAX_UPDATES_PER_CALL):
+        for start in range(0, len(names), MAX_FIELDS_PER_CALL):
             await self._fenced(
-                _DROP_FIELDS,
+                DROP_FIELDS,
                 (self.keys.leader, self.keys.last),
                 token,
-                *names[start : start + MAX_UPDATES_PER_CALL],
+                *names[start : start + MAX_FIELDS_PER_CALL],
             )
 
     # Calls
@@ -369,13 +289,13 @@ class RedisPort:
         The limit is ours because redis-py's own uses wait_for, which in Python 3.11 may swallow
         a cancellation: a loop that was told to end would go on.
         """
-        async with _translated(key), asyncio.timeout(self._limit_s) as limit:
-            outer = _limit.get()
-            _limit.set(limit)
+        async with translated(key), asyncio.timeout(self._limit_s) as limit:
+            outer = current_limit.get()
+            current_limit.set(limit)
             try:
                 yield
             finally:
-                _limit.set(outer)
+                current_limit.set(outer)
 
     async def _fields(self, key: str) -> set[str]:
         try:
@@ -402,143 +322,7 @@ class RedisPort:
             return self._client
         async with self._asking():
             await self._client.initialize()
-        node = self._client.get_random_node()
-        kwargs = {k: v for k, v in node.connection_kwargs.items() if k in _NODE_OPTIONS}
-        return aioredis.Redis(host=node.host, port=node.port, **kwargs, **_limits(None))
-
-
-# The limit of the call that is being made in this task.
-_limit: ContextVar[asyncio.Timeout | None] = ContextVar("limit", default=None)
-
-
-async def _introduced(connection: Any) -> None:
-    """Log in and select the database; from then on the call has its whole time."""
-    await connection.on_connect()
-    limit = _limit.get()
-    if limit is not None:
-        with suppress(RuntimeError):  # it expires at this moment
-            limit.reschedule(asyncio.get_running_loop().time() + CALL_TIMEOUT_S)
-
-
-# Without the two round trips in which redis-py tells its own name and version.
-_NAMELESS: dict[str, Any] = (
-    {"driver_info": None}
-    if "driver_info" in signature(aioredis.Redis.__init__).parameters
-    else {"lib_name": None, "lib_version": None}
-)
-_MAX_WORDS = 180
-
-_NODE_OPTIONS = ("username", "password", "ssl", "ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
-
-
-def connect(url: str, *, call_timeout_s: float | None = COMMAND_TIMEOUT_S) -> Any:
-    """A client for any of the URL forms of SPOTD_REDIS_URL.
-
-    ``redis+sentinel://[user:password@]host:port,host:port/service[/db]`` asks Sentinels for the
-    master; ``redis+cluster://[user:password@]host:port,…`` is a cluster; ``rediss+…`` uses TLS.
-    Query parameters go to the connection (``ssl_ca_certs=…``; ``sentinel_username=…`` and
-    ``sentinel_password=…`` to the Sentinels). Raises SettingsError for a URL that is none.
-    """
-    scheme = url.partition("://")[0]
-    limits = _limits(call_timeout_s)
-    try:
-        if scheme.endswith("+sentinel"):
-            return _sentinel(url, limits)
-        if scheme.endswith("+cluster"):
-            return _cluster(url, limits)
-        if scheme == "unix":
-            del limits["socket_keepalive"]
-        return _checked(aioredis.Redis.from_url(url, **limits))
-    except (ValueError, TypeError, redis.exceptions.RedisError) as error:
-        raise SettingsError(f"SPOTD_REDIS_URL: {type(error).__name__}, see the README") from None
-
-
-def _limits(call_timeout_s: float | None) -> dict[str, Any]:
-    return {
-        "socket_timeout": call_timeout_s,
-        "socket_connect_timeout": CONNECT_TIMEOUT_S,
-        "socket_keepalive": True,
-        # With version 3 redis-py hands out idle connections that the server closed long ago.
-        "protocol": 2,
-        "retry": Retry(NoBackoff(), 0),
-        "redis_connect_func": _introduced,
-        **_NAMELESS,
-    }
-
-
-def _nodes(url: str, default_port: int) -> tuple[list[tuple[str, int]], list[str], dict[str, Any]]:
-    """Hosts, path parts and connection options of a URL with several hosts."""
-    scheme, _, rest = url.partition("://")
-    authority, tail = re.fullmatch(r"([^/?]*)(.*)", rest, re.DOTALL).groups()  # type: ignore[union-attr]
-    credentials, _, hosts = authority.rpartition("@")
-    username, _, password = credentials.partition(":")
-    split = urlsplit(f"//x{tail}")
-    options: dict[str, Any] = {
-        name: URL_QUERY_ARGUMENT_PARSERS.get(name, str)(value)
-        for name, value in parse_qsl(split.query)
-    }
-    if username:
-        options["username"] = unquote(username)
-    if password:
-        options["password"] = unquote(password)
-    if scheme.startswith("rediss"):
-        options["ssl"] = True
-    nodes = []
-    for host in hosts.split(","):
-        parts = urlsplit(f"//{host}")
-        if not parts.hostname:
-            raise ValueError("no host")
-        nodes.append((parts.hostname, parts.port or default_port))
-    return nodes, [part for part in split.path.split("/") if part], options
-
-
-def _sentinel(url: str, limits: dict[str, Any]) -> Any:
-    nodes, path, options = _nodes(url, 26379)
-    if not path:
-        raise ValueError("no service name")
-    for_sentinel = {
-        name.removeprefix("sentinel_"): options.pop(name)
-        for name in [name for name in options if name.startswith("sentinel_")]
-    }
-    if options.get("ssl"):
-        for_sentinel["ssl"] = True
-        for_sentinel |= {k: v for k, v in options.items() if k.startswith("ssl_")}
-    database = int(path[1]) if len(path) > 1 else 0
-    sentinel: Any = Sentinel(  # type: ignore[no-untyped-call]
-        nodes, sentinel_kwargs={**for_sentinel, **limits}
-    )
-    for asked in sentinel.sentinels:
-        _checked(asked)
-    return _checked(
-        sentinel.master_for(path[0], redis_class=_ThroughSentinel, db=database, **options, **limits)
-    )
-
-
-class _ThroughSentinel(aioredis.Redis):
-    """A client that closes, with its own connections, those to the Sentinels."""
-
-    async def aclose(self, close_connection_pool: bool | None = None) -> None:
-        await super().aclose(close_connection_pool)
-        pool: Any = self.connection_pool
-        for asked in pool.sentinel_manager.sentinels:
-            await asked.aclose()
-
-
-def _cluster(url: str, limits: dict[str, Any]) -> Any:
-    nodes, _, options = _nodes(url, 6379)
-    del limits["redis_connect_func"]  # the cluster's client has one of its own
-    return RedisCluster(
-        startup_nodes=[ClusterNode(host, port) for host, port in nodes],
-        **options,
-        **(limits | {"retry": Retry(NoBackoff(), 1)}),  # 1: a moved slot is followed
-    )
-
-
-def _checked(client: Any) -> Any:
-    """The client. Raises TypeError now, not at its first call, where an option is none."""
-    pool = client.connection_pool
-    pool.connection_class(**pool.connection_kwargs)
-    return client
+        return client_of(self._client.get_random_node())
 
 
 def _parts(answer: Any) -> list[Any]:
@@ -559,26 +343,3 @@ def _parse_seq(raw: bytes | None) -> tuple[int | None, str | None]:
     if match is None or int(match[1]) >= _seq_bound():
         return None, None
     return int(match[1]), None if match[2] is None else match[2].decode("utf-8", "replace")
-
-
-@asynccontextmanager
-async def _translated(key: str = "a key") -> AsyncIterator[None]:
-    """Foreign errors become ours. Their texts are redis' own: host and port, no password."""
-    try:
-        yield
-    except redis.exceptions.ResponseError as error:
-        words = _words(error)
-        if words.startswith("WRONGTYPE"):
-            raise WrongTypeError(f"Redis: {key} is of the wrong type") from error
-        if isinstance(error, redis.exceptions.NoPermissionError) or words.startswith("ACL "):
-            raise RefusedError(f"Redis refused: {words}") from error
-        raise RedisUnavailableError(f"Redis answered with an error: {words}") from error
-    except (redis.exceptions.RedisError, redis.exceptions.RedisClusterException) as error:
-        raise RedisUnavailableError(f"Redis: {_words(error)}") from error
-    except (TimeoutError, OSError) as error:
-        raise RedisUnavailableError(f"Redis: {type(error).__name__}") from error
-
-
-def _words(error: Exception) -> str:
-    """Redis' own words, without the arguments it repeats: those of AUTH and HELLO are secret."""
-    return str(error).partition(", with args")[0][:_MAX_WORDS]

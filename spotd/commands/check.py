@@ -114,7 +114,8 @@ async def check_alpaca(settings: Settings) -> Finding:
 
 async def _try_redis(settings: Settings) -> str:
     """Do, without effect, one of everything that the daemon does; gives what to tell."""
-    from spotd.adapters.redis import RedisPort, connect  # noqa: PLC0415 - not for `--help`
+    from spotd.adapters.redis import RedisPort  # noqa: PLC0415 - not for `--help`
+    from spotd.adapters.redis_connect import connect  # noqa: PLC0415
 
     url = settings.redis_url.get_secret_value()
     port = RedisPort(url, settings.keys)

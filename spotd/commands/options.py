@@ -52,7 +52,7 @@ async def client_of(settings: Settings, *, subscribing: bool = False) -> AsyncIt
             "keys: --redis-url redis://host:port"
         )
     if topology in ("sentinel", "cluster"):
-        from spotd.adapters.redis import connect  # noqa: PLC0415 - the others need not wait for it
+        from spotd.adapters.redis_connect import connect  # noqa: PLC0415 - the others need not wait for it
 
         redis = connect(url)
     try:

@@ -17,7 +17,7 @@ import structlog
 from spotd import __version__
 from spotd.adapters import systemd
 from spotd.adapters.metrics import Numbers
-from spotd.adapters.redis import MAX_UPDATES_PER_CALL, RedisPort
+from spotd.adapters.redis import MAX_FIELDS_PER_CALL, RedisPort
 from spotd.core.health import (
     Standings,
     Verdict,
@@ -255,7 +255,7 @@ class ReportLoop:
         left_states = await self._redis.state_fields()
         left_prices = await self._redis.last_fields()
         self._derive(time.time())
-        while gone := sorted(left_states - self._standings.verdicts.keys())[:MAX_UPDATES_PER_CALL]:
+        while gone := sorted(left_states - self._standings.verdicts.keys())[:MAX_FIELDS_PER_CALL]:
             await self._redis.write_states(shared.token, {}, gone)
             left_states.difference_update(gone)
         if WILDCARD not in shared.demand.symbols:

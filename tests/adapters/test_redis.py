@@ -14,12 +14,12 @@ import redis
 
 from spotd.adapters import redis as adapter
 from spotd.adapters.redis import (
-    MAX_UPDATES_PER_CALL,
+    MAX_FIELDS_PER_CALL,
     SCAN_ABOVE,
     LeaseAnswer,
     RedisPort,
-    WrongTypeError,
 )
+from spotd.adapters.redis_errors import WrongTypeError
 from spotd.core import batch
 from spotd.errors import NotLeaderError, RedisUnavailableError
 from spotd.keys import Keys
@@ -337,7 +337,7 @@ async def test_the_status_has_a_ttl_and_is_announced_when_asked(
 async def test_any_number_of_last_prices_is_dropped(port: RedisPort, db: redis.Redis) -> None:
     """More than one call holds."""
     await port.lead(OURS, 5.0)
-    names = [f"S{n}" for n in range(MAX_UPDATES_PER_CALL * 2 + 1)]
+    names = [f"S{n}" for n in range(MAX_FIELDS_PER_CALL * 2 + 1)]
     db.hset(KEYS.last, mapping=dict.fromkeys(names, "{}"))
     db.hset(KEYS.last, "SPY", "{}")
     await port.drop_last(OURS, names)

@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from spotd.adapters.redis import RedisPort, RefusedError, connect
+from spotd.adapters.redis import RedisPort
+from spotd.adapters.redis_connect import connect
+from spotd.adapters.redis_errors import RefusedError
 from spotd.errors import RedisUnavailableError, SettingsError
 from spotd.keys import Keys
 from tests.servers import Server, free_port

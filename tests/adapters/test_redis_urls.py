@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from spotd.adapters.redis import RedisPort, connect
+from spotd.adapters.redis import RedisPort
+from spotd.adapters.redis_connect import connect
 from spotd.errors import RedisUnavailableError, SettingsError
 from spotd.keys import Keys
 from spotd.settings import Settings
