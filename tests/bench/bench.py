@@ -128,6 +128,13 @@ class Bench:
         return found
 
     @staticmethod
+    def floor(world: World, symbols: int) -> Contender:
+        """What only decodes and stores."""
+        name = f"floor{symbols}"
+        process = world.floor(name, symbols)
+        return Contender(name, process, f"{symbols}", least=_PER_SYMBOL * symbols, silent=True)
+
+    @staticmethod
     def pool(
         world: World, symbols: int, per_frame: int, *, name: str = "", compressed: bool = False
     ) -> str:

@@ -85,7 +85,7 @@ def _cost_lines(row: Row) -> dict[str, Points]:
         kind: [
             (float(count), statistics.median(costs)) for count, costs in row.series[kind].items()
         ]
-        for kind in ("spotd", "naive", "careful")
+        for kind in ("spotd", "naive", "careful", "floor")
     }
 
 

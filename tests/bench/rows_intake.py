@@ -169,10 +169,10 @@ def growth(bench: Bench) -> Row:
             contenders += _over_the_market(bench, world, count)
             bench.say(f"{count} symbols: ready")
         bursts = bench.paired(world, contenders)
-    for kind in ("spotd", "intake", "naive", "careful"):
+    for kind in ("spotd", "intake", "floor", "naive", "careful"):
         of_kind = {count: bursts[f"{kind}{count}"] for count in counts}
         row.series[kind] = {str(count): costs_us(found) for count, found in of_kind.items()}
-    for kind, words in (("spotd", "all of it"), ("intake", "intake alone")):
+    for kind, words in (("spotd", "all of it"), ("intake", "intake alone"), ("floor", "floor")):
         few, many = f"{kind}{counts[0]}", f"{kind}{MARKET}"
         row.add(f"{words}: {counts[0]} symbols", "µs", costs_us(bursts[few]))
         row.add(f"{MARKET:,} symbols", "µs", costs_us(bursts[many]))
@@ -180,16 +180,18 @@ def growth(bench: Bench) -> Row:
     for count in (counts[0], MARKET):
         updates = [1_000 * b.updates / b.quotes for b in bursts[f"spotd{count}"]]
         row.add(f"updates per 1,000 quotes with {count:,}", "", updates)
+    row.notes.append("floor: a program that only decodes, and stores each quote in a dictionary")
     row.reached = row.figures[2].median < 1.5
     return row
 
 
 def _over_the_market(bench: Bench, world: World, count: int) -> list[Contender]:
-    """The daemon, the daemon with a throttle that lets next to nothing out, both baselines."""
+    """The daemon, one with a throttle that lets next to nothing out, the floor, both baselines."""
     intake = bench.spotd(world, count, name=f"intake{count}", settings=_SILENT)
     intake.silent = True
     return [
         bench.spotd(world, count, name=f"spotd{count}"),
         intake,
+        bench.floor(world, count),
         *bench.baselines(world, count, suffix=str(count)),
     ]

@@ -72,6 +72,8 @@ def test_frames_are_alpacas() -> None:
 def test_draws_what_was_measured() -> None:
     """A picture for each of the two rows that have one, and none without them."""
     growth = Row("growth", "", "")
-    growth.series = {k: {"100": [1.0], "11500": [2.0]} for k in ("spotd", "naive", "careful")}
-    assert pictures.draw({"growth": growth}).count("<polyline") == 3
+    growth.series = {
+        k: {"100": [1.0], "11500": [2.0]} for k in ("spotd", "naive", "careful", "floor")
+    }
+    assert pictures.draw({"growth": growth}).count("<polyline") == 4
     assert "<polyline" not in pictures.draw({})

@@ -124,6 +124,13 @@ class World:
         self.wait(lambda: self.subscribed(name) > symbols, f"{name} to subscribe", process)
         return process
 
+    def floor(self, name: str, symbols: int) -> Process:
+        """The floor with so many symbols, subscribed."""
+        command = [sys.executable, "-m", "tests.bench.floor", self.stream_url(name), str(symbols)]
+        process = self._kept(Process(name, command, home=self.home))
+        self.wait(lambda: self.subscribed(name) == symbols, f"{name} to subscribe", process)
+        return process
+
     def stream_url(self, name: str) -> str:
         """Where a client of this name connects; ``…/deflate`` has its frames compressed."""
         return f"{self._stream_url}/{name}"
