@@ -95,6 +95,10 @@ class Conflator:
 
     def offer(self, slot: Slot) -> None:
         """A slot holds something new. The caller counts what that replaced."""
+        if slot.phase is _READY and not slot.changed:
+            # Cleared while it waited: what it holds now has not waited yet.
+            self.ready.remove(slot)
+            slot.phase = _QUIET
         slot.changed = True
         if slot.phase is _QUIET:
             slot.phase = _READY

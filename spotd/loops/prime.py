@@ -95,6 +95,7 @@ class PrimeLoop:
 def take_in(shared: Shared, found: Mapping[str, Snapshot]) -> None:
     """Tell the market; without a stream of trades no last price, for it would never change."""
     trades = shared.subscriptions.trades
+    shared.conflator.now = time.monotonic()
     for symbol, snapshot in found.items():
         shared.market.prime(symbol, snapshot.quote, snapshot.trade if trades else None)
 

@@ -193,6 +193,7 @@ class StreamLoop:
             raise StreamError(str(unexpected), reason=error.reason, code=error.code) from error
         log.warning("request refused", why=sentence, code=error.code)
         if trades and not shared.subscriptions.trades:
+            shared.conflator.now = time.monotonic()
             shared.market.forget_last_sales()
             shared.bells.publish.ring()
         shared.bells.report.ring()

@@ -90,6 +90,19 @@ def test_what_was_cleared_while_ready_is_skipped() -> None:
     assert conflator.take(0.0, 1) == [a]
 
 
+def test_what_was_cleared_while_ready_waits_anew() -> None:
+    """A symbol that left and came back does not go before one that waited all the time."""
+    conflator, a, b = Conflator(0.25), slot("A"), slot("B")
+    conflator.offer(a)
+    conflator.offer(b)
+    a.clear()
+    conflator.now = 3.0
+    conflator.offer(a)
+    assert a.due_at == 3.0
+    assert conflator.take(3.0, 10) == [b, a]
+    assert not conflator.ready
+
+
 def test_an_empty_batch_changes_nothing() -> None:
     """Nothing taken, nothing settled."""
     conflator = Conflator(0.25)
