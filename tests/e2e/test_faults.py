@@ -55,7 +55,7 @@ async def test_what_changed_while_redis_was_away_is_published_within_a_second(
     for symbol in SYMBOLS:
         assert (await world.last(symbol) or {})["seq"] > seqs[symbol]
         assert set(recorder.prices(symbol)) <= {recorder.prices(symbol)[-1]}
-    assert world.sim.stats.connections == 1
+    assert world.sim.stats.connections == 1, world.logs()
 
 
 async def test_what_redis_lost_is_written_again(world: World) -> None:

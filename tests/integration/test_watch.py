@@ -14,12 +14,13 @@ from spotd.client import SpotClient
 from spotd.daemon import Daemon
 from spotd.settings import Settings
 from spotd.simulator import Simulator
+from tests.servers import free_port
 
 
 @asynccontextmanager
 async def running(simulator: Simulator, **changes: Any) -> AsyncIterator[tuple[Daemon, SpotClient]]:
     """A daemon on this simulator and a real server, asking REST after 0.3 s of silence."""
-    server = ValkeyServer()
+    server = ValkeyServer(port=free_port())
     await asyncio.to_thread(server.start)
     url = f"redis://127.0.0.1:{server.port}/0"
     settings = Settings.load(
