@@ -94,6 +94,9 @@ class LeaderLoop:
         by_us = (answer.published_by or "").startswith(f"{self._instance}:")
         if answer.highest_seq is not None and not by_us:
             shared.market.forget()
+        # Named in an earlier term: another leader may publish them since. The report loop finds
+        # out what is to go now, once the demand is read.
+        shared.to_drop.clear()
         shared.conflator.now = time.monotonic()
         shared.market.republish()
         shared.term += 1

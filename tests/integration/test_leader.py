@@ -263,6 +263,36 @@ async def test_a_former_leader_that_missed_a_whole_reign_republishes_nothing(
         await published(frozen, "SPY", 21)
 
 
+async def test_what_was_to_be_dropped_in_an_earlier_term_is_not_dropped_in_a_later_one(
+    rig: NewRig, server: Server
+) -> None:
+    """It may be desired again since, and published by another: its last price stays."""
+    async with rig(instance="a") as first:
+        await first.want("SPY", "QQQ")
+        first.quote("SPY", 10)
+        await published(first, "SPY", 10)
+        with server.client() as client:
+            client.srem("spotd:symbols", "SPY")
+        await eventually(lambda: not first.wanted("SPY"), "the end of it")
+        await first.freeze()
+        first.shared.to_drop |= {"SPY", "IWM"}  # as if Redis had failed before they were dropped
+        async with rig(instance="b") as other:
+            await other.leads()
+            await other.want("SPY")
+            other.quote("SPY", 20)
+            await published(other, "SPY", 20)
+        with server.client() as client:
+            client.hset("spotd:last", "IWM", "{}")
+        first.resume()
+        await first.leads()
+
+        async def leftover_gone() -> bool:
+            return await first.last("IWM") is None
+
+        await eventually(leftover_gone, "what nobody wants to go, as found anew")
+        assert await first.bid("SPY") == 20
+
+
 async def test_an_answer_that_comes_too_late_is_no_lease(rig: NewRig, server: Server) -> None:
     """Granted by a key that may have lapsed since: looked at again before anything is published."""
     async with rig() as daemon:
