@@ -143,6 +143,27 @@ class RedisPort:
             if int(cursor) == 0:
                 return members
 
+    async def not_in_set(self, entries: Sequence[bytes]) -> list[bytes]:
+        """Those of at most ``MAX_FIELDS_PER_CALL`` entries that ``spotd:symbols`` does not hold.
+
+        A scan that went on at another server ends without an error, and with a part of the set.
+        """
+        key = self.keys.symbols
+        async with self._asking(key):
+            held = await self._client.smismember(key, entries)
+        return [entry for entry, there in zip(entries, held, strict=True) if not there]
+
+    async def not_leased(self, members: Sequence[bytes], unix_s: float) -> list[bytes]:
+        """Those of at most ``MAX_FIELDS_PER_CALL`` members of ``spotd:leases`` that do not live."""
+        key = self.keys.leases
+        async with self._asking(key):
+            scores = await self._client.zmscore(key, members)
+        return [
+            member
+            for member, score in zip(members, scores, strict=True)
+            if score is None or score <= unix_s
+        ]
+
     async def subscribed_channels(self) -> list[bytes]:
         """What follows the channel prefix in every channel that has a plain subscriber."""
         prefix = self.keys.channel_prefix

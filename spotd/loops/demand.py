@@ -17,7 +17,7 @@ from datetime import datetime
 import msgspec
 import structlog
 
-from spotd.adapters.redis import RedisPort
+from spotd.adapters.redis import MAX_FIELDS_PER_CALL, RedisPort
 from spotd.adapters.redis_errors import RefusedError
 from spotd.core.demand import (
     MAX_SYMBOLS_PER_STEP,
@@ -33,7 +33,7 @@ from spotd.models import SpotPriceUpdate
 
 LOOK_EVERY_S = 0.5
 LINGER_S = 10.0  # how long a channel is demand, at least, after its last subscriber left
-_SLICE = 500  # entries taken in before other tasks get their turn
+_SLICE = MAX_FIELDS_PER_CALL  # entries taken in before other tasks get their turn
 _STEP_EVERY_S = 0.01  # each keeps many others busy, too
 _RETRY_WAKES_S = 1.0
 
@@ -107,7 +107,10 @@ class DemandLoop:
                 log.info("can read the source of the demand again", source=source)
 
     async def _compare(self, source: str, slices: AsyncIterator[Sequence[bytes]]) -> None:
-        """Take in what came and what left, once the source was read to its end."""
+        """Take in what came and what left, once the source was read to its end.
+
+        A scan may have gone on at another server, and ended early: so who left is asked about.
+        """
         known = self._known[source]
         seen: set[bytes] = set()
         new: set[bytes] = set()
@@ -115,11 +118,22 @@ class DemandLoop:
             seen.update(some)
             new.update(entry for entry in some if entry not in known)
         if len(seen) - len(new) < len(known):
-            await self._take_in(source, list(known - seen), left=True)
+            async for some in _slices(list(known - seen)):
+                await self._take_in(source, await self._left(source, some), left=True)
         if new:
             await self._take_in(source, list(new))
 
+    async def _left(self, source: str, entries: list[bytes]) -> list[bytes]:
+        """Those that are there no more."""
+        if source == "symbols":
+            return await self._redis.not_in_set(entries)
+        if source == "leases":
+            return await self._redis.not_leased(entries, time.time())
+        return entries  # channels come in one answer
+
     async def _take_in(self, source: str, entries: list[bytes], *, left: bool = False) -> None:
+        if not entries:
+            return
         known, reader = self._known[source], self._reader
         take: Callable[[Iterable[bytes]], None]
         if source == "leases":

@@ -375,6 +375,18 @@ async def test_very_many_leases_are_read_in_slices(port: RedisPort, db: redis.Re
     assert db.zcard(KEYS.leases) == len(names) + 1
 
 
+async def test_who_left_is_asked_by_name(port: RedisPort, db: redis.Redis) -> None:
+    """As many as go into one call; a lease that lapsed has left, whether it was removed or not."""
+    names = [f"S{n}".encode() for n in range(MAX_FIELDS_PER_CALL)]
+    assert await port.not_in_set(names) == names
+    db.sadd(KEYS.symbols, *names[1:])
+    assert await port.not_in_set(names) == names[:1]
+    now = 1_768_885_920.25
+    assert await port.not_leased(names, now) == names
+    db.zadd(KEYS.leases, dict.fromkeys(names[2:], now + 0.001) | {names[1]: now})
+    assert await port.not_leased(names, now) == names[:2]
+
+
 async def test_a_demand_of_the_wrong_type_says_so(port: RedisPort, db: redis.Redis) -> None:
     """The error is of its own class and names the key."""
     db.set(KEYS.symbols, "SPY")
@@ -383,6 +395,10 @@ async def test_a_demand_of_the_wrong_type_says_so(port: RedisPort, db: redis.Red
         await entries_of(port)
     with pytest.raises(WrongTypeError, match=KEYS.leases):
         await port.live_leases(time.time())
+    with pytest.raises(WrongTypeError, match=KEYS.symbols):
+        await port.not_in_set([b"SPY"])
+    with pytest.raises(WrongTypeError, match=KEYS.leases):
+        await port.not_leased([b"SPY"], time.time())
 
 
 async def test_lapsed_leases_are_removed(port: RedisPort, db: redis.Redis) -> None:

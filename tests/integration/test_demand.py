@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import random
 import time
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from itertools import pairwise
 from string import ascii_uppercase
@@ -539,3 +539,39 @@ async def test_very_many_leases_are_demand_as_long_as_they_live(
         await all_live(daemon, ["SPY", *MANY])
         await all_live(daemon, MANY)
         assert time.time() >= lapses_at
+
+
+async def test_a_scan_that_ends_early_ends_no_demand(
+    rig: NewRig, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that went on at another server gives a part, and no error; real removals are noticed."""
+    leases = [f"L{name}@me" for name in MANY]
+    async with rig(leader_ttl_s=5) as daemon:
+        with server.client() as client:
+            client.sadd("spotd:symbols", *MANY)
+            client.zadd("spotd:leases", dict.fromkeys(leases, time.time() + 60))
+        wanted = {*MANY, *(f"L{name}" for name in MANY)}
+        await eventually(lambda: daemon.shared.demand.symbols == wanted, "all")
+        whole_set, whole_leases = daemon.port.demand_set, daemon.port.live_leases
+        looks = 0
+
+        async def part_of_the_set() -> AsyncIterator[Sequence[bytes]]:
+            nonlocal looks
+            looks += 1
+            async for some in whole_set():
+                yield some[::2]
+
+        async def part_of_the_leases(unix_s: float) -> list[bytes]:
+            return (await whole_leases(unix_s))[::2]
+
+        monkeypatch.setattr(daemon.port, "demand_set", part_of_the_set)
+        monkeypatch.setattr(daemon.port, "live_leases", part_of_the_leases)
+        async with Witness(daemon) as witness:
+            await eventually(lambda: looks >= 3, "some looks")
+            assert witness.seen == [wanted]
+        with server.client() as client:
+            client.srem("spotd:symbols", *MANY[:700])
+            client.zrem("spotd:leases", *leases[:700])
+        wanted -= {*MANY[:700], *(f"L{name}" for name in MANY[:700])}
+        took_s = await eventually(lambda: daemon.shared.demand.symbols == wanted, "the removals")
+        assert took_s < 1.0
