@@ -359,7 +359,7 @@ def _seq_bound() -> int:
 
 
 def _parse_seq(raw: bytes | None) -> tuple[int | None, str | None]:
-    """``seq token`` as ``_PUBLISH`` wrote it; None for what is missing or garbage."""
+    """``seq token`` as ``PUBLISH`` wrote it; None for what is missing or garbage."""
     match = re.fullmatch(rb"([0-9]{1,16})(?: (.*))?", raw or b"", re.DOTALL)
     if match is None or int(match[1]) >= _seq_bound():
         return None, None

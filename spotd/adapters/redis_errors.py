@@ -22,7 +22,7 @@ class WrongTypeError(RefusedError):
 
 @asynccontextmanager
 async def translated(key: str = "a key") -> AsyncIterator[None]:
-    """Foreign errors become ours. Their texts are redis' own: host and port, no password."""
+    """Whatever redis-py raises inside; ``key`` is named where it is of the wrong type."""
     try:
         yield
     except redis.exceptions.ResponseError as error:

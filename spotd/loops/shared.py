@@ -1,6 +1,6 @@
 """What the loops of one daemon share: the parts of core, and the bells they wake each other by.
 
-Each field has one writer, named beside it; all run in one event loop, so no lock is needed.
+Each field names beside it who writes it; all run in one event loop, so no lock is needed.
 """
 
 from __future__ import annotations
@@ -80,8 +80,9 @@ class Shared:
         self.breaker = Breaker(  # stream
             failures=settings.breaker_failures, recovery_s=settings.breaker_recovery_s
         )
-        self.to_prime: set[str] = set()  # stream adds, prime takes
-        self.to_drop: set[str] = set()  # demand adds, publish takes
+        self.to_prime: set[str] = set()  # stream and demand add, prime takes
+        # Demand and report add, demand takes back what came again, publish takes; leader clears.
+        self.to_drop: set[str] = set()
         self.seq = 0  # publish; leader raises it to what Redis knows
         self.data_at = time.monotonic()  # intake, stream, watch: of the latest data
         self.last_message_unix_s: float | None = None  # intake

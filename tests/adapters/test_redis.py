@@ -198,10 +198,10 @@ async def test_channel_and_hash_get_the_same_bytes(
     assert (await port.lead(OURS, 5.0)).highest_seq == 5
 
 
-async def test_five_hundred_updates_go_in_one_call(
+async def test_the_largest_batch_goes_in_one_call(
     port: RedisPort, db: redis.Redis, ear: Ear
 ) -> None:
-    """The largest batch is within what a script may unpack."""
+    """It is written in parts, none of which is more than a script may unpack."""
     await port.lead(OURS, 5.0)
     lines = b"".join(update(f"S{n}", n + 1) for n in range(batch.MOST))
     await port.publish(OURS, lines, batch.MOST)
