@@ -27,15 +27,22 @@ class Demand:
 
 
 def steps(
-    before: frozenset[str], after: frozenset[str], size: int = MAX_SYMBOLS_PER_STEP
+    before: frozenset[str],
+    after: frozenset[str],
+    size: int = MAX_SYMBOLS_PER_STEP,
+    *,
+    first: frozenset[str] = frozenset(),
 ) -> Iterator[frozenset[str]]:
     """The demands on the way from one to another, the last one included, the first one not.
 
-    Each differs from the one before it by at most ``size`` symbols that come, in sorted order, as
-    they get room at Alpaca, and as many that leave. None is empty on the way to one that is not.
-    The whole market leaves last: until then it covers those that come.
+    Each differs from the one before it by at most ``size`` symbols that come, those of ``first``
+    before all others, in sorted order, as they get room at Alpaca, and as many that leave. None is
+    empty on the way to one that is not. The whole market leaves last: until then it covers those
+    that come.
     """
     coming = sorted(after - before)
+    if first:
+        coming.sort(key=lambda symbol: symbol not in first)
     leaving = sorted(before - after - {WILDCARD})
     now = before
     for start in range(0, max(len(coming), len(leaving)), size):

@@ -101,8 +101,8 @@ class Subscriptions:
         # Of the desired ones, those active on the last connections: they have the first claim.
         self._were_active: frozenset[str] = frozenset()
         # Kept by what changes, so that a request costs the same at any number of symbols. None:
-        # to be found anew. First those with the first claim, then the others.
-        self._lines: tuple[_Line, _Line] | None = None
+        # to be found anew. First those with the first claim, then those let in front, then others.
+        self._lines: tuple[_Line, _Line, _Line] | None = None
         self._surplus: _Line | None = None
         self._touched: set[str] | None = None
         # Fewest symbols known to be too many. Found by bisection, and exact once `_converged`.
@@ -120,8 +120,16 @@ class Subscriptions:
         """Whether trades are asked for on this connection."""
         return self._trades
 
-    def want(self, desired: frozenset[str]) -> None:
-        """Take over a new demand. A symbol that left it loses its refusal too."""
+    @property
+    def limited(self) -> bool:
+        """Whether a limit is known: then who waits in front decides who gets room at all."""
+        return self._limit() is not None
+
+    def want(self, desired: frozenset[str], *, first: frozenset[str] = frozenset()) -> None:
+        """Take over a new demand. A symbol that left it loses its refusal too.
+
+        New ones that are in ``first`` do not wait behind a long row.
+        """
         new, gone = desired - self.desired, self.desired - desired
         if not new and not gone:
             return
@@ -136,7 +144,9 @@ class Subscriptions:
         if self._lines is not None:
             for line in self._lines:
                 line.remove(gone)
-            self._lines[1].add(new - self.active)
+            waiting = new - self.active
+            self._lines[1].add(waiting & first)
+            self._lines[2].add(waiting - first)
         if self._surplus is not None:
             self._surplus.remove(new)
             self._surplus.add(gone & self.active)
@@ -271,12 +281,12 @@ class Subscriptions:
     def _whole_market_waits(self) -> bool:
         return self._whole_market_concerned() and WILDCARD not in self.active
 
-    def _waiting(self) -> tuple[_Line, _Line]:
+    def _waiting(self) -> tuple[_Line, _Line, _Line]:
         """Symbols to subscribe, in the order in which they get room."""
         if self._lines is None:
             waiting = self._targets() - self.active - self._refused.keys()
             were_active = self._were_active
-            self._lines = _Line(waiting & were_active), _Line(waiting - were_active)
+            self._lines = _Line(waiting & were_active), _Line(), _Line(waiting - were_active)
         return self._lines
 
     def _compare_active(self, before: frozenset[str]) -> frozenset[str]:
@@ -354,8 +364,9 @@ class Subscriptions:
             size = 1
         if size == 0:
             return None
-        symbols = waiting[0].first(size)
-        symbols += waiting[1].first(size - len(symbols))
+        symbols: list[str] = []
+        for line in waiting:
+            symbols += line.first(size - len(symbols))
         return Request("subscribe", tuple(symbols), trades=self._trades)
 
     def _may_probe(self) -> bool:

@@ -50,7 +50,11 @@ class DemandLoop:
         # What each source said last: it stands while the source cannot be read.
         self._known: dict[str, set[bytes]] = {"symbols": set(), "leases": set(), "channels": set()}
         self._reader = DemandReader(allow_wildcard=shared.settings.allow_wildcard)
-        self._changed = False  # since the demand was last applied
+        self._changed = False  # since the demand was last applied to its end
+        self._aim: frozenset[str] = frozenset()  # symbols of the demand that was last applied
+        self._met = Demand()  # the last one that was applied to its end
+        self._forgetting = False  # the market still holds what the whole market brought
+        self._heeded_in_term = 0
         self._unreadable: set[str] = set()
 
     async def run(self) -> None:
@@ -79,15 +83,17 @@ class DemandLoop:
             await self._read("leases", self._leases())
             if shared.settings.subscribers_are_demand:
                 await self._read("channels", self._channels())
-            if shared.demand_read_in_term != term:
+            if self._heeded_in_term != term:
                 # Before anything is subscribed, and so before any snapshot is asked for.
                 shared.market.heed(_times(await self._redis.last_prices()))
+                self._heeded_in_term = term
         except RedisUnavailableError as error:
             if shared.redis_failed(str(error)):
                 log.warning("cannot read the demand: going on with the last one", why=str(error))
             return
         if self._changed:
-            await self._apply(self._reader.result())
+            if not await self._apply(self._reader.result(), term):
+                return
             self._changed = False
         if shared.demand_read_in_term != term:
             shared.demand_read_in_term = term
@@ -158,15 +164,27 @@ class DemandLoop:
         async for some in _slices(list(self._subscribers.seen(channels, time.monotonic()))):
             yield some
 
-    async def _apply(self, demand: Demand) -> None:
+    async def _apply(self, demand: Demand, term: int) -> bool:
+        """Bring everything to a demand, in steps. Gives whether it got there.
+
+        It did not where the term ended, whose successor has things to read first, or where a wake
+        came, which is not to wait for the rest: the next look goes on from what was reached.
+        """
         shared = self._shared
-        before = shared.demand
-        for symbols in steps(before.symbols, demand.symbols):
-            more = True
-            while more:
-                more = self._step(symbols)
-                if more or symbols != demand.symbols:
-                    await asyncio.sleep(_STEP_EVERY_S)
+        first = self._newest(demand.symbols)
+        way = steps(shared.demand.symbols, demand.symbols, first=first)
+        while True:
+            if shared.term != term or not shared.leads():
+                return False
+            symbols = next(way, demand.symbols if self._forgetting else None)
+            if symbols is None:
+                break
+            self._forgetting = self._step(symbols, first)
+            if self._forgetting or symbols != demand.symbols:
+                await asyncio.sleep(_STEP_EVERY_S)
+                if shared.bells.demand.rung:
+                    return False
+        before, self._met = self._met, demand
         shared.demand = demand
         if demand.symbols != before.symbols:
             log.info(
@@ -179,8 +197,19 @@ class DemandLoop:
             log.info("entries of the demand are refused", count=demand.refused_count)
         shared.subscriptions.version += 1
         shared.bells.report.ring()
+        return True
 
-    def _step(self, symbols: frozenset[str]) -> bool:
+    def _newest(self, symbols: frozenset[str]) -> frozenset[str]:
+        """What came with this look, where it is little: it does not wait behind what came before.
+
+        With a limit it does: the same symbols are to get room as if all had come at once.
+        """
+        newest, self._aim = symbols - self._aim, symbols
+        if len(newest) > MAX_SYMBOLS_PER_STEP or self._shared.subscriptions.limited:
+            return frozenset()
+        return newest
+
+    def _step(self, symbols: frozenset[str], first: frozenset[str]) -> bool:
         """Go on to a demand that differs little. Gives whether there is more to forget."""
         shared = self._shared
         new, gone = symbols - shared.demand.symbols, shared.demand.symbols - symbols
@@ -191,7 +220,7 @@ class DemandLoop:
         shared.to_drop -= new
         shared.facts.desired = len(symbols)
         shared.facts.ever_active -= gone
-        shared.subscriptions.want(symbols)
+        shared.subscriptions.want(symbols, first=first)
         if shared.facts.all_refused:  # the stream loop says so once it has nothing to ask for
             shared.facts.all_refused = shared.subscriptions.all_refused()
         # Gone and back before it was unsubscribed: live still, but its price is forgotten.

@@ -96,13 +96,13 @@ def test_what_came_and_left_gives_the_same_demand_as_reading_it_anew(
 _symbols = st.frozensets(st.sampled_from([*"ABCDEFGHIJ", "*"]))
 
 
-@given(_symbols, _symbols, st.integers(1, 12))
+@given(_symbols, _symbols, st.integers(1, 12), _symbols)
 def test_a_large_change_goes_in_steps(
-    before: frozenset[str], after: frozenset[str], size: int
+    before: frozenset[str], after: frozenset[str], size: int, first: frozenset[str]
 ) -> None:
     """None comes or leaves that need not, none twice, and nobody finds it empty on the way."""
     now = before
-    way = list(steps(before, after, size))
+    way = list(steps(before, after, size, first=first))
     for step in way:
         assert len(step - now) <= size
         assert len(now - step) <= size
@@ -120,6 +120,12 @@ def test_symbols_come_in_the_order_in_which_they_get_room() -> None:
     """So a limit cuts off the same ones as it does when all come at once."""
     way = list(steps(frozenset("Z"), frozenset("DCBA"), 2))
     assert way == [frozenset("AB"), frozenset("ABCD")]
+
+
+def test_who_is_let_in_front_comes_with_the_first_steps() -> None:
+    """Sorted among themselves, and then the others; who does not come at all changes nothing."""
+    way = list(steps(frozenset("Z"), frozenset("ABCDZ"), 2, first=frozenset("DCQ")))
+    assert way == [frozenset("CDZ"), frozenset("ABCDZ")]
 
 
 def test_the_whole_market_leaves_last() -> None:

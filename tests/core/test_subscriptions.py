@@ -180,7 +180,7 @@ class Talk:
         held_by_statuses = bool(alpaca.statuses)  # a 405 may be about those
         probe = self._is_probe(request)
         if meanwhile is not None:
-            subs.want(meanwhile)
+            subs.want(meanwhile, first=frozenset(sorted(meanwhile)[1::3]))
         error = alpaca.answer(request)
         if error is None:
             new = subs.acknowledged(sorted(alpaca.quotes), sorted(alpaca.trades), self.now)
@@ -304,6 +304,30 @@ def test_a_demand_that_grows_while_it_is_asked_for_stays_in_order() -> None:
         ("unsubscribe", "D"),
         ("subscribe", "G"),
     ]
+
+
+def test_who_is_let_in_front_does_not_wait_behind_a_long_row() -> None:
+    """Except behind those that were active before a connection was lost."""
+    talk = Talk(Plan(), batch=2)
+    subs = talk.subs
+    talk.want("S", "T", "U")
+    talk.reconnect()
+    subs.want(frozenset("ABCDESTU"))
+    talk.talk(at_most=1)
+    subs.want(frozenset("ABCDESTUWXY"), first=frozenset("WXY"))
+    subs.want(frozenset("ABCDESTUVWX"), first=frozenset("VW"))
+    talk.talk()
+    said = ["".join(request.symbols) for request in talk.said if request.symbols]
+    assert said == ["ST", "U", "ST", "UV", "WX", "AB", "CD", "E"]
+
+
+def test_that_a_limit_is_known_is_told() -> None:
+    """Set or learned: who waits in front then decides who gets room at all."""
+    assert Subscriptions(max_symbols=3).limited
+    talk = Talk(Plan(cap=2))
+    assert not talk.subs.limited
+    talk.want("A", "B", "C")
+    assert talk.subs.limited
 
 
 def test_a_demand_that_did_not_change_is_no_news() -> None:

@@ -6,8 +6,9 @@ import asyncio
 import contextlib
 import random
 import time
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from datetime import datetime
 from itertools import pairwise
 from string import ascii_uppercase
 from typing import Self
@@ -17,6 +18,7 @@ import redis.asyncio as aioredis
 import structlog
 
 from spotd.core.demand import MAX_REFUSED_SHOWN, MAX_SYMBOLS_PER_STEP
+from spotd.loops import demand
 from tests.integration.conftest import NewRig
 from tests.integration.rig import Busy, Ear, Rig, eventually, logged
 from tests.servers import Server
@@ -575,3 +577,95 @@ async def test_a_scan_that_ends_early_ends_no_demand(
         wanted -= {*MANY[:700], *(f"L{name}" for name in MANY[:700])}
         took_s = await eventually(lambda: daemon.shared.demand.symbols == wanted, "the removals")
         assert took_s < 1.0
+
+
+async def test_a_wake_does_not_wait_for_a_large_change(
+    rig: NewRig, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is heeded at the next step, and what it brought comes before the rest."""
+    monkeypatch.setattr(demand, "_STEP_EVERY_S", 0.1)
+    with structlog.testing.capture_logs() as lines:
+        async with rig(leader_ttl_s=5) as daemon:
+            await daemon.want("SPY")
+            with server.client() as client:
+                client.sadd("spotd:symbols", *MANY)
+                await first_step(daemon, 1)
+                client.sadd("spotd:symbols", "ZZZ")
+                client.srem("spotd:symbols", "SPY")
+                client.publish("spotd:wake", "")
+
+            def subscribed_to() -> bool:
+                return "ZZZ" in daemon.shared.subscriptions.active and not daemon.wanted("SPY")
+
+            await eventually(subscribed_to, "the newcomer")
+            assert len(daemon.shared.demand.symbols) <= 2 * MAX_SYMBOLS_PER_STEP + 1
+            await all_live(daemon, ["ZZZ", *MANY])
+    said = [(line["added"], line["removed"]) for line in logged(lines, "the demand changed")]
+    assert said == [(1, 0), (len(MANY) + 1, 1)]
+
+
+async def test_with_a_limit_a_newcomer_waits_its_turn(
+    rig: NewRig, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else it would depend on the moment of a wake who gets room."""
+    monkeypatch.setattr(demand, "_STEP_EVERY_S", 0.1)
+    async with rig(leader_ttl_s=5, max_symbols=1_000) as daemon:
+        await daemon.want("AAAA")
+        with server.client() as client:
+            client.sadd("spotd:symbols", *MANY)
+            await first_step(daemon, 1)
+            client.sadd("spotd:symbols", "ZZZ")
+            client.publish("spotd:wake", "")
+        await eventually(lambda: daemon.wanted("ZZZ"), "the newcomer")
+        assert daemon.wanted(*MANY)
+        await eventually(lambda: len(daemon.shared.subscriptions.active) == 1_000, "all room taken")
+        assert daemon.shared.subscriptions.active == {"AAAA", *MANY[:999]}
+
+
+async def test_a_term_begins_with_what_was_published_before_it(
+    rig: NewRig, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A large change of an earlier term is not worked off before that is read."""
+    monkeypatch.setattr(demand, "_STEP_EVERY_S", 0.1)
+    async with rig() as daemon:
+        await daemon.want("SPY")
+        shared = daemon.shared
+        heeded: list[tuple[int, int]] = []
+        heed = shared.market.heed
+
+        def noting(published: Mapping[str, datetime]) -> None:
+            heeded.append((shared.term, len(shared.demand.symbols)))
+            heed(published)
+
+        monkeypatch.setattr(shared.market, "heed", noting)
+        with server.client() as client:
+            client.sadd("spotd:symbols", *MANY)
+            await first_step(daemon, 1)
+            client.set("spotd:leader", "another", px=60)
+        shared.bells.leader.ring()
+        await all_live(daemon, ["SPY", *MANY])
+        assert heeded == [(2, MAX_SYMBOLS_PER_STEP + 1)]
+
+
+async def test_what_the_whole_market_brought_leaves_whatever_comes_in_between(
+    rig: NewRig, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A wake does not end it, and what it brought to the demand does not wait for its end."""
+    monkeypatch.setattr(demand, "_STEP_EVERY_S", 0.1)
+    async with rig(allow_wildcard=True, leader_ttl_s=5) as daemon:
+        slots = daemon.shared.market.slots
+        await daemon.redis.sadd(daemon.settings.keys.symbols, "*")
+        await eventually(lambda: daemon.shared.subscriptions.active == {"*"}, "the wildcard")
+        for name in MANY:
+            daemon.quote(name, 1)
+        await prices_flow(daemon, MANY[-1])
+        await daemon.redis.srem(daemon.settings.keys.symbols, "*")
+        await eventually(lambda: len(slots) < len(MANY), "some to go")
+        await daemon.want("SPY", MANY[-1])
+        assert len(slots) > MAX_SYMBOLS_PER_STEP
+
+        async def left() -> bool:
+            return set(await daemon.redis.hkeys("spotd:last")) == {MANY[-1]}
+
+        await eventually(left, "what nobody names to go")
+        assert slots.keys() == {"SPY", MANY[-1]}
