@@ -2,12 +2,15 @@
 
 import asyncio
 import string
+import time
 from typing import Any
 
 import msgspec
+import pytest
 import structlog.testing
 
 from spotd.core.symbols import WILDCARD
+from spotd.loops import stream
 from spotd.simulator import Faults, Limits, Simulator
 from tests.integration.streamkit import (
     IMPATIENT,
@@ -353,3 +356,22 @@ async def test_what_is_acknowledged_is_to_be_primed() -> None:
         assert bench.shared.to_prime == {"C"}
         await sim.drop_sessions("close", 1012)
         await until(lambda: bench.shared.to_prime == {"A", "B", "C"})
+
+
+async def test_a_long_row_lets_what_was_live_before_it_breathe(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Between full requests; right after a start or a loss nothing was, and no time is lost."""
+    symbols = many(1_500)
+    monkeypatch.setattr(stream, "_BREATH_S", 60.0)
+    async with Simulator() as sim, Bench(sim) as bench:
+        bench.want(*symbols)
+        await bench.settled(*symbols)
+        await sim.drop_sessions("close", 1012)
+        await until(lambda: bench.tries == 2)
+        await bench.settled(*symbols)
+        monkeypatch.setattr(stream, "_BREATH_S", 0.3)
+        began = time.monotonic()
+        bench.want(*symbols[:10])
+        await bench.settled(*symbols[:10])
+        assert time.monotonic() - began > 0.6
