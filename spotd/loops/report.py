@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterable, Mapping
-from itertools import islice
+from itertools import chain, islice
 
 import structlog
 
@@ -35,8 +35,8 @@ STATUS_TTL_S = 15.0
 STATUS_EVERY_S = 4.0
 _AT_MOST_EVERY_S = 0.02  # changes that come together are told together
 _RETRY_S = 0.5
-_STATES_PER_CALL = 100
-_CALLS_PER_STATUS = 10  # the status does not wait until all states are written
+_STATES_PER_TURN = 100  # are made JSON before other tasks get their turn
+_STATUS_WAITS_S = 0.2  # at most, while states are written: a call more may have begun by then
 
 log = structlog.get_logger("spotd.report")
 
@@ -57,7 +57,9 @@ class ReportLoop:
         self._entries_refused: Mapping[str, Refusal] = {}
         self._since: dict[str, tuple[str, float]] = {}  # each state, and its unix time
         self._written: dict[str, Verdict] = {}
-        self._unwritten: dict[str, None] = {}  # names whose verdict may not be the written one
+        # Names whose verdict may not be the written one, in the order in which they are written:
+        # none any more, not refused, refused. So Redis never shows more refused than we do.
+        self._unwritten: tuple[dict[str, None], ...] = ({}, {}, {})
         self._written_in: tuple[int, int] | None = None  # term and rewrite
         self._stated: tuple[object, ...] = ()
         self._state_since = time.time()
@@ -89,7 +91,10 @@ class ReportLoop:
         """
         self._shared.subscriptions.version += 1
         await self._report()
-        while self._unwritten and self._written_in == (self._shared.term, self._shared.rewrite):
+        while any(self._unwritten) and self._written_in == (
+            self._shared.term,
+            self._shared.rewrite,
+        ):
             await self._report()
 
     # Views, also for HTTP
@@ -204,12 +209,18 @@ class ReportLoop:
     def _note(self, changed: Iterable[str], now: float) -> None:
         """These have another verdict than before, or none any more."""
         for name in changed:
-            self._unwritten[name] = None
             verdict = self._standings.verdicts.get(name)
+            self._is_unwritten(name, verdict)
             if verdict is None:
                 del self._since[name]
             elif name not in self._since or self._since[name][0] != verdict.state:
                 self._since[name] = verdict.state, now
+
+    def _is_unwritten(self, name: str, verdict: Verdict | None) -> None:
+        for names in self._unwritten:
+            names.pop(name, None)
+        rank = 0 if verdict is None else 1 if verdict.state != "refused" else 2
+        self._unwritten[rank][name] = None
 
     # Writing
 
@@ -221,13 +232,13 @@ class ReportLoop:
         if self._written_in != (shared.term, shared.rewrite):
             await self._start_afresh()
         self._derive(time.time())
-        for _ in range(_CALLS_PER_STATUS):
-            if not self._unwritten:
-                break
-            await self._write_states(list(islice(self._unwritten, _STATES_PER_CALL)))
+        began = time.monotonic()
+        while any(self._unwritten) and time.monotonic() - began < _STATUS_WAITS_S:
+            names = chain.from_iterable(self._unwritten)
+            await self._write_states(list(islice(names, MAX_FIELDS_PER_CALL)))
             self._derive(time.time())
         await self._write_status()
-        if self._unwritten:
+        if any(self._unwritten):
             shared.bells.report.ring()
 
     async def _write_states(self, names: list[str]) -> None:
@@ -236,17 +247,21 @@ class ReportLoop:
         states = {n: verdicts[n] for n in names if n in verdicts and written.get(n) != verdicts[n]}
         gone = [name for name in names if name in written and name not in verdicts]
         if states or gone:
-            await self._redis.write_states(
-                self._shared.token,
-                {name: self._state_json(name, verdict) for name, verdict in states.items()},
-                gone,
-            )
+            # Since when is noted here: in between it may be another state already, or none.
+            since = {name: self._since[name][1] for name in states}
+            changed: dict[str, bytes] = {}
+            for name, verdict in states.items():
+                if changed and len(changed) % _STATES_PER_TURN == 0:
+                    await asyncio.sleep(0)
+                changed[name] = _state_json(name, verdict, since[name])
+            await self._redis.write_states(self._shared.token, changed, gone)
         written |= states
         for name in gone:
             del written[name]
         for name in names:
             if written.get(name) == verdicts.get(name):  # else it changed meanwhile
-                del self._unwritten[name]
+                for unwritten in self._unwritten:
+                    unwritten.pop(name, None)
 
     async def _start_afresh(self) -> None:
         """A new term, or a Redis that may have forgotten: find out what is really there."""
@@ -262,7 +277,9 @@ class ReportLoop:
             shared.to_drop |= left_prices - shared.demand.symbols
             shared.bells.publish.ring()
         self._written = {}
-        self._unwritten = dict.fromkeys(self._standings.verdicts)
+        self._unwritten = ({}, {}, {})
+        for name, verdict in self._standings.verdicts.items():
+            self._is_unwritten(name, verdict)
         self._written_in = started
 
     async def _write_status(self) -> None:
@@ -281,11 +298,12 @@ class ReportLoop:
         )
         self._stated = stated
 
-    def _state_json(self, name: str, verdict: Verdict) -> bytes:
-        return SymbolState(
-            symbol=name,
-            state=verdict.state,
-            reason=verdict.reason,
-            since=utc(self._since[name][1]),
-            detail=verdict.detail,
-        ).to_json()
+
+def _state_json(name: str, verdict: Verdict, since_unix_s: float) -> bytes:
+    return SymbolState(
+        symbol=name,
+        state=verdict.state,
+        reason=verdict.reason,
+        since=utc(since_unix_s),
+        detail=verdict.detail,
+    ).to_json()

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Mapping, Sequence
+from string import ascii_uppercase
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from spotd.core.demand import MAX_REFUSED_SHOWN
 from spotd.loops import report
 from tests.integration.conftest import NewRig
 from tests.integration.rig import Ear, Rig, eventually
@@ -148,6 +151,50 @@ async def test_the_last_words_say_that_nothing_is_live(rig: NewRig) -> None:
         assert await daemon.state("SPY") == "stale"
         assert (await daemon.status() or {})["state"] == "stopping"
         assert daemon.report.not_ready() == ["stopping"]
+
+
+async def test_many_states_go_in_few_calls_and_never_show_too_many_refused(
+    rig: NewRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also when all that were refused become live, and the live ones refused; and at the end."""
+    names = [f"{a}{b}{c}" for a in "ABCDE" for b in ascii_uppercase for c in ascii_uppercase][:2000]
+    daemon = rig(acknowledge=False, leader_ttl_s=30, max_symbols=1_000)
+    shared = daemon.shared
+    refused: set[str] = set()
+    most = calls = 0
+    write_states = daemon.port.write_states
+
+    async def noting(token: str, changed: Mapping[str, bytes], removed: Sequence[str]) -> None:
+        nonlocal calls, most
+        calls += 1
+        await write_states(token, changed, removed)
+        refused.difference_update(changed, removed)
+        refused.update(name for name, raw in changed.items() if b'"refused"' in raw)
+        most = max(most, len(refused))
+
+    monkeypatch.setattr(daemon.port, "write_states", noting)
+    async with daemon:
+        await daemon.want(*names)
+        shared.facts.stream_open = True
+        shared.subscriptions.connected()
+        for active, others in ((names[:1000], names[1000:]), (names[1000:], names[:1000])):
+            shared.subscriptions.acknowledged(active, [], time.monotonic())
+            shared.bells.report.ring()
+
+            async def told(others: Sequence[str] = others) -> bool:
+                states = await daemon.states()
+                return {n for n, state in states.items() if state["state"] == "refused"} == set(
+                    others
+                )
+
+            await eventually(told, "the refused")
+        assert most == MAX_REFUSED_SHOWN
+        calls = 0
+        shared.facts.stopping = True
+        shared.facts.stream_open = False
+        await daemon.report.last_words()
+        assert calls <= 3
+        assert await daemon.state(names[-1]) == "stale"
 
 
 async def test_a_report_that_is_refused_ends_the_term(rig: NewRig, server: Server) -> None:
