@@ -35,7 +35,8 @@ STATUS_TTL_S = 15.0
 STATUS_EVERY_S = 4.0
 _AT_MOST_EVERY_S = 0.02  # changes that come together are told together
 _RETRY_S = 0.5
-_STATES_PER_TURN = 100  # are made JSON before other tasks get their turn
+_STATES_PER_TURN = 100  # are made JSON, and near Redis written, before others get their turn
+_DISTANT_S = 0.03  # a call that takes longer is mostly on its way: then fewer, larger ones
 _STATUS_WAITS_S = 0.2  # at most, while states are written: a call more may have begun by then
 
 log = structlog.get_logger("spotd.report")
@@ -60,6 +61,7 @@ class ReportLoop:
         # Names whose verdict may not be the written one, in the order in which they are written:
         # none any more, not refused, refused. So Redis never shows more refused than we do.
         self._unwritten: tuple[dict[str, None], ...] = ({}, {}, {})
+        self._distant = False
         self._written_in: tuple[int, int] | None = None  # term and rewrite
         self._stated: tuple[object, ...] = ()
         self._state_since = time.time()
@@ -234,8 +236,11 @@ class ReportLoop:
         self._derive(time.time())
         began = time.monotonic()
         while any(self._unwritten) and time.monotonic() - began < _STATUS_WAITS_S:
-            names = chain.from_iterable(self._unwritten)
-            await self._write_states(list(islice(names, MAX_FIELDS_PER_CALL)))
+            # At a stop nothing is live any more that larger calls could make late.
+            few = not (self._distant or shared.facts.stopping)
+            count = _STATES_PER_TURN if few else MAX_FIELDS_PER_CALL
+            names = list(islice(chain.from_iterable(self._unwritten), count))
+            await self._write_states(names)
             self._derive(time.time())
         await self._write_status()
         if any(self._unwritten):
@@ -254,7 +259,9 @@ class ReportLoop:
                 if changed and len(changed) % _STATES_PER_TURN == 0:
                     await asyncio.sleep(0)
                 changed[name] = _state_json(name, verdict, since[name])
+            sent_at = time.monotonic()
             await self._redis.write_states(self._shared.token, changed, gone)
+            self._distant = time.monotonic() - sent_at > _DISTANT_S
         written |= states
         for name in gone:
             del written[name]
