@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import islice
 
 import structlog
 
@@ -50,28 +49,30 @@ class PrimeLoop:
         self._snapshots = snapshots
         self._intake = intake
         self._patience = Patience() if patience is None else patience
-        self._next_call_at = 0.0
+        self._waiting: dict[str, None] = {}  # the next one last
 
     async def run(self) -> None:
         """Prime what is new, for ever."""
         shared = self._shared
-        while True:
-            if not shared.to_prime:
-                await shared.bells.prime.wait()
-            wave = sorted(shared.to_prime)
-            shared.to_prime.clear()
-            batches = iter(_batches(wave))
-            async with asyncio.TaskGroup() as calls:
-                for _ in range(_CALLS_AT_ONCE):
-                    calls.create_task(self._call(batches), name="prime")
+        free = asyncio.Semaphore(_CALLS_AT_ONCE)
+        async with asyncio.TaskGroup() as calls:
+            while True:
+                if not self._waiting and not shared.to_prime:
+                    await shared.bells.prime.wait()
+                    continue
+                await free.acquire()
+                call = calls.create_task(self._prime(self._next_batch()), name="prime")
+                call.add_done_callback(lambda _: free.release())
+                await asyncio.sleep(_CALL_EVERY_S)
 
-    async def _call(self, batches: Iterator[list[str]]) -> None:
-        """One batch after the other, while there are any; others take from them too."""
-        for batch in batches:
-            wait_s = self._next_call_at - time.monotonic()
-            self._next_call_at = time.monotonic() + max(0.0, wait_s) + _CALL_EVERY_S
-            await asyncio.sleep(wait_s)
-            await self._prime(batch)
+    def _next_batch(self) -> list[str]:
+        """The newest ones: a single new symbol does not wait for a whole market."""
+        waiting = self._waiting
+        for symbol in sorted(self._shared.to_prime, reverse=True):
+            waiting.pop(symbol, None)
+            waiting[symbol] = None
+        self._shared.to_prime.clear()
+        return [waiting.popitem()[0] for _ in range(min(len(waiting), MAX_SYMBOLS_PER_CALL))]
 
     async def _prime(self, symbols: list[str]) -> None:
         patience = self._patience
@@ -98,8 +99,3 @@ def take_in(shared: Shared, found: Mapping[str, Snapshot]) -> None:
     shared.conflator.now = time.monotonic()
     for symbol, snapshot in found.items():
         shared.market.prime(symbol, snapshot.quote, snapshot.trade if trades else None)
-
-
-def _batches(symbols: list[str]) -> list[list[str]]:
-    rest = iter(symbols)
-    return list(iter(lambda: list(islice(rest, MAX_SYMBOLS_PER_CALL)), []))

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from spotd.adapters.snapshots import Snapshots
+from spotd.loops import prime
 from spotd.loops.prime import Patience, PrimeLoop
 from spotd.loops.shared import Bell
 from spotd.simulator import Faults, Simulator
@@ -139,6 +140,23 @@ async def test_many_symbols_are_asked_for_by_the_hundred() -> None:
             await until(lambda: all(price(bench, symbol)[0] for symbol in symbols))
             assert sorted(map(len, asked(sim))) == [50, 100, 100]
             assert sorted(symbol for one in asked(sim) for symbol in one) == symbols
+
+
+async def test_a_new_symbol_does_not_wait_for_all_that_are_waiting(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The newest one is asked for with the next call, and every other one once."""
+    symbols = [f"A{chr(65 + n // 26)}{chr(65 + n % 26)}" for n in range(600)]
+    monkeypatch.setattr(prime, "_CALL_EVERY_S", 0.2)
+    async with Simulator() as sim, priming(sim) as bench:
+        bench.want(*symbols)
+        await until(lambda: asked(sim))
+        bench.want(*symbols, "ZZZ")
+        await until(lambda: sum(map(len, asked(sim))) == 601)
+        requests = asked(sim)
+        assert sorted(symbol for one in requests for symbol in one) == [*symbols, "ZZZ"]
+        assert len(requests) == 7
+        assert "ZZZ" in [symbol for one in requests[:4] for symbol in one]
 
 
 @pytest.mark.parametrize(("told_s", "expected"), [(-60, (2.0, 2.0)), (60, (1.0, 1.0))])
