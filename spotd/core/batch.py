@@ -11,17 +11,21 @@ FEWEST = 50
 MOST = 4_000
 _FIRST = 500
 _WORK_S = 0.001  # that a server may be held for, however near it is
+_MOST_WORK_S = 0.1  # … and however far away: a call has a limit
 _KEPT = 0.98  # weight of what was known, at each new call: about the last 50 count
 
 
 class BatchSize:
-    """``limit`` updates at most; tell every answered call to ``answered``."""
+    """``limit`` updates at most; tell every call to ``answered`` or ``failed``."""
 
     def __init__(self) -> None:
         self.limit = _FIRST
-        # Sums over the calls, later ones weighing more: a straight line is laid through them.
-        self._calls = self._updates = self._seconds = 0.0
-        self._updates_squared = self._products = 0.0
+        self._forget()
+
+    def failed(self) -> None:
+        """A call was not answered, perhaps because it was too large: what was learned is void."""
+        self.limit = max(self.limit // 2, FEWEST)
+        self._forget()
 
     def answered(self, updates: int, seconds: float) -> None:
         """A call with so many updates was answered after so many seconds."""
@@ -34,8 +38,20 @@ class BatchSize:
         mean_seconds = self._seconds / self._calls
         variance = self._updates_squared / self._calls - mean_updates**2
         if variance < 1.0:
-            return  # all of one size: what is way and what is work cannot be told apart
+            # All of one size: what is way and what is work cannot be told apart. Where all were
+            # full and quick, a larger one will tell.
+            if updates >= self.limit and seconds < _MOST_WORK_S:
+                self.limit = min(2 * self.limit, MOST)
+            return
         each_s = (self._products / self._calls - mean_updates * mean_seconds) / variance
         way_s = mean_seconds - each_s * mean_updates
         if each_s > 0.0:  # else chance outweighs what the size does
-            self.limit = round(min(max(max(way_s, _WORK_S) / each_s, FEWEST), MOST))
+            work_s = min(max(way_s, _WORK_S), _MOST_WORK_S)
+            # Doubled at most: the first calls tell little.
+            most = min(2 * self.limit, MOST)
+            self.limit = round(min(max(work_s / each_s, FEWEST), most))
+
+    def _forget(self) -> None:
+        # Sums over the calls, later ones weighing more: a straight line is laid through them.
+        self._calls = self._updates = self._seconds = 0.0
+        self._updates_squared = self._products = 0.0

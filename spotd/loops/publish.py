@@ -114,7 +114,9 @@ class PublishLoop:
             # Also when cancelled in the middle of the call: it may or may not have arrived.
             now = time.monotonic()
             shared.conflator.settle(taken, now, delivered=delivered)
-        if delivered:
+        if not delivered:
+            self._batch.failed()
+        else:
             self._batch.answered(len(taken), now - sent_at)
             shared.metrics.updates_published += len(taken)
             shared.metrics.updates_per_call.observe(len(taken))

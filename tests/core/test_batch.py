@@ -52,10 +52,40 @@ def test_a_server_that_becomes_slow_is_given_less() -> None:
     assert batch.limit == FEWEST
 
 
-@pytest.mark.parametrize("sizes", [(), (500,), (500,) * 40])
+def test_a_call_that_failed_is_followed_by_smaller_ones() -> None:
+    """Down to the fewest, whatever was learned; then it is learned anew."""
+    batch = learned(0.050, 0.000_004, _SIZES * 10)
+    limits = []
+    for _ in range(8):
+        batch.failed()
+        limits.append(batch.limit)
+    assert limits[:3] == [2_000, 1_000, 500]
+    assert limits[-1] == FEWEST
+    batch.answered(1, 0.3)
+    batch.answered(50, 0.3001)
+    assert batch.limit == 2 * FEWEST  # no leap, whatever two calls seem to say
+
+
+def test_no_call_is_planned_to_last_for_long() -> None:
+    """A distant server that is slow, too, is not given so much that its answer comes too late."""
+    assert learned(0.4, 0.000_1, _SIZES * 10).limit == 1_000
+
+
+@pytest.mark.parametrize("sizes", [(), (333,), (333,) * 40])
 def test_calls_of_one_size_teach_nothing(sizes: tuple[int, ...]) -> None:
     """Way and work cannot be told apart, so nothing changes."""
     assert learned(0.040, 0.000_004, sizes).limit == BatchSize().limit
+
+
+@pytest.mark.parametrize(("way_s", "limit"), [(0.020, MOST), (0.200, FEWEST)])
+def test_full_calls_are_made_larger_while_they_are_quick(way_s: float, limit: int) -> None:
+    """A backlog after failures: every call is full, and nothing but a larger one can tell more."""
+    batch = BatchSize()
+    for _ in range(8):
+        batch.failed()
+    for _ in range(40):
+        batch.answered(batch.limit, way_s + 0.000_004 * batch.limit)
+    assert batch.limit == limit
 
 
 def test_times_that_fall_with_the_size_teach_nothing() -> None:

@@ -179,6 +179,25 @@ async def test_the_newest_of_each_changed_symbol_is_published_on_return(
         assert said[1] == "redis is back"
 
 
+async def test_calls_that_fail_are_followed_by_smaller_ones(rig: NewRig, server: Server) -> None:
+    """Perhaps they failed for their size. All the same everything goes out in the end."""
+    async with rig(leader_ttl_s=30) as daemon:
+        await daemon.want(*MANY)
+        batch = daemon.publish._batch
+        first = batch.limit
+        server.kill()
+        for symbol in MANY:
+            daemon.quote(symbol, 1)
+        await eventually(lambda: batch.limit < first, "a smaller batch", 3.0)
+        server.start()
+        await daemon.want(*MANY)
+
+        async def all_out() -> bool:
+            return int(await daemon.redis.hlen("spotd:last")) == len(MANY)
+
+        await eventually(all_out, "all prices", 5.0)
+
+
 async def test_memory_is_bounded_while_redis_is_away(rig: NewRig, server: Server) -> None:
     """One slot per symbol, however many quotes come, and nothing queues."""
     async with rig(leader_ttl_s=30) as daemon:
