@@ -101,10 +101,12 @@ class PublishLoop:
             await self._redis.publish(shared.token, lines, shared.seq)
             delivered = True
         except NotLeaderError:
-            log.warning("not the leader any more: nothing was published")
-            shared.lease.refused()
+            # Lost with the rest of Redis' data, or another's: the leader loop finds out which.
+            log.warning("the leader key is not ours: nothing was published")
             shared.bells.leader.ring()
+            await asyncio.sleep(_RETRY_S)
         except RedisUnavailableError as error:
+            self._batch.failed()
             if shared.redis_failed(str(error)):
                 log.warning(
                     "cannot publish: keeping the newest price of each symbol", why=str(error)
@@ -114,9 +116,7 @@ class PublishLoop:
             # Also when cancelled in the middle of the call: it may or may not have arrived.
             now = time.monotonic()
             shared.conflator.settle(taken, now, delivered=delivered)
-        if not delivered:
-            self._batch.failed()
-        else:
+        if delivered:
             self._batch.answered(len(taken), now - sent_at)
             shared.metrics.updates_published += len(taken)
             shared.metrics.updates_per_call.observe(len(taken))
@@ -145,8 +145,8 @@ class PublishLoop:
         try:
             await self._redis.drop_last(shared.token, sorted(dropping))
         except NotLeaderError:
-            shared.lease.refused()
             shared.bells.leader.ring()
+            await asyncio.sleep(_RETRY_S)
         except RedisUnavailableError as error:
             if shared.redis_failed(str(error)):
                 log.warning("cannot drop last prices yet", why=str(error))

@@ -118,6 +118,32 @@ async def test_a_leader_that_froze_and_woke_publishes_nothing(rig: NewRig, serve
             assert frozen.shared.market.slots["SPY"].quote is None
 
 
+async def test_a_leader_key_that_was_lost_is_taken_again_without_an_interruption(
+    rig: NewRig, server: Server
+) -> None:
+    """Nobody else leads, so the stream need not end, whoever finds out first that it is gone."""
+    async with rig(leader_ttl_s=30) as daemon:
+        await daemon.want("SPY")
+        daemon.quote("SPY", 10)
+        await published(daemon, "SPY", 10)
+        interrupted = False
+
+        async def watch() -> None:
+            nonlocal interrupted
+            while True:
+                interrupted = interrupted or not daemon.shared.leads()
+                await asyncio.sleep(0)
+
+        watching = asyncio.create_task(watch())
+        with server.client() as client:
+            client.delete("spotd:leader")
+        daemon.quote("SPY", 11)  # published, or not, long before the lease would be renewed
+        await published(daemon, "SPY", 11)
+        watching.cancel()
+        assert not interrupted
+        assert daemon.shared.term == 2
+
+
 async def test_a_flushed_server_is_written_anew(rig: NewRig, server: Server) -> None:
     """After FLUSHALL the lease is retaken, and last, states and status are all there again."""
     async with rig() as daemon:
