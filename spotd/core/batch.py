@@ -20,7 +20,9 @@ class BatchSize:
 
     def __init__(self) -> None:
         self.limit = _FIRST
-        self._forget()
+        # Sums over the calls, later ones weighing more: a straight line is laid through them.
+        self._calls = self._updates = self._seconds = 0.0
+        self._updates_squared = self._products = 0.0
 
     def failed(self) -> None:
         """A call was not answered, perhaps because it was too large: what was learned is void."""
@@ -52,6 +54,5 @@ class BatchSize:
             self.limit = round(min(max(work_s / each_s, FEWEST), most))
 
     def _forget(self) -> None:
-        # Sums over the calls, later ones weighing more: a straight line is laid through them.
         self._calls = self._updates = self._seconds = 0.0
         self._updates_squared = self._products = 0.0
