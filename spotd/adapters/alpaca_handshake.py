@@ -11,6 +11,7 @@ import logging
 import re
 import socket
 from dataclasses import dataclass
+from typing import Any
 
 import picows
 from alpaca.common.utils import get_default_user_agent
@@ -20,6 +21,7 @@ from spotd.adapters.alpaca_deflate import HEADER, OFFER, Inflater, agreed
 from spotd.adapters.alpaca_session import MAX_FRAME_BYTES, Session
 from spotd.errors import StreamError
 
+_READ_BYTES = 128 * 1024  # about a thousand quotes: a millisecond or less
 _STATUS_LINE = re.compile(rb"HTTP/\d\.\d (\d{3})\b")
 
 # picows reports through logging what this adapter reports through errors.
@@ -95,6 +97,18 @@ async def connect(
         raise StreamError("Alpaca closed the connection unanswered", reason="connect")
 
 
+class _BoundedSocket(socket.socket):
+    """Hands over a bounded amount at a time.
+
+    picows doubles its buffer whenever a read fills it. Where more comes in than is worked off, all
+    that the system holds, up to tens of megabytes, would be read in one turn of the loop, and
+    nothing else would get its turn until it is decoded.
+    """
+
+    def recv_into(self, buffer: Any, nbytes: int = 0, flags: int = 0) -> int:
+        return super().recv_into(buffer, nbytes or min(len(buffer), _READ_BYTES), flags)
+
+
 async def _dial(host: str, port: int, deadline: float) -> socket.socket:
     """A connection to the first of the host's addresses that takes one.
 
@@ -105,7 +119,7 @@ async def _dial(host: str, port: int, deadline: float) -> socket.socket:
     addresses = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     left = len(addresses)
     for family, kind, protocol, _, address in addresses:
-        connecting = socket.socket(family, kind, protocol)
+        connecting = _BoundedSocket(family, kind, protocol)
         connecting.setblocking(False)
         try:
             async with asyncio.timeout((deadline - loop.time()) / left):
