@@ -77,8 +77,7 @@ class ReportLoop:
                 try:
                     await self._report()
                 except NotLeaderError:
-                    shared.lease.refused()
-                    shared.bells.leader.ring()
+                    shared.bells.leader.ring()  # lost, or another's: it finds out which
                 except RedisUnavailableError as error:
                     if shared.redis_failed(str(error)):
                         log.warning("cannot report", why=str(error))
