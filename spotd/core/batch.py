@@ -12,6 +12,7 @@ MOST = 4_000
 _FIRST = 500
 _WORK_S = 0.001  # that a server may be held for, however near it is
 _MOST_WORK_S = 0.1  # … and however far away: a call has a limit
+_QUICK_S = 0.3  # a call that took no longer may be twice as large without being given up
 _KEPT = 0.98  # weight of what was known, at each new call: about the last 50 count
 
 
@@ -25,7 +26,7 @@ class BatchSize:
         self._updates_squared = self._products = 0.0
 
     def failed(self) -> None:
-        """A call was not answered, perhaps because it was too large: what was learned is void."""
+        """A call was given up, perhaps because it was too large: what was learned is void."""
         self.limit = max(self.limit // 2, FEWEST)
         self._forget()
 
@@ -39,19 +40,17 @@ class BatchSize:
         mean_updates = self._updates / self._calls
         mean_seconds = self._seconds / self._calls
         variance = self._updates_squared / self._calls - mean_updates**2
-        if variance < 1.0:
-            # All of one size: what is way and what is work cannot be told apart. Where all were
-            # full and quick, a larger one will tell.
-            if updates >= self.limit and seconds < _MOST_WORK_S:
-                self.limit = min(2 * self.limit, MOST)
-            return
-        each_s = (self._products / self._calls - mean_updates * mean_seconds) / variance
-        way_s = mean_seconds - each_s * mean_updates
-        if each_s > 0.0:  # else chance outweighs what the size does
-            work_s = min(max(way_s, _WORK_S), _MOST_WORK_S)
+        covariance = self._products / self._calls - mean_updates * mean_seconds
+        larger = min(2 * self.limit, MOST)
+        if variance >= 1.0 and covariance > 0.0:
+            each_s = covariance / variance
+            work_s = min(max(mean_seconds - each_s * mean_updates, _WORK_S), _MOST_WORK_S)
             # Doubled at most: the first calls tell little.
-            most = min(2 * self.limit, MOST)
-            self.limit = round(min(max(work_s / each_s, FEWEST), most))
+            self.limit = round(min(max(work_s / each_s, FEWEST), larger))
+        elif updates >= self.limit and seconds < _QUICK_S:
+            # All were of one size, or chance outweighs what the size does: what is way and what is
+            # work cannot be told apart. A larger one will tell.
+            self.limit = larger
 
     def _forget(self) -> None:
         self._calls = self._updates = self._seconds = 0.0

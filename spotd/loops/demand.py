@@ -123,11 +123,11 @@ class DemandLoop:
         async for some in slices:
             seen.update(some)
             new.update(entry for entry in some if entry not in known)
-        if len(seen) - len(new) < len(known):
-            async for some in _slices(list(known - seen)):
-                await self._take_in(source, await self._left(source, some), left=True)
+        gone = list(known - seen) if len(seen) - len(new) < len(known) else []
         if new:
             await self._take_in(source, list(new))
+        async for some in _slices(gone):
+            await self._take_in(source, await self._left(source, some), left=True)
 
     async def _left(self, source: str, entries: list[bytes]) -> list[bytes]:
         """Those that are there no more."""

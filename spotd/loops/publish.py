@@ -106,7 +106,8 @@ class PublishLoop:
             shared.bells.leader.ring()
             await asyncio.sleep(_RETRY_S)
         except RedisUnavailableError as error:
-            self._batch.failed()
+            if isinstance(error.__cause__, TimeoutError):
+                self._batch.failed()
             if shared.redis_failed(str(error)):
                 log.warning(
                     "cannot publish: keeping the newest price of each symbol", why=str(error)

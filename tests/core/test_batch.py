@@ -77,7 +77,7 @@ def test_calls_of_one_size_teach_nothing(sizes: tuple[int, ...]) -> None:
     assert learned(0.040, 0.000_004, sizes).limit == BatchSize().limit
 
 
-@pytest.mark.parametrize(("way_s", "limit"), [(0.020, MOST), (0.200, FEWEST)])
+@pytest.mark.parametrize(("way_s", "limit"), [(0.020, MOST), (0.200, MOST), (0.400, FEWEST)])
 def test_full_calls_are_made_larger_while_they_are_quick(way_s: float, limit: int) -> None:
     """A backlog after failures: every call is full, and nothing but a larger one can tell more."""
     batch = BatchSize()
@@ -88,9 +88,20 @@ def test_full_calls_are_made_larger_while_they_are_quick(way_s: float, limit: in
     assert batch.limit == limit
 
 
+def test_a_slow_first_call_does_not_hold_up_what_follows() -> None:
+    """It had to connect first, and was the smallest: then a larger one seems to cost less."""
+    batch = BatchSize()
+    for _ in range(8):
+        batch.failed()
+    batch.answered(batch.limit, 0.030)
+    for _ in range(6):
+        batch.answered(batch.limit, 0.010 + 0.000_004 * batch.limit)
+    assert batch.limit > 1_000
+
+
 def test_times_that_fall_with_the_size_teach_nothing() -> None:
     """Chance, or somebody else's load."""
     batch = BatchSize()
-    for size, seconds in ((1, 0.02), (500, 0.001)) * 10:
+    for size, seconds in ((1, 0.02), (499, 0.001)) * 10:
         batch.answered(size, seconds)
     assert batch.limit == BatchSize().limit
