@@ -2,6 +2,6 @@
 
 import sys
 
-from spotd.cli import main
+from spotd.cli.main import main
 
 sys.exit(main())

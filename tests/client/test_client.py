@@ -22,8 +22,7 @@ from spotd.client import Event, SpotClient, symbols_of
 from spotd.client.link import connect, place_of, translated
 from spotd.errors import RedisUnavailableError, SettingsError
 from spotd.models import DaemonStatus, SymbolCounts
-
-from .publisher import KEYS, Publisher, free_port, state_of, until, update_of
+from tests.client.publisher import KEYS, Publisher, free_port, state_of, until, update_of
 
 NOW = datetime(2026, 1, 20, tzinfo=UTC)
 STATUS = DaemonStatus(
@@ -238,7 +237,7 @@ def test_light() -> None:
     script = (
         "import sys, spotd.client, spotd; spotd.SpotClient\n"
         "heavy = {'alpaca', 'pandas', 'pydantic', 'structlog', 'aiohttp', 'rich', 'click'}\n"
-        "ours = {'spotd.core', 'spotd.adapters', 'spotd.loops', 'spotd.settings'}\n"
+        "ours = {'spotd.core', 'spotd.alpaca', 'spotd.daemon', 'spotd.ops', 'spotd.settings'}\n"
         "print(sorted((heavy | ours) & set(sys.modules)))"
     )
     ran = subprocess.run(

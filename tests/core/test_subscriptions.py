@@ -18,7 +18,7 @@ from spotd.core.subscriptions import (
     Subscriptions,
     UnexpectedAnswerError,
 )
-from spotd.core.symbols import WILDCARD
+from spotd.symbols import WILDCARD
 
 INVALID_SYNTAX = (400, "invalid syntax")
 OVER_LIMIT = (405, "symbol limit exceeded")

@@ -18,7 +18,7 @@ import click
 import pytest
 import yaml
 
-from spotd.cli import spotd
+from spotd.cli.main import spotd
 from spotd.errors import AlpacaRefusedError, SettingsError
 from spotd.settings import Settings, known_names
 

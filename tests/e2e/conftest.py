@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from spotd.simulator import MarketModel
-
-from .kit import World
+from tests.e2e.kit import World
 
 
 @pytest.fixture

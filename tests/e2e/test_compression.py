@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from .kit import Recorder, World, quote
+from tests.e2e.kit import Recorder, World, quote
 
 
 async def test_prices_of_a_compressed_stream_are_published(world: World) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from .kit import KEY, SECRET, START_S, Command, World, free_port, quote
+from tests.e2e.kit import KEY, SECRET, START_S, Command, World, free_port, quote
 
 PASSWORD = "p4ss/w0rd&of+redis"
 QUOTED = "p4ss%2Fw0rd%26of%2Bredis"

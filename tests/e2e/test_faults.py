@@ -8,7 +8,7 @@ from functools import partial
 
 import pytest
 
-from .kit import Command, Recorder, World, quote, say
+from tests.e2e.kit import Command, Recorder, World, quote, say
 
 SYMBOLS = ("SPY", "QQQ", "AAPL", "MSFT")
 TTL_S = 2

@@ -6,7 +6,7 @@ import json
 import time
 from functools import partial
 
-from .kit import Recorder, World, quote
+from tests.e2e.kit import Recorder, World, quote
 
 SYMBOLS = ("SPY", "QQQ", "AAPL")
 

@@ -13,7 +13,7 @@ from typing import TypeAlias
 
 import pytest
 
-from .kit import KEY, START_S, STOP_S, Command, World, free_port, quote, say
+from tests.e2e.kit import KEY, START_S, STOP_S, Command, World, free_port, quote, say
 
 SIGNALS = pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda n: n.name)
 Scene: TypeAlias = Callable[[World], Awaitable[Command]]

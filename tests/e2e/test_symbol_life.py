@@ -13,7 +13,7 @@ from statistics import median
 
 import pytest
 
-from .kit import STOP_S, Command, World, quote, trade
+from tests.e2e.kit import STOP_S, Command, World, quote, trade
 
 SYMBOLS = ("SPY", "QQQ", "AAPL", "MSFT", "BRK.B")
 

@@ -24,7 +24,7 @@ from typing import Any
 
 import pytest
 
-from .kit import KEY, SECRET, START_S, Command, Heard, World, free_port, say
+from tests.e2e.kit import KEY, SECRET, START_S, Command, Heard, World, free_port, say
 
 DAY = Path(__file__).parents[3] / "shared" / "data" / "amzn-2012-06-21.jsonl.gz"
 QUOTES, TRADES = 55_064, 11_419

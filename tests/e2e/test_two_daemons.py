@@ -10,8 +10,7 @@ from itertools import pairwise
 
 from spotd.simulator.session import Frame
 from spotd.simulator.wire import encode
-
-from .kit import Command, Recorder, World, quote, say
+from tests.e2e.kit import Command, Recorder, World, quote, say
 
 TTL_S = 2
 HOLD_S = 4.0  # longer than the TTL, so that the successor meets 406

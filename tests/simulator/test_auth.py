@@ -5,8 +5,7 @@ import asyncio
 import pytest
 
 from spotd.simulator import Limits, Simulator
-
-from .dialogue import AUTHENTICATED, dial, refusal
+from tests.simulator.dialogue import AUTHENTICATED, dial, refusal
 
 AUTH = {"action": "auth", "key": "demo-key", "secret": "demo-secret"}
 HEADERS = {"APCA-API-KEY-ID": "demo-key", "APCA-API-SECRET-KEY": "demo-secret"}

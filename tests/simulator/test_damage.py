@@ -5,8 +5,7 @@ import asyncio
 import pytest
 
 from spotd.simulator import Simulator
-
-from .dialogue import Encoding, dial
+from tests.simulator.dialogue import Encoding, dial
 
 SPY = {"T": "q", "S": "SPY"}
 

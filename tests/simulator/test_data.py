@@ -6,8 +6,7 @@ import msgpack
 import pytest
 
 from spotd.simulator import Simulator
-
-from .dialogue import dial
+from tests.simulator.dialogue import dial
 
 REFERENCE = bytes.fromhex(
     "918ba154a171a153a44141504ca26278a156a26270cb406593d70a3d70a4a2627364a26178a156a26170cb40659666"

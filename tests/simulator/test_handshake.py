@@ -8,8 +8,7 @@ from websockets.exceptions import InvalidStatus
 
 from spotd.simulator import Limits, Simulator
 from spotd.simulator.messages import FEEDS
-
-from .dialogue import AUTHENTICATED, CONNECTED, dial, refusal
+from tests.simulator.dialogue import AUTHENTICATED, CONNECTED, dial, refusal
 
 
 async def test_greets_at_once(sim: Simulator) -> None:

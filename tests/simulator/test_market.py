@@ -12,8 +12,7 @@ from spotd.simulator import MarketModel, Simulator
 from spotd.simulator.instrument import MINUTE_NS, Instrument
 from spotd.simulator.market import Market
 from spotd.simulator.universe import listing, symbols
-
-from .dialogue import dial
+from tests.simulator.dialogue import dial
 
 START_NS = 1_768_885_920_000_000_000
 PLAIN = MarketModel(

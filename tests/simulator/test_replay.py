@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 
 from spotd.simulator import Replay, Simulator
-
-from .dialogue import Dialogue, dial
+from tests.simulator.dialogue import Dialogue, dial
 
 DAY = Path(__file__).parents[3] / "shared" / "data" / "amzn-2012-06-21.jsonl.gz"
 FIRST_NS = 1_340_285_400_000_000_001

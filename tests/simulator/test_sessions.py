@@ -9,8 +9,7 @@ from websockets.asyncio.client import connect
 
 from spotd.simulator import Limits, Simulator
 from spotd.simulator.session import Ending
-
-from .dialogue import dial, refusal
+from tests.simulator.dialogue import dial, refusal
 
 SPY = {"T": "q", "S": "SPY"}
 

@@ -4,8 +4,7 @@ import pytest
 from websockets.asyncio.client import connect
 
 from spotd.simulator import Limits, Simulator
-
-from .dialogue import NOTHING, Message, dial, refusal
+from tests.simulator.dialogue import NOTHING, Message, dial, refusal
 
 SYNTAX = refusal(400, "invalid syntax")
 LIMIT = refusal(405, "symbol limit exceeded")

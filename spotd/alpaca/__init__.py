@@ -1,0 +1,1 @@
+"""TALKS to Alpaca: the stock stream and REST. Decides nothing."""

@@ -1,0 +1,275 @@
+"""One connection to Alpaca's stream: what comes in on it, the answers awaited on it, its end.
+
+Frames arrive as a callback of picows, not through a queue: a frame is decoded and handed on before
+the next one is looked at. Must not decide what an answer means, nor when to connect.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+
+import msgspec
+import picows
+
+from spotd.alpaca.deflate import Inflater
+from spotd.alpaca.frames import UNREADABLE, FrameDecoder, WireMessage, decode
+from spotd.core.messages import Acknowledgement, Control, Error, Quote, Success
+from spotd.errors import StreamError
+
+MAX_FRAME_BYTES = 16 * 1024 * 1024
+
+_encode = msgspec.msgpack.Encoder().encode
+_CONTROLS = frozenset((Success, Error, Acknowledgement))
+_MAX_WORDS = 200
+_MIN_SECRET_CHARS = 4  # shorter ones would cut holes into ordinary words
+_BINARY = picows.WSMsgType.BINARY
+_CLOSE = picows.WSMsgType.CLOSE
+_CONTINUATION = picows.WSMsgType.CONTINUATION
+_DATA = (picows.WSMsgType.TEXT, picows.WSMsgType.BINARY, _CONTINUATION)
+
+
+class Session(picows.WSListener):
+    """Everything that belongs to one connection.
+
+    So the last signs of one that was cut off cannot be taken for those of the next.
+    """
+
+    # Without a dictionary its attributes are found faster: some are looked at for every frame.
+    __slots__ = (
+        "_answers",
+        "_compressed",
+        "_decoder",
+        "_expecting",
+        "_in_handshake",
+        "_on_data",
+        "_parts",
+        "_parts_bytes",
+        "_secrets",
+        "closing",
+        "end",
+        "inflater",
+        "transport",
+    )
+
+    def __init__(
+        self,
+        decoder: FrameDecoder,
+        on_data: Callable[[list[WireMessage]], None],
+        secrets: tuple[str, ...] = (),
+    ) -> None:
+        super().__init__()
+        self.transport: picows.WSTransport | None = None
+        self.end: asyncio.Future[StreamError] = asyncio.get_running_loop().create_future()
+        self.closing = False  # nothing is handed on any more
+        self._decoder = decoder
+        self._on_data = on_data
+        self._secrets = secrets  # never repeated, whoever says them
+        self._answers: asyncio.Queue[Control | StreamError] = asyncio.Queue()
+        self._in_handshake = True  # every control message is an answer
+        self._expecting = False  # the next one is
+        self._parts: list[bytes] = []
+        self._parts_bytes = 0
+        self._compressed = False  # the message that they are of
+        self.inflater: Inflater | None = None  # where compression was agreed on
+
+    # What we say
+
+    def send(self, message: dict[str, object]) -> None:
+        """Send a message whose answer is awaited. Raises StreamError when the session is over."""
+        if self.end.done():
+            raise self.end.result()
+        if self.transport is None:
+            raise AssertionError("nothing can be sent before the handshake")
+        self._expecting = True
+        self.transport.send(_BINARY, _encode(message))
+
+    async def answer(self, what: str, timeout_s: float) -> Control:
+        """The next answer. Raises StreamError when none comes, or the session is over."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                answer = await self._answers.get()
+        except TimeoutError:
+            raise StreamError(
+                f"no {what} from Alpaca within {timeout_s:g} s", reason=f"{what}_timeout"
+            ) from None
+        if isinstance(answer, StreamError):
+            raise answer
+        return answer
+
+    def authenticated(self) -> None:
+        """The handshake is over: from now on only requests have answers."""
+        self._in_handshake = self._expecting = False
+        while not self._answers.empty():
+            left = self._answers.get_nowait()
+            if not isinstance(left, StreamError):
+                self._control(left)
+
+    # What picows calls
+
+    def on_ws_connected(self, transport: picows.WSTransport) -> None:
+        """The handshake is done."""
+        self.transport = transport
+
+    def is_user_specific_pong(self, frame: picows.WSFrame) -> bool:  # noqa: ARG002 - picows' own
+        """Asked about each frame while a ping awaits its answer: whatever comes in is one."""
+        if self.transport is None:
+            raise AssertionError("no ping goes out before the handshake")
+        self.transport.notify_user_specific_pong_received()
+        return False  # true would keep the frame from us
+
+    def on_ws_frame(self, transport: picows.WSTransport, frame: picows.WSFrame) -> None:
+        """A frame came in; its memory is valid only until this returns."""
+        try:
+            # What decodes as a list of messages is taken for one. Only of other frames is the type
+            # looked at: picows makes an enum of it, which costs a third of decoding a quote.
+            if frame.fin and not frame.rsv1 and not self._parts:
+                try:
+                    messages = decode(frame.get_payload_as_bytes())
+                except UNREADABLE:
+                    self._look_closer(transport, frame)
+                else:
+                    if messages and type(messages[0]) is Quote and not self.closing:
+                        self._on_data(messages)  # nearly always
+                    else:
+                        self._hand_on(messages)
+            else:
+                self._look_closer(transport, frame)
+        except Exception as error:
+            # picows ends the connection, but goes on with the frames that it has read.
+            self.closing = True
+            self.finish(_why_failed(error))
+            raise
+
+    def on_ws_disconnected(self, transport: picows.WSTransport) -> None:
+        """The socket is gone, whoever closed it."""
+        self.finish(_why_lost(transport))
+
+    # Inside
+
+    def _look_closer(self, transport: picows.WSTransport, frame: picows.WSFrame) -> None:
+        """Everything but a whole, uncompressed frame that is as it should be."""
+        kind = frame.msg_type
+        if kind is _CLOSE:
+            self._closed_by_peer(transport, frame)
+        elif kind in _DATA:
+            self._gather(frame, begins=kind is not _CONTINUATION)
+        elif frame.rsv1:
+            raise _broken("a control frame is marked as compressed")
+
+    def _closed_by_peer(self, transport: picows.WSTransport, frame: picows.WSFrame) -> None:
+        if transport.is_close_frame_sent:
+            self.finish(_why_lost(transport))  # it only answers ours
+        else:
+            code = frame.get_close_code()
+            none_given = code is picows.WSCloseCode.NO_INFO
+            transport.send_close(picows.WSCloseCode.OK if none_given else code)
+            text = f"the stream was closed with code {code.value}"
+            if reason := frame.get_close_reason():
+                text += f" ({_clean(reason, self._secrets)})"
+            self.finish(StreamError(text, reason=f"close_{code.value}"))
+        transport.disconnect()
+
+    def _gather(self, frame: picows.WSFrame, *, begins: bool) -> None:
+        """A message in fragments, compressed or malformed; text too, which is malformed to us."""
+        if self.closing:
+            return
+        if not self._parts:
+            self._compressed = bool(frame.rsv1)
+        elif begins:
+            raise _broken("a message begins inside another")
+        elif frame.rsv1:
+            raise _broken("a fragment is marked as compressed")
+        if self._compressed and self.inflater is None:
+            raise _broken("a message is compressed, which was not agreed on")
+        part = frame.get_payload_as_bytes()
+        self._parts.append(part)
+        self._parts_bytes += len(part)
+        if self._parts_bytes > MAX_FRAME_BYTES:
+            raise picows.WSProtocolError(
+                picows.WSCloseCode.MESSAGE_TOO_BIG, "a message in fragments is too big"
+            )
+        if frame.fin:
+            message = b"".join(self._parts)
+            self._parts.clear()
+            self._parts_bytes = 0
+            if self._compressed and self.inflater is not None:
+                message = self.inflater.message(message)
+            self._hand_on(self._decoder.decode(message))
+
+    def _hand_on(self, messages: list[WireMessage]) -> None:
+        if not messages or self.closing:
+            return
+        # Control messages come alone (Alpaca's documentation), so one look is enough.
+        if type(messages[0]) in _CONTROLS:
+            for message in messages:
+                if isinstance(message, Success | Error | Acknowledgement):
+                    self._control(message)
+        self._on_data(messages)
+
+    def _control(self, message: Control) -> None:
+        if isinstance(message, Error):
+            message = Error(message.code, _clean(message.msg, self._secrets))
+        if self._in_handshake:
+            self._answers.put_nowait(message)
+        elif self._expecting and not isinstance(message, Success):
+            # One answer to one request: what comes behind it must not answer the next.
+            self._expecting = False
+            self._answers.put_nowait(message)
+        elif isinstance(message, Error):
+            self.finish(
+                StreamError(
+                    f"Alpaca ended the stream: {message.msg} ({message.code})",
+                    reason=f"code_{message.code}",
+                    code=message.code,
+                )
+            )
+
+    def finish(self, why: StreamError) -> None:
+        """The session is over; the first reason stands."""
+        if not self.end.done():
+            self.end.set_result(why)
+            self._answers.put_nowait(why)
+
+
+def _why_lost(transport: picows.WSTransport) -> StreamError:
+    """A connection that ended without a close frame from Alpaca."""
+    # None where there was no close frame at all, whatever picows' annotations say
+    sent = getattr(transport.close_handshake, "sent", None)
+    if sent is None:
+        return StreamError("the connection was lost", reason="lost")
+    if sent.code is picows.WSCloseCode.GOING_AWAY:
+        return StreamError("Alpaca did not answer a ping in time", reason="ping_timeout")
+    return StreamError(
+        f"the stream broke the rules of websockets (closed by us with {sent.code.value})",
+        reason=f"sent_{sent.code.value}",
+    )
+
+
+def _why_failed(error: Exception) -> StreamError:
+    """A frame that could not be taken in."""
+    if isinstance(error, picows.WSProtocolError):
+        return StreamError(
+            f"the stream broke the rules of websockets: {error.args[1]}",
+            reason=f"sent_{error.code.value}",
+        )
+    # picows would keep to itself why.
+    why = StreamError(
+        f"a frame could not be taken in ({type(error).__name__}): this is a defect",
+        reason="defect",
+    )
+    why.__cause__ = error
+    return why
+
+
+def _broken(words: str) -> picows.WSProtocolError:
+    return picows.WSProtocolError(picows.WSCloseCode.PROTOCOL_ERROR, words)
+
+
+def _clean(words: str, secrets: Iterable[str]) -> str:
+    """Alpaca's words, fit for logs, Redis and HTTP: short, on one line, without our keys."""
+    for secret in secrets:
+        if len(secret) >= _MIN_SECRET_CHARS:
+            words = words.replace(secret, "***")
+    words = "".join(c if c.isprintable() else " " for c in words[: 2 * _MAX_WORDS])
+    return words[:_MAX_WORDS]

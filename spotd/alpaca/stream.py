@@ -1,0 +1,215 @@
+"""Talks to Alpaca's stock stream: connect, authenticate, send requests, hand messages on.
+
+``AlpacaStream`` is alpaca-py's ``StockDataStream``, driven from outside instead of by its own
+``_run_forever``: upstream retries wrong keys for ever, only logs what Alpaca refuses, hangs when
+no greeting comes, spins while nothing is subscribed, and deadlocks when it is subscribed from
+its own loop. Endpoint and keys are upstream's; the socket, the handshake and the receiving are
+replaced. This is the only file that uses alpaca-py's private names (a test pins them).
+
+Must not decide what a message means, nor when to connect.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from typing import NoReturn
+
+import picows
+from alpaca.data.live import StockDataStream
+from pydantic import SecretStr
+
+from spotd.alpaca.frames import FrameDecoder, WireMessage
+from spotd.alpaca.handshake import Timeouts, connect
+from spotd.alpaca.session import MAX_FRAME_BYTES, Session
+from spotd.core.messages import Acknowledgement, Error, Message, Success
+from spotd.core.subscriptions import Request
+from spotd.errors import (
+    AlpacaRefusedError,
+    ConnectionLimitError,
+    RequestRefusedError,
+    StreamError,
+)
+
+_FATAL = {
+    402: "Alpaca refused the keys (402 auth failed): check ALPACA_API_KEY and ALPACA_SECRET_KEY",
+    409: "the plan of these keys does not include this feed (409 insufficient subscription): "
+    "choose another SPOTD_FEED or upgrade the plan",
+}
+
+
+class AlpacaStream(StockDataStream):  # type: ignore[misc]  # alpaca-py is not typed
+    """One session with Alpaca at a time: ``open``, ``request`` …, ``ended``, ``close``.
+
+    ``on_data`` gets the messages of each data frame, in order, in the loop's thread, and must
+    neither block nor raise. It may hold control messages, which it has to ignore. ``compression``
+    offers permessage-deflate; whether it is used is the server's choice.
+    """
+
+    def __init__(
+        self,
+        *,
+        endpoint: str,
+        api_key: SecretStr,
+        secret_key: SecretStr,
+        on_data: Callable[[list[WireMessage]], None],
+        compression: bool = False,
+        timeouts: Timeouts | None = None,
+    ) -> None:
+        super().__init__(
+            api_key.get_secret_value(),
+            secret_key.get_secret_value(),
+            raw_data=True,
+            url_override=endpoint,
+        )
+        self.decoder = FrameDecoder()
+        self._on_data = on_data
+        self._compression = compression
+        self._timeouts = Timeouts() if timeouts is None else timeouts
+        self._session: Session | None = None
+
+    @property
+    def endpoint(self) -> str:
+        """The complete address of the stream."""
+        return str(self._endpoint)
+
+    async def open(self) -> None:
+        """Connect and authenticate.
+
+        Raises AlpacaRefusedError (402, 409), ConnectionLimitError (406), StreamError.
+        """
+        try:
+            await self._start_ws()
+        except BaseException:
+            await self.close()
+            raise
+
+    async def request(self, request: Request) -> Acknowledgement:
+        """Send one request and await its answer. One at a time: answers name no request.
+
+        Raises RequestRefusedError for an error answer. After a StreamError, which tells that none
+        came, the session is of no more use: close it.
+        """
+        message: dict[str, object] = {"action": request.action}
+        if request.statuses:
+            message["statuses"] = ["*"]
+        else:
+            message["quotes"] = request.symbols
+            if request.trades:
+                message["trades"] = request.symbols
+        session = self._live_session()
+        session.send(message)
+        answer = await session.answer("acknowledgement", self._timeouts.answer_s)
+        if isinstance(answer, Error):
+            raise RequestRefusedError(answer.msg, reason=f"code_{answer.code}", code=answer.code)
+        if not isinstance(answer, Acknowledgement):
+            raise AssertionError(f"{answer} is no answer to a request")
+        return answer
+
+    async def ended(self) -> StreamError:
+        """Wait until the session is over. Gives why; it may be raised."""
+        if self._session is None:
+            return StreamError("not connected", reason="closed")
+        return await asyncio.shield(self._session.end)
+
+    def give_up(self, why: StreamError) -> None:
+        """Have ``ended`` say that the session is over, for a reason found elsewhere."""
+        if self._session is not None:
+            self._session.finish(why)
+
+    async def close(self) -> None:
+        """End the session with a close frame; a peer that does not answer is cut off."""
+        session, self._session = self._session, None
+        if session is None:
+            return
+        session.closing = True
+        session.finish(StreamError("the stream is closed", reason="closed"))
+        transport = session.transport
+        if transport is None:
+            return
+        try:
+            if not (transport.is_disconnected or transport.is_close_frame_sent):
+                transport.send_close(picows.WSCloseCode.OK)
+            # Whatever ended the session is known by now; picows raises it once more.
+            with contextlib.suppress(Exception):
+                async with asyncio.timeout(self._timeouts.close_s):
+                    await transport.wait_disconnected()
+        finally:
+            transport.disconnect(graceful=False)
+
+    # Hooks of StockDataStream
+
+    async def _connect(self) -> None:
+        """Open the socket and wait for the greeting."""
+        session = self._session = Session(
+            self.decoder, self._on_data, (self._secret_key, self._api_key)
+        )
+        await connect(
+            session, self._endpoint, compression=self._compression, timeouts=self._timeouts
+        )
+        greeting = await session.answer("greeting", self._timeouts.answer_s)
+        if isinstance(greeting, Error):
+            _raise_error(greeting)
+        if not isinstance(greeting, Success):
+            raise StreamError("no greeting from Alpaca", reason="protocol")
+
+    async def _auth(self) -> None:
+        """Authenticate."""
+        session = self._live_session()
+        session.send({"action": "auth", "key": self._api_key, "secret": self._secret_key})
+        while True:
+            answer = await session.answer("authentication", self._timeouts.answer_s)
+            if isinstance(answer, Error):
+                _raise_error(answer)
+            if not isinstance(answer, Success):
+                raise StreamError("unexpected answer to authentication", reason="protocol")
+            if answer.msg == "authenticated":
+                break
+        session.authenticated()
+
+    async def _start_ws(self) -> None:
+        """Connect, then authenticate."""
+        await self._connect()
+        await self._auth()
+
+    def run(self) -> NoReturn:
+        """Not used: upstream's own loop would retry, subscribe and spin behind our back."""
+        raise RuntimeError("AlpacaStream is driven by spotd's own loop")
+
+    async def _run_forever(self) -> NoReturn:
+        """Not used either."""
+        self.run()
+
+    def _subscribe(self, *_: object) -> NoReturn:
+        """Not used: upstream's subscribe deadlocks in its own loop. ``request`` replaces it."""
+        raise RuntimeError("use AlpacaStream.request")
+
+    _unsubscribe = _subscribe
+
+    # The session
+
+    def _live_session(self) -> Session:
+        if self._session is None:
+            raise StreamError("the stream is closed", reason="closed")
+        return self._session
+
+
+def _raise_error(error: Error) -> NoReturn:
+    """An error that answers the greeting or the authentication."""
+    if error.code in _FATAL:
+        raise AlpacaRefusedError(_FATAL[error.code])
+    if error.code == 406:
+        raise ConnectionLimitError(
+            "another session holds the account's connection (406 connection limit exceeded)",
+            reason="connection_limit",
+            code=406,
+        )
+    raise StreamError(
+        f"Alpaca refused the session: {error.msg} ({error.code})",
+        reason=f"code_{error.code}",
+        code=error.code,
+    )
+
+
+__all__ = ["MAX_FRAME_BYTES", "AlpacaStream", "FrameDecoder", "Message", "Timeouts"]

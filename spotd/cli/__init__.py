@@ -1,0 +1,1 @@
+"""The ``spotd`` command: one subcommand per file. They ask and show; they decide nothing."""

@@ -1,0 +1,177 @@
+"""``spotd check``: settings, Redis and Alpaca, one line each, before the daemon is started.
+
+Talks to Redis and to Alpaca's REST by the daemon's own adapters. Must not connect to the stream:
+an account has one connection, and a running daemon holds it. Writes nothing that stays.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import secrets
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from datetime import UTC, datetime
+from typing import Any, NamedTuple, cast
+
+import click
+
+from spotd.cli.options import complete, load_settings, redis_url_option
+from spotd.cli.table import age_text, price_text
+from spotd.client.link import answered, translated
+from spotd.errors import AlpacaRefusedError, SettingsError, SnapshotError, SpotdError
+from spotd.models import DaemonStatus
+from spotd.settings import Settings
+
+_SYMBOL = "SPY"
+_REDIS_LIMIT_S = 10.0
+_ALPACA_LIMIT_S = 10.0
+
+
+class Finding(NamedTuple):
+    """One line of the report. ``exit_code`` 0 is ok; ``skipped`` neither ok nor failed."""
+
+    text: str
+    exit_code: int = 0
+    skipped: bool = False
+
+
+@click.command()
+@redis_url_option
+def check(redis_url: str | None) -> None:
+    """Check settings, Redis and Alpaca, one line each.
+
+    The stream is not tried, because a running daemon holds the account's one connection. Exit
+    code 0: all is well; 2: settings; 1: Redis, or Alpaca does not answer; 3: Alpaca refused.
+    """
+    try:
+        settings = load_settings(redis_url)
+    except SettingsError as error:
+        _report("settings", Finding(str(error), error.exit_code))
+        raise click.exceptions.Exit(error.exit_code) from error
+    codes = [
+        _report("settings", check_settings(settings)),
+        _report("redis", complete(check_redis(settings))),
+        _report("alpaca", complete(check_alpaca(settings))),
+    ]
+    raise click.exceptions.Exit(next((code for code in codes if code), 0))
+
+
+def check_settings(settings: Settings) -> Finding:
+    """Whether ``spotd run`` has all it needs."""
+    try:
+        settings.credentials()
+    except SettingsError as error:
+        return Finding(f"{error}; create keys at https://app.alpaca.markets", error.exit_code)
+    return Finding(f"feed {settings.feed}, Redis {_place(settings)}")
+
+
+async def check_redis(settings: Settings) -> Finding:
+    """Whether Redis does all that the daemon asks of it, and who leads."""
+    try:
+        async with asyncio.timeout(_REDIS_LIMIT_S):
+            return Finding(await _try_redis(settings))
+    except SettingsError as error:
+        return Finding(str(error), error.exit_code)
+    except (SpotdError, TimeoutError) as error:
+        told = " ".join(str(error).split()) or "no answer"
+        hint = (
+            "Redis is up: correct the user, password or database in SPOTD_REDIS_URL, or what it "
+            "complains of"
+            if answered(error)
+            else "start Redis there, or correct SPOTD_REDIS_URL"
+        )
+        return Finding(f"{_place(settings)}: {told}; {hint}", 1)
+
+
+async def check_alpaca(settings: Settings) -> Finding:
+    """Whether the keys are good for the feed, by one REST request."""
+    if settings.feed == "test":
+        return Finding("the test feed has no REST to try the keys on", skipped=True)
+    try:
+        settings.credentials()
+    except SettingsError:
+        return Finding("there are no keys to try", skipped=True)
+    from spotd.alpaca.rest import Snapshots  # noqa: PLC0415 - loads alpaca-py and pandas
+
+    snapshots = Snapshots(settings)
+    try:
+        found = (await snapshots.fetch([_SYMBOL], deadline_s=_ALPACA_LIMIT_S)).get(_SYMBOL)
+    except AlpacaRefusedError as error:
+        return Finding(str(error), error.exit_code)
+    except SnapshotError as error:
+        told = f"{error}{_cause(error)}"
+        return Finding(f"{told}; look at SPOTD_DATA_URL and the network, or try later", 1)
+    finally:
+        snapshots.close()
+    quote = found.quote if found else None
+    if quote is None:
+        return Finding(f"the keys are good for the feed {settings.feed}; no quote of {_SYMBOL}")
+    age = age_text(datetime.now(UTC), quote.at)
+    prices = f"bid {price_text(quote.bid)}, ask {price_text(quote.ask)}"
+    return Finding(f"feed {settings.feed}: {_SYMBOL} {prices}, {age} old")
+
+
+async def _try_redis(settings: Settings) -> str:
+    """Do, without effect, one of everything that the daemon does; gives what to tell."""
+    from spotd.redis.addresses import connect  # noqa: PLC0415
+    from spotd.redis.port import RedisPort  # noqa: PLC0415 - not for `--help`
+
+    url = settings.redis_url.get_secret_value()
+    port = RedisPort(url, settings.keys)
+    other = connect(url)
+    try:
+        info = await port.ping()
+        await port.live_leases(0)  # a write: removes what lapsed before 1970
+        await port.release(f"check-{secrets.token_hex(8)}")  # a script: this token leads nothing
+        async with aclosing(cast("AsyncGenerator[None, None]", port.wakes())) as wakes:
+            await anext(wakes)
+            with translated(other):
+                await other.publish(settings.keys.wake, "check")
+            await anext(wakes)
+        leader = await port.leader()
+        with translated(other):
+            status = await other.get(settings.keys.status)
+    finally:
+        await other.aclose()
+        await port.close()
+    return f"{_server(info)} at {_place(settings)}, scripts and pub/sub work; " + (
+        "no daemon leads" if leader is None else f"led by {_leader(leader, status)}"
+    )
+
+
+def _server(info: dict[str, Any]) -> str:
+    name = "Valkey" if "valkey_version" in info else "Redis"
+    version = info.get("valkey_version") or info.get("redis_version") or info.get("redis_mode", "")
+    return f"{name} {version}".strip()
+
+
+def _leader(token: str, status: bytes | None) -> str:
+    """The daemon in the status; the bare token where it has not reported, or not in our words."""
+    try:
+        daemon = DaemonStatus.from_json(status or b"")
+    except ValueError:
+        return token
+    return f"{daemon.instance} ({daemon.state})"
+
+
+def _place(settings: Settings) -> str:
+    """The address of Redis without what may hold a password: user part and query."""
+    url = settings.redis_url.get_secret_value().partition("?")[0]
+    return re.sub(r"^([a-z+]+://).*@", r"\1", url)
+
+
+def _cause(error: BaseException) -> str:
+    """The system's own words for why there was no answer (they hold no address), if it has any."""
+    words, cause = "", error.__cause__
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.strerror:
+            words = f" ({cause.strerror})"
+        cause = cause.__cause__ or cause.__context__
+    return words
+
+
+def _report(name: str, finding: Finding) -> int:
+    mark = "skipped" if finding.skipped else "FAILED" if finding.exit_code else "ok"
+    click.echo(f"{name:<9} {mark:<8} {finding.text}")
+    return finding.exit_code

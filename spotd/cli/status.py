@@ -1,0 +1,77 @@
+"""``spotd status``: how the daemon stands, from ``spotd:status``. Reads Redis, writes nothing."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import click
+
+from spotd.cli.options import (
+    client_of,
+    complete,
+    json_option,
+    load_settings,
+    redis_url_option,
+)
+from spotd.errors import SpotdError
+from spotd.models import DaemonStatus, rfc3339
+from spotd.settings import Settings
+
+
+@click.command()
+@redis_url_option
+@json_option
+def status(redis_url: str | None, as_json: bool) -> None:
+    """Show how the daemon stands. Exit code 1 where none runs."""
+    settings = load_settings(redis_url)
+    found = complete(_fetch(settings))
+    if found is None:
+        raise SpotdError(f"no daemon runs here: Redis answers, but holds no {settings.keys.status}")
+    if as_json:
+        click.echo(found.to_json())
+        return
+    for name, value in lines_of(found, datetime.now(UTC)):
+        click.echo(f"{name:<13}{value}")
+
+
+def lines_of(status: DaemonStatus, now: datetime) -> list[tuple[str, str]]:
+    """What a person wants to know, as names and values."""
+    counts = status.symbols
+    parts = [f"{counts.desired} desired", f"{counts.live} live"]
+    parts += [
+        f"{number} {name}"
+        for name, number in (
+            ("pending", counts.pending),
+            ("stale", counts.stale),
+            ("halted", counts.halted),
+            ("refused", counts.refused),
+        )
+        if number
+    ]
+    last = "none" if status.last_message_at is None else _ago(status.last_message_at, now)
+    return [
+        ("state", status.state + (f": {status.reason}" if status.reason else "")),
+        ("since", _ago(status.since, now)),
+        ("instance", f"{status.instance}, version {status.version}"),
+        ("feed", status.feed),
+        ("symbols", ", ".join(parts)),
+        ("last message", last),
+        ("lag", "unknown" if status.lag_ms is None else f"{status.lag_ms:.1f} ms"),
+        ("breaker", status.breaker),
+        ("quotes", f"{status.quotes_received:,} received"),
+        ("updates", f"{status.updates_published:,} published"),
+        ("reconnects", f"{status.reconnects:,}"),
+        ("reported", _ago(status.at, now)),
+    ]
+
+
+async def _fetch(settings: Settings) -> DaemonStatus | None:
+    async with client_of(settings) as spot:
+        return await spot.status()
+
+
+def _ago(moment: datetime, now: datetime) -> str:
+    seconds = max(0, int((now - moment).total_seconds()))
+    hours, minutes = seconds // 3600, seconds // 60
+    span = f"{hours} h {minutes % 60} min" if hours else f"{minutes} min" if minutes else None
+    return f"{rfc3339(moment)} ({span or f'{seconds} s'} ago)"

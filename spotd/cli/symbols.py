@@ -1,0 +1,125 @@
+"""``spotd symbols``: plain demand. Reads and writes ``spotd:symbols``; leases are only shown."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+import click
+import msgspec
+
+from spotd.cli.options import (
+    client_of,
+    complete,
+    json_option,
+    load_settings,
+    redis_url_option,
+)
+from spotd.cli.table import price_text
+from spotd.client import SpotClient, symbols_of
+from spotd.models import SpotPriceUpdate, SymbolState
+
+
+class Row(msgspec.Struct, frozen=True, kw_only=True):
+    """One line of the list. ``state`` is None where no daemon has looked at the symbol yet."""
+
+    symbol: str
+    state: str | None = None
+    mid_price: float | None = None
+    reason: str | None = None
+    detail: str | None = None
+
+
+@click.group()
+def symbols() -> None:
+    """Add, remove and list symbols.
+
+    What is added here is demanded until it is removed. Demand by leases comes and goes with the
+    programs that hold it.
+    """
+
+
+@symbols.command("add")
+@click.argument("entries", metavar="SYMBOL...", nargs=-1, required=True)
+@redis_url_option
+def add(entries: tuple[str, ...], redis_url: str | None) -> None:
+    """Have symbols streamed until they are removed."""
+    added = _change(redis_url, lambda spot: spot.add(*entries))
+    there = [symbol for symbol in symbols_of(entries, allow_wildcard=True) if symbol not in added]
+    click.echo(_told("added", added, "already there", there))
+    if "*" in added + there:
+        click.echo(
+            "* is the whole market: the daemon takes it only with SPOTD_ALLOW_WILDCARD=true",
+            err=True,
+        )
+
+
+@symbols.command("remove")
+@click.argument("entries", metavar="SYMBOL...", nargs=-1, required=True)
+@redis_url_option
+def remove(entries: tuple[str, ...], redis_url: str | None) -> None:
+    """End what `add` began; a malformed entry goes if it is written as it is stored."""
+    gone = _change(redis_url, lambda spot: spot.remove(*entries))
+    meant = dict.fromkeys(entry if entry in gone else entry.strip().upper() for entry in entries)
+    click.echo(_told("removed", gone, "not there", [name for name in meant if name not in gone]))
+
+
+@symbols.command("list")
+@redis_url_option
+@json_option
+def list_(redis_url: str | None, as_json: bool) -> None:
+    """Show every desired symbol and refused entry with its state and last mid price."""
+    rows = complete(_rows(redis_url))
+    if as_json:
+        click.echo(msgspec.json.encode(rows))
+        return
+    if not rows:
+        click.echo("nothing is desired: spotd symbols add SPY", err=True)
+    width = max((len(row.symbol) for row in rows), default=0)
+    for row in rows:
+        mid = "-" if row.mid_price is None else price_text(row.mid_price)
+        why = ": ".join(text for text in (row.reason, row.detail) if text)
+        click.echo(f"{row.symbol:<{width}}  {row.state or '-':<8} {mid:>12}  {why}".rstrip())
+
+
+def _told(done: str, changed: list[str], else_: str, unchanged: list[str]) -> str:
+    """One line: what was changed, and what was not."""
+    parts = [f"{done} {len(changed)}: {', '.join(changed)}"] if changed else []
+    parts += [f"{else_}: {', '.join(unchanged)}"] if unchanged else []
+    return "; ".join(parts)
+
+
+def _change(
+    redis_url: str | None, change: Callable[[SpotClient], Awaitable[list[str]]]
+) -> list[str]:
+    async def body() -> list[str]:
+        async with client_of(load_settings(redis_url)) as spot:
+            return await change(spot)
+
+    try:
+        return complete(body())
+    except ValueError as error:
+        raise click.UsageError(
+            f"{error}. A symbol is 1 to 8 letters, optionally a dot and 1 to 4 more."
+        ) from error
+
+
+async def _rows(redis_url: str | None) -> list[Row]:
+    async with client_of(load_settings(redis_url)) as spot:
+        desired, states, last = await spot.desired(), await spot.states(), await spot.latest()
+    return [
+        _row(symbol, states.get(symbol), last.get(symbol))
+        for symbol in sorted(desired | states.keys())
+    ]
+
+
+def _row(symbol: str, state: SymbolState | None, update: SpotPriceUpdate | None) -> Row:
+    mid_price = None if update is None else update.mid_price
+    if state is None:
+        return Row(symbol=symbol, mid_price=mid_price)
+    return Row(
+        symbol=symbol,
+        state=state.state,
+        mid_price=mid_price,
+        reason=state.reason,
+        detail=state.detail,
+    )

@@ -1,0 +1,159 @@
+"""``spotd watch``: prices as they arrive. Reads Redis; demands by leases what it was asked for."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import aclosing, suppress
+from typing import Any
+
+import click
+from rich.live import Live
+
+from spotd.cli.options import client_of, load_settings, redis_url_option, until_stopped
+from spotd.cli.table import NO_DAEMON, PriceTable, price_text
+from spotd.client import SpotClient, symbols_of
+from spotd.errors import RedisUnavailableError, SpotdError
+from spotd.models import DaemonStatus, SpotPriceUpdate, rfc3339
+from spotd.settings import Settings
+
+_REFRESH_S = 0.5
+_CANCEL_AGAIN_S = 1.0  # time enough to give the leases back
+_PRESENCE_S = 5.0  # between two looks for a daemon; its status lapses after 15 s
+
+
+@click.command()
+@click.argument("entries", metavar="[SYMBOL]...", nargs=-1)
+@click.option("--seconds", type=click.FloatRange(min=0, min_open=True), help="End after so long.")
+@click.option("--count", type=click.IntRange(min=1), help="End after so many updates.")
+@redis_url_option
+def watch(
+    entries: tuple[str, ...], seconds: float | None, count: int | None, redis_url: str | None
+) -> None:
+    """Watch prices as they arrive.
+
+    Named symbols are demanded while this runs. Without any, what is streamed now is shown, and
+    nothing demanded. On a terminal a table, otherwise one line per update; states that are not
+    as they should be are then told on stderr.
+    """
+    settings = load_settings(redis_url)
+    try:
+        symbols = symbols_of(entries)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
+    until_stopped(lambda: _watch(settings, symbols, seconds, count))
+
+
+async def _watch(
+    settings: Settings, symbols: list[str], seconds: float | None, count: int | None
+) -> None:
+    async with client_of(settings, subscribing=True) as spot:
+        demand = bool(symbols)
+        if not demand:
+            symbols = [symbol for symbol, update in (await spot.latest()).items() if update]
+        if not symbols:
+            raise SpotdError("nothing is streamed here: name symbols, as in `spotd watch SPY`")
+        if await spot.status() is None:
+            click.echo(NO_DAEMON, err=True)
+        show = _table if sys.stdout.isatty() else _lines
+        with suppress(TimeoutError):
+            async with (
+                asyncio.timeout(seconds),
+                aclosing(spot.updates(*symbols, demand=demand)) as updates,
+            ):
+                await show(spot, symbols, _first(count, updates))
+
+
+async def _first(
+    count: int | None, updates: AsyncIterator[SpotPriceUpdate]
+) -> AsyncIterator[SpotPriceUpdate]:
+    """The updates, no more than ``count`` of them."""
+    taken = 0
+    async for update in updates:
+        yield update
+        taken += 1
+        if taken == count:
+            return
+
+
+async def _lines(
+    spot: SpotClient, symbols: list[str], updates: AsyncIterator[SpotPriceUpdate]
+) -> None:
+    async def take_prices() -> None:
+        async for update in updates:
+            last = "-" if update.last_price is None else price_text(update.last_price)
+            click.echo(
+                f"{rfc3339(update.timestamp)} {update.symbol} bid={price_text(update.bid_price)} "
+                f"ask={price_text(update.ask_price)} mid={price_text(update.mid_price)} last={last}"
+            )
+
+    async def take_states() -> None:
+        last: dict[str | None, str] = {}
+        async for event in spot.events():
+            who = None if isinstance(event, DaemonStatus) else event.symbol
+            if who is not None and who not in symbols:
+                continue
+            said = event.state + (f": {event.reason}" if event.reason else "")
+            # What is well is worth a word only after it was not.
+            before = last.setdefault(who, "")
+            if said == before or (not before and event.state in _WELL):
+                continue
+            last[who] = said
+            click.echo(f"# {who or 'daemon'} is {said}", err=True)
+
+    await _until_first_ends(prices=take_prices(), states=take_states())
+
+
+_WELL = ("pending", "live", "starting", "connecting", "streaming", "idle")
+
+
+async def _table(
+    spot: SpotClient, symbols: list[str], updates: AsyncIterator[SpotPriceUpdate]
+) -> None:
+    table = PriceTable(symbols)
+
+    async def take_prices() -> None:
+        async for update in updates:
+            table.update(update)
+
+    async def take_states() -> None:
+        async for event in spot.events():
+            if isinstance(event, DaemonStatus):
+                table.daemon(event)
+            elif event.symbol in symbols:
+                table.state(event)
+
+    async def look_for_daemon() -> None:
+        while True:
+            with suppress(RedisUnavailableError):  # the prices join again by themselves
+                if await spot.status() is None:
+                    table.no_daemon()
+            await asyncio.sleep(_PRESENCE_S)
+
+    async def paint() -> None:
+        while True:
+            live.update(table.render(), refresh=True)
+            await asyncio.sleep(_REFRESH_S)
+
+    with Live(table.render(), auto_refresh=False) as live:
+        await _until_first_ends(
+            prices=take_prices(), states=take_states(), daemon=look_for_daemon(), table=paint()
+        )
+        live.update(table.render(), refresh=True)
+
+
+async def _until_first_ends(**bodies: Coroutine[Any, Any, None]) -> None:
+    """Run all until one ends, by itself or by an error, which is raised; the rest is cancelled."""
+    tasks = [asyncio.create_task(body, name=f"watch-{name}") for name, body in bodies.items()]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+    finally:
+        # More than once: in Python 3.11 redis-py's wait_for may swallow a cancellation.
+        running = set(tasks)
+        while running:
+            for task in running:
+                task.cancel()
+            _, running = await asyncio.wait(running, timeout=_CANCEL_AGAIN_S)

@@ -1,1 +1,0 @@
-"""The subcommands, one per file. They ask and show; what they know comes from the client."""

@@ -1,1 +1,0 @@
-"""DRIVES. One loop per file, each with an owner and a name: awaits, and asks core what to do."""

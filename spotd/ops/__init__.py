@@ -1,0 +1,1 @@
+"""TALKS to operators: HTTP, metrics, logs and systemd. Decides nothing."""

@@ -1,0 +1,1 @@
+"""TALKS to Redis: addresses, calls and scripts. Decides nothing."""

@@ -1,0 +1,204 @@
+"""``spotd check``: one line for each of the three, and the exit code of the first that failed."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import AsyncIterator
+
+import pytest
+import redis
+from pydantic import SecretStr
+
+from spotd.cli.check import check_alpaca, check_redis, check_settings
+from spotd.settings import Settings
+from spotd.simulator import Faults, MarketModel, Simulator
+from tests.cli.conftest import Call
+from tests.cli.terminal import KEYS, free_port, status_of
+
+
+@pytest.fixture
+async def alpaca() -> AsyncIterator[Simulator]:
+    """An Alpaca that grants the iex feed, with prices for every symbol."""
+    async with Simulator(feeds=("iex", "sip"), market=MarketModel()) as simulator:
+        yield simulator
+
+
+def settings_for(simulator: Simulator | None = None, **more: object) -> Settings:
+    """Settings with the simulator's keys."""
+    url = {} if simulator is None else {"data_url": f"http://{simulator.host}:{simulator.port}"}
+    keys = {"api_key": SecretStr("demo-key"), "secret_key": SecretStr("demo-secret")}
+    return Settings(**{**keys, **url, **more})  # type: ignore[arg-type]
+
+
+class TestAlpaca:
+    async def test_good(self, alpaca: Simulator) -> None:
+        """Good keys show a quote, and how old it is."""
+        finding = await check_alpaca(settings_for(alpaca))
+        assert finding.exit_code == 0
+        assert finding.text.startswith("feed iex: SPY bid ")
+
+    async def test_no_quote(self, alpaca: Simulator) -> None:
+        """Good keys without a quote are good keys."""
+        alpaca.faults.rest_null = True
+        finding = await check_alpaca(settings_for(alpaca))
+        assert finding.exit_code == 0
+        assert "no quote of SPY" in finding.text
+
+    @pytest.mark.parametrize("more", [{"secret_key": SecretStr("wrong")}, {"feed": "boats"}])
+    async def test_refused(self, alpaca: Simulator, more: dict[str, object]) -> None:
+        """Wrong keys, or a feed that the plan lacks, are refused for good."""
+        finding = await check_alpaca(settings_for(alpaca, **more))
+        assert finding.exit_code == 3
+        assert "check the keys" in finding.text
+
+    @pytest.mark.parametrize("faults", [Faults(rest_status=500), Faults(rest_garbage=True)])
+    async def test_failing(self, faults: Faults) -> None:
+        """An Alpaca that does not work is no refusal: another try may succeed."""
+        async with Simulator(faults=faults) as simulator:
+            finding = await check_alpaca(settings_for(simulator))
+        assert finding.exit_code == 1
+        assert "try later" in finding.text
+
+    @pytest.mark.parametrize("user", ["", "me:hunter2@"])
+    async def test_nobody_there(self, user: str) -> None:
+        """An address where nobody listens is named, with the cause and without credentials."""
+        place = f"127.0.0.1:{free_port()}"
+        finding = await check_alpaca(settings_for(data_url=f"http://{user}{place}"))
+        assert finding.exit_code == 1
+        assert finding.text.startswith(f"no latest values from {place}: ")
+        assert "(Connection refused)" in finding.text
+        assert "hunter2" not in finding.text
+
+    @pytest.mark.parametrize("more", [{"feed": "test"}, {"api_key": None}])
+    async def test_skipped(self, more: dict[str, object]) -> None:
+        """Without keys, or on the feed that has no REST, there is nothing to try."""
+        finding = await check_alpaca(settings_for(None, **more))
+        assert finding.skipped
+        assert finding.exit_code == 0
+
+
+class TestRedis:
+    async def test_good(self, server: redis.Redis) -> None:
+        """A server that does everything is ok; nothing is left in it, and nobody leads."""
+        finding = await check_redis(Settings.load())
+        assert finding.exit_code == 0
+        assert finding.text.startswith("Valkey ")
+        assert finding.text.endswith("scripts and pub/sub work; no daemon leads")
+        assert server.keys() == []
+
+    async def test_leader(self, server: redis.Redis) -> None:
+        """Who leads is told: by the status, or by the token where there is none."""
+        server.set(KEYS.leader, "token-1")
+        assert (await check_redis(Settings.load())).text.endswith("led by token-1")
+        server.set(KEYS.status, status_of().to_json())
+        assert (await check_redis(Settings.load())).text.endswith("led by host-1-ab (streaming)")
+        assert server.get(KEYS.leader) == b"token-1"
+
+    async def test_no_server(self) -> None:
+        """A server that is not there is told without the password, and what to do."""
+        url = SecretStr(f"redis://:hunter2@127.0.0.1:{free_port()}/0?password=hunter2")
+        finding = await check_redis(settings_for(redis_url=url))
+        assert finding.exit_code == 1
+        assert "start Redis there, or correct SPOTD_REDIS_URL" in finding.text
+        assert "hunter2" not in finding.text
+
+    @pytest.mark.parametrize(
+        ("user", "database"), [("", "99"), (":hunter2@", "0"), ("me:hunter2@", "0")]
+    )
+    async def test_refused(
+        self, server: redis.Redis, monkeypatch: pytest.MonkeyPatch, user: str, database: str
+    ) -> None:
+        """A server that answers with an error is up: the address holds something wrong."""
+        port = server.get_connection_kwargs()["port"]
+        monkeypatch.setenv("SPOTD_REDIS_URL", f"redis://{user}127.0.0.1:{port}/{database}")
+        finding = await check_redis(Settings.load())
+        assert finding.exit_code == 1
+        assert "Redis is up: correct the user, password or database" in finding.text
+        assert "start Redis" not in finding.text
+        assert "hunter2" not in finding.text
+
+    async def test_password_missing(self, server: redis.Redis) -> None:
+        """A server that wants a password, and got none, is up too."""
+        settings = Settings.load()
+        server.config_set("requirepass", "hunter2")
+        try:
+            finding = await check_redis(settings)
+        finally:
+            server.config_set("requirepass", "")
+        assert "Redis is up" in finding.text
+
+    @pytest.mark.parametrize("denied", ["-eval -evalsha", "-publish", "-subscribe", "-@write"])
+    async def test_denied(self, server: redis.Redis, denied: str) -> None:
+        """A user who may not do what the daemon does is found out before the daemon runs."""
+        commands = ["+@all", *denied.split()]
+        server.acl_setuser(
+            "poor", enabled=True, passwords="+pw", keys="*", channels="*", commands=commands
+        )
+        try:
+            port = server.get_connection_kwargs()["port"]
+            url = SecretStr(f"redis://poor:pw@127.0.0.1:{port}/0")
+            finding = await check_redis(settings_for(redis_url=url))
+        finally:
+            server.acl_deluser("poor")
+        assert finding.exit_code == 1
+        assert "permission" in finding.text.lower()
+        assert "Redis is up" in finding.text
+
+    async def test_wrong_address(self) -> None:
+        """An address that the adapter cannot read is a matter of settings."""
+        url = SecretStr("redis+sentinel://h:26379")
+        assert (await check_redis(settings_for(redis_url=url))).exit_code == 2
+
+
+def test_settings() -> None:
+    """Settings are ok with keys; the address is shown without its password."""
+    finding = check_settings(
+        settings_for(redis_url=SecretStr("redis://u:hun@ter2@h:1/0?x=hunter2"))
+    )
+    assert finding == ("feed iex, Redis redis://h:1/0", 0, False)
+    finding = check_settings(settings_for(secret_key=None))
+    assert finding.exit_code == 2
+    assert "ALPACA_SECRET_KEY is not set" in finding.text
+
+
+def test_unreadable_settings(spotd: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With settings that cannot be read nothing else is tried."""
+    monkeypatch.setenv("SPOTD_FED", "iex")
+    outcome = spotd("check")
+    assert outcome.code == 2
+    assert outcome.out.startswith("settings  FAILED   SPOTD_FED is not a setting")
+    assert outcome.out.count("\n") == 1
+
+
+def test_no_keys(spotd: Call, server: redis.Redis) -> None:
+    """Without keys Redis is still looked at, and the exit code is that of the settings."""
+    outcome = spotd("check")
+    assert outcome.code == 2
+    assert [line.split()[:2] for line in outcome.out.splitlines()] == [
+        ["settings", "FAILED"],
+        ["redis", "ok"],
+        ["alpaca", "skipped"],
+    ]
+
+
+async def test_whole(
+    alpaca: Simulator, server: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three lines and exit code 0 when all is well, and the stream is left alone."""
+    monkeypatch.setenv("ALPACA_API_KEY", "demo-key")
+    monkeypatch.setenv("ALPACA_SECRET_KEY", "demo-secret")
+    monkeypatch.setenv("SPOTD_DATA_URL", f"http://{alpaca.host}:{alpaca.port}")
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "spotd", "check", stdout=asyncio.subprocess.PIPE, env=dict(os.environ)
+    )
+    out, _ = await process.communicate()
+    assert [line.split()[:2] for line in out.decode().splitlines()] == [
+        ["settings", "ok"],
+        ["redis", "ok"],
+        ["alpaca", "ok"],
+    ]
+    assert process.returncode == 0
+    assert not alpaca.sessions
+    assert {record.kind for record in alpaca.received} == {"rest"}

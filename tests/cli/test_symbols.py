@@ -1,0 +1,77 @@
+"""``spotd symbols``: plain demand from the command line."""
+
+from __future__ import annotations
+
+import json
+import time
+
+import pytest
+import redis
+
+from tests.cli.conftest import Call
+from tests.cli.terminal import KEYS, publish, state_of
+
+
+def test_add_and_remove(spotd: Call, server: redis.Redis) -> None:
+    """Symbols come and go as the contract writes them, and one line says what was done."""
+    assert spotd("symbols", "add", "spy", "QQQ ") == (0, "added 2: SPY, QQQ\n", "")
+    told = "added 1: IWM; already there: SPY\n"
+    assert spotd("symbols", "add", "spy", "iwm", "IWM") == (0, told, "")
+    assert spotd("symbols", "remove", "IWM", "dia") == (0, "removed 1: IWM; not there: DIA\n", "")
+    assert spotd("symbols", "remove", "dia") == (0, "not there: DIA\n", "")
+    assert server.smembers(KEYS.symbols) == {b"SPY", b"QQQ"}
+    assert spotd("symbols", "remove", "Spy") == (0, "removed 1: SPY\n", "")
+    assert server.smembers(KEYS.symbols) == {b"QQQ"}
+    server.sadd(KEYS.symbols, "sp-y", "qqq ")
+    assert spotd("symbols", "remove", "sp-y", "QQQ").out == "removed 2: QQQ, sp-y\n"
+    assert server.smembers(KEYS.symbols) == set()
+
+
+def test_wildcard(spotd: Call, server: redis.Redis) -> None:
+    """The whole market is added, with a word on what the daemon needs for it."""
+    outcome = spotd("symbols", "add", "*")
+    assert (outcome.code, outcome.out) == (0, "added 1: *\n")
+    assert "SPOTD_ALLOW_WILDCARD" in outcome.err
+    assert server.smembers(KEYS.symbols) == {b"*"}
+
+
+@pytest.mark.parametrize("command", ["add", "remove"])
+def test_malformed(spotd: Call, server: redis.Redis, command: str) -> None:
+    """A malformed symbol is named, is exit code 2, and nothing is changed."""
+    server.sadd(KEYS.symbols, "QQQ")
+    outcome = spotd("symbols", command, "QQQ", "sp-y", "SPY")
+    assert outcome.code == 2
+    assert "not a symbol: 'sp-y'" in outcome.err
+    assert server.smembers(KEYS.symbols) == {b"QQQ"}
+
+
+def test_list(spotd: Call, server: redis.Redis) -> None:
+    """Every desired symbol and refused entry has a line, also those no daemon has seen."""
+    server.sadd(KEYS.symbols, "SPY", "sp-y")
+    server.zadd(KEYS.leases, {"QQQ@me": time.time() + 60})
+    server.hset(KEYS.states, "SPY", state_of("SPY").to_json())
+    server.hset(KEYS.states, "sp-y", state_of("sp-y", "refused", "invalid_symbol").to_json())
+    publish(server, "SPY")
+    assert [line.split() for line in spotd("symbols", "list").out.splitlines()] == [
+        ["QQQ", "-", "-"],
+        ["SPY", "live", "421.37"],
+        ["sp-y", "refused", "-", "invalid_symbol:", "more", "words"],
+    ]
+    assert json.loads(spotd("symbols", "list", "--json").out)[1:] == [
+        {"symbol": "SPY", "state": "live", "mid_price": 421.37, "reason": None, "detail": None},
+        {
+            "symbol": "sp-y",
+            "state": "refused",
+            "mid_price": None,
+            "reason": "invalid_symbol",
+            "detail": "more words",
+        },
+    ]
+
+
+def test_empty_list(spotd: Call, server: redis.Redis) -> None:
+    """Nothing desired is said to people, and is an empty list to programs."""
+    outcome = spotd("symbols", "list")
+    assert (outcome.code, outcome.out) == (0, "")
+    assert "nothing is desired" in outcome.err
+    assert spotd("symbols", "list", "--json") == (0, "[]\n", "")

@@ -1,0 +1,45 @@
+"""Waiting for a condition. A limit here guards against hanging; it never states how fast."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import time
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+T = TypeVar("T")
+
+GUARD_S = 30.0  # at least ten times what anything takes that tests wait for
+_CHECK_EVERY_S = 0.005
+
+
+async def until(
+    condition: Callable[[], T | Awaitable[T]],
+    what: str,
+    *,
+    guard_s: float = GUARD_S,
+    logs: Callable[[], str] = str,
+) -> T:
+    """Wait until ``condition`` returns, or resolves to, something true, and return that.
+
+    Raise AssertionError that names ``what`` and ends with ``logs()`` after ``guard_s``.
+    """
+    deadline = time.monotonic() + guard_s
+    while True:
+        found = condition()
+        value: T = await found if inspect.isawaitable(found) else found
+        if value:
+            return value
+        if time.monotonic() >= deadline:
+            raise AssertionError(f"waited {guard_s:g} s for {what}\n{logs()}")
+        await asyncio.sleep(_CHECK_EVERY_S)
+
+
+def until_sync(condition: Callable[[], object], what: str, *, guard_s: float = GUARD_S) -> None:
+    """Wait, blocking this thread, until ``condition`` returns something true."""
+    deadline = time.monotonic() + guard_s
+    while not condition():
+        if time.monotonic() >= deadline:
+            raise AssertionError(f"waited {guard_s:g} s for {what}")
+        time.sleep(_CHECK_EVERY_S)

@@ -1,0 +1,551 @@
+"""All that the daemon says to Redis, against a real server."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
+from dataclasses import replace
+
+import pytest
+import redis
+
+from spotd.core import batch
+from spotd.errors import NotLeaderError, RedisUnavailableError
+from spotd.keys import Keys
+from spotd.redis import port as adapter
+from spotd.redis.errors import WrongTypeError
+from spotd.redis.port import (
+    MAX_FIELDS_PER_CALL,
+    SCAN_ABOVE,
+    LeaseAnswer,
+    RedisPort,
+)
+from tests.daemon.rig import Ear, eventually
+from tests.kit.servers import Server, redis_server, until
+
+KEYS = Keys()
+OURS, THEIRS = "ours:1", "theirs:1"
+
+
+@pytest.fixture(scope="module", params=["valkey", "redis"])
+def process(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Server]:
+    """One server of each kind for the tests that leave it running."""
+    binary = redis_server() if request.param == "redis" else None
+    if request.param == "redis" and binary is None:
+        pytest.skip("redis-server is not installed")
+    with Server(tmp_path_factory.mktemp("redis"), binary=binary) as running:
+        yield running
+
+
+@pytest.fixture
+def db(process: Server) -> Iterator[redis.Redis]:
+    """The server, empty, for what the test says and sees itself."""
+    with process.client() as client:
+        client.flushall()
+        yield client
+
+
+@pytest.fixture
+async def port(process: Server, db: redis.Redis) -> AsyncIterator[RedisPort]:
+    """What is tested."""
+    under_test = RedisPort(process.url, KEYS)
+    yield under_test
+    await under_test.close()
+
+
+@pytest.fixture
+async def ear(process: Server) -> AsyncIterator[Ear]:
+    """Everything that is published."""
+    async with Ear(process.url, "*") as listening:
+        yield listening
+
+
+def update(symbol: str, seq: int) -> bytes:
+    """A line that stands for an update."""
+    return json.dumps({"symbol": symbol, "seq": seq}, separators=(",", ":")).encode() + b"\n"
+
+
+async def entries_of(port: RedisPort) -> list[bytes]:
+    """The whole demand set."""
+    return [entry async for some in port.demand_set() for entry in some]
+
+
+def everything(db: redis.Redis) -> dict[str, object]:
+    """All keys with their values."""
+    return {str(key): db.dump(key) for key in db.scan_iter("*")}
+
+
+# Leading
+
+
+async def test_a_free_key_is_acquired_and_then_renewed(port: RedisPort, db: redis.Redis) -> None:
+    """The first answer is *acquired*, later ones are *granted*, and the TTL starts anew."""
+    assert await port.lead(OURS, 5.0) == LeaseAnswer(granted=True, acquired=True)
+    assert db.get(KEYS.leader) == OURS
+    db.pexpire(KEYS.leader, 100)
+    assert await port.lead(OURS, 5.0) == LeaseAnswer(granted=True, acquired=False)
+    assert 4_000 < db.pttl(KEYS.leader) <= 5_000
+    assert await port.leader() == OURS
+
+
+async def test_a_held_key_is_left_alone(port: RedisPort, db: redis.Redis) -> None:
+    """Another's key keeps its token and its TTL."""
+    db.set(KEYS.leader, THEIRS, px=3_000)
+    answer = await port.lead(OURS, 60.0)
+    assert not answer.granted
+    assert not answer.acquired
+    assert db.get(KEYS.leader) == THEIRS
+    assert db.pttl(KEYS.leader) <= 3_000
+
+
+async def test_the_key_lapses_by_itself(port: RedisPort, db: redis.Redis) -> None:
+    """A daemon that dies blocks its successor for one TTL, no longer."""
+    await port.lead(THEIRS, 0.05)
+    await eventually(lambda: db.get(KEYS.leader) is None, "the key to lapse", 1.0)
+    assert (await port.lead(OURS, 1.0)).acquired
+
+
+async def test_a_key_that_holds_our_own_former_token_is_taken_over(
+    port: RedisPort, db: redis.Redis
+) -> None:
+    """Who stepped down by its own clock need not wait for its own key to lapse."""
+    await port.lead(OURS, 60.0)
+    assert (await port.lead("ours:2", 5.0, former=OURS)).acquired
+    assert db.get(KEYS.leader) == "ours:2"
+    assert not (await port.lead("ours:3", 5.0, former="")).granted
+    assert not (await port.lead("ours:3", 5.0, former=OURS)).granted
+
+
+async def test_release_deletes_only_what_is_ours(port: RedisPort, db: redis.Redis) -> None:
+    """Leader key and status go together, and only by the token that holds the key."""
+    db.set(KEYS.leader, THEIRS)
+    db.set(KEYS.status, "theirs")
+    assert not await port.release(OURS)
+    assert db.mget(KEYS.leader, KEYS.status) == [THEIRS, "theirs"]
+    assert await port.release(THEIRS)
+    assert db.exists(KEYS.leader, KEYS.status) == 0
+    assert not await port.release(THEIRS)
+    assert await port.leader() is None
+
+
+@pytest.mark.parametrize(
+    "garbage", ["", "abc", "-1", "1e9", "9007199254740992", "99999999999999999999 x"]
+)
+async def test_a_seq_that_is_none_is_taken_for_unknown(
+    port: RedisPort, db: redis.Redis, garbage: str
+) -> None:
+    """Whatever somebody wrote there, leading and publishing go on."""
+    db.set(KEYS.seq, garbage)
+    assert (await port.lead(OURS, 5.0)).highest_seq is None
+    await port.publish(OURS, update("SPY", 7), 7)
+    answer = await port.lead(OURS, 5.0)
+    assert (answer.highest_seq, answer.published_by) == (7, OURS)
+
+
+async def test_a_seq_of_the_wrong_type_is_replaced(port: RedisPort, db: redis.Redis) -> None:
+    """The key is spotd's own, so spotd mends it."""
+    db.rpush(KEYS.seq, "x")
+    assert (await port.lead(OURS, 5.0)).highest_seq is None
+    await port.publish(OURS, update("SPY", 7), 7)
+    assert (await port.lead(OURS, 5.0)).highest_seq == 7
+
+
+async def test_a_seq_of_the_far_future_is_taken_for_unknown(
+    port: RedisPort, db: redis.Redis
+) -> None:
+    """Garbage below 2^53 would outrank every seq for centuries; a clock may be some days ahead."""
+    now = time.time_ns() // 1000
+    await port.lead(OURS, 60.0)
+    for garbage in (2**53 - 1, now + 400 * 86_400_000_000):
+        db.set(KEYS.seq, f"{garbage} x")
+        answer = await port.lead(OURS, 60.0)
+        assert (answer.highest_seq, answer.published_by) == (None, None)
+        await port.publish(OURS, update("SPY", now), now)
+        assert (await port.lead(OURS, 60.0)).highest_seq == now
+    ahead = now + 300 * 86_400_000_000
+    db.set(KEYS.seq, f"{ahead} x")
+    assert (await port.lead(OURS, 60.0)).highest_seq == ahead
+    with pytest.raises(NotLeaderError):
+        await port.publish(OURS, update("SPY", now), now)
+
+
+async def test_a_bare_seq_is_read_too(port: RedisPort, db: redis.Redis) -> None:
+    """A seq without the token of who published it is somebody's."""
+    db.set(KEYS.seq, "12")
+    answer = await port.lead(OURS, 5.0)
+    assert (answer.highest_seq, answer.published_by) == (12, None)
+
+
+# Publishing
+
+
+async def test_channel_and_hash_get_the_same_bytes(
+    port: RedisPort, db: redis.Redis, ear: Ear
+) -> None:
+    """Each update is published and kept, byte for byte, and the highest seq with them."""
+    await port.lead(OURS, 5.0)
+    raw = '{"symbol":"SPY","größe":"\x00\\"}'.encode()
+    await port.publish(OURS, raw + b"\n" + update("QQQ", 5), 5)
+    await eventually(lambda: len(ear.heard) == 2, "both updates")
+    assert ear.raw("SPY") == [raw]
+    assert db.hget(KEYS.last, "SPY") == raw.decode()
+    assert ear.raw("QQQ")[0].decode() == db.hget(KEYS.last, "QQQ")
+    assert (await port.lead(OURS, 5.0)).highest_seq == 5
+
+
+async def test_the_largest_batch_goes_in_one_call(
+    port: RedisPort, db: redis.Redis, ear: Ear
+) -> None:
+    """It is written in parts, none of which is more than a script may unpack."""
+    await port.lead(OURS, 5.0)
+    lines = b"".join(update(f"S{n}", n + 1) for n in range(batch.MOST))
+    await port.publish(OURS, lines, batch.MOST)
+    assert db.hlen(KEYS.last) == batch.MOST
+    await eventually(lambda: len(ear.heard) == batch.MOST, "all updates")
+    assert ear.raw("S3999") == [update("S3999", 4000).rstrip()]
+    assert [channel for _, channel, _ in ear.heard[:2]] == ["spot:S0", "spot:S1"]
+
+
+async def test_without_the_leader_key_nothing_is_touched(
+    port: RedisPort, db: redis.Redis, ear: Ear
+) -> None:
+    """Every script that writes is fenced: with another's token or none, no byte changes."""
+    db.hset(KEYS.last, "SPY", "old")
+    db.hset(KEYS.states, "SPY", "old")
+    db.set(KEYS.status, "old")
+    db.set(KEYS.seq, "3 somebody")
+    for held in (THEIRS, None):
+        if held is None:
+            db.delete(KEYS.leader)
+        else:
+            db.set(KEYS.leader, held)
+        before = everything(db)
+        for write in (
+            port.publish(OURS, update("SPY", 9), 9),
+            port.write_states(OURS, {"QQQ": b"{}"}, ["SPY"]),
+            port.write_status(OURS, b"{}", 5.0, announce=True),
+            port.drop_last(OURS, ["SPY"]),
+        ):
+            with pytest.raises(NotLeaderError):
+                await write
+        assert everything(db) == before
+    db.publish("spot:END", "{}")
+    await eventually(lambda: ear.heard, "the end")
+    assert [channel for _, channel, _ in ear.heard] == ["spot:END"]
+
+
+async def test_a_batch_that_arrives_late_is_dropped(
+    port: RedisPort, db: redis.Redis, ear: Ear
+) -> None:
+    """Nothing is published after something newer, also when a call was under way for long."""
+    await port.lead(OURS, 5.0)
+    await port.publish(OURS, update("SPY", 9), 9)
+    with pytest.raises(NotLeaderError):
+        await port.publish(OURS, update("SPY", 9), 9)
+    with pytest.raises(NotLeaderError):
+        await port.publish(OURS, update("SPY", 8), 8)
+    await port.publish(OURS, update("SPY", 10), 10)
+    await eventually(lambda: len(ear.heard) == 2, "both")
+    assert [message["seq"] for message in ear.messages("SPY")] == [9, 10]
+
+
+@pytest.mark.parametrize("loss", ["script flush", "restart"])
+async def test_scripts_that_the_server_forgot_are_sent_again(
+    port: RedisPort, process: Server, db: redis.Redis, loss: str
+) -> None:
+    """NOSCRIPT is healed within the call."""
+    await port.lead(OURS, 5.0)
+    await port.publish(OURS, update("SPY", 1), 1)
+    if loss == "script flush":
+        db.script_flush()
+    else:
+        process.restart(lose_data=True)
+        with suppress(RedisUnavailableError):  # the connection was lost, noticed or not
+            await port.leader()
+    await port.lead(OURS, 5.0)
+    await port.publish(OURS, update("SPY", 2), 2)
+    await port.write_states(OURS, {"SPY": b"{}"}, [])
+    await port.write_status(OURS, b"{}", 5.0, announce=False)
+    assert db.hget(KEYS.last, "SPY") is not None
+    await port.drop_last(OURS, ["SPY"])
+    assert await port.release(OURS)
+
+
+@pytest.mark.parametrize("kind", ["string", "list", "set"])
+async def test_an_own_hash_of_the_wrong_type_is_replaced(
+    port: RedisPort, db: redis.Redis, kind: str
+) -> None:
+    """``spotd:last`` and ``spotd:states`` are spotd's alone, so spotd mends them."""
+    await port.lead(OURS, 5.0)
+
+    def break_both() -> None:
+        db.delete(KEYS.last, KEYS.states)
+        for key in (KEYS.last, KEYS.states):
+            if kind == "string":
+                db.set(key, "x")
+            elif kind == "list":
+                db.rpush(key, "x")
+            else:
+                db.sadd(key, "x")
+
+    break_both()
+    assert await port.last_fields() == set()
+    assert await port.state_fields() == set()
+    await port.drop_last(OURS, ["SPY"])
+    await port.write_states(OURS, {}, ["SPY"])
+    break_both()
+    await port.publish(OURS, update("SPY", 1), 1)
+    await port.write_states(OURS, {"SPY": b"{}"}, [])
+    assert await port.last_fields() == {"SPY"}
+    assert await port.state_fields() == {"SPY"}
+
+
+async def test_states_are_written_removed_and_announced(
+    port: RedisPort, db: redis.Redis, ear: Ear
+) -> None:
+    """A change goes to the hash and to the events, a removal to the hash alone."""
+    await port.lead(OURS, 5.0)
+    db.hset(KEYS.states, mapping={"OLD": "{}", "OLDER": "{}", "STAYS": "{}"})
+    await port.write_states(OURS, {"SPY": b'{"n":1}', "a b": b'{"n":2}'}, ["OLD", "OLDER", "NONE"])
+    assert await port.state_fields() == {"STAYS", "SPY", "a b"}
+    await eventually(lambda: len(ear.heard) == 2, "both events")
+    assert [(channel, raw) for _, channel, raw in ear.heard] == [
+        (KEYS.events, b'{"n":1}'),
+        (KEYS.events, b'{"n":2}'),
+    ]
+
+
+@pytest.mark.parametrize("announce", [True, False])
+async def test_the_status_has_a_ttl_and_is_announced_when_asked(
+    port: RedisPort, db: redis.Redis, ear: Ear, announce: bool
+) -> None:
+    """It lapses with its daemon."""
+    await port.lead(OURS, 5.0)
+    await port.write_status(OURS, b"{}", 15.0, announce=announce)
+    assert db.get(KEYS.status) == "{}"
+    assert 14_000 < db.pttl(KEYS.status) <= 15_000
+    db.publish("end", "")
+    await eventually(lambda: ear.heard, "the end")
+    assert (ear.heard[0][1] == KEYS.events) is announce
+
+
+async def test_any_number_of_last_prices_is_dropped(port: RedisPort, db: redis.Redis) -> None:
+    """More than one call holds."""
+    await port.lead(OURS, 5.0)
+    names = [f"S{n}" for n in range(MAX_FIELDS_PER_CALL * 2 + 1)]
+    db.hset(KEYS.last, mapping=dict.fromkeys(names, "{}"))
+    db.hset(KEYS.last, "SPY", "{}")
+    await port.drop_last(OURS, names)
+    assert await port.last_fields() == {"SPY"}
+
+
+# Demand
+
+
+async def test_the_demand_set_is_read_whole(port: RedisPort, db: redis.Redis) -> None:
+    """Nothing there is nothing wanted; entries come as they were written."""
+    assert await entries_of(port) == []
+    db.sadd(KEYS.symbols, "SPY", " qqq ", b"\xff\x00")
+    assert sorted(await entries_of(port)) == [b" qqq ", b"SPY", b"\xff\x00"]
+
+
+async def test_a_large_demand_is_read_in_slices(port: RedisPort, db: redis.Redis) -> None:
+    """Above SCAN_ABOVE no single answer holds all of it, and nothing is missing."""
+    names = {f"S{n}".encode() for n in range(SCAN_ABOVE + 1)}
+    db.sadd(KEYS.symbols, *names)
+    slices = [list(some) async for some in port.demand_set()]
+    assert len(slices) > 3
+    assert max(map(len, slices)) < SCAN_ABOVE / 2
+    assert {entry for some in slices for entry in some} == names
+
+
+async def test_very_many_leases_are_read_in_slices(port: RedisPort, db: redis.Redis) -> None:
+    """Above SCAN_ABOVE, too, those that lapse are left out, and the lapsed removed."""
+    now = 1_768_885_920.25
+    names = {f"S{n}@me" for n in range(SCAN_ABOVE + 1)}
+    db.zadd(KEYS.leases, dict.fromkeys(names, now + 1))
+    db.zadd(KEYS.leases, {"IWM@a": now - 1, "DIA@a": "+inf"})
+    found = await port.live_leases(now)
+    assert set(found) == {b"DIA@a", *(name.encode() for name in names)}
+    assert db.zcard(KEYS.leases) == len(names) + 1
+
+
+async def test_who_left_is_asked_by_name(port: RedisPort, db: redis.Redis) -> None:
+    """As many as go into one call; a lease that lapsed has left, whether it was removed or not."""
+    names = [f"S{n}".encode() for n in range(MAX_FIELDS_PER_CALL)]
+    assert await port.not_in_set(names) == names
+    db.sadd(KEYS.symbols, *names[1:])
+    assert await port.not_in_set(names) == names[:1]
+    now = 1_768_885_920.25
+    assert await port.not_leased(names, now) == names
+    db.zadd(KEYS.leases, dict.fromkeys(names[2:], now + 0.001) | {names[1]: now})
+    assert await port.not_leased(names, now) == names[:2]
+
+
+async def test_a_demand_of_the_wrong_type_says_so(port: RedisPort, db: redis.Redis) -> None:
+    """The error is of its own class and names the key."""
+    db.set(KEYS.symbols, "SPY")
+    db.set(KEYS.leases, "SPY")
+    with pytest.raises(WrongTypeError, match=KEYS.symbols):
+        await entries_of(port)
+    with pytest.raises(WrongTypeError, match=KEYS.leases):
+        await port.live_leases(time.time())
+    with pytest.raises(WrongTypeError, match=KEYS.symbols):
+        await port.not_in_set([b"SPY"])
+    with pytest.raises(WrongTypeError, match=KEYS.leases):
+        await port.not_leased([b"SPY"], time.time())
+
+
+async def test_lapsed_leases_are_removed(port: RedisPort, db: redis.Redis) -> None:
+    """A lease counts before its time, not at it and not after."""
+    now = 1_768_885_920.25
+    db.zadd(
+        KEYS.leases,
+        {"SPY@a": now + 0.001, "QQQ@a": now, "IWM@a": now - 1, "DIA@a": "+inf", "X@a": "-inf"},
+    )
+    assert sorted(await port.live_leases(now)) == [b"DIA@a", b"SPY@a"]
+    assert set(db.zrange(KEYS.leases, 0, -1)) == {"SPY@a", "DIA@a"}
+
+
+@pytest.mark.parametrize("prefix", ["spot:", "s*t:", "s?t[a-c]^\\:", "{spot}-", "s]p"])
+async def test_channels_are_found_under_any_prefix(
+    process: Server, db: redis.Redis, prefix: str
+) -> None:
+    """Glob characters in the prefix mean themselves; pattern subscriptions do not count."""
+    port = RedisPort(process.url, Keys("spotd:", prefix))
+    with process.client() as other, other.pubsub() as subscriber:
+        subscriber.subscribe(f"{prefix}SPY", "spXt:QQQ", "sabct:IWM", "sa:DIA")
+        subscriber.psubscribe(f"{prefix}*")
+        until(lambda: len(db.pubsub_channels()) == 4, "the subscriptions")
+        assert await port.subscribed_channels() == [b"SPY"]
+    await port.close()
+
+
+async def test_own_channels_are_no_demand(process: Server, db: redis.Redis) -> None:
+    """Where the prefixes overlap, listening to wakes or events asks for no symbol."""
+    keys = Keys("spot:", "spot:")
+    port = RedisPort(process.url, keys)
+    with process.client() as other, other.pubsub() as subscriber:
+        subscriber.subscribe(keys.wake, keys.events, "spot:SPY")
+        until(lambda: len(db.pubsub_channels()) == 3, "the subscriptions")
+        assert await port.subscribed_channels() == [b"SPY"]
+    await port.close()
+
+
+# Wakes
+
+
+class Wakes:
+    """Counts what ``wakes`` yields, until it ends."""
+
+    def __init__(self, port: RedisPort) -> None:
+        self.count = 0
+        self.failure: BaseException | None = None
+        self._port = port
+        self._task = asyncio.create_task(self._run())
+
+    async def stop(self) -> None:
+        """Stop listening."""
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _run(self) -> None:
+        try:
+            async for _ in self._port.wakes():
+                self.count += 1
+        except RedisUnavailableError as error:
+            self.failure = error
+
+
+async def test_a_wake_is_heard_at_once(port: RedisPort, db: redis.Redis) -> None:
+    """One yield when listening began, for what came before, and one for each message."""
+    wakes = Wakes(port)
+    await eventually(lambda: wakes.count == 1, "listening")
+    db.publish(KEYS.wake, "x")
+    db.publish("spotd:other", "x")
+    took_s = await eventually(lambda: wakes.count == 2, "the wake")
+    assert took_s < 0.1
+    db.publish(KEYS.wake, "")
+    await eventually(lambda: wakes.count == 3, "the next wake")
+    await wakes.stop()
+
+
+async def test_listening_ends_with_the_connection(port: RedisPort, process: Server) -> None:
+    """The caller is told, so that it can listen anew."""
+    wakes = Wakes(port)
+    await eventually(lambda: wakes.count == 1, "listening")
+    process.restart()
+    await eventually(lambda: wakes.failure is not None, "the failure")
+    await wakes.stop()
+
+
+async def test_a_silent_peer_is_given_up(
+    port: RedisPort, process: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Silence is answered with a ping, and a ping that stays unanswered ends the listening."""
+    monkeypatch.setattr(adapter, "WAKE_SILENCE_S", 0.1)
+    wakes = Wakes(port)
+    await eventually(lambda: wakes.count == 1, "listening")
+    with process.client() as client:
+
+        def pings() -> int:
+            return int(client.info("commandstats").get("cmdstat_ping", {}).get("calls", 0))
+
+        before = pings()
+        await eventually(lambda: pings() > before + 3, "pings, each answered")
+    assert wakes.failure is None
+    process.freeze()
+    try:
+        await eventually(lambda: wakes.failure is not None, "giving up", 2.0)
+    finally:
+        process.thaw()
+    await wakes.stop()
+
+
+# Being there
+
+
+async def test_ping_tells_what_the_server_is(port: RedisPort) -> None:
+    """For ``spotd check``."""
+    assert "redis_version" in await port.ping()
+
+
+async def test_two_prefixes_share_one_server(process: Server, db: redis.Redis) -> None:
+    """Neither sees or touches what the other wrote."""
+    one = RedisPort(process.url, KEYS)
+    two = RedisPort(process.url, replace(KEYS, key_prefix="other:", channel_prefix="o:"))
+    for port in (one, two):
+        assert (await port.lead(OURS, 5.0)).acquired
+    await one.publish(OURS, update("SPY", 1), 1)
+    before = {k: v for k, v in everything(db).items() if k.startswith("spotd:")}
+    await two.publish(OURS, update("QQQ", 1), 1)
+    await two.write_states(OURS, {"QQQ": b"{}"}, [])
+    assert await one.last_fields() == {"SPY"}
+    assert await two.last_fields() == {"QQQ"}
+    assert await two.release(OURS)
+    assert {k: v for k, v in everything(db).items() if k.startswith("spotd:")} == before
+    await one.close()
+    await two.close()
+
+
+async def test_a_cancelled_call_is_over(process: Server, db: redis.Redis) -> None:
+    """At whatever moment a call is cancelled, it ends by that: no loop goes on by mistake."""
+    swallowed = 0
+    for steps in range(1, 41):
+        for _ in range(4):
+            port = RedisPort(process.url, KEYS)
+            call = asyncio.create_task(port.lead(OURS, 5.0))
+            for _ in range(steps):
+                await asyncio.sleep(0)
+            if not call.done():
+                call.cancel()
+                with suppress(asyncio.CancelledError):
+                    await call
+                    swallowed += 1
+            await port.close()
+    assert swallowed == 0
