@@ -14,7 +14,7 @@ import structlog
 
 from spotd.daemon.shared import Shared
 from spotd.errors import RedisUnavailableError
-from spotd.redis.port import LeaseAnswer, RedisPort
+from spotd.redis.port import LeaderKeyAnswer, RedisPort
 
 _STANDBY_LOOKS_EVERY_S = 0.5
 _RETRY_S = 0.2
@@ -68,12 +68,12 @@ class LeaderLoop:
             return _RETRY_S
         shared.facts.lease_works = True
         shared.facts.started = True
-        if not answer.granted:
+        if answer.held == "another":
             self._another_leads()
         else:
             shared.lease.granted(sent_at)
             shared.seq = max(shared.seq, answer.highest_seq or 0)
-            if answer.acquired:
+            if answer.held == "acquired":
                 self._begin_term(answer)
         self._redis_works()
         return self._pause_s()
@@ -89,7 +89,7 @@ class LeaderLoop:
             return 0.0
         return pause_s if shared.facts.redis_error is None else min(pause_s, _RETRY_S)
 
-    def _begin_term(self, answer: LeaseAnswer) -> None:
+    def _begin_term(self, answer: LeaderKeyAnswer) -> None:
         shared = self._shared
         by_us = (answer.published_by or "").startswith(f"{self._instance}:")
         if answer.highest_seq is not None and not by_us:
