@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 
 import structlog
 
@@ -63,6 +64,7 @@ class StatesLoop:
         stream: Value[StreamState],
         stopping: Value[bool],
         metrics: Metrics,
+        malformed: Counter[str],
         not_leader: WakeUp,
         instance: str,
         feed: str,
@@ -75,6 +77,7 @@ class StatesLoop:
         self._stream = stream
         self._stopping = stopping
         self._metrics = metrics
+        self._malformed = malformed
         self._not_leader = not_leader
         self._instance = instance
         self._feed = feed
@@ -157,7 +160,7 @@ class StatesLoop:
     def numbers(self) -> Numbers:
         """Return the numbers of a scrape."""
         cache = self._prices.cache
-        malformed = self._metrics.malformed
+        malformed = self._malformed
         facts = self._update(time.time())
         counts = self._verdicts.counts
         return Numbers(
