@@ -18,6 +18,7 @@ from spotd.core.states import StreamState
 from spotd.daemon.prices import Prices
 from spotd.daemon.value import Value, WakeUp
 from spotd.errors import AlpacaRefusedError, SnapshotError, StreamError
+from spotd.symbols import WILDCARD
 
 _DEADLINE_S = 10.0
 
@@ -60,14 +61,13 @@ class SilenceLoop:
 
     async def _ask(self) -> None:
         slots = self._prices.cache.slots
-        desired = self._stream.get().subscriptions.active
         known = [
             (slot.symbol, slot.quoted_at, None if slot.quoted_at is None else reflected_at(slot))
             for slot in slots.values()
         ]
-        unknown = [(symbol, None, None) for symbol in desired if symbol not in slots]
+        active = self._stream.get().subscriptions.active
+        unknown = [(s, None, None) for s in active if s not in slots and s != WILDCARD]
         chosen = self._silence.choose([*known, *unknown], MAX_SYMBOLS_PER_CALL)
-        asked = {s: slots[s].quoted_at if s in slots else None for s in chosen}
         asked_at = time.monotonic()
         try:
             found = await self._snapshots.fetch(chosen, deadline_s=_DEADLINE_S)
@@ -77,8 +77,12 @@ class SilenceLoop:
             return
         if not self._serving():
             return
-        quotes = {symbol: snapshot.quote for symbol, snapshot in found.items()}
-        judgement = self._silence.judge(asked, quotes, asked_at=asked_at, now=time.monotonic())
+        judgement = self._silence.judge(
+            {symbol: slots[symbol].quoted_at if symbol in slots else None for symbol in chosen},
+            {symbol: snapshot.quote for symbol, snapshot in found.items()},
+            time.monotonic(),
+            asked_at=asked_at,
+        )
         if judgement.mute or judgement.unpriced:
             trades = self._stream.get().subscriptions.trades
             self._prices.take_snapshots(found, trades=trades)
