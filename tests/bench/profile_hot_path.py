@@ -30,10 +30,10 @@ from redis.connection import Connection
 
 from spotd.alpaca.session import Session
 from spotd.alpaca.stream import FrameDecoder
-from spotd.core.batch import BatchSize
 from spotd.core.conflate import Slot
 from spotd.core.demand import Demand
 from spotd.core.messages import Message, Quote
+from spotd.core.publishing import BatchSize
 from spotd.daemon.intake import Intake
 from spotd.daemon.publish import PublishLoop
 from spotd.daemon.shared import Shared
