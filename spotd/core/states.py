@@ -23,7 +23,6 @@ from spotd.core.subscription_state import SubscriptionState
 from spotd.models import BreakerStateName, DaemonStateName, SymbolCounts, SymbolStateName
 from spotd.symbols import WILDCARD, Refusal
 
-
 Phase = Literal["closed", "connecting", "open", "waiting"]
 
 

@@ -97,7 +97,8 @@ class TestBeginning:
         """ "Renewed" may be the first answer: the one that said "acquired" was lost."""
         change = dialogue.answer(held)
         assert change == Change(
-            Leadership(term=1, reign=0, token="us:1", leads=True, answered=True, started=True), begins=True
+            Leadership(term=1, reign=0, token="us:1", leads=True, answered=True, started=True),
+            begins=True,
         )
 
     def test_the_right_counts_from_sending_less_a_margin(self, dialogue: Dialogue) -> None:
@@ -158,7 +159,8 @@ class TestGoingOn:
         leader.now += RENEW_EVERY_S
         change = leader.answer("acquired")
         assert change == Change(
-            Leadership(term=2, reign=0, token="us:1", leads=True, answered=True, started=True), begins=True
+            Leadership(term=2, reign=0, token="us:1", leads=True, answered=True, started=True),
+            begins=True,
         )
 
     def test_a_key_that_another_had_meanwhile_raises_the_reign(self, leader: Dialogue) -> None:
@@ -222,7 +224,8 @@ class TestEnd:
         leader.key.failed(leader.now)
         change = leader.answer("renewed", seq=7, by="us:1")
         assert change == Change(
-            Leadership(term=2, reign=0, token="us:2", leads=True, answered=True, started=True), begins=True
+            Leadership(term=2, reign=0, token="us:2", leads=True, answered=True, started=True),
+            begins=True,
         )
 
     @pytest.mark.parametrize("held", ["acquired", "renewed"])
