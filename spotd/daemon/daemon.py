@@ -71,7 +71,6 @@ class Daemon:
             api_key=api_key,
             secret_key=secret_key,
             on_data=self._intake,
-            compression=settings.compression,
         )
         shared.malformed = self._stream.decoder.malformed
         self._leader = LeaderLoop(shared, self._redis, self.instance)
