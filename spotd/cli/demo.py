@@ -256,11 +256,11 @@ async def _follow(spot: SpotClient, symbols: list[str], screen: Screen) -> None:
 
 
 def _summary(simulator: Simulator, daemon: Daemon) -> None:
-    shared = daemon.shared
+    cache = daemon.prices.cache
     replay = simulator.replay
     progress = f" ({replay.sent} of {replay.total} messages replayed)" if replay else ""
     click.echo(
-        f"# {shared.market.quotes_received} quotes and {shared.market.trades_received} trades in,"
-        f" {shared.metrics.updates_published} updates out,"
-        f" {shared.market.quotes_conflated} quotes conflated{progress}"
+        f"# {cache.quotes_received} quotes and {cache.trades_received} trades in,"
+        f" {daemon.metrics.updates_published} updates out,"
+        f" {cache.quotes_conflated} quotes conflated{progress}"
     )

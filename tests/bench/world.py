@@ -188,7 +188,7 @@ class World:
             process.check()
             return condition()
 
-        until(check, f"{what}\n{process.tail()}", patience_s)
+        until(check, f"{what}\n{process.tail()}", guard_s=patience_s)
 
     def _kept(self, process: _P) -> _P:
         self._stack.callback(process.kill)
