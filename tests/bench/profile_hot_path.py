@@ -28,8 +28,8 @@ from picows.picows import _make_test_ws_frame
 from pydantic import SecretStr
 from redis.connection import Connection
 
+from spotd.alpaca.frames import FrameDecoder
 from spotd.alpaca.session import Session
-from spotd.alpaca.stream import FrameDecoder
 from spotd.core.conflate import Slot
 from spotd.core.demand import Demand
 from spotd.core.messages import Message, Quote
