@@ -13,11 +13,11 @@ import hashlib
 import re
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import redis.exceptions
 
+from spotd.core.leadership import LeaderKeyAnswer
 from spotd.errors import NotLeaderError
 from spotd.keys import Keys
 from spotd.redis.addresses import pubsub_of
@@ -33,7 +33,7 @@ from spotd.redis.scripts import (
     WRITE_STATUS,
 )
 
-__all__ = ["MAX_FIELDS_PER_CALL", "SCAN_ABOVE", "LeaderKeyAnswer", "Outcome", "RedisPort"]
+__all__ = ["MAX_FIELDS_PER_CALL", "SCAN_ABOVE", "Outcome", "RedisPort"]
 
 # A seq is microseconds since 1970 or a little above. One of a later future is no seq of ours.
 SEQ_AHEAD_S = 366 * 86_400
@@ -41,21 +41,6 @@ SEQ_AHEAD_S = 366 * 86_400
 WAKE_SILENCE_S = 10.0
 
 _HELD: tuple[Literal["another", "renewed", "acquired"], ...] = ("another", "renewed", "acquired")
-
-
-@dataclass(frozen=True, slots=True)
-class LeaderKeyAnswer:
-    """What Redis said to an attempt to lead.
-
-    ``held``: the key was free or held our former token, and is ours now (``acquired``); it was
-    ours before (``renewed``); it holds another's token (``another``). ``highest_seq`` is the
-    highest seq ever published and ``published_by`` the token of its publisher; None where Redis
-    knows none.
-    """
-
-    held: Literal["acquired", "renewed", "another"]
-    highest_seq: int | None = None
-    published_by: str | None = None
 
 
 class RedisPort(DemandCalls):
