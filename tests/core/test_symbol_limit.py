@@ -66,12 +66,11 @@ def test_the_search_halves(active: int, asked: int, size: int, learned: int | No
 def test_an_acknowledgement_may_end_the_search() -> None:
     """All symbols below the ceiling are active then."""
     limit = searching(active=10, asked=3)
-    limit.acknowledged(11)
-    assert limit.learned is None
-    limit.acknowledged(12)
-    assert limit.learned == 12
-    limit.acknowledged(5)
-    assert limit.learned == 12
+    learned = []
+    for active in (11, 12, 5):
+        limit.acknowledged(active)
+        learned.append(limit.learned)
+    assert learned == [None, 12, 12]
     assert limit.request_size(5, BATCH) == 7
 
 
