@@ -24,6 +24,8 @@ class SubscriptionState:
     refused: Mapping[str, Refusal] = field(default_factory=dict)
     #: Symbols are desired, none is active, and every one is refused.
     all_refused: bool = False
+    #: Some symbol limit is known: the order of waiting decides which symbols get room.
+    limited: bool = False
     #: The plan's limit in symbols, once it is known exactly.
     learned_limit: int | None = None
     #: Symbols of the last acknowledged request for trades whose trades were left out.
@@ -50,6 +52,7 @@ def state_of(
         refused=refused,
         # Only desired symbols are refused. As a consequence, equal numbers mean the same symbols.
         all_refused=not difference.active and 0 < len(difference.desired) == len(refused),
+        limited=limit.limit is not None,
         learned_limit=limit.learned,
         without_trades=channels.without_trades,
         trades=channels.trades,
