@@ -217,6 +217,7 @@ class Talk:
         assert state.active == subs.active
         assert state.served == self.served
         assert state.trades == subs.trades
+        assert state.limited == subs.limited
         assert state.refused.keys() <= subs.desired - subs.active
         without_reason = subs.desired - state.refused.keys()
         assert state.all_refused == (bool(subs.desired) and not subs.active | without_reason)

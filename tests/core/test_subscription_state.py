@@ -23,9 +23,10 @@ def acknowledge(subs: Subscriptions, listed: str) -> None:
 
 
 def test_at_first_the_state_is_empty() -> None:
-    """It says nothing but whether trades are asked for."""
+    """It says nothing but whether trades are asked for, and whether a limit is set."""
     assert Subscriptions().state() == SubscriptionState()
     assert Subscriptions(trades=False).state() == SubscriptionState(trades=False)
+    assert Subscriptions(max_symbols=2).state() == SubscriptionState(limited=True)
 
 
 def test_what_changes_nothing_leaves_the_same_object() -> None:
@@ -60,10 +61,10 @@ def test_each_change_brings_a_new_object() -> None:
     missing = Refusal("refused_by_alpaca", "not in the acknowledgement")
     served = frozenset("A")
     assert states == [
-        SubscriptionState(refused={"C": limit}),
-        SubscriptionState(active=served, served=served, refused={"B": missing}),
-        SubscriptionState(served=served, refused={"B": missing}),
-        SubscriptionState(),
+        SubscriptionState(limited=True, refused={"C": limit}),
+        SubscriptionState(limited=True, active=served, served=served, refused={"B": missing}),
+        SubscriptionState(limited=True, served=served, refused={"B": missing}),
+        SubscriptionState(limited=True),
     ]
 
 
