@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import difflib
 import os
-import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -31,6 +30,7 @@ from pydantic_settings import SettingsError as UnreadableSourceError
 
 from spotd.errors import SettingsError
 from spotd.keys import Keys
+from spotd.redis.addresses import check_address
 
 Feed = Literal["iex", "sip", "delayed_sip", "boats", "overnight", "test"]
 
@@ -45,15 +45,6 @@ _STREAM_PATHS: dict[Feed, str] = {
     "test": "/v2/test",
 }
 _DATA_URL = "https://data.alpaca.markets"
-_REDIS_SCHEMES = (
-    "redis",
-    "rediss",
-    "unix",
-    "redis+sentinel",
-    "rediss+sentinel",
-    "redis+cluster",
-    "rediss+cluster",
-)
 
 # The web tier reads these itself; they may stand in a file that both read.
 RELAY_NAMES = (
@@ -205,8 +196,9 @@ class Settings(BaseSettings):
     @field_validator("redis_url")
     @classmethod
     def _redis_url(cls, value: SecretStr) -> SecretStr:
-        _require_url(value.get_secret_value().strip(), _REDIS_SCHEMES)
-        return SecretStr(value.get_secret_value().strip())
+        url = value.get_secret_value().strip()
+        check_address(url)
+        return SecretStr(url)
 
     @property
     def keys(self) -> Keys:
@@ -305,18 +297,15 @@ def _secret_directories() -> list[Path]:
 
 
 def _require_url(value: str, schemes: tuple[str, ...]) -> None:
-    """Raise ValueError, without the value (it may hold a password), where it is no such URL."""
+    """Raise ValueError, without the value (it may hold a password), where it is not such a URL."""
     try:
         parts = urlsplit(value)
-        _ = parts.port
+        _ = parts.port  # raises ValueError where it is not a number
     except ValueError:
-        # `host1:26379,host2:26379` has no single port; the Redis adapter reads such lists itself.
-        if not re.match(r"^rediss?\+(sentinel|cluster)://\S+$", value):
-            raise ValueError("is not a valid URL") from None
-        return
+        raise ValueError("is not a valid URL") from None
     if parts.scheme not in schemes:
         raise ValueError(f"must start with one of {', '.join(f'{s}://' for s in schemes)}")
-    if parts.scheme != "unix" and not parts.netloc:
+    if not parts.netloc:
         raise ValueError("names no host")
 
 

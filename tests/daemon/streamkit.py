@@ -9,11 +9,12 @@ import time
 from collections.abc import Callable
 from typing import Any, Self
 
+from spotd.daemon.intake import Intake
+from spotd.daemon.shared import Shared
+
 from spotd.alpaca.handshake import Timeouts
 from spotd.alpaca.stream import AlpacaStream
 from spotd.core.leadership import MARGIN_SHARE
-from spotd.daemon.intake import Intake
-from spotd.daemon.shared import Shared
 from spotd.daemon.stream import Pace, StreamLoop
 from spotd.simulator import Simulator
 from tests.kit import waiting
