@@ -72,7 +72,7 @@ class Leadership:
     ``publish_until`` and ``hold_until`` are monotonic seconds, minus infinity without the right:
     until when we may publish, and until when we may hold an open stream.
     ``answered``: the last request for the leader key was answered. ``another``: it said that the
-    key is another daemon's, and no term of ours began since. ``started``: some request was answered.
+    key is another daemon's, and no term of ours began since. ``started``: any was ever answered.
     """
 
     term: int = 0

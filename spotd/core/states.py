@@ -23,7 +23,6 @@ from spotd.core.subscription_state import SubscriptionState
 from spotd.models import BreakerStateName, DaemonStateName, SymbolCounts, SymbolStateName
 from spotd.symbols import WILDCARD, Refusal
 
-
 Phase = Literal["closed", "connecting", "open", "waiting"]
 
 
@@ -190,7 +189,7 @@ class Verdicts:
         return changed
 
     def _concerned(self, before: Facts, after: Facts) -> set[str]:
-        """Return every name whose verdict may differ. Sets that are the same object cost nothing."""
+        """Return every name whose verdict may differ. The same object as before costs nothing."""
         old, new = before.stream.subscriptions, after.stream.subscriptions
         names = _differing(before.demand.symbols, after.demand.symbols)
         names |= _differing(before.halted, after.halted)
@@ -264,7 +263,7 @@ class StateWrites:
         return bool(self._ended or self._others or self._refused)
 
     def changed(self, names: Iterable[str], verdicts: Mapping[str, Verdict]) -> None:
-        """Note names that got another verdict. One that is what Redis holds again is not written."""
+        """Note names that got another verdict. What Redis holds already is not written."""
         for name in names:
             self._forget(name)
             verdict = verdicts.get(name)

@@ -24,8 +24,11 @@ Four machines decide, each described at the head of its module:
 Desired and active are compared before every request, so a lost message heals by itself. The
 first of these that is not empty becomes the request:
 
-1. give the statuses back, 2. unsubscribe surplus symbols, 3. subscribe suspects, 4. subscribe
-waiting symbols, as many as the limit allows, 5. subscribe the statuses.
+1. Give the statuses back.
+2. Unsubscribe surplus symbols.
+3. Subscribe suspects.
+4. Subscribe the whole market, or waiting symbols, as many as the limit allows.
+5. Subscribe the statuses.
 """
 
 from __future__ import annotations
@@ -79,7 +82,7 @@ class Subscriptions:
         self._channels = FeedChannels(trades=trades)
         self._request: Request | None = None
         self._state = SubscriptionState(trades=trades)
-        self._may_differ = False  # from ``_state``
+        self._may_differ = True  # from ``_state``
 
     @property
     def desired(self) -> frozenset[str]:

@@ -138,7 +138,7 @@ class PublishLoop:
         return delivered
 
     def _render(self, taken: Sequence[Slot]) -> tuple[bytes, int]:
-        """Return the JSON of the newest prices, one a line, with rising seq, and the highest seq."""
+        """Return the JSON of the newest prices, one a line, and the highest seq among them."""
         counter = self._prices.seq
         seq = counter.next(len(taken), int(time.time() * 1_000_000))
         updates = [

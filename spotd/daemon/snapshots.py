@@ -21,7 +21,7 @@ from spotd.ops.metrics import Metrics
 
 _CALLS_AT_ONCE = 4
 # Between the starts of two calls: they run in threads, and the event loop waits for what a thread
-# computes. With this pause the prices of other symbols stay in time while a whole market is fetched.
+# computes. With this pause other prices stay in time while a whole market is fetched.
 _CALL_EVERY_S = 0.02
 
 log = structlog.get_logger("spotd.snapshots")

@@ -83,6 +83,7 @@ class StreamLoop:
         """Connect and serve while we lead. Raises AlpacaRefusedError."""
         while True:
             if not self._leadership.get().may_publish(time.monotonic()):
+                self._pacing.leadership_lost()
                 self._tell("closed")
                 await self._right.wait()
                 continue

@@ -1,11 +1,10 @@
-"""An Alpaca on this machine: its stock stream and REST, a market, replays, and every fault.
+"""An Alpaca on this machine: stock stream, REST, a simulated market, replays and faults.
 
-Stands alone: nothing here knows spotd, and spotd knows nothing of it.
+The package knows nothing of spotd's other packages, and none of them knows it but the command line.
 """
 
 from spotd.simulator.journal import Journal, Record, Stats
-from spotd.simulator.knobs import Faults, Limits
-from spotd.simulator.model import MarketModel
+from spotd.simulator.knobs import Faults, Limits, MarketModel
 from spotd.simulator.replay import Replay
 from spotd.simulator.server import Simulator
 from spotd.simulator.session import Session

@@ -1,6 +1,6 @@
 """`spotd simulate`: the simulated Alpaca alone, until it is told to stop.
 
-Talks to the terminal. Every knob is a flag, named and explained by its own field.
+Talks to the terminal. Every knob is a flag; its field has its name and its help.
 """
 
 import asyncio
@@ -13,13 +13,12 @@ from typing import Any
 
 import click
 
-from spotd.simulator.knobs import Faults, Limits, meanings
+from spotd.simulator.knobs import Faults, Limits, MarketModel, meanings
 from spotd.simulator.messages import FEEDS
-from spotd.simulator.model import MarketModel
 from spotd.simulator.replay import Replay
 from spotd.simulator.server import Simulator
 
-_PROGRESS_S = 5.0
+PROGRESS_S = 5.0
 _GROUPS: dict[str, type[Limits | Faults | MarketModel]] = {
     "market": MarketModel,
     "limits": Limits,
@@ -30,7 +29,7 @@ _DEFAULT_OF = {"limits.dead_session_hold_s": 90.0}
 
 
 def _flag(group: str, name: str) -> str:
-    """`dead_session_hold_s` is `--dead-session-hold`; rates keep their unit."""
+    """Return the flag of a knob: `dead_session_hold_s` is `dead-session-hold`; rates keep units."""
     if f"{group}.{name}" in _FLAG_OF:
         return _FLAG_OF[f"{group}.{name}"]
     if name.endswith("_s") and not name.endswith("_per_s"):
@@ -39,7 +38,7 @@ def _flag(group: str, name: str) -> str:
 
 
 def _option(group: str, knob: Field[Any], meaning: str) -> click.Option:
-    """The flag of one knob."""
+    """Return the option of a knob."""
     flag, dest = f"--{_flag(group, knob.name)}", f"{group}_{knob.name}"
     if knob.name.endswith("_s") and not knob.name.endswith("_per_s"):
         meaning = f"{meaning.rstrip('.')}; seconds."
@@ -65,10 +64,10 @@ def _option(group: str, knob: Field[Any], meaning: str) -> click.Option:
 
 
 class _Simulate(click.Command):
-    """A command whose many flags are listed in sections."""
+    """A command whose help lists its options in sections."""
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Options in the sections their names begin with."""
+        """Write each option in the section that its name begins with."""
         sections: dict[str, list[tuple[str, str]]] = {"options": []}
         for parameter in self.get_params(ctx):
             record = parameter.get_help_record(ctx)
@@ -81,32 +80,34 @@ class _Simulate(click.Command):
 
 
 @click.command(cls=_Simulate)
-@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
-@click.option("--port", type=click.IntRange(0, 65_535), default=0, help="Port; 0: a free one.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
+@click.option(
+    "--port", type=click.IntRange(0, 65_535), default=0, help="The port; 0: any free port."
+)
 @click.option("--key", default="demo-key", show_default=True, help="The key that is accepted.")
 @click.option("--secret", default="demo-secret", show_default=True, help="Its secret.")
 @click.option(
     "--feed-entitlements",
     default=",".join(FEEDS),
     show_default=True,
-    help="Feeds of the plan, comma-separated; others are answered with 409.",
+    help="Feeds of the plan, comma-separated; others are refused with 409.",
 )
 @click.option(
     "--replay",
     type=click.Path(exists=True, dir_okay=False, readable=True, path_type=Path),
-    help="Play this file of JSON lines of Alpaca messages (also .gz) instead of the market.",
+    help="Play this file instead of the market: Alpaca messages as JSON lines, plain or .gz.",
 )
 @click.option(
     "--speed",
     type=click.FloatRange(0),
     default=1.0,
     show_default=True,
-    help="Play so many times faster; 0: as fast as clients read.",
+    help="Play this many times faster; 0: as fast as clients read.",
 )
-@click.option("--loop", is_flag=True, help="Play it again and again.")
+@click.option("--loop", is_flag=True, help="Play the file again and again.")
 @click.option("--at-once", is_flag=True, help="Play without waiting for a subscriber.")
-@click.option("--no-market", is_flag=True, help="Send nothing, and know no prices.")
-@click.option("--seconds", type=click.FloatRange(0), help="Stop after this long.")
+@click.option("--no-market", is_flag=True, help="Send nothing, and have no prices.")
+@click.option("--seconds", type=click.FloatRange(0), help="Stop after this many seconds.")
 def simulate(
     host: str,
     port: int,
@@ -119,7 +120,8 @@ def simulate(
 ) -> None:
     """Simulate Alpaca's stock stream and REST on this machine.
 
-    Prints the settings to use it with. Every fault is a flag; `_p` is a probability.
+    Prints the settings that point spotd to it. Every fault is a flag; a flag that ends in `-p`
+    takes a probability.
     """
     playing = Replay(replay, flags["speed"], flags["loop"]) if replay else None
     if playing and flags["at_once"]:
@@ -138,7 +140,7 @@ def simulate(
         )
     except ValueError as problem:
         raise click.UsageError(str(problem)) from problem
-    asyncio.run(_run(simulator, seconds))
+    asyncio.run(serve(simulator, seconds))
 
 
 for _group, _knobs in _GROUPS.items():
@@ -150,7 +152,7 @@ def _names(given: str) -> list[str]:
 
 
 def _of_group(group: str, flags: Mapping[str, Any]) -> dict[str, Any]:
-    """The knobs of one group, from their flags."""
+    """Return the knobs of one group from their flags."""
     knobs = {}
     for knob, _ in meanings(_GROUPS[group]):
         value = flags[f"{group}_{knob.name}"]
@@ -158,8 +160,10 @@ def _of_group(group: str, flags: Mapping[str, Any]) -> dict[str, Any]:
     return knobs
 
 
-async def _run(simulator: Simulator, seconds: float | None) -> None:
-    """Serve until a signal, the given time, or a failure."""
+async def serve(
+    simulator: Simulator, seconds: float | None, progress_s: float = PROGRESS_S
+) -> None:
+    """Serve until SIGINT, SIGTERM, the given time, or a failure, which is raised."""
     asked = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -169,9 +173,11 @@ async def _run(simulator: Simulator, seconds: float | None) -> None:
     except OSError as problem:
         raise click.UsageError(str(problem)) from problem
     try:
-        _introduce(simulator)
+        _print_settings(simulator)
         failed = asyncio.create_task(simulator.failed(), name="simulator: failures")
-        progress = asyncio.create_task(_report(simulator), name="simulator: progress")
+        progress = asyncio.create_task(
+            _show_progress(simulator, progress_s), name="simulator: progress"
+        )
         stop = asyncio.create_task(asked.wait(), name="simulator: signals")
         tasks = {failed, progress, stop}
         done, _ = await asyncio.wait(tasks, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
@@ -185,8 +191,8 @@ async def _run(simulator: Simulator, seconds: float | None) -> None:
     click.echo(_progress(simulator), err=True)
 
 
-def _introduce(simulator: Simulator) -> None:
-    """The settings that make spotd use this simulator, ready for a `.env` file."""
+def _print_settings(simulator: Simulator) -> None:
+    """Print the settings that make spotd use this simulator, ready for a `.env` file."""
     feed = simulator.feeds[0] if simulator.feeds else "iex"
     for key, secret in simulator.keys.items():
         click.echo(f"SPOTD_STREAM_URL={simulator.stream_url(feed)}")
@@ -196,23 +202,21 @@ def _introduce(simulator: Simulator) -> None:
         click.echo(f"ALPACA_SECRET_KEY={secret}")
 
 
-async def _report(simulator: Simulator) -> None:
-    """A line on stderr now and then, and one when a replay had malformed lines."""
+async def _show_progress(simulator: Simulator, every_s: float) -> None:
+    """Print a line on stderr in each period, and one if a replay has malformed lines."""
     replay = simulator.replay
     if replay:
         await simulator.wait_for(lambda: replay.scanned, timeout_s=3600.0)
         if replay.malformed:
-            click.echo(
-                f"{replay.malformed:,} malformed lines left out, first {replay.first_malformed}",
-                err=True,
-            )
+            first = replay.first_malformed
+            click.echo(f"{replay.malformed:,} malformed lines left out; first {first}", err=True)
     while True:
-        await asyncio.sleep(_PROGRESS_S)
+        await asyncio.sleep(every_s)
         click.echo(_progress(simulator), err=True)
 
 
 def _progress(simulator: Simulator) -> str:
-    """What happened so far, in a line."""
+    """Return what happened so far, in one line."""
     stats, replay = simulator.stats, simulator.replay
     symbols = set().union(*(one.quotes | one.trades for one in simulator.sessions))
     parts = [
@@ -225,7 +229,7 @@ def _progress(simulator: Simulator) -> str:
     ]
     if replay:
         at = replay.sent - replay.rounds * replay.total
-        parts.append(f"replay {at:,}/{replay.total:,}, {replay.rounds} rounds done")
+        parts.append(f"replay {at:,}/{replay.total:,}, rounds done {replay.rounds}")
     if stats.refused:
         parts.append("refused " + " ".join(f"{code}x{n}" for code, n in stats.refused.items()))
     return ", ".join(parts)

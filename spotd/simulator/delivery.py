@@ -1,41 +1,58 @@
-"""Who gets which messages, in which frames, and what damage is done to them on the way.
+"""Which session receives which messages, in which frames, and how frames are damaged on the way.
 
-Sessions that get the same share one encoded frame. Never waits: a session that does not take its
-frames is that session's affair.
+Sessions with the same subscriptions share one encoded frame. Delivery never waits for a session; a
+session that reads too slowly is cut by its own buffer limit.
 """
 
 import random
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import TypeAlias
 
+from spotd.simulator.changes import Changes
 from spotd.simulator.knobs import Faults
+from spotd.simulator.latest import LatestMessages
+from spotd.simulator.messages import FEEDS
 from spotd.simulator.session import Frame, Session
 from spotd.simulator.wire import Encoding, Message, encode
 
+REPLAYED_PER_FRAME = 250
+"""Most messages in one frame of a replay."""
 _OVERSIZE_BYTES = (1 << 20) + 4096
 _GARBAGE_BYTES = 64
 Share: TypeAlias = tuple[str, Encoding, object]
 
 
 class Delivery:
-    """Puts messages into the outboxes of the sessions that are subscribed to them."""
+    """Queues messages for the sessions that are subscribed to them. A replay plays on it."""
 
-    def __init__(self, faults: Faults, seed: int = 0) -> None:
-        self.faults = faults
-        self._random = random.Random(seed)
-
-    def deliver(
-        self, sessions: Iterable[Session], messages: Sequence[Message], per_frame: int = 0
+    def __init__(
+        self,
+        sessions: Mapping[int, Session],
+        latest: LatestMessages,
+        faults: Faults,
+        changes: Changes,
+        seed: int = 0,
     ) -> None:
-        """Send each session what it is subscribed to, at most `per_frame` in a frame (0: all)."""
-        faults = self.faults
-        if faults.mute or not messages:
+        self._sessions, self._latest = sessions, latest
+        self._faults, self._changes = faults, changes
+        self._random = random.Random(seed)
+        self._subscribed: dict[str, tuple[object, frozenset[str]]] = {}
+
+    def deliver(self, messages: list[Message], feeds: Collection[str], per_frame: int = 0) -> None:
+        """Send each session of these feeds the messages that it is subscribed to.
+
+        At most `per_frame` messages share a frame; 0 means all. REST answers with the messages from
+        now on, also when a fault keeps them from the stream.
+        """
+        self._latest.remember(feeds, messages)
+        faults = self._faults
+        if faults.mute:
             return
         if faults.mute_symbols:
             messages = [one for one in messages if one.get("S") not in faults.mute_symbols]
         shared: dict[Share, list[Frame]] = {}
-        for session in sessions:
-            if not session.authenticated or session.closing:
+        for session in self._sessions.values():
+            if session.feed not in feeds or not session.authenticated or session.closing:
                 continue
             route = session.conversation.route
             share = (session.feed, session.encoding, route.key)
@@ -45,32 +62,77 @@ class Delivery:
             for frame in shared[share]:
                 session.offer(frame)
 
+    def live_feeds(self) -> set[str]:
+        """Return the feeds that have an authenticated session."""
+        return {one.feed for one in self._sessions.values() if one.authenticated}
+
+    def subscribed(self, feed: str) -> frozenset[str]:
+        """Return the symbols whose prices are subscribed to on a feed.
+
+        The result is the same object until it changes, so that the market recognizes it quickly.
+        """
+        routes = [one.conversation.route for one in self._sessions.values() if one.feed == feed]
+        known = self._subscribed.get(feed)
+        if known is not None and known[0] == routes:
+            return known[1]
+        symbols = frozenset().union(*(route.priced for route in routes))
+        self._subscribed[feed] = (routes, symbols)
+        return symbols
+
+    # what a replay needs (replay.Stage)
+
+    def play(self, messages: list[Message]) -> None:
+        """Send complete messages on every feed."""
+        self.deliver(messages, FEEDS, REPLAYED_PER_FRAME)
+
+    def wanted(self, symbols: frozenset[str]) -> bool:
+        """Return whether any session is subscribed to one of the symbols."""
+        wanted = symbols | {"*"}
+        return any(not self.subscribed(feed).isdisjoint(wanted) for feed in self.live_feeds())
+
+    def wake_up(self) -> None:
+        """Make whoever awaits a condition check it again."""
+        self._changes.wake_up()
+
+    async def until(self, condition: Callable[[], object]) -> None:
+        """Wait for a condition, checked whenever something was received or sent."""
+        await self._changes.until(condition)
+
+    async def drained(self, most_bytes: int = 0) -> None:
+        """Wait until no session has more than this many bytes that are not written to it yet."""
+        sessions = self._sessions
+        await self._changes.until(
+            lambda: all(one.queued_bytes <= most_bytes or one.closing for one in sessions.values())
+        )
+
+    # inside
+
     def _frames(
         self, messages: list[Message], encoding: Encoding, per_frame: int
     ) -> Iterator[Frame]:
         size = per_frame or len(messages) or 1
         for start in range(0, len(messages), size):
             batch = messages[start : start + size]
-            if self.faults.damaging:
+            if self._faults.damaging:
                 yield from self._damaged(batch, encoding)
             else:
                 yield frame_of(batch, encoding)
 
     def _damaged(self, batch: list[Message], encoding: Encoding) -> Iterator[Frame]:
-        faults, chance = self.faults, self._random.random
-        if chance() < faults.garbage_p:
+        faults, draw = self._faults, self._random.random
+        if draw() < faults.garbage_p:
             garbage = self._random.randbytes(_GARBAGE_BYTES)
-            yield Frame(
-                garbage.hex().encode() if encoding == "json" else garbage, encoding == "json"
-            )
+            text = encoding == "json"
+            yield Frame(garbage.hex().encode() if text else garbage, text)
+        symbol = batch[0].get("S")
         extra: list[Message] = []
-        if chance() < faults.unknown_type_p:
-            extra.append({"T": "zz", "S": batch[0].get("S"), "what": ["new", {"in": 2031}]})
-        if chance() < faults.malformed_p:
-            extra.append(self._random.choice(_MALFORMED) | {"S": batch[0].get("S")})
-        if chance() < faults.oversize_p:
-            extra.append({"T": "pad", "S": batch[0].get("S"), "pad": "x" * _OVERSIZE_BYTES})
-        as_text = chance() < faults.text_frame_p
+        if draw() < faults.unknown_type_p:
+            extra.append({"T": "zz", "S": symbol, "what": ["new", {"in": 2031}]})
+        if draw() < faults.malformed_p:
+            extra.append(self._random.choice(_MALFORMED) | {"S": symbol})
+        if draw() < faults.oversize_p:
+            extra.append({"T": "pad", "S": symbol, "pad": "x" * _OVERSIZE_BYTES})
+        as_text = draw() < faults.text_frame_p
         place = self._random.randrange(len(batch) + 1)
         whole = [*batch[:place], *extra, *batch[place:]]
         yield frame_of(whole, "json" if as_text else encoding)
@@ -85,7 +147,7 @@ _MALFORMED: list[Message] = [
 
 
 def frame_of(messages: list[Message], encoding: Encoding) -> Frame:
-    """Messages as one frame, counted."""
+    """Return the messages as one frame, with their numbers for the counters."""
     kinds = [one["T"] for one in messages]
     return Frame(
         encode(messages, encoding),

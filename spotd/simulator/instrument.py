@@ -1,11 +1,11 @@
-"""One symbol's market: a bid and an ask that walk, trades that hit them, halts, bars.
+"""One symbol's market: a bid and an ask that walk, trades at these prices, halts, bars.
 
-Pure: randomness is its own and seeded by its name, the time is an argument in nanoseconds.
+Pure: its randomness is seeded by the symbol, and the time is an argument in nanoseconds.
 """
 
 import random
 
-from spotd.simulator.model import MarketModel
+from spotd.simulator.knobs import MarketModel
 from spotd.simulator.universe import Listing, listing
 from spotd.simulator.wire import Message
 
@@ -13,12 +13,15 @@ MINUTE_NS = 60_000_000_000
 _DAY_NS = 1440 * MINUTE_NS
 _EXCHANGES = {"A": "NPQKZTYJMU", "B": "PQKZTYJNMU", "C": "QPKZTYJXBU", "N": "NNNNNNNNNN"}
 _ONE_FLAG, _TWO_FLAGS = ["R"], ["R", "R"]
-_SPECIAL = {"A": "4CPUVZ", "B": "4CPUVZ", "C": "4CPUWZ", "N": "4"}
-"""Sale conditions that do not set the last sale."""
+_ODD_LOT_P = 0.4  # condition I
+_EXTENDED_HOURS_P = 0.02  # condition T
+_SPECIAL_P = 0.01
+_SPECIAL_CONDITIONS = {"A": "4CPUVZ", "B": "4CPUVZ", "C": "4CPUWZ", "N": "4"}
+"""By tape, the sale conditions that do not set the last sale."""
 
 
 class Instrument:
-    """The walking market of one symbol. Prices are whole ticks inside, so they never drift."""
+    """The market of one symbol. Prices are whole ticks inside, so rounding errors do not add up."""
 
     __slots__ = (
         "_bars", "_base", "_bid", "_half", "_listing", "_model", "_per_usd", "_random", "_spread",
@@ -36,7 +39,7 @@ class Instrument:
         self._per_usd = 100 if facts.price >= 1 else 10_000
         self._base = max(2, round(facts.price * self._per_usd))
         self._volatility = max(1.0, self._base * 4e-5)
-        # a few basis points when busy, more when quiet, never under one tick
+        # a few basis points for a busy symbol, more for a quiet one, at least one tick
         points = 0.4 + 6.0 / (1.0 + facts.activity)
         self._spread = max(1, round(self._base * points / 10_000))
         self._half = self._spread
@@ -46,16 +49,16 @@ class Instrument:
 
     @property
     def bid(self) -> float:
-        """Best bid in USD."""
+        """The best bid in USD."""
         return self._bid / self._per_usd
 
     @property
     def ask(self) -> float:
-        """Best ask in USD."""
+        """The best ask in USD."""
         return (self._bid + self._half) / self._per_usd
 
     def quote(self, feed: str, now_ns: int, odd_p: float) -> Message:
-        """The next quote: the walk goes on by one step; `odd_p` as the model's."""
+        """Move the market by one step and return its quote, odd with the chance `odd_p`."""
         draw = self._random.random
         step = draw()
         if step > 0.5:
@@ -86,7 +89,7 @@ class Instrument:
         return quote
 
     def _step(self, luck: float) -> None:
-        """Move the bid by some ticks, back towards the base when far from it; vary the spread."""
+        """Move the bid by some ticks, more likely towards the base; sometimes change the spread."""
         draw = self._random.random
         ticks = 1 + int(draw() * self._volatility)
         drift = (self._bid - self._base) / self._base  # -0.3 ... 0.3
@@ -96,7 +99,7 @@ class Instrument:
             self._half = max(1, int(self._spread * (0.5 + 2.0 * draw() * draw())))
 
     def _make_odd(self, quote: Message, luck: float) -> None:
-        """One of the things that happen now and then in a real feed."""
+        """Change a quote in one of the ways in which a real feed is odd now and then."""
         oddity = ""
         for name, chance in self._model.oddities():
             if luck < chance:
@@ -124,22 +127,22 @@ class Instrument:
                 quote["bp"] = int(quote["bp"]) or quote["bp"]
 
     def trade(self, feed: str, now_ns: int) -> Message:
-        """A trade at the bid or the ask: many are odd lots, a few do not set the last sale."""
+        """Return a trade at the bid or the ask: often an odd lot, rarely one off the market."""
         draw = self._random.random
-        model, tape = self._model, self._listing.tape
+        tape = self._listing.tape
         price = self.bid if draw() < 0.5 else self.ask
         luck = draw()
-        odd_lot = luck < model.odd_lot_p
+        odd_lot = luck < _ODD_LOT_P
         size = 1 + int(draw() * 99) if odd_lot else 100 * (1 + int(8 * draw() ** 4))
         conditions = [" "] if tape in "AB" else ["@"]
-        if draw() < model.extended_hours_p:
+        if draw() < _EXTENDED_HOURS_P:
             conditions.append("T")
         if odd_lot:
             conditions.append("I")
-        special = draw() < model.special_trade_p
+        special = draw() < _SPECIAL_P
         if special:
-            places = _SPECIAL[tape]
-            conditions.append(places[int(draw() * len(places))])
+            codes = _SPECIAL_CONDITIONS[tape]
+            conditions.append(codes[int(draw() * len(codes))])
             price = round(price * (0.97 + 0.06 * draw()), 4)
         self._trade_id += 1
         trade: Message = {
@@ -158,7 +161,7 @@ class Instrument:
         return trade
 
     def _count(self, now_ns: int, price: float, size: int) -> None:
-        """Put a trade into its minute and its day; the minute before is kept."""
+        """Count a trade in the bars of its minute and day; keep the bar of the minute before."""
         for kind, begin in (("b", now_ns - now_ns % MINUTE_NS), ("d", _day(now_ns))):
             bar = self._bars.get(kind)
             grown = self._bars[kind] = _grown(bar, begin, price, size)
@@ -166,7 +169,7 @@ class Instrument:
                 self._bars["before"] = bar
 
     def bar(self, kind: str, now_ns: int) -> Message:
-        """Its newest minute (`b`), its day (`d`), the day before (`prev`); flat without trades."""
+        """Return the bar of the newest minute (`b`), the day (`d`) or the day before (`prev`)."""
         known = self._bars.get(kind)
         if known is None:
             begin = now_ns - now_ns % MINUTE_NS if kind == "b" else _day(now_ns)
@@ -177,7 +180,7 @@ class Instrument:
         return {"T": kind, "S": self.symbol} | known
 
     def closed_minute(self, begin_ns: int) -> Message | None:
-        """The bar of the minute that began then, when anything traded in it."""
+        """Return the bar of the minute that began then, or None if nothing was traded in it."""
         for kind in ("b", "before"):
             bar = self._bars.get(kind)
             if bar is not None and bar["t"] == begin_ns:
@@ -185,7 +188,7 @@ class Instrument:
         return None
 
     def status(self, *, halted: bool, now_ns: int) -> Message:
-        """A halt or a resumption, in the codes of its tape (CTA: 2 and 3; UTP: H and T)."""
+        """Begin or end a halt. Return its message in the codes of its tape (CTA 2, 3; UTP H, T)."""
         self.halted = halted
         plan_a = self._listing.tape in "AB"
         code = ("2" if halted else "3") if plan_a else ("H" if halted else "T")
@@ -202,13 +205,13 @@ class Instrument:
 
 
 def _day(now_ns: int) -> int:
-    """The latest five in the morning, UTC: midnight in New York, or an hour after it."""
+    """Return the latest 05:00 UTC: midnight in New York, or an hour after it."""
     begin_ns = 300 * MINUTE_NS
     return now_ns - (now_ns - begin_ns) % _DAY_NS
 
 
 def _grown(bar: Message | None, begin_ns: int, price: float, size: int) -> Message:
-    """A bar with one more trade, or a new one when its time has come."""
+    """Return the bar with one more trade, or a new bar if it begins later."""
     if bar is None or bar["t"] != begin_ns:
         return {"o": price, "h": price, "l": price, "c": price, "v": size, "t": begin_ns} | {
             "n": 1,

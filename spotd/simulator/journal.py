@@ -1,48 +1,47 @@
-"""What the simulator saw and did: a bounded record of everything received, and counters.
+"""What the simulator received and did: a bounded record of everything received, and counters.
 
-For assertions and progress lines; decides nothing.
+Tests assert on it and the progress line shows it; it decides nothing.
 """
 
-import asyncio
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
-from spotd.simulator.bell import Bell
+from spotd.simulator.changes import Changes
 
 Kind: TypeAlias = Literal["connect", "message", "ping", "pong", "close", "rest"]
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One thing received; `session` is 0 where there is none."""
+    """One thing that was received; `session` is 0 for a REST request."""
 
     kind: Kind
     session: int
     data: Any
-    """The decoded message (or the raw bytes), ping or pong payload, URL of a connect or of a REST
-    request, or close code: None when the client vanished without a close frame."""
+    """The decoded message, or its bytes if they could not be decoded; the payload of a ping or
+    pong; the URL of a connect or a REST request; the close code, None without a close frame."""
     at: float = field(default_factory=time.monotonic)
     """Monotonic seconds."""
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
 class Journal:
-    """The newest records, oldest first; waiters look again after each."""
+    """The newest records, oldest first. Each new one wakes up who awaits a condition."""
 
-    def __init__(self, bell: Bell, size: int = 20_000) -> None:
+    def __init__(self, changes: Changes, size: int = 20_000) -> None:
         self._records: deque[Record] = deque(maxlen=size)
-        self._bell = bell
+        self._changes = changes
 
     def add(self, record: Record) -> None:
-        """Remember something received."""
+        """Record something that was received."""
         self._records.append(record)
-        self._bell.ring()
+        self._changes.wake_up()
 
     def of(self, kind: Kind, session: int | None = None) -> list[Record]:
-        """The records of one kind, of one session where it is given."""
+        """Return the records of one kind, of one session if it is given."""
         return [
             each
             for each in self._records
@@ -50,7 +49,7 @@ class Journal:
         ]
 
     def messages(self, action: str | None = None) -> list[Any]:
-        """The decoded messages received, those with this `action` where it is given."""
+        """Return the decoded messages received, those with this `action` if it is given."""
         return [
             each.data
             for each in self.of("message")
@@ -60,11 +59,6 @@ class Journal:
     def clear(self) -> None:
         """Forget everything received so far."""
         self._records.clear()
-
-    async def wait_for(self, condition: Callable[[], object], timeout_s: float) -> None:
-        """Return once `condition()` is true, looked at after everything received or sent."""
-        async with asyncio.timeout(timeout_s):
-            await self._bell.until(condition)
 
     def __iter__(self) -> Iterator[Record]:
         return iter(tuple(self._records))
@@ -78,7 +72,7 @@ class Journal:
 
 @dataclass
 class Stats:
-    """Counters since the start; what is sent counts once per session, when it is written."""
+    """Counters since the start. What is sent counts once per session, when it is written."""
 
     connections: int = 0
     handshakes_refused: int = 0
@@ -86,10 +80,7 @@ class Stats:
     trades_sent: int = 0
     messages_sent: int = 0
     frames_sent: int = 0
-    bytes_sent: int = 0
     slow_clients: int = 0
     refused: Counter[int] = field(default_factory=Counter)
     """Errors sent in answer to a client, by code."""
     rest_requests: int = 0
-    rest_refused: Counter[int] = field(default_factory=Counter)
-    """REST answers other than 200, by HTTP status."""

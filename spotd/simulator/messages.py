@@ -1,6 +1,6 @@
-"""The messages of the stream: their types, key order, defaults, channels and errors.
+"""The messages of the stream: types, key order, defaults, channels and errors.
 
-Tables and pure functions; nothing here sends.
+Tables and pure functions; this module sends nothing.
 """
 
 import re
@@ -9,7 +9,7 @@ from itertools import count
 from spotd.simulator.wire import Message, nanoseconds
 
 SYMBOL = re.compile(r"[A-Z]+(\.[A-Z]+)?", re.ASCII)
-"""A well-formed symbol; anything else in a subscribe sinks the whole request."""
+"""A well-formed symbol. Alpaca refuses a whole request that names a malformed one."""
 
 ERRORS = {
     400: "invalid syntax",
@@ -43,7 +43,7 @@ CHANNEL_OF = {
 }
 ACKNOWLEDGED = tuple(CHANNEL_OF.values())[:9]
 MIRRORS = ("corrections", "cancelErrors")
-"""Channels nobody subscribes to: they follow `trades`."""
+"""Channels that follow `trades` and cannot be subscribed to themselves."""
 
 FEEDS = {
     "iex": "/v2/iex",
@@ -111,20 +111,20 @@ _ids = count(1)
 
 
 def success(message: str) -> Message:
-    """`connected` or `authenticated`."""
+    """Return the message `connected` or `authenticated`."""
     return {"T": "success", "msg": message}
 
 
 def error(code: int) -> Message:
-    """An error with Alpaca's own words for the code."""
+    """Return an error with Alpaca's text for the code."""
     return {"T": "error", "code": code, "msg": ERRORS.get(code, "unknown error")}
 
 
 def complete(given: Message, now_ns: int) -> Message:
-    """A message in Alpaca's key order, fields that are absent filled in; a given None stays None.
+    """Return a message in Alpaca's key order, absent fields filled in; a given None stays None.
 
-    A message of an unknown type is taken as it is, with `T` first. `ValueError` without `T`, or
-    when its time is none.
+    `T` is the first key, since Alpaca's Go SDK fails otherwise; an unknown type gets no other
+    field. Raise `ValueError` without `T`, or if `t` or `r` is not a time.
     """
     if "T" not in given:
         raise ValueError(f"a message without its type T: {given}")
@@ -147,7 +147,7 @@ def complete(given: Message, now_ns: int) -> Message:
 
 
 def _other_side(given: Message) -> tuple[float | None, float | None]:
-    """Both prices of a quote of which one is given: two cents apart."""
+    """Return both prices of a quote of which one is given, two cents apart."""
     if "bp" in given:
         bid = given["bp"]
         return bid, None if bid is None else round(bid + 0.02, 4)

@@ -1,13 +1,14 @@
-"""What Alpaca's stream answers to what a client says.
+"""What Alpaca's stream answers to the messages of a client.
 
-Decides, talks to nobody: a message in, messages out, and whether the session ends. Delays and
-silences are the transport's affair.
+Decides, and talks to nobody: a message goes in, messages come out, and whether the session ends.
+The stream adds the delays, and withholds answers where a fault says so.
 """
 
 from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from spotd.simulator.connection_slots import ConnectionSlots
 from spotd.simulator.knobs import Faults, Limits
 from spotd.simulator.messages import (
     ACKNOWLEDGED,
@@ -18,49 +19,48 @@ from spotd.simulator.messages import (
     error,
     success,
 )
-from spotd.simulator.seats import Seats
 from spotd.simulator.wire import Message
-
-_Everything = type("_Everything", (), {"__contains__": lambda _self, _symbol: True})
 
 
 @dataclass(frozen=True)
 class Rules:
-    """What a session is judged by; the knobs are live."""
+    """What decides the answers. The knobs may change at any time."""
 
     keys: Mapping[str, str]
     entitled: Container[str]
     limits: Limits
     faults: Faults
-    seats: Seats
+    slots: ConnectionSlots
 
 
 @dataclass(frozen=True)
 class Route:
-    """Which messages a session gets: per type of message the symbols; equal keys, equal routes."""
+    """Which messages a session receives. Routes with equal keys are equal."""
 
     key: tuple[frozenset[str], ...]
-    priced: frozenset[str]  # of quotes and trades: what a market has to produce
+    priced: frozenset[str]
+    """The symbols of quotes and trades, which a market has to produce."""
     by_type: Mapping[str, Container[str]]
     any_type: Container[str]
 
     def takes(self, message: Message) -> bool:
-        """Whether the message goes to the session; unknown types follow their symbol."""
+        """Return whether the session receives a message; of an unknown type, any of its symbols."""
         symbol = message.get("S")
         return symbol is None or symbol in self.by_type.get(message["T"], self.any_type)
 
 
 @dataclass
 class Answer:
-    """What to send back, each message in a frame of its own, and whether to close then."""
+    """Messages to send back, each in a frame of its own, and whether to close afterwards."""
 
     messages: list[Message] = field(default_factory=list)
     close: bool = False
     refused: int = 0
+    """The code of a refusal."""
 
 
 def refusal(code: int, *, close: bool = False) -> Answer:
-    """An error as the answer."""
+    """Return an error as the answer."""
     return Answer([error(code)], close=close, refused=code)
 
 
@@ -78,16 +78,16 @@ class Conversation:
 
     @property
     def authenticated(self) -> bool:
-        """Whether the client has proved who it is."""
+        """Whether the client sent a right key."""
         return self.key is not None
 
     def receive(self, message: Any, now: float) -> Answer:
-        """The answer to a decoded message; `now` in monotonic seconds."""
+        """Return the answer to a decoded message; `now` is monotonic seconds."""
         if not isinstance(message, Mapping):
             return refusal(400)
         match message.get("action"):
             case "auth":
-                return self.authenticate(message.get("key"), message.get("secret"), now)
+                return self._authenticate(message.get("key"), message.get("secret"), now)
             case "subscribe" | "unsubscribe" if not self.authenticated:
                 return refusal(401)
             case "subscribe":
@@ -97,8 +97,8 @@ class Conversation:
             case _:
                 return refusal(400)
 
-    def authenticate(self, key: object, secret: object, now: float) -> Answer:
-        """The answer to a key: 406 keeps the socket open, so that the client may ask again."""
+    def _authenticate(self, key: object, secret: object, now: float) -> Answer:
+        """Return the answer to a key. 406 never closes, so that the client may ask again."""
         rules = self.rules
         if self.authenticated:
             return refusal(403)
@@ -111,7 +111,7 @@ class Conversation:
             return refusal(402, close=close)
         if self.feed not in rules.entitled:
             return refusal(409, close=close)
-        if not rules.seats.take(self.session, (self.feed, key), rules.limits.connections, now):
+        if not rules.slots.take(self.session, (self.feed, key), rules.limits.connections, now):
             return refusal(406)
         self.key = key
         return Answer([success("authenticated")])
@@ -131,7 +131,7 @@ class Conversation:
         }
         if self._exceeds(wanted):
             return refusal(405)
-        return self._become(wanted)
+        return self._change_to(wanted)
 
     def _unsubscribe(self, message: Mapping[str, Any]) -> Answer:
         asked = self._asked(message)
@@ -140,12 +140,12 @@ class Conversation:
         if self.rules.faults.late_data_s:
             for channel, symbols in asked.items():
                 self.late[channel] |= symbols & self.channels[channel]
-        return self._become(
+        return self._change_to(
             {name: symbols - asked.get(name, set()) for name, symbols in self.channels.items()}
         )
 
     def _asked(self, message: Mapping[str, Any]) -> dict[str, set[str]] | int:
-        """The symbols named per channel, or the code that refuses the whole request."""
+        """Return the symbols named per channel, or the code that refuses the whole request."""
         asked: dict[str, set[str]] = {}
         for channel, symbols in message.items():
             if channel == "action":
@@ -173,22 +173,20 @@ class Conversation:
     def _exceeds(self, wanted: Mapping[str, set[str]]) -> bool:
         limits = self.rules.limits
         quotes, trades = wanted["quotes"], wanted["trades"]
-        if not limits.wildcard and any("*" in symbols for symbols in wanted.values()):
-            return True
         if limits.symbols is None:
             return False
         entries = len(quotes | trades) if limits.count == "symbols" else len(quotes) + len(trades)
         return entries > limits.symbols or "*" in quotes or "*" in trades
 
-    def _become(self, wanted: dict[str, set[str]]) -> Answer:
+    def _change_to(self, wanted: dict[str, set[str]]) -> Answer:
         self.channels = wanted
         for mirror in MIRRORS:
             self.channels[mirror] = set(wanted["trades"])
         self.route = self._route()
-        return Answer([self.acknowledgement()])
+        return Answer([self._acknowledgement()])
 
-    def acknowledgement(self) -> Message:
-        """The whole state of all channels, in Alpaca's order."""
+    def _acknowledgement(self) -> Message:
+        """Return the whole state of all channels, in Alpaca's order."""
         names = CHANNELS_OF_TEST if self.feed == "test" else ACKNOWLEDGED
         ack: Message = {"T": "subscription"} | {name: sorted(self.channels[name]) for name in names}
         if self.channels["imbalances"]:
@@ -196,7 +194,7 @@ class Conversation:
         return ack
 
     def forget_late(self) -> None:
-        """The time in which data still comes after an unsubscribe is over."""
+        """Stop sending late data of symbols that were unsubscribed."""
         for symbols in self.late.values():
             symbols.clear()
         self.route = self._route()
@@ -213,6 +211,12 @@ class Conversation:
         )
 
 
+class _Everything:
+    """Contains every symbol, as `*` does."""
+
+    def __contains__(self, _symbol: object) -> bool:
+        return True
+
+
 def _members(symbols: frozenset[str]) -> Container[str]:
-    everything: Container[str] = _Everything()
-    return everything if "*" in symbols else symbols
+    return _Everything() if "*" in symbols else symbols

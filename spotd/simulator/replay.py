@@ -1,13 +1,13 @@
-"""Plays recorded Alpaca messages at their own pace, their times shifted to now.
+"""Plays recorded Alpaca messages with the distances of the recording, their times shifted to now.
 
-Reads a file of JSON lines, each a message or an array of them, plain or `.gz`, one line at a time,
-so that its size does not matter. A line that is none is counted and never ends the replay.
+Reads a file of JSON lines, each a message or an array of messages, plain or `.gz`, one line at a
+time, so that the size of the file does not matter. A malformed line is counted and does not end the
+replay. `Stage` is what a replay needs of the simulator.
 """
 
 import asyncio
 import gzip
 import math
-import time
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -16,9 +16,12 @@ from typing import Protocol, cast
 
 import msgspec
 
+from spotd.simulator.clock import SYSTEM_CLOCK, Clock
 from spotd.simulator.messages import CHANNEL_OF
 from spotd.simulator.wire import Message, nanoseconds
 
+TICK_S = 0.005
+"""Messages that are due within a tick are sent together."""
 _BACKLOG_BYTES = 4 << 20
 _UNPACED_BATCH = 500
 
@@ -26,47 +29,43 @@ _UNPACED_BATCH = 500
 class Stage(Protocol):
     """Where a replay plays."""
 
-    def play(self, messages: list[Message], per_frame: int) -> None:
-        """Send messages to whoever is subscribed."""
+    def play(self, messages: list[Message]) -> None:
+        """Send messages to the sessions that are subscribed to them."""
 
     def wanted(self, symbols: frozenset[str]) -> bool:
-        """Whether a session is subscribed to any of the symbols."""
+        """Return whether a session is subscribed to any of the symbols."""
 
-    def ring(self) -> None:
-        """Make whoever waits look again: the replay got further."""
+    def wake_up(self) -> None:
+        """Make whoever awaits the progress of the replay check it again."""
 
     async def until(self, condition: Callable[[], object]) -> None:
-        """Wait for a condition that a client's doing may change."""
+        """Wait for a condition that a client may make true."""
 
     async def drained(self, most_bytes: int) -> None:
-        """Wait until no session has more than this waiting for it."""
+        """Wait until no session has more than this many bytes waiting for it."""
 
 
 @dataclass
 class Replay:
-    """A recording to play; also its own progress. Times in nanoseconds, durations in seconds."""
+    """A recording to play, and the progress of playing it."""
 
     path: Path | str
     speed: float = 1.0
     """2 plays twice as fast; 0 or infinity as fast as the clients read."""
     loop: bool = False
     await_subscriber: bool = True
-    """Begin when the first session subscribes to one of its symbols, not at once."""
-    per_frame: int = 250
-    """Most messages in one frame; those due together share one."""
-    tick_s: float = 0.005
-    """What falls due within a tick goes out together."""
+    """Begin when the first session subscribes to one of the recorded symbols, not at once."""
 
     total: int = field(default=0, init=False)
-    """Messages in the file; known once it was scanned."""
+    """Messages in the file; known after it was scanned."""
     sent: int = field(default=0, init=False)
     """Messages played, over all rounds."""
     rounds: int = field(default=0, init=False)
-    """Times it was played to the end."""
+    """How many times it was played to the end."""
     malformed: int = field(default=0, init=False)
-    """Lines, or messages in a line, that were none; counted while the file is scanned."""
+    """Malformed lines, and malformed messages in a line; known after the file was scanned."""
     first_malformed: str = field(default="", init=False)
-    """Where the first of them is, and what is wrong with it."""
+    """The line of the first of them, and what is wrong with it."""
     symbols: frozenset[str] = field(default=frozenset(), init=False)
     scanned: bool = field(default=False, init=False)
     begun: bool = field(default=False, init=False)
@@ -74,30 +73,26 @@ class Replay:
     def __post_init__(self) -> None:
         self.path = Path(self.path)
         if math.isnan(self.speed) or self.speed < 0:
-            raise ValueError(f"a replay's speed is 0 or more, not {self.speed}")
-
-    @property
-    def paced(self) -> bool:
-        """Whether it keeps a pace at all."""
-        return 0 < self.speed < math.inf
+            raise ValueError(f"the speed of a replay is 0 or more, not {self.speed}")
 
     def check(self) -> None:
         """Raise `OSError` unless the file can be opened."""
         with cast(Path, self.path).open("rb"):
             pass
 
-    async def run(self, stage: Stage) -> None:
-        """Play it, once or for ever."""
+    async def run(self, stage: Stage, clock: Clock = SYSTEM_CLOCK) -> None:
+        """Play the file once, or again and again until cancelled."""
         await asyncio.to_thread(self.scan)
         self.scanned = True
-        stage.ring()
+        stage.wake_up()
         if self.await_subscriber:
             await stage.until(lambda: stage.wanted(self.symbols))
         self.begun = True
+        play = self._paced if 0 < self.speed < math.inf else self._unpaced
         while True:
-            await (self._paced(stage) if self.paced else self._unpaced(stage))
+            await play(stage, clock)
             self.rounds += 1
-            stage.ring()
+            stage.wake_up()
             if not self.loop or not self.total:
                 return
 
@@ -117,7 +112,7 @@ class Replay:
         self.symbols = frozenset(symbols)
 
     def _read(self) -> Iterator[tuple[int, Message | str]]:
-        """Number of line and message, or what is wrong with it; control messages are left out."""
+        """Yield number of line and message, or what is wrong with it; skip control messages."""
         path = cast(Path, self.path)
         number = 0
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
@@ -134,31 +129,33 @@ class Replay:
             if isinstance(message, dict):
                 yield message
 
-    async def _paced(self, stage: Stage) -> None:
-        begin_s, begin_ns = time.monotonic(), time.time_ns()
+    async def _paced(self, stage: Stage, clock: Clock) -> None:
+        """Play each message at its recorded distance from the first, never earlier."""
+        begin_s, begin_ns = clock.monotonic_s(), clock.wall_ns()
         first_ns: int | None = None
         due: list[Message] = []
-        window_s = 0.0  # what is due until then goes out then, in one frame
+        tick_ends_s = 0.0  # since the beginning; messages due until then are sent then
         for message in self._messages():
             if first_ns is None:
-                first_ns, window_s = message["t"], self.tick_s
+                first_ns, tick_ends_s = message["t"], TICK_S
             offset_ns = message["t"] - first_ns
             if self.speed != 1:
                 offset_ns = int(offset_ns / self.speed)
-            if offset_ns / 1e9 > window_s:
-                await asyncio.sleep(begin_s + window_s - time.monotonic())
+            if offset_ns / 1e9 > tick_ends_s:
+                await clock.sleep(begin_s + tick_ends_s - clock.monotonic_s())
                 self._play(stage, due)
                 due = []
-                window_s = max(time.monotonic() - begin_s, offset_ns / 1e9 + self.tick_s)
+                tick_ends_s = max(clock.monotonic_s() - begin_s, offset_ns / 1e9 + TICK_S)
             message["t"] = begin_ns + offset_ns
             due.append(message)
-        await asyncio.sleep(begin_s + window_s - time.monotonic())
+        await clock.sleep(begin_s + tick_ends_s - clock.monotonic_s())
         self._play(stage, due)
 
-    async def _unpaced(self, stage: Stage) -> None:
+    async def _unpaced(self, stage: Stage, clock: Clock) -> None:
+        """Play as fast as the clients read, each message with the time of its sending."""
         batch: list[Message] = []
         for message in self._messages():
-            message["t"] = time.time_ns()
+            message["t"] = clock.wall_ns()
             batch.append(message)
             if len(batch) >= _UNPACED_BATCH:
                 self._play(stage, batch)
@@ -170,12 +167,12 @@ class Replay:
 
     def _play(self, stage: Stage, messages: list[Message]) -> None:
         if messages:
-            stage.play(messages, self.per_frame)
+            stage.play(messages)
             self.sent += len(messages)
 
 
 def _messages(line: bytes) -> Iterator[Message | str]:
-    """The data messages of a line, times parsed; a sentence in place of each that is none."""
+    """Yield the data messages of a line, times parsed; for a malformed one, what is wrong."""
     try:
         decoded = msgspec.json.decode(line)
     except (msgspec.DecodeError, UnicodeDecodeError) as problem:
@@ -183,17 +180,17 @@ def _messages(line: bytes) -> Iterator[Message | str]:
         return
     for each in decoded if isinstance(decoded, list) else [decoded]:
         if not isinstance(each, dict) or not isinstance(each.get("T"), str):
-            yield "no message with a type T"
+            yield "not a message with a type T"
         elif each["T"] in CHANNEL_OF:
             yield _with_time(each)
 
 
 def _with_time(message: Message) -> Message | str:
     if not isinstance(message.get("S"), str):
-        return "a message without its symbol S"
+        return "a message without a symbol S"
     moment = message.get("t")
     if not isinstance(moment, str):
-        return "a message without its time t"
+        return "a message without a time t"
     try:
         message["t"] = nanoseconds(moment)
     except ValueError as problem:

@@ -1,11 +1,10 @@
-"""The REST side: latest quotes and trades, snapshots, the clock, in Alpaca's own shapes.
+"""The REST side: latest quotes, snapshots and the market clock, in Alpaca's own shapes.
 
-Talks HTTP; the values are the simulator's latest, from the market, a replay or `send`.
+Talks HTTP; the values are the latest messages that the market, a replay or a test sent.
 """
 
 import asyncio
 import time
-from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeAlias
@@ -14,14 +13,16 @@ from zoneinfo import ZoneInfo
 import msgspec
 from aiohttp import web
 
-from spotd.simulator.bell import Bell
+from spotd.simulator.changes import Changes
 from spotd.simulator.journal import Journal, Record, Stats
+from spotd.simulator.latest import LatestMessages
 from spotd.simulator.messages import FEEDS, SYMBOL
 from spotd.simulator.protocol import Rules
+from spotd.simulator.rate_limit import RateLimit
 from spotd.simulator.wire import Message, rfc3339
 
-Latest: TypeAlias = Callable[[str, str, str], Message | None]
-"""Feed, type of message and symbol -> the latest one."""
+Route: TypeAlias = Callable[[web.Request], Mapping[str, Any]]
+"""A request -> the body of its answer; raises `RefusedError`."""
 
 _QUOTE = ("t", "ax", "ap", "as", "bx", "bp", "bs", "c", "z")
 _TRADE = ("t", "x", "p", "s", "c", "i", "z")
@@ -36,7 +37,7 @@ _SNAPSHOT = {
 
 
 class RefusedError(Exception):
-    """A request that is not served: the HTTP status and the body's fields."""
+    """A request that is refused, with the HTTP status and the body of the answer."""
 
     def __init__(self, status: int, message: str, code: int | None = None) -> None:
         super().__init__(message)
@@ -47,88 +48,78 @@ class RefusedError(Exception):
 
 
 class Rest:
-    """Alpaca's data API, as far as a price daemon may ask."""
+    """The routes of Alpaca's data and trading API that a price daemon needs."""
 
     def __init__(
-        self, rules: Rules, latest: Latest, journal: Journal, stats: Stats, bell: Bell
+        self,
+        rules: Rules,
+        latest: LatestMessages,
+        journal: Journal,
+        stats: Stats,
+        changes: Changes,
     ) -> None:
         self.rules = rules
         self._latest = latest
-        self._journal, self._stats, self._bell = journal, stats, bell
-        self._used: Counter[tuple[str, int]] = Counter()
+        self._journal, self._stats, self._changes = journal, stats, changes
+        self._rate_limit = RateLimit()
 
     def add_to(self, app: web.Application) -> None:
-        """Put the routes into an application."""
-        for path, answer in (
+        """Add the routes to an application."""
+        for path, route in (
             ("/v2/clock", self._clock),
-            ("/v2/stocks/quotes/latest", self._latest_of("q", "quotes", _QUOTE)),
-            ("/v2/stocks/trades/latest", self._latest_of("t", "trades", _TRADE)),
+            ("/v2/stocks/quotes/latest", self._quotes),
             ("/v2/stocks/snapshots", self._snapshots),
-            ("/v2/stocks/{symbol}/quotes/latest", self._single("q", "quote", _QUOTE)),
-            ("/v2/stocks/{symbol}/trades/latest", self._single("t", "trade", _TRADE)),
-            ("/v2/stocks/{symbol}/snapshot", self._snapshot),
         ):
-            app.router.add_get(path, self._guarded(answer))
+            app.router.add_get(path, self._served(route))
 
-    def _guarded(
-        self, answer: Callable[[web.Request], Any]
-    ) -> Callable[[web.Request], Awaitable[web.Response]]:
-        """What every request goes through: faults, keys, rate limit, then its answer."""
+    def _served(self, route: Route) -> Callable[[web.Request], Awaitable[web.Response]]:
+        """Return a handler that records a request, applies the faults, and answers."""
 
         async def serve(request: web.Request) -> web.Response:
             self._stats.rest_requests += 1
             headers = dict(request.headers)
             self._journal.add(Record("rest", 0, request.path_qs, headers=headers))
             faults = self.rules.faults
-            await self._bell.until(lambda: not faults.rest_hang)
+            await self._changes.until(lambda: not faults.rest_hang)
             if faults.rest_delay_s:
                 await asyncio.sleep(faults.rest_delay_s)
             if faults.rest_garbage:
                 return web.Response(text="<html>a page of some proxy</html>")
-            limits = {}
-            try:
-                key = self._check_key(request)
-                limits = self._count(key)
-                if faults.rest_status:
-                    raise RefusedError(faults.rest_status, _WORDS.get(faults.rest_status, "error"))
-                if limits["X-RateLimit-Remaining"] == "-1":
-                    limits["X-RateLimit-Remaining"] = "0"
-                    raise RefusedError(429, _WORDS[429])
-                status, body = 200, answer(request)
-            except RefusedError as refused:
-                status, body = refused.status, refused.body
-                self._stats.rest_refused[status] += 1
-            return web.Response(
-                body=msgspec.json.encode(body),
-                status=status,
-                content_type="application/json",
-                headers=limits,
-            )
+            return self._answer(route, request)
 
         return serve
 
-    def _check_key(self, request: web.Request) -> str:
+    def _answer(self, route: Route, request: web.Request) -> web.Response:
+        """Return the answer to a request: its key, the rate limit and the faults may refuse it."""
+        headers: dict[str, str] = {}
+        status = self.rules.faults.rest_status
+        try:
+            key = self._checked_key(request)
+            limit = self.rules.limits.rest_per_min
+            allowed, headers = self._rate_limit.count(key, limit, time.time())
+            if status:
+                raise RefusedError(status, _WORDS.get(status, "error"))
+            if not allowed:
+                raise RefusedError(429, _WORDS[429])
+            status, body = 200, route(request)
+        except RefusedError as refused:
+            status, body = refused.status, refused.body
+        return web.Response(
+            body=msgspec.json.encode(body),
+            status=status,
+            content_type="application/json",
+            headers=headers,
+        )
+
+    def _checked_key(self, request: web.Request) -> str:
         key = request.headers.get("APCA-API-KEY-ID", "")
         secret = request.headers.get("APCA-API-SECRET-KEY")
         if secret is None or self.rules.keys.get(key) != secret:
             raise RefusedError(403, "forbidden.")
         return key
 
-    def _count(self, key: str) -> dict[str, str]:
-        """Count the request against its minute; remaining is -1 for one too many."""
-        limit = self.rules.limits.rest_per_min
-        minute = int(time.time()) // 60
-        self._used[key, minute] += 1
-        remaining = (limit or 10_000) - self._used[key, minute]
-        if limit is None:
-            remaining = max(0, remaining)
-        return {
-            "X-RateLimit-Limit": str(limit or 10_000),
-            "X-RateLimit-Remaining": str(max(-1, remaining)),
-            "X-RateLimit-Reset": str((minute + 1) * 60),
-        }
-
     def _feed(self, request: web.Request) -> str:
+        """Return the feed asked for, or the best one of the plan."""
         entitled = self.rules.entitled
         feed = request.query.get("feed") or ("sip" if "sip" in entitled else "iex")
         if feed not in FEEDS and feed != "otc":
@@ -138,9 +129,10 @@ class Rest:
             raise RefusedError(403, f"subscription does not permit querying {words}", 42210000)
         return feed
 
-    def _symbols(self, given: str) -> list[str]:
-        """The symbols asked for: the first malformed one sinks the request, by its name."""
-        symbols = [each.strip() for each in given.split(",") if each.strip()]
+    def _symbols(self, request: web.Request) -> list[str]:
+        """Return the symbols asked for. The first malformed one refuses the whole request."""
+        given = request.query.get("symbols", "").split(",")
+        symbols = [each.strip() for each in given if each.strip()]
         if not symbols:
             raise RefusedError(400, "code=400, message=symbols is required")
         for symbol in symbols:
@@ -150,11 +142,11 @@ class Rest:
         return list(dict.fromkeys(symbols))
 
     def _message(self, feed: str, kind: str, symbol: str, names: tuple[str, ...]) -> Message | None:
-        """The latest message in REST's key order, or None."""
+        """Return the latest message in REST's key order, or None."""
         faults = self.rules.faults
         if faults.rest_null or symbol in faults.rest_null_symbols:
             return None
-        message = self._latest(feed, kind, symbol)
+        message = self._latest.of(feed, kind, symbol, time.time_ns())
         if message is None:
             return None
         return {
@@ -163,49 +155,26 @@ class Rest:
             if name in message
         }
 
-    def _latest_of(
-        self, kind: str, wrapper: str, names: tuple[str, ...]
-    ) -> Callable[[web.Request], Any]:
-        def answer(request: web.Request) -> dict[str, Any]:
-            symbols, feed = self._symbols(request.query.get("symbols", "")), self._feed(request)
-            found = {symbol: self._message(feed, kind, symbol, names) for symbol in symbols}
-            return {wrapper: {symbol: one for symbol, one in found.items() if one is not None}}
-
-        return answer
-
-    def _single(
-        self, kind: str, wrapper: str, names: tuple[str, ...]
-    ) -> Callable[[web.Request], Any]:
-        def answer(request: web.Request) -> dict[str, Any]:
-            symbol = self._symbols(request.match_info["symbol"])[0]
-            message = self._message(self._feed(request), kind, symbol, names)
-            if message is None:
-                raise RefusedError(404, f"no {wrapper} found for {symbol}")
-            return {"symbol": symbol, wrapper: message}
-
-        return answer
+    def _quotes(self, request: web.Request) -> Mapping[str, Any]:
+        """Return the latest quotes; a symbol without data is absent."""
+        symbols, feed = self._symbols(request), self._feed(request)
+        found = {symbol: self._message(feed, "q", symbol, _QUOTE) for symbol in symbols}
+        return {"quotes": {symbol: one for symbol, one in found.items() if one is not None}}
 
     def _snapshots(self, request: web.Request) -> Mapping[str, Any]:
-        """No wrapper key; null for a symbol without data."""
-        symbols, feed = self._symbols(request.query.get("symbols", "")), self._feed(request)
-        return {symbol: self._parts(feed, symbol) or None for symbol in symbols}
+        """Return snapshots, without a wrapper key; a symbol without data is null."""
+        symbols, feed = self._symbols(request), self._feed(request)
+        return {symbol: self._snapshot(feed, symbol) or None for symbol in symbols}
 
-    def _snapshot(self, request: web.Request) -> Mapping[str, Any]:
-        symbol = self._symbols(request.match_info["symbol"])[0]
-        parts = self._parts(self._feed(request), symbol)
-        if not parts:
-            raise RefusedError(404, f"no snapshot found for {symbol}")
-        return {"symbol": symbol} | parts
-
-    def _parts(self, feed: str, symbol: str) -> dict[str, Any]:
+    def _snapshot(self, feed: str, symbol: str) -> dict[str, Any]:
         found = {
             part: self._message(feed, kind, symbol, names)
             for part, (kind, names) in _SNAPSHOT.items()
         }
         return {part: one for part, one in found.items() if one is not None}
 
-    def _clock(self, _request: web.Request) -> dict[str, Any]:
-        """The trading API's clock: open, unless the knob says closed."""
+    def _clock(self, _request: web.Request) -> Mapping[str, Any]:
+        """Return the trading API's clock: open, unless the knob says closed."""
         now = datetime.now(UTC)
         tomorrow = now + timedelta(days=1)
         return {

@@ -1,6 +1,6 @@
-"""One websocket session: what waits to be sent to it, and the ways in which it ends.
+"""One websocket session: the frames that wait to be written, and the ways in which it ends.
 
-Talks to the socket. What is said is decided in `protocol`, to whom data goes in `delivery`.
+Talks to the socket. `protocol` decides what is answered, `delivery` which data is sent.
 """
 
 import asyncio
@@ -14,7 +14,7 @@ from typing import Literal, TypeAlias
 
 from aiohttp import WSMsgType, web
 
-from spotd.simulator.bell import Bell
+from spotd.simulator.changes import Changes
 from spotd.simulator.journal import Stats
 from spotd.simulator.knobs import Faults, Limits
 from spotd.simulator.messages import error
@@ -29,7 +29,7 @@ _DRIP_S = 0.02
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """A payload ready to be written, shared by the sessions that get the same."""
+    """A payload ready to be written. Sessions with the same subscriptions share it."""
 
     payload: bytes
     text: bool
@@ -37,10 +37,12 @@ class Frame:
     trades: int = 0
     messages: int = 0
     """Data messages in it; 0 for control messages and garbage."""
+    closing: bool = False
+    """A close frame, after which nothing is written."""
 
 
 class Session:
-    """A live session. Whoever sends puts frames here without waiting; one task writes them."""
+    """A live session. Senders queue frames without waiting; one task writes them."""
 
     def __init__(
         self,
@@ -52,23 +54,25 @@ class Session:
         faults: Faults,
         limits: Limits,
         stats: Stats,
-        bell: Bell,
+        changes: Changes,
     ) -> None:
         self.id = conversation.session
         self.ws = ws
         self.conversation = conversation
         self.encoding = encoding
-        self.opened_at = self.heard_at = time.monotonic()
+        self.received_at = time.monotonic()
+        """When the client last sent anything."""
         self.data_messages = 0
         self.closing = False
-        """Nothing more is sent but what already waits."""
-        self.farewell = False
+        """No more frames are queued; those that wait are still written."""
+        self.close_written = False
         """The close frame is written, or never will be."""
         self._transport = transport
-        self._faults, self._limits, self._stats, self._bell = faults, limits, stats, bell
+        self._faults, self._limits = faults, limits
+        self._stats, self._changes = stats, changes
         self._outbox: deque[Frame] = deque()
         self._waiting_bytes = 0
-        self._wake = asyncio.Event()
+        self._queued = asyncio.Event()
         self._timers: list[asyncio.TimerHandle] = []
 
     @property
@@ -78,52 +82,52 @@ class Session:
 
     @property
     def authenticated(self) -> bool:
-        """Whether it may subscribe."""
+        """Whether the client is authenticated and may subscribe."""
         return self.conversation.authenticated
 
     @property
     def quotes(self) -> set[str]:
-        """Symbols whose quotes it gets."""
+        """Symbols whose quotes it receives."""
         return self.conversation.channels["quotes"]
 
     @property
     def trades(self) -> set[str]:
-        """Symbols whose trades it gets."""
+        """Symbols whose trades it receives."""
         return self.conversation.channels["trades"]
 
     @property
     def statuses(self) -> set[str]:
-        """Symbols whose halts and resumptions it gets; may hold `*`."""
+        """Symbols whose halts and resumptions it receives; may hold `*`."""
         return self.conversation.channels["statuses"]
 
     @property
     def queued_bytes(self) -> int:
-        """Bytes of frames that are not written to the connection yet."""
+        """Bytes of the frames that are not written to the connection yet."""
         return self._waiting_bytes
 
     @property
     def waiting_bytes(self) -> int:
-        """Bytes that wait for the client, those handed to the operating system not counted."""
+        """Bytes that wait for the client, without those that the operating system holds."""
         return self._waiting_bytes + self._transport.get_write_buffer_size()
 
-    def tell(self, *messages: Message) -> None:
+    def send_control(self, *messages: Message) -> None:
         """Send control messages, each alone in its frame as Alpaca does."""
         text = self.encoding == "json"
         for message in messages:
             self.offer(Frame(encode([message], self.encoding), text))
 
     def offer(self, frame: Frame) -> None:
-        """Queue a frame. Beyond the buffer's limit the client is slow: 407 and the end."""
+        """Queue a frame. Cut a client for which more bytes wait than the limit allows."""
         if self.closing:
             return
         self._outbox.append(frame)
         self._waiting_bytes += len(frame.payload)
-        self._wake.set()
+        self._queued.set()
         if self.waiting_bytes > self._limits.out_buffer_bytes:
             self.cut_slow_client()
 
     def cut_slow_client(self) -> None:
-        """Drop what waits, try to say 407, and end the session."""
+        """Drop what waits, send 407 unless a fault says otherwise, and end the session."""
         self._stats.slow_clients += 1
         self._outbox.clear()
         if not self._faults.slow_client_silent:
@@ -132,25 +136,25 @@ class Session:
         self.close(1008)
 
     def close(self, code: int = 1000) -> None:
-        """Write what waits, then a close frame; cut the connection when nobody answers it."""
+        """Write what waits, then a close frame. Cut the connection if no answer comes."""
         if self.closing:
             return
         if code == 1006:
             self.end("abort")
             return
         self.closing = True
-        self._outbox.append(Frame(struct.pack(">H", code), text=False, messages=-1))
-        self._wake.set()
+        self._outbox.append(Frame(struct.pack(">H", code), text=False, closing=True))
+        self._queued.set()
         self.after(self._limits.close_timeout_s, self._transport.abort)
 
     def answer_close(self, code: int) -> None:
-        """The client closes: what still waits is dropped, its close frame answered."""
+        """Drop what waits and answer the close frame of the client."""
         if not self.closing:
             self._outbox.clear()
             self.close(code)
 
     def end(self, how: Ending, code: int = 1001) -> None:
-        """A close frame with this code, a TCP reset, or an end of file without a word."""
+        """End the session: by a close frame, a TCP reset (`abort`) or an end of file (`eof`)."""
         if how == "close":
             self.close(code)
             return
@@ -163,12 +167,12 @@ class Session:
         self._transport.abort()
 
     def after(self, delay_s: float, act: Callable[[], object]) -> None:
-        """Do something later, unless the session is over by then."""
+        """Call `act` after a delay, unless the session is over by then."""
         loop = asyncio.get_running_loop()
         self._timers.append(loop.call_later(delay_s, act))
 
     def release(self) -> None:
-        """The session is over: no timer may act on it any more."""
+        """Cancel the timers of a session that is over, and drop what waits."""
         self.closing = True
         for timer in self._timers:
             timer.cancel()
@@ -176,24 +180,22 @@ class Session:
         self._waiting_bytes = 0
 
     async def write(self) -> None:
-        """Write frames in order, for as long as the session lasts."""
+        """Write the queued frames in order, until cancelled or until the connection is gone."""
         try:
             while True:
                 while not self._outbox:
-                    self._wake.clear()
-                    await self._wake.wait()
-                await self._bell.until(lambda: not self._faults.half_open)
-                if self._outbox:  # cut or released meanwhile
+                    self._queued.clear()
+                    await self._queued.wait()
+                await self._changes.until(lambda: not self._faults.half_open)
+                if self._outbox:  # empty if the session was cut meanwhile
                     await self._write(self._outbox.popleft())
-        finally:  # the connection is gone: nobody need wait for a farewell
-            self.farewell = True
-            self._bell.ring()
+        finally:  # the connection is gone: a close frame can no longer be written
+            self._close_is_written()
 
     async def _write(self, frame: Frame) -> None:
-        if frame.messages < 0:
+        if frame.closing:
             await self.ws.send_frame(frame.payload, WSMsgType.CLOSE)
-            self.farewell = True
-            self._bell.ring()
+            self._close_is_written()
             return
         if self._faults.drip_bytes_per_s:
             await self._drip(frame)
@@ -202,11 +204,14 @@ class Session:
             await self.ws.send_frame(frame.payload, kind)
         self._count(frame)
 
+    def _close_is_written(self) -> None:
+        self.close_written = True
+        self._changes.wake_up()
+
     def _count(self, frame: Frame) -> None:
         self._waiting_bytes = max(0, self._waiting_bytes - len(frame.payload))
         stats = self._stats
         stats.frames_sent += 1
-        stats.bytes_sent += len(frame.payload)
         stats.quotes_sent += frame.quotes
         stats.trades_sent += frame.trades
         stats.messages_sent += frame.messages
@@ -215,25 +220,25 @@ class Session:
         if limit and self.data_messages >= limit:
             self._outbox.clear()
             self.close(self._faults.close_code)
-        self._bell.ring()
+        self._changes.wake_up()
 
     async def _drip(self, frame: Frame) -> None:
-        """One uncompressed frame, written piece by piece."""
+        """Write one uncompressed frame, piece by piece."""
         data = memoryview(_header(frame) + frame.payload)
         while data:
-            pace = self._faults.drip_bytes_per_s
-            piece = max(1, int(pace * _DRIP_S)) if pace else len(data)
+            bytes_per_s = self._faults.drip_bytes_per_s
+            piece = max(1, int(bytes_per_s * _DRIP_S)) if bytes_per_s else len(data)
             self._transport.write(data[:piece])
             data = data[piece:]
-            await asyncio.sleep(max(_DRIP_S, 1 / pace) if pace else 0)
+            await asyncio.sleep(max(_DRIP_S, 1 / bytes_per_s) if bytes_per_s else 0)
 
     def write_raw(self, data: bytes) -> None:
-        """Bytes straight onto the connection, without a frame around them."""
+        """Write bytes to the connection without a frame around them."""
         self._transport.write(data)
 
 
 def _header(frame: Frame) -> bytes:
-    """The header of a final, uncompressed frame from a server (RFC 6455, section 5.2)."""
+    """Return the header of a final, uncompressed frame of a server (RFC 6455, section 5.2)."""
     first = 0x80 | (WSMsgType.TEXT if frame.text else WSMsgType.BINARY)
     size = len(frame.payload)
     if size < 126:

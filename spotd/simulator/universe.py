@@ -1,13 +1,15 @@
-"""The symbols of the simulated market: plausible prices, tapes and how busy each is.
+"""The symbols of the simulated market: plausible prices, tapes, and how busy each symbol is.
 
-Decides by the symbol's name and the seed alone: the same on every machine and in every order.
+A symbol and the seed alone decide: every machine and every order of calls has the same result.
 """
 
 import hashlib
 import itertools
 import string
 from dataclasses import dataclass
+from functools import cache
 
+_UNIVERSE_SIZE = 11_500  # about the number of symbols that Alpaca lists as tradable
 _USUAL: dict[str, tuple[float, str, float]] = {
     # symbol: about where it traded in early 2026 (USD), tape, activity
     "SPY": (688.0, "B", 400.0),
@@ -53,31 +55,37 @@ _USUAL: dict[str, tuple[float, str, float]] = {
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """What does not change about a symbol."""
+    """The facts of a symbol that do not change."""
 
     symbol: str
     price: float
-    """Where its walk starts, USD."""
+    """The price in USD at which its walk begins."""
     tape: str
     activity: float
-    """Its share of all quotes, relative to the others'."""
+    """Its share of all quotes, relative to those of other symbols."""
 
 
 def listing(symbol: str, seed: int) -> Listing:
-    """The listing of any well-formed symbol; most are quiet, a few are busy (Pareto)."""
+    """Return the listing of any well-formed symbol. Most are quiet, a few are busy (Pareto)."""
     if symbol in _USUAL:
         price, tape, activity = _USUAL[symbol]
         return Listing(symbol, price, tape, activity)
     digest = hashlib.blake2b(f"{seed}/{symbol}".encode(), digest_size=24).digest()
     first, second, third = (int.from_bytes(digest[at : at + 8], "big") / 2**64 for at in (0, 8, 16))
-    price = round(3.0 * 300.0**first, 2)  # 3 to 900 USD, as many below 52 as above
+    price = round(3.0 * 300.0**first, 2)  # 3 to 900 USD; half of the symbols are below 52
     tape = "C" if len(symbol) >= 4 and "." not in symbol else "AAB"[int(second * 3)]
     activity = min(100.0, 0.2 * (1.0 - third) ** (-1 / 1.1))
     return Listing(symbol, price, tape, activity)
 
 
+@cache
+def universe() -> frozenset[str]:
+    """Return the symbols that `*` means."""
+    return frozenset(symbols(_UNIVERSE_SIZE))
+
+
 def symbols(number: int) -> list[str]:
-    """So many symbols of the whole market, the well known ones first."""
+    """Return this many symbols of the market, the well-known ones first."""
     letters = itertools.chain.from_iterable(
         itertools.product(string.ascii_uppercase, repeat=length) for length in (3, 4)
     )

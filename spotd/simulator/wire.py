@@ -1,7 +1,7 @@
-"""Bytes and back: Alpaca's JSON and msgpack, and its times with nanoseconds.
+"""Encodes and decodes Alpaca's JSON and msgpack, and its times with nanoseconds.
 
 Inside the simulator a message is a dict whose times are integers, nanoseconds since 1970. This
-module decides nothing about what is sent.
+module does not decide what is sent.
 """
 
 import re
@@ -15,7 +15,7 @@ import msgspec
 Message: TypeAlias = dict[str, Any]
 Encoding: TypeAlias = Literal["json", "msgpack"]
 
-_TIMES = ("t", "r")  # when it happened, and when the server received it
+_TIMES = ("t", "r")  # the time of the event, and the time at which the server received it
 _WHEN = re.compile(
     r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?([Zz]|[+-]\d\d:\d\d)", re.ASCII
 )
@@ -26,18 +26,18 @@ _json = msgspec.json.Encoder()
 
 
 class WireError(ValueError):
-    """Bytes that are not what the connection's encoding says."""
+    """Bytes that cannot be decoded in the encoding of their connection."""
 
 
 def encode(messages: list[Message], encoding: Encoding) -> bytes:
-    """One frame's payload: an array, `T` the first key of each map as Alpaca's own SDK needs it."""
+    """Return the payload of a frame: an array of maps, in the order of their keys."""
     if encoding == "msgpack":
         return _msgpack.encode([_with_times(each, _extension) for each in messages])
     return _json.encode([_with_times(each, rfc3339) for each in messages])
 
 
 def decode(data: bytes | str, encoding: Encoding) -> Any:
-    """What a client sent, or a `WireError`."""
+    """Return what a client sent. Raise `WireError` if it cannot be decoded."""
     try:
         if encoding == "msgpack":
             return msgspec.msgpack.decode(data.encode() if isinstance(data, str) else data)
@@ -58,13 +58,13 @@ def _with_times(message: Message, write: Any) -> Message:
 
 
 def _extension(moment_ns: int) -> msgspec.msgpack.Ext:
-    """The msgpack timestamp: 4 bytes for whole seconds, else 30 bits of ns and 34 of seconds."""
+    """Return the msgpack timestamp: 4 bytes for whole seconds, else 30 bits ns and 34 bits s."""
     seconds, ns = divmod(moment_ns, 1_000_000_000)
     return msgspec.msgpack.Ext(-1, _long(ns << 34 | seconds) if ns else _short(seconds))
 
 
 def rfc3339(moment_ns: int) -> str:
-    """UTC with up to nine decimals, trailing zeros trimmed: `2021-02-22T15:51:44.208Z`."""
+    """Return UTC with up to nine decimals, without trailing zeros: `2021-02-22T15:51:44.208Z`."""
     seconds, ns = divmod(moment_ns, 1_000_000_000)
     return f"{_second(seconds)}.{ns:09d}".rstrip("0") + "Z" if ns else _second(seconds) + "Z"
 
@@ -75,12 +75,15 @@ def _second(seconds: int) -> str:
 
 
 def nanoseconds(moment: int | datetime | str) -> int:
-    """A time given as nanoseconds, an aware datetime or RFC 3339; `ValueError` when it is none."""
+    """Return a time given as nanoseconds, aware datetime or RFC 3339 text in nanoseconds.
+
+    Raise `ValueError` if a text is not RFC 3339 or a datetime has no time zone.
+    """
     if isinstance(moment, int):
         return moment
     if isinstance(moment, datetime):
         if moment.tzinfo is None:
-            raise ValueError(f"a time without its zone: {moment}")
+            raise ValueError(f"a time without a time zone: {moment}")
         whole = int(moment.replace(microsecond=0).timestamp())
         return whole * 1_000_000_000 + moment.microsecond * 1_000
     parts = _WHEN.fullmatch(moment)

@@ -27,16 +27,16 @@ import picows
 from picows.picows import _make_test_ws_frame
 from pydantic import SecretStr
 from redis.connection import Connection
+from spotd.daemon.intake import Intake
+from spotd.daemon.shared import Shared
 
+from spotd.alpaca.frames import FrameDecoder
 from spotd.alpaca.session import Session
-from spotd.alpaca.stream import FrameDecoder
 from spotd.core.conflate import Slot
 from spotd.core.demand import Demand
 from spotd.core.messages import Message, Quote
 from spotd.core.publishing import BatchSize
-from spotd.daemon.intake import Intake
 from spotd.daemon.publish import PublishLoop
-from spotd.daemon.shared import Shared
 from spotd.settings import Settings
 from tests.bench import frames
 

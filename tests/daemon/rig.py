@@ -69,9 +69,7 @@ class Rig:
         }
         self.settings = Settings(**(defaults | settings))
         self.sim = sim
-        self.daemon = Daemon(
-            self.settings, pauses=pauses, silence_s=silence_s, linger_s=linger_s
-        )
+        self.daemon = Daemon(self.settings, pauses=pauses, silence_s=silence_s, linger_s=linger_s)
         self.values = Values(url, self.settings.keys, decode_responses=True)
         self._waits_to_lead = leads
         self._running: asyncio.Task[int] | None = None

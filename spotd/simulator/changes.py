@@ -1,21 +1,21 @@
-"""Waking whoever waits for a condition, without polling.
+"""Wakes up whoever awaits a condition of the simulator, without polling.
 
-One bell per simulator: it rings when something was received, sent or turned. It knows nothing about
-what it is rung for; whoever waits looks again by himself.
+Each simulator has one `Changes`. It does not know what changed: each waiter checks its own
+condition.
 """
 
 import asyncio
 from collections.abc import Callable
 
 
-class Bell:
-    """Something to wait for: `ring` makes every waiter look at its condition again."""
+class Changes:
+    """Waiters for conditions. `wake_up` makes each of them check its condition again."""
 
     def __init__(self) -> None:
         self._waiters: set[asyncio.Future[None]] = set()
 
-    def ring(self) -> None:
-        """Wake every waiter."""
+    def wake_up(self) -> None:
+        """Wake up every waiter: something was received or sent, or a knob was turned."""
         if self._waiters:
             waiters, self._waiters = self._waiters, set()
             for waiter in waiters:
@@ -23,7 +23,7 @@ class Bell:
                     waiter.set_result(None)
 
     async def until(self, condition: Callable[[], object]) -> None:
-        """Return as soon as `condition()` is true; looked at now and after each ring."""
+        """Return as soon as `condition()` is true. It is checked now and after each wake-up."""
         while not condition():
             waiter = asyncio.get_running_loop().create_future()
             self._waiters.add(waiter)
