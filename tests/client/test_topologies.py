@@ -197,9 +197,7 @@ class TestCluster:
         """Without a node a call fails with an error of ours, without the password."""
         url = f"redis+cluster://:hunter2@127.0.0.1:{free_port()}"
         async with SpotClient(url, key_prefix="{spotd}:") as spot:
-            with pytest.raises(
-                RedisUnavailableError, match=r"cluster of 127\.0\.0\.1"
-            ) as raised:
+            with pytest.raises(RedisUnavailableError, match=r"cluster of 127\.0\.0\.1") as raised:
                 await spot.status()
             with pytest.raises(RedisUnavailableError):
                 await anext(spot.updates("SPY"))

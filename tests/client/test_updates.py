@@ -165,7 +165,7 @@ class TestMessages:
 
         class Broken(PubSub):
             async def get_message(self, *args: Any, **options: Any) -> Any:
-                message = await super().get_message(*args, **options)  # type: ignore[no-untyped-call]
+                message = await super().get_message(*args, **options)
                 return {} if message and message["type"] == "message" else message
 
         class Breaking(Redis):
