@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import difflib
 import os
-import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -31,9 +30,11 @@ from pydantic_settings import SettingsError as UnreadableSourceError
 
 from spotd.errors import SettingsError
 from spotd.keys import Keys
+from spotd.redis.addresses import check_address
 
 Feed = Literal["iex", "sip", "delayed_sip", "boats", "overnight", "test"]
 
+_PREFIX = "SPOTD_"  # of every variable that is spotd's own
 _STREAM_HOST = "wss://stream.data.alpaca.markets"
 _STREAM_PATHS: dict[Feed, str] = {
     "iex": "/v2/iex",
@@ -44,15 +45,6 @@ _STREAM_PATHS: dict[Feed, str] = {
     "test": "/v2/test",
 }
 _DATA_URL = "https://data.alpaca.markets"
-_REDIS_SCHEMES = (
-    "redis",
-    "rediss",
-    "unix",
-    "redis+sentinel",
-    "rediss+sentinel",
-    "redis+cluster",
-    "rediss+cluster",
-)
 
 # The web tier reads these itself; they may stand in a file that both read.
 RELAY_NAMES = (
@@ -72,9 +64,10 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(
         env_file=".env",
         env_ignore_empty=True,
-        # Fields may be given by name, and pydantic-settings then reads variables of those names
-        # too: without a prefix `LOG_LEVEL` or `FEED`, meant for others, would be settings of ours.
-        env_prefix="SPOTD_",
+        # The variable of a field is its name behind this prefix, unless the field lists its own.
+        # Without a prefix, pydantic-settings would read variables that are named like fields, such
+        # as `LOG_LEVEL` and `FEED`, which belong to other programs.
+        env_prefix=_PREFIX,
         extra="ignore",
         frozen=True,
         hide_input_in_errors=True,
@@ -94,19 +87,16 @@ class Settings(BaseSettings):
     )
     feed: Feed = Field(
         "iex",
-        validation_alias="SPOTD_FEED",
         description="`iex`, `sip`, `delayed_sip`, `boats`, `overnight` or `test`",
     )
     stream_url: str | None = Field(
         None,
         repr=False,  # may hold a password of a proxy
-        validation_alias="SPOTD_STREAM_URL",
         description="another websocket address (simulator, proxy, sandbox), complete with path",
     )
     data_url: str = Field(
         _DATA_URL,
         repr=False,
-        validation_alias="SPOTD_DATA_URL",
         description="another REST address, without path",
     )
     redis_url: SecretStr = Field(
@@ -114,12 +104,8 @@ class Settings(BaseSettings):
         validation_alias=AliasChoices("SPOTD_REDIS_URL", "REDIS_URL"),
         description="`redis://`, `rediss://`, `unix://`, `redis+sentinel://`, `redis+cluster://`",
     )
-    key_prefix: Prefix = Field(
-        "spotd:", validation_alias="SPOTD_KEY_PREFIX", description="in front of every key"
-    )
-    channel_prefix: Prefix = Field(
-        "spot:", validation_alias="SPOTD_CHANNEL_PREFIX", description="in front of every channel"
-    )
+    key_prefix: Prefix = Field("spotd:", description="in front of every key")
+    channel_prefix: Prefix = Field("spot:", description="in front of every channel")
     throttle_ms: int = Field(
         200,
         ge=0,
@@ -127,72 +113,53 @@ class Settings(BaseSettings):
         validation_alias=AliasChoices("SPOTD_THROTTLE_MS", "ALPACA_PRICE_THROTTLE_MS"),
         description="at most one update per symbol in any window of this length; 0: no throttle",
     )
-    trades: bool = Field(
-        True, validation_alias="SPOTD_TRADES", description="subscribe to trades, for `last_price`"
-    )
-    compression: bool = Field(
-        False,
-        validation_alias="SPOTD_COMPRESSION",
-        description="offer permessage-deflate to Alpaca; off, because inflating costs 1.5 times "
-        "the CPU per quote with 50 quotes per frame, 2.1 times with one",
-    )
+    trades: bool = Field(True, description="subscribe to trades, for `last_price`")
     snapshots: bool = Field(
         True,
-        validation_alias="SPOTD_SNAPSHOTS",
         description="fetch a new symbol's latest quote and trade over REST",
     )
     max_symbols: int | None = Field(
         None,
         ge=1,
-        validation_alias="SPOTD_MAX_SYMBOLS",
         description="never ask for more; the rest is refused with `symbol_limit`",
     )
     allow_wildcard: bool = Field(
         False,
-        validation_alias="SPOTD_ALLOW_WILDCARD",
         description="`*` in the demand means the whole market",
     )
     subscribers_are_demand: bool = Field(
         False,
-        validation_alias="SPOTD_SUBSCRIBERS_ARE_DEMAND",
         description="a plain SUBSCRIBE is enough to have a symbol streamed",
     )
     breaker_failures: int = Field(
         5,
         ge=1,
-        validation_alias="SPOTD_BREAKER_FAILURES",
         description="failures in a row that open the circuit breaker around the stream",
     )
     breaker_recovery_s: float = Field(
         60.0,
         gt=0,
         allow_inf_nan=False,
-        validation_alias="SPOTD_BREAKER_RECOVERY_S",
         description="how long it stays open before one try, in seconds",
     )
     leader_ttl_s: float = Field(
         5.0,
         ge=1,
         le=300,
-        validation_alias="SPOTD_LEADER_TTL_S",
         description="how long a dead leader blocks a standby, in seconds",
     )
-    http_host: str = Field(
-        "127.0.0.1", validation_alias="SPOTD_HTTP_HOST", description="health and metrics: address"
-    )
+    http_host: str = Field("127.0.0.1", description="health and metrics: address")
     http_port: int = Field(
         9810,
         ge=0,
         le=65_535,
-        validation_alias="SPOTD_HTTP_PORT",
         description="health and metrics: port; 0 turns them off",
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
-        "info", validation_alias="SPOTD_LOG_LEVEL", description="`debug` … `error`"
+        "info", description="`debug` … `error`"
     )
     log_format: Literal["auto", "json", "console"] = Field(
         "auto",
-        validation_alias="SPOTD_LOG_FORMAT",
         description="`json`, `console`, or by whether stderr is a terminal",
     )
 
@@ -229,8 +196,9 @@ class Settings(BaseSettings):
     @field_validator("redis_url")
     @classmethod
     def _redis_url(cls, value: SecretStr) -> SecretStr:
-        _require_url(value.get_secret_value().strip(), _REDIS_SCHEMES)
-        return SecretStr(value.get_secret_value().strip())
+        url = value.get_secret_value().strip()
+        check_address(url)
+        return SecretStr(url)
 
     @property
     def keys(self) -> Keys:
@@ -275,15 +243,15 @@ class Settings(BaseSettings):
 
 
 def names_of(field_name: str) -> tuple[str, ...]:
-    """The variable names of one setting, the preferred one first."""
-    alias = Settings.model_fields[field_name].validation_alias
-    if isinstance(alias, AliasChoices):
-        return tuple(str(choice) for choice in alias.choices)
-    return (str(alias),)
+    """Return the variable names of one setting, the preferred one first."""
+    aliases = Settings.model_fields[field_name].validation_alias
+    if isinstance(aliases, AliasChoices):
+        return tuple(str(choice) for choice in aliases.choices)
+    return (_PREFIX + field_name.upper(),)
 
 
 def known_names() -> tuple[str, ...]:
-    """Every variable that spotd reads."""
+    """Return every variable that spotd reads."""
     own = (name for field in Settings.model_fields for name in names_of(field))
     return (*own, *RELAY_NAMES)
 
@@ -294,7 +262,7 @@ def reject_unknown(names: Iterable[str]) -> None:
     wrong = []
     for name in names:
         upper = name.upper()
-        if not upper.startswith("SPOTD_") or upper in known:
+        if not upper.startswith(_PREFIX) or upper in known:
             continue
         nearest = difflib.get_close_matches(upper, sorted(known), n=1, cutoff=0.0)
         wrong.append(f"{name} is not a setting of spotd; did you mean {nearest[0]}?")
@@ -329,18 +297,15 @@ def _secret_directories() -> list[Path]:
 
 
 def _require_url(value: str, schemes: tuple[str, ...]) -> None:
-    """Raise ValueError, without the value (it may hold a password), where it is no such URL."""
+    """Raise ValueError, without the value (it may hold a password), where it is not such a URL."""
     try:
         parts = urlsplit(value)
-        _ = parts.port
+        _ = parts.port  # raises ValueError where it is not a number
     except ValueError:
-        # `host1:26379,host2:26379` has no single port; the Redis adapter reads such lists itself.
-        if not re.match(r"^rediss?\+(sentinel|cluster)://\S+$", value):
-            raise ValueError("is not a valid URL") from None
-        return
+        raise ValueError("is not a valid URL") from None
     if parts.scheme not in schemes:
         raise ValueError(f"must start with one of {', '.join(f'{s}://' for s in schemes)}")
-    if parts.scheme != "unix" and not parts.netloc:
+    if not parts.netloc:
         raise ValueError("names no host")
 
 

@@ -1,4 +1,4 @@
-"""Frames of Alpaca's stream in, messages out. Decides nothing of what a message means."""
+"""Decodes frames of Alpaca's stream into messages. Must not decide what a message means."""
 
 from __future__ import annotations
 
@@ -25,25 +25,25 @@ decode = msgspec.msgpack.Decoder(list[WireMessage]).decode
 _decode_one = msgspec.msgpack.Decoder(WireMessage).decode
 _decode_raw = msgspec.msgpack.Decoder(list[msgspec.Raw]).decode
 _decode_tag = msgspec.msgpack.Decoder(dict[str, msgspec.Raw]).decode
-# What decoding raises: text that is not UTF-8 and nesting without end are not msgspec's own errors.
+# What decoding raises. Text that is not UTF-8 and nesting too deep are not msgspec's own errors.
 UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 
 class FrameDecoder:
-    """Frames in, messages out; what cannot be read is counted and costs nothing else."""
+    """Decodes frames, and counts what cannot be decoded, which costs nothing else."""
 
     def __init__(self) -> None:
-        self.malformed: Counter[str] = Counter()  # frames and messages, by what is wrong
+        self.malformed: Counter[str] = Counter()  # by kind: frame, message, quote, trade, …
 
     def decode(self, payload: bytes) -> list[WireMessage]:
-        """The messages of one frame, in order, without those that are malformed or unknown."""
+        """Return the messages of a frame, in order, without those that are malformed or unknown."""
         try:
             return decode(payload)
         except UNREADABLE:
             return list(self._salvage(payload))
 
     def _salvage(self, payload: bytes) -> Iterator[WireMessage]:
-        """One by one, since one message of the frame is not what we expect."""
+        """Decode one by one, since at least one message of the frame is malformed or unknown."""
         try:
             parts = _decode_raw(payload)
         except UNREADABLE:

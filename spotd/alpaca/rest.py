@@ -1,9 +1,9 @@
-"""Talks to Alpaca's REST: the latest quote and trade of symbols that were just subscribed.
+"""Talks to Alpaca's REST: fetches the latest quote and trade of symbols that were just subscribed.
 
 alpaca-py's client is synchronous, has no timeout of its own and may sleep between retries. So a
 request runs in a daemon thread with a socket timeout, and its caller waits no longer than a
-deadline: a hanging server costs one thread, never the loop, and never the shutdown. Must not
-decide whether a snapshot is newer than the stream.
+deadline. As a consequence, a hanging server holds one thread, and neither the loop nor the
+shutdown. Must not decide whether a snapshot is newer than the stream.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ from spotd.settings import Settings
 MAX_SYMBOLS_PER_CALL = 100
 SOCKET_TIMEOUT_S = 5.0
 
-# 400 names one bad symbol at a time and sinks the whole batch with it.
+# HTTP 400 names one bad symbol, and nothing is returned of the others.
 _INVALID_SYMBOL = re.compile(r"invalid symbol:?\s*([^\s\"',}]+)", re.IGNORECASE)
-# Digits beyond microseconds, which datetime cannot hold.
+# The digits after microseconds, which datetime cannot hold.
 _NANOSECONDS = re.compile(r"(\.\d{6})\d+")
 
 
@@ -49,7 +49,7 @@ class Snapshot:
 
 
 class Snapshots:
-    """Latest values of one feed."""
+    """REST of one feed. Each call holds a thread until it is answered or times out."""
 
     def __init__(self, settings: Settings, *, socket_timeout_s: float = SOCKET_TIMEOUT_S) -> None:
         api_key, secret_key = settings.credentials()
@@ -61,14 +61,15 @@ class Snapshots:
         )
         self._client.socket_timeout_s = socket_timeout_s
         self._host = urlsplit(settings.data_url).netloc.rpartition("@")[2]
-        # The test feed has no REST side; its one symbol simply has no snapshot.
+        # REST does not know the test feed.
         self._feed = None if settings.feed == "test" else DataFeed(settings.feed)
 
     async def fetch(self, symbols: Sequence[str], *, deadline_s: float) -> dict[str, Snapshot]:
-        """Latest values of at most 100 symbols; one that Alpaca does not know is left out.
+        """Return latest values of at most 100 symbols, without those that Alpaca does not know.
 
-        Raises AlpacaRefusedError (401, 403: wrong keys, or the feed is not in the plan), and
-        SnapshotError when the deadline, in seconds, passes or the request fails.
+        ``deadline_s`` is how long the caller waits. Raise AlpacaRefusedError (401, 403: wrong
+        keys, or the feed is not in the plan), and SnapshotError when the time is over or the
+        request fails.
         """
         if self._feed is None or not symbols:
             return {}
@@ -76,32 +77,32 @@ class Snapshots:
             raise ValueError(f"at most {MAX_SYMBOLS_PER_CALL} symbols a call")
         try:
             async with asyncio.timeout(deadline_s):
-                until = time.monotonic() + deadline_s
-                return await _in_daemon_thread(lambda: self._get(symbols, until))
+                deadline = time.monotonic() + deadline_s
+                return await _in_daemon_thread(lambda: self._get(symbols, deadline))
         except TimeoutError:
             raise SnapshotError(
                 f"no latest values from {self._host} within {deadline_s:g} s"
             ) from None
 
     def close(self) -> None:
-        """Drop the connections that are kept open between calls."""
+        """Close the connections that are kept open between calls."""
         self._client._session.close()
 
-    def _get(self, symbols: Iterable[str], until: float) -> dict[str, Snapshot]:
-        """What was found, read here, in the thread: for the loop it would be a long time."""
+    def _get(self, symbols: Iterable[str], deadline: float) -> dict[str, Snapshot]:
+        """Ask, and read the answer here in the thread, since it would hold the loop too long."""
         return {
             symbol: _snapshot(symbol, fields)
-            for symbol, fields in self._ask(symbols, until).items()
+            for symbol, fields in self._ask(symbols, deadline).items()
             if isinstance(fields, dict)
         }
 
-    def _ask(self, symbols: Iterable[str], until: float) -> dict[str, Any]:
-        """One call, and again without the symbol that sank it, as long as somebody waits.
+    def _ask(self, symbols: Iterable[str], deadline: float) -> dict[str, Any]:
+        """Ask, and again without each symbol that is refused, until the caller has gone.
 
-        ``until`` is in monotonic seconds.
+        ``deadline`` is in monotonic seconds.
         """
         wanted = list(symbols)
-        while wanted and time.monotonic() < until:
+        while wanted and time.monotonic() < deadline:
             try:
                 request = StockSnapshotRequest(symbol_or_symbols=wanted, feed=self._feed)
                 return dict(self._client.get_stock_snapshot(request))
@@ -112,11 +113,11 @@ class Snapshots:
                     continue
                 raise self._translated(error) from error
             except (requests.RequestException, json.JSONDecodeError) as error:
-                # The text of requests' errors may hold the whole URL: its kind says enough.
+                # The text of requests' errors may hold the whole URL, so only their type is told.
                 raise self._failed(type(error).__name__) from error
             except Exception as error:
-                # JSON, but not an object, or nested without end, or with numbers that are none:
-                # some proxy's, which alpaca-py does not check for.
+                # alpaca-py does not check the JSON of a proxy: another type than an object,
+                # nesting too deep, a number that is too long.
                 raise self._failed(
                     f"the answer has another form ({type(error).__name__})"
                 ) from error
@@ -136,7 +137,7 @@ class Snapshots:
 
 
 class _Client(StockHistoricalDataClient):  # type: ignore[misc]  # alpaca-py is not typed
-    """Upstream's client with a socket timeout and without sleeping retries."""
+    """Upstream's client with a socket timeout and without its retries, between which it sleeps."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -167,7 +168,7 @@ async def _in_daemon_thread(get: Callable[[], dict[str, Snapshot]]) -> dict[str,
             value = get()
         except BaseException as error:  # noqa: BLE001 - carried to the awaiting task, all of it
             failure = error
-        with contextlib.suppress(RuntimeError):  # the loop closed meanwhile: nobody waits
+        with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile, with its tasks
             loop.call_soon_threadsafe(settle, value, failure)
 
     try:
@@ -185,20 +186,17 @@ def _snapshot(symbol: str, fields: dict[str, Any]) -> Snapshot:
 
 
 def _read(kind: type[Quote | Trade], symbol: str, fields: object, absent: dict[str, Any]) -> Any:
-    """A message from REST's JSON; None where it is not one."""
+    """Return a message from REST's JSON, or None where it is malformed."""
     if not isinstance(fields, dict):
         return None
     whole = {**absent, **fields, "S": symbol}
     if isinstance(whole.get("t"), str):
         whole["t"] = _NANOSECONDS.sub(r"\1", whole["t"])
-    # REST's objects have no type of their own; a ``T`` in one would be read as a message tag.
+    # REST's objects have no type. A key ``T`` in one must not be taken for it.
     whole["T"] = kind.__struct_config__.tag
     try:
         message = msgspec.convert(whole, kind, strict=True)
-        msgspec.json.encode(message)  # what is no text for UTF-8 would fail when published
-        # A time without its zone cannot be compared with those of the stream.
-        if message.at.tzinfo is None:
-            return None
+        msgspec.json.encode(message)  # fails for text that UTF-8 cannot hold, as publishing would
         return msgspec.structs.replace(message, at=message.at.astimezone(UTC))
     except (msgspec.MsgspecError, ValueError, OverflowError, RecursionError):
         return None

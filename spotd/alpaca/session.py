@@ -1,7 +1,7 @@
-"""One connection to Alpaca's stream: what comes in on it, the answers awaited on it, its end.
+"""Holds one connection to Alpaca's stream: frames that come in, answers awaited, how it ended.
 
-Frames arrive as a callback of picows, not through a queue: a frame is decoded and handed on before
-the next one is looked at. Must not decide what an answer means, nor when to connect.
+picows calls back for each frame, so a frame is decoded and handed on before the next one is parsed,
+without a queue. Must not decide what an answer means, nor when to connect.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterable
 import msgspec
 import picows
 
-from spotd.alpaca.deflate import Inflater
 from spotd.alpaca.frames import UNREADABLE, FrameDecoder, WireMessage, decode
 from spotd.core.messages import Acknowledgement, Control, Error, Quote, Success
 from spotd.errors import StreamError
@@ -21,24 +20,25 @@ MAX_FRAME_BYTES = 16 * 1024 * 1024
 
 _encode = msgspec.msgpack.Encoder().encode
 _CONTROLS = frozenset((Success, Error, Acknowledgement))
-_MAX_WORDS = 200
-_MIN_SECRET_CHARS = 4  # shorter ones would cut holes into ordinary words
+_MAX_CHARS = 200  # of Alpaca's own words in an error
+_MIN_SECRET_CHARS = 4  # a shorter secret may be part of an ordinary word
 _BINARY = picows.WSMsgType.BINARY
 _CLOSE = picows.WSMsgType.CLOSE
 _CONTINUATION = picows.WSMsgType.CONTINUATION
-_DATA = (picows.WSMsgType.TEXT, picows.WSMsgType.BINARY, _CONTINUATION)
+_DATA = (picows.WSMsgType.TEXT, _BINARY, _CONTINUATION)
 
 
 class Session(picows.WSListener):
-    """Everything that belongs to one connection.
+    """The state of one connection.
 
-    So the last signs of one that was cut off cannot be taken for those of the next.
+    Each connection has its own, so an event of a connection that was cut off cannot be taken for
+    one of its successor. ``on_data`` gets the messages of each data frame, in order, in the loop's
+    thread; ``secrets`` are masked in Alpaca's words.
     """
 
-    # Without a dictionary its attributes are found faster: some are looked at for every frame.
+    # An attribute is found faster without a dictionary, and some are read for every frame.
     __slots__ = (
         "_answers",
-        "_compressed",
         "_decoder",
         "_expecting",
         "_in_handshake",
@@ -48,7 +48,6 @@ class Session(picows.WSListener):
         "_secrets",
         "closing",
         "end",
-        "inflater",
         "transport",
     )
 
@@ -61,22 +60,20 @@ class Session(picows.WSListener):
         super().__init__()
         self.transport: picows.WSTransport | None = None
         self.end: asyncio.Future[StreamError] = asyncio.get_running_loop().create_future()
-        self.closing = False  # nothing is handed on any more
+        self.closing = False  # from now on nothing is handed on
         self._decoder = decoder
         self._on_data = on_data
-        self._secrets = secrets  # never repeated, whoever says them
+        self._secrets = secrets
         self._answers: asyncio.Queue[Control | StreamError] = asyncio.Queue()
         self._in_handshake = True  # every control message is an answer
-        self._expecting = False  # the next one is
-        self._parts: list[bytes] = []
+        self._expecting = False  # the next acknowledgement or error is an answer
+        self._parts: list[bytes] = []  # of a message in fragments
         self._parts_bytes = 0
-        self._compressed = False  # the message that they are of
-        self.inflater: Inflater | None = None  # where compression was agreed on
 
     # What we say
 
     def send(self, message: dict[str, object]) -> None:
-        """Send a message whose answer is awaited. Raises StreamError when the session is over."""
+        """Send a message whose answer is awaited. Raise StreamError when the session is over."""
         if self.end.done():
             raise self.end.result()
         if self.transport is None:
@@ -85,7 +82,7 @@ class Session(picows.WSListener):
         self.transport.send(_BINARY, _encode(message))
 
     async def answer(self, what: str, timeout_s: float) -> Control:
-        """The next answer. Raises StreamError when none comes, or the session is over."""
+        """Return the next answer. Raise StreamError when none comes, or the session is over."""
         try:
             async with asyncio.timeout(timeout_s):
                 answer = await self._answers.get()
@@ -98,7 +95,7 @@ class Session(picows.WSListener):
         return answer
 
     def authenticated(self) -> None:
-        """The handshake is over: from now on only requests have answers."""
+        """End the handshake: from now on only requests have answers."""
         self._in_handshake = self._expecting = False
         while not self._answers.empty():
             left = self._answers.get_nowait()
@@ -108,21 +105,22 @@ class Session(picows.WSListener):
     # What picows calls
 
     def on_ws_connected(self, transport: picows.WSTransport) -> None:
-        """The handshake is done."""
+        """Take the connection: its upgrade is done."""
         self.transport = transport
 
     def is_user_specific_pong(self, frame: picows.WSFrame) -> bool:  # noqa: ARG002 - picows' own
-        """Asked about each frame while a ping awaits its answer: whatever comes in is one."""
+        """Count any frame as the answer to a ping; picows asks while one awaits its answer."""
         if self.transport is None:
             raise AssertionError("no ping goes out before the handshake")
         self.transport.notify_user_specific_pong_received()
-        return False  # true would keep the frame from us
+        return False  # True would keep the frame from ``on_ws_frame``
 
     def on_ws_frame(self, transport: picows.WSTransport, frame: picows.WSFrame) -> None:
-        """A frame came in; its memory is valid only until this returns."""
+        """Take in a frame; its memory is valid only until this returns."""
         try:
-            # What decodes as a list of messages is taken for one. Only of other frames is the type
-            # looked at: picows makes an enum of it, which costs a third of decoding a quote.
+            # A whole frame that decodes as a list of messages is taken for data. The type of a
+            # frame is read only where it does not, since picows makes an enum of it, which costs
+            # a third of decoding a quote.
             if frame.fin and not frame.rsv1 and not self._parts:
                 try:
                     messages = decode(frame.get_payload_as_bytes())
@@ -136,34 +134,34 @@ class Session(picows.WSListener):
             else:
                 self._look_closer(transport, frame)
         except Exception as error:
-            # picows ends the connection, but goes on with the frames that it has read.
+            # picows ends the connection, but still delivers the frames that it has read.
             self.closing = True
             self.finish(_why_failed(error))
             raise
 
     def on_ws_disconnected(self, transport: picows.WSTransport) -> None:
-        """The socket is gone, whoever closed it."""
+        """End the session: the socket is closed, by either side."""
         self.finish(_why_lost(transport))
 
     # Inside
 
     def _look_closer(self, transport: picows.WSTransport, frame: picows.WSFrame) -> None:
-        """Everything but a whole, uncompressed frame that is as it should be."""
+        """Take in a frame that is not simply a whole message of data."""
+        if frame.rsv1:
+            raise _broken("a frame is marked as compressed, which was not offered")
         kind = frame.msg_type
         if kind is _CLOSE:
             self._closed_by_peer(transport, frame)
         elif kind in _DATA:
             self._gather(frame, begins=kind is not _CONTINUATION)
-        elif frame.rsv1:
-            raise _broken("a control frame is marked as compressed")
 
     def _closed_by_peer(self, transport: picows.WSTransport, frame: picows.WSFrame) -> None:
         if transport.is_close_frame_sent:
-            self.finish(_why_lost(transport))  # it only answers ours
+            self.finish(_why_lost(transport))  # this frame only answers ours
         else:
             code = frame.get_close_code()
-            none_given = code is picows.WSCloseCode.NO_INFO
-            transport.send_close(picows.WSCloseCode.OK if none_given else code)
+            without_code = code is picows.WSCloseCode.NO_INFO
+            transport.send_close(picows.WSCloseCode.OK if without_code else code)
             text = f"the stream was closed with code {code.value}"
             if reason := frame.get_close_reason():
                 text += f" ({_clean(reason, self._secrets)})"
@@ -171,17 +169,11 @@ class Session(picows.WSListener):
         transport.disconnect()
 
     def _gather(self, frame: picows.WSFrame, *, begins: bool) -> None:
-        """A message in fragments, compressed or malformed; text too, which is malformed to us."""
+        """Put a message together that comes in fragments, is malformed, or is a text."""
         if self.closing:
             return
-        if not self._parts:
-            self._compressed = bool(frame.rsv1)
-        elif begins:
+        if begins and self._parts:
             raise _broken("a message begins inside another")
-        elif frame.rsv1:
-            raise _broken("a fragment is marked as compressed")
-        if self._compressed and self.inflater is None:
-            raise _broken("a message is compressed, which was not agreed on")
         part = frame.get_payload_as_bytes()
         self._parts.append(part)
         self._parts_bytes += len(part)
@@ -193,14 +185,13 @@ class Session(picows.WSListener):
             message = b"".join(self._parts)
             self._parts.clear()
             self._parts_bytes = 0
-            if self._compressed and self.inflater is not None:
-                message = self.inflater.message(message)
             self._hand_on(self._decoder.decode(message))
 
     def _hand_on(self, messages: list[WireMessage]) -> None:
         if not messages or self.closing:
             return
-        # Control messages come alone (Alpaca's documentation), so one look is enough.
+        # Alpaca sends a control message alone in its frame (its documentation). As a consequence,
+        # the first message tells whether there are any.
         if type(messages[0]) in _CONTROLS:
             for message in messages:
                 if isinstance(message, Success | Error | Acknowledgement):
@@ -213,7 +204,7 @@ class Session(picows.WSListener):
         if self._in_handshake:
             self._answers.put_nowait(message)
         elif self._expecting and not isinstance(message, Success):
-            # One answer to one request: what comes behind it must not answer the next.
+            # A request has one answer. What comes after it must not answer the next request.
             self._expecting = False
             self._answers.put_nowait(message)
         elif isinstance(message, Error):
@@ -226,15 +217,15 @@ class Session(picows.WSListener):
             )
 
     def finish(self, why: StreamError) -> None:
-        """The session is over; the first reason stands."""
+        """End the session; only the first reason counts."""
         if not self.end.done():
             self.end.set_result(why)
             self._answers.put_nowait(why)
 
 
 def _why_lost(transport: picows.WSTransport) -> StreamError:
-    """A connection that ended without a close frame from Alpaca."""
-    # None where there was no close frame at all, whatever picows' annotations say
+    """Return why a connection ended to which Alpaca sent no close frame first."""
+    # close_handshake is None where no close frame was sent or received, against its annotation.
     sent = getattr(transport.close_handshake, "sent", None)
     if sent is None:
         return StreamError("the connection was lost", reason="lost")
@@ -247,18 +238,17 @@ def _why_lost(transport: picows.WSTransport) -> StreamError:
 
 
 def _why_failed(error: Exception) -> StreamError:
-    """A frame that could not be taken in."""
+    """Return why a frame could not be taken in."""
     if isinstance(error, picows.WSProtocolError):
         return StreamError(
             f"the stream broke the rules of websockets: {error.args[1]}",
             reason=f"sent_{error.code.value}",
         )
-    # picows would keep to itself why.
     why = StreamError(
         f"a frame could not be taken in ({type(error).__name__}): this is a defect",
         reason="defect",
     )
-    why.__cause__ = error
+    why.__cause__ = error  # picows does not tell it to anybody
     return why
 
 
@@ -267,9 +257,8 @@ def _broken(words: str) -> picows.WSProtocolError:
 
 
 def _clean(words: str, secrets: Iterable[str]) -> str:
-    """Alpaca's words, fit for logs, Redis and HTTP: short, on one line, without our keys."""
+    """Return Alpaca's words fit for logs, Redis and HTTP: short, on one line, without our keys."""
     for secret in secrets:
         if len(secret) >= _MIN_SECRET_CHARS:
             words = words.replace(secret, "***")
-    words = "".join(c if c.isprintable() else " " for c in words[: 2 * _MAX_WORDS])
-    return words[:_MAX_WORDS]
+    return "".join(c if c.isprintable() else " " for c in words[:_MAX_CHARS])

@@ -1,10 +1,10 @@
-"""Talks to Alpaca's stock stream: connect, authenticate, send requests, hand messages on.
+"""Talks to Alpaca's stock stream: connects, authenticates, sends requests, hands messages on.
 
-``AlpacaStream`` is alpaca-py's ``StockDataStream``, driven from outside instead of by its own
-``_run_forever``: upstream retries wrong keys for ever, only logs what Alpaca refuses, hangs when
-no greeting comes, spins while nothing is subscribed, and deadlocks when it is subscribed from
-its own loop. Endpoint and keys are upstream's; the socket, the handshake and the receiving are
-replaced. This is the only file that uses alpaca-py's private names (a test pins them).
+``AlpacaStream`` is alpaca-py's ``StockDataStream``, driven by spotd's loop instead of by its own
+``_run_forever``, which retries wrong keys without end, only logs what Alpaca refuses, hangs when no
+greeting comes, spins while nothing is subscribed, and deadlocks when it is subscribed from its own
+loop. Endpoint and keys are kept where upstream keeps them. The socket, the handshake and the
+receiving are replaced. The private names of alpaca-py that this uses are pinned by a test.
 
 Must not decide what a message means, nor when to connect.
 """
@@ -22,8 +22,8 @@ from pydantic import SecretStr
 
 from spotd.alpaca.frames import FrameDecoder, WireMessage
 from spotd.alpaca.handshake import Timeouts, connect
-from spotd.alpaca.session import MAX_FRAME_BYTES, Session
-from spotd.core.messages import Acknowledgement, Error, Message, Success
+from spotd.alpaca.session import Session
+from spotd.core.messages import Acknowledgement, Error, Success
 from spotd.core.subscriptions import Request
 from spotd.errors import (
     AlpacaRefusedError,
@@ -42,9 +42,8 @@ _FATAL = {
 class AlpacaStream(StockDataStream):  # type: ignore[misc]  # alpaca-py is not typed
     """One session with Alpaca at a time: ``open``, ``request`` …, ``ended``, ``close``.
 
-    ``on_data`` gets the messages of each data frame, in order, in the loop's thread, and must
-    neither block nor raise. It may hold control messages, which it has to ignore. ``compression``
-    offers permessage-deflate; whether it is used is the server's choice.
+    ``on_data`` gets the messages of each frame, in order, in the loop's thread. It must neither
+    block nor raise, and must ignore control messages, which it gets too.
     """
 
     def __init__(
@@ -54,7 +53,6 @@ class AlpacaStream(StockDataStream):  # type: ignore[misc]  # alpaca-py is not t
         api_key: SecretStr,
         secret_key: SecretStr,
         on_data: Callable[[list[WireMessage]], None],
-        compression: bool = False,
         timeouts: Timeouts | None = None,
     ) -> None:
         super().__init__(
@@ -65,7 +63,6 @@ class AlpacaStream(StockDataStream):  # type: ignore[misc]  # alpaca-py is not t
         )
         self.decoder = FrameDecoder()
         self._on_data = on_data
-        self._compression = compression
         self._timeouts = Timeouts() if timeouts is None else timeouts
         self._session: Session | None = None
 
@@ -77,7 +74,7 @@ class AlpacaStream(StockDataStream):  # type: ignore[misc]  # alpaca-py is not t
     async def open(self) -> None:
         """Connect and authenticate.
 
-        Raises AlpacaRefusedError (402, 409), ConnectionLimitError (406), StreamError.
+        Raise AlpacaRefusedError (402, 409), ConnectionLimitError (406), StreamError.
         """
         try:
             await self._start_ws()
@@ -86,10 +83,11 @@ class AlpacaStream(StockDataStream):  # type: ignore[misc]  # alpaca-py is not t
             raise
 
     async def request(self, request: Request) -> Acknowledgement:
-        """Send one request and await its answer. One at a time: answers name no request.
+        """Send one request and return its acknowledgement.
 
-        Raises RequestRefusedError for an error answer. After a StreamError, which tells that none
-        came, the session is of no more use: close it.
+        Make one request at a time, since an answer does not name its request. Raise
+        RequestRefusedError for an error answer, and StreamError when no answer came: the session
+        cannot be used any more then and is to be closed.
         """
         message: dict[str, object] = {"action": request.action}
         if request.statuses:
@@ -104,22 +102,25 @@ class AlpacaStream(StockDataStream):  # type: ignore[misc]  # alpaca-py is not t
         if isinstance(answer, Error):
             raise RequestRefusedError(answer.msg, reason=f"code_{answer.code}", code=answer.code)
         if not isinstance(answer, Acknowledgement):
-            raise AssertionError(f"{answer} is no answer to a request")
+            raise AssertionError(f"{answer} does not answer a request")
         return answer
 
     async def ended(self) -> StreamError:
-        """Wait until the session is over. Gives why; it may be raised."""
+        """Wait until the session is over. Return why."""
         if self._session is None:
             return StreamError("not connected", reason="closed")
         return await asyncio.shield(self._session.end)
 
     def give_up(self, why: StreamError) -> None:
-        """Have ``ended`` say that the session is over, for a reason found elsewhere."""
+        """End the session for a reason found elsewhere, such as silence; ``close`` it then."""
         if self._session is not None:
             self._session.finish(why)
 
     async def close(self) -> None:
-        """End the session with a close frame; a peer that does not answer is cut off."""
+        """End the session with a close frame; cut the connection of a peer that does not answer.
+
+        Nothing is handed on from here on.
+        """
         session, self._session = self._session, None
         if session is None:
             return
@@ -131,23 +132,21 @@ class AlpacaStream(StockDataStream):  # type: ignore[misc]  # alpaca-py is not t
         try:
             if not (transport.is_disconnected or transport.is_close_frame_sent):
                 transport.send_close(picows.WSCloseCode.OK)
-            # Whatever ended the session is known by now; picows raises it once more.
+            # picows raises again what ended the session, which ``ended`` has already told.
             with contextlib.suppress(Exception):
                 async with asyncio.timeout(self._timeouts.close_s):
                     await transport.wait_disconnected()
         finally:
             transport.disconnect(graceful=False)
 
-    # Hooks of StockDataStream
+    # Methods of StockDataStream that are replaced
 
     async def _connect(self) -> None:
         """Open the socket and wait for the greeting."""
         session = self._session = Session(
             self.decoder, self._on_data, (self._secret_key, self._api_key)
         )
-        await connect(
-            session, self._endpoint, compression=self._compression, timeouts=self._timeouts
-        )
+        await connect(session, self._endpoint, self._timeouts)
         greeting = await session.answer("greeting", self._timeouts.answer_s)
         if isinstance(greeting, Error):
             _raise_error(greeting)
@@ -174,15 +173,15 @@ class AlpacaStream(StockDataStream):  # type: ignore[misc]  # alpaca-py is not t
         await self._auth()
 
     def run(self) -> NoReturn:
-        """Not used: upstream's own loop would retry, subscribe and spin behind our back."""
+        """Refuse to run: upstream's own loop retries, subscribes and spins by itself."""
         raise RuntimeError("AlpacaStream is driven by spotd's own loop")
 
     async def _run_forever(self) -> NoReturn:
-        """Not used either."""
+        """Refuse to run, like ``run``."""
         self.run()
 
     def _subscribe(self, *_: object) -> NoReturn:
-        """Not used: upstream's subscribe deadlocks in its own loop. ``request`` replaces it."""
+        """Refuse: upstream's subscribe deadlocks in its own loop. ``request`` replaces it."""
         raise RuntimeError("use AlpacaStream.request")
 
     _unsubscribe = _subscribe
@@ -196,7 +195,7 @@ class AlpacaStream(StockDataStream):  # type: ignore[misc]  # alpaca-py is not t
 
 
 def _raise_error(error: Error) -> NoReturn:
-    """An error that answers the greeting or the authentication."""
+    """Raise the error that came in place of the greeting or of "authenticated"."""
     if error.code in _FATAL:
         raise AlpacaRefusedError(_FATAL[error.code])
     if error.code == 406:
@@ -210,6 +209,3 @@ def _raise_error(error: Error) -> NoReturn:
         reason=f"code_{error.code}",
         code=error.code,
     )
-
-
-__all__ = ["MAX_FRAME_BYTES", "AlpacaStream", "FrameDecoder", "Message", "Timeouts"]

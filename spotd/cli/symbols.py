@@ -76,8 +76,8 @@ def list_(redis_url: str | None, as_json: bool) -> None:
         click.echo("nothing is desired: spotd symbols add SPY", err=True)
     width = max((len(row.symbol) for row in rows), default=0)
     for row in rows:
-        mid = "-" if row.mid_price is None else price_text(row.mid_price)
         why = ": ".join(text for text in (row.reason, row.detail) if text)
+        mid = price_text(row.mid_price)
         click.echo(f"{row.symbol:<{width}}  {row.state or '-':<8} {mid:>12}  {why}".rstrip())
 
 

@@ -1,6 +1,7 @@
-"""The table of prices that ``watch`` and ``demo`` show: one row per symbol.
+"""How prices and states look on a terminal and in a pipe: a table, and lines.
 
-Decides what a row says; talks to nothing. Rows are told what arrived, and rendered on request.
+Decides the text and talks to nothing. ``watch`` and ``demo`` show the same table, one row per
+symbol, and the same lines.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 from rich.text import Text
 
-from spotd.models import DaemonStatus, SpotPriceUpdate, SymbolState
+from spotd.models import DaemonStatus, SpotPriceUpdate, SymbolState, rfc3339
 
 RATE_WINDOW_S = 5.0
 _MAX_ARRIVALS = 256  # of the window; a faster row's rate is taken over a shorter time
@@ -79,8 +80,7 @@ class PriceTable:
             rows.append([Text(name), *self._rows[symbol].cells(now, unix_s, self._absent)])
         caption = NO_DAEMON if self._absent else None
         if self._daemon is not None and not self._absent:
-            reason = f": {self._daemon.reason}" if self._daemon.reason else ""
-            caption = f"daemon {self._daemon.state}{reason}"
+            caption = f"daemon {state_text(self._daemon)}"
         return Prices(rows, caption)
 
     def _row(self, symbol: str) -> _Row:
@@ -148,7 +148,7 @@ class _Row:
                 Text(price_text(update.bid_price)),
                 Text(price_text(update.ask_price)),
                 Text(price_text(update.mid_price), style=self._style),
-                Text("-" if update.last_price is None else price_text(update.last_price)),
+                Text(price_text(update.last_price)),
                 Text(age_text(datetime.fromtimestamp(unix_s, UTC), update.timestamp)),
             ]
         return [*prices, Text(f"{self._rate(now):.1f}"), self._state_text(absent)]
@@ -170,14 +170,39 @@ class _Row:
         return Text(state + reason, style=_STATE_STYLES.get(state, ""))
 
 
-def price_text(price: float) -> str:
-    """A price in dollars with its cents, and with the digits below a cent where it has some."""
+def price_line(update: SpotPriceUpdate) -> str:
+    """Return an update as one line: time, symbol and prices."""
+    return (
+        f"{rfc3339(update.timestamp)} {update.symbol} bid={price_text(update.bid_price)} "
+        f"ask={price_text(update.ask_price)} mid={price_text(update.mid_price)} "
+        f"last={price_text(update.last_price)}"
+    )
+
+
+def state_line(event: DaemonStatus | SymbolState) -> str:
+    """Return the state of a symbol or of the daemon as one line."""
+    name = event.symbol if isinstance(event, SymbolState) else "daemon"
+    return f"# {name} is {state_text(event)}"
+
+
+def state_text(event: DaemonStatus | SymbolState) -> str:
+    """Return a state, with its reason where it has one."""
+    return event.state + (f": {event.reason}" if event.reason else "")
+
+
+def price_text(price: float | None) -> str:
+    """Return a price in dollars with its cents, and with more digits where it has some.
+
+    No price is a dash.
+    """
+    if price is None:
+        return "-"
     dollars, _, digits = f"{price:.6f}".partition(".")
     return f"{dollars}.{digits.rstrip('0').ljust(2, '0')}"
 
 
 def age_text(now: datetime, then: datetime) -> str:
-    """How long ago, in the one unit that matters; clocks that disagree give no negative age."""
+    """Return how long ago it was, in one unit. Clocks that disagree make no negative age."""
     seconds = max(0.0, (now - then).total_seconds())
     if seconds < 60:
         return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"

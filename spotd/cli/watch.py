@@ -12,10 +12,10 @@ import click
 from rich.live import Live
 
 from spotd.cli.options import client_of, load_settings, redis_url_option, until_stopped
-from spotd.cli.table import NO_DAEMON, PriceTable, price_text
+from spotd.cli.table import NO_DAEMON, PriceTable, price_line, state_line, state_text
 from spotd.client import SpotClient, symbols_of
 from spotd.errors import RedisUnavailableError, SpotdError
-from spotd.models import DaemonStatus, SpotPriceUpdate, rfc3339
+from spotd.models import DaemonStatus, SpotPriceUpdate
 from spotd.settings import Settings
 
 _REFRESH_S = 0.5
@@ -48,7 +48,7 @@ def watch(
 async def _watch(
     settings: Settings, symbols: list[str], seconds: float | None, count: int | None
 ) -> None:
-    async with client_of(settings, subscribing=True) as spot:
+    async with client_of(settings) as spot:
         demand = bool(symbols)
         if not demand:
             symbols = [symbol for symbol, update in (await spot.latest()).items() if update]
@@ -82,25 +82,21 @@ async def _lines(
 ) -> None:
     async def take_prices() -> None:
         async for update in updates:
-            last = "-" if update.last_price is None else price_text(update.last_price)
-            click.echo(
-                f"{rfc3339(update.timestamp)} {update.symbol} bid={price_text(update.bid_price)} "
-                f"ask={price_text(update.ask_price)} mid={price_text(update.mid_price)} last={last}"
-            )
+            click.echo(price_line(update))
 
     async def take_states() -> None:
         last: dict[str | None, str] = {}
         async for event in spot.events():
-            who = None if isinstance(event, DaemonStatus) else event.symbol
-            if who is not None and who not in symbols:
+            symbol = None if isinstance(event, DaemonStatus) else event.symbol
+            if symbol is not None and symbol not in symbols:
                 continue
-            said = event.state + (f": {event.reason}" if event.reason else "")
-            # What is well is worth a word only after it was not.
-            before = last.setdefault(who, "")
+            said = state_text(event)
+            # A state that is well is shown only after one that was not.
+            before = last.setdefault(symbol, "")
             if said == before or (not before and event.state in _WELL):
                 continue
-            last[who] = said
-            click.echo(f"# {who or 'daemon'} is {said}", err=True)
+            last[symbol] = said
+            click.echo(state_line(event), err=True)
 
     await _until_first_ends(prices=take_prices(), states=take_states())
 

@@ -1,7 +1,7 @@
-"""SpotClient: the newest prices for programs that consume. Talks to Redis, and to nothing else.
+"""SpotClient: the newest prices for consuming programs. Talks to Redis, and to nothing else.
 
 Light on purpose: it must not import alpaca-py, pandas, pydantic, structlog or the daemon's parts.
-It decides nothing about prices; it only drops what is older than what it has already handed out.
+It decides nothing about prices. It only drops what is not newer than what it has delivered.
 """
 
 from spotd.client.client import SpotClient, symbols_of

@@ -1,6 +1,6 @@
 """Demand that dies with its owner: ``SPY@owner`` in ``spotd:leases``, renewed while it is held.
 
-Talks to Redis. Must not know what the symbols are wanted for.
+Talks to Redis. Must not know for what the symbols are wanted.
 """
 
 from __future__ import annotations
@@ -11,12 +11,10 @@ import time
 from collections import Counter
 from collections.abc import Collection
 from contextlib import suppress
-from typing import NoReturn
+from typing import Any, NoReturn
 
-from redis.asyncio import Redis
-
-from spotd.client.link import FAILURES
 from spotd.keys import Keys
+from spotd.redis.errors import FAILURES
 
 _RETRY_S = 1.0
 
@@ -24,38 +22,38 @@ log = logging.getLogger("spotd.client")
 
 
 class Leases:
-    """The leases of one owner; a symbol that is held twice is released when both have let go."""
+    """The leases of one owner. A symbol that is held twice is released after its second release."""
 
-    def __init__(self, redis: Redis, keys: Keys, owner: str, ttl_s: float) -> None:
+    def __init__(self, redis: Any, keys: Keys, owner: str, ttl_s: float) -> None:
         self._redis = redis
         self._keys = keys
         self._owner = owner
         self._ttl_s = ttl_s
         self._held: Counter[str] = Counter()
         self._renewing: asyncio.Task[NoReturn] | None = None
-        # A renewal on its way must not arrive after the removal, and bring the lease back.
+        # A renewal under way must not arrive after the removal, which would bring the lease back.
         self._writing = asyncio.Lock()
 
     def hold(self, symbols: Collection[str]) -> None:
-        """Count the symbols as held from here on; ``write`` tells Redis."""
+        """Count the symbols as held from now on; ``write`` tells Redis."""
         self._held.update(symbols)
         if self._renewing is None:
             self._renewing = asyncio.create_task(self._renew(), name="spotd-client-leases")
 
     async def write(self, *, wake: bool) -> None:
-        """Write all that is held, good for one TTL from now; with ``wake``, call the daemon."""
+        """Write all that is held, for one TTL from now; with ``wake``, wake the daemon up."""
         async with self._writing:
             if not self._held:
                 return
             lapses_at = time.time() + self._ttl_s
-            async with self._redis.pipeline(transaction=False) as batch:
-                batch.zadd(self._keys.leases, {self._member(s): lapses_at for s in self._held})
-                if wake:
-                    batch.publish(self._keys.wake, self._owner)
-                await batch.execute()
+            leases = {self._member(symbol): lapses_at for symbol in self._held}
+            # Not in a pipeline: that of a cluster takes no PUBLISH.
+            await self._redis.zadd(self._keys.leases, leases)
+            if wake:
+                await self._redis.publish(self._keys.wake, self._owner)
 
     async def release(self, symbols: Collection[str]) -> None:
-        """Let go. Where Redis is away the leases lapse by themselves, so that is no error."""
+        """Remove the leases. Where Redis is away they lapse by themselves, so it raises nothing."""
         self._held.subtract(symbols)
         gone = [symbol for symbol in symbols if self._held[symbol] <= 0]
         for symbol in gone:
@@ -65,15 +63,13 @@ class Leases:
         if not gone:
             return
         async with self._writing:
-            # Taken again while this waited: then it is wanted.
+            # A symbol that was held again meanwhile keeps its lease.
             members = [self._member(symbol) for symbol in gone if symbol not in self._held]
             if not members:
                 return
             with suppress(*FAILURES):
-                async with self._redis.pipeline(transaction=False) as batch:
-                    batch.zrem(self._keys.leases, *members)
-                    batch.publish(self._keys.wake, self._owner)
-                    await batch.execute()
+                await self._redis.zrem(self._keys.leases, *members)
+                await self._redis.publish(self._keys.wake, self._owner)
 
     async def _stop_renewing(self) -> None:
         task, self._renewing = self._renewing, None
@@ -89,7 +85,7 @@ class Leases:
                 await self.write(wake=False)
             except FAILURES as error:
                 if not failing:
-                    log.warning("leases not renewed, trying on: %s", type(error).__name__)
+                    log.warning("leases not renewed, trying again: %s", type(error).__name__)
                 failing = True
             else:
                 if failing:

@@ -1,9 +1,9 @@
 """One subscription: a reader that never waits for its consumer, and one slot per key.
 
-Talks to Redis. What is newer replaces what is older and not yet taken, so memory is bounded by
-the number of keys, and a slow consumer gets the newest of everything instead of a growing past.
-Joins as the contract says: SUBSCRIBE confirmed, then the stored values, then the messages; again
-after every interruption.
+Talks to Redis. A newer value replaces an older one that was not yet taken, so memory is bounded by
+the number of keys, and a slow consumer gets the newest values instead of a growing backlog.
+Joins as the contract says: SUBSCRIBE confirmed, then the stored values, then the messages. Joins
+again after every interruption.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from collections import OrderedDict
 from collections.abc import Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Generic, NoReturn, TypeVar
+from typing import Any, Generic, NoReturn, TypeVar
 
 import msgspec
-from redis.asyncio import Redis
 from redis.asyncio.client import PubSub
 from redis.exceptions import ConnectionError as RedisConnectionError
 from tenacity import AsyncRetrying, retry_if_exception_type, wait_random_exponential
 
 from spotd.client.leases import Leases
-from spotd.client.link import FAILURES, place_of, reason_of, translated
 from spotd.keys import Keys
 from spotd.models import DaemonStatus, SpotPriceUpdate, SymbolState
+from spotd.redis.addresses import place_of, pubsub_of
+from spotd.redis.errors import FAILURES, translated, words_of
 
 Event = DaemonStatus | SymbolState
 T = TypeVar("T")
@@ -35,7 +35,7 @@ T = TypeVar("T")
 MALFORMED = (ValueError, RecursionError)
 
 _JOIN_LIMIT_S = 10.0
-_REJOIN_PAUSE_S = 0.05  # a link that breaks at once, again and again, must not spin
+_REJOIN_PAUSE_S = 0.05  # a connection that breaks at once, again and again, must not spin
 _REJOIN_MAX_S = 2.0
 _YIELD_EVERY = 64  # messages; redis-py does not suspend while its buffer holds more
 _EVENT_DECODER = msgspec.json.Decoder(DaemonStatus | SymbolState)
@@ -45,21 +45,22 @@ log = logging.getLogger("spotd.client")
 
 @dataclass(slots=True)
 class Counts:
-    """What happened on the way, over all subscriptions of one client."""
+    """How often something happened, over all subscriptions of one client."""
 
     malformed: int = 0
     conflated: int = 0
     reconnects: int = 0
 
 
-class Feed(ABC, Generic[T]):
-    """Reads channels into slots; ``next`` takes the slot that has waited longest.
+class Subscription(ABC, Generic[T]):
+    """Read channels into slots; ``next`` takes the slot that has waited longest.
 
-    ``heartbeat_s``: after so much silence a PING is sent; as much again, and the link is dead.
+    ``heartbeat_s``: after this silence a PING is sent. After as much silence again, the connection
+    is given up.
     """
 
     def __init__(
-        self, redis: Redis, channels: Sequence[str], counts: Counts, heartbeat_s: float
+        self, redis: Any, channels: Sequence[str], counts: Counts, heartbeat_s: float
     ) -> None:
         self._redis = redis
         self._channels = channels
@@ -71,25 +72,25 @@ class Feed(ABC, Generic[T]):
         self._closed = False
 
     async def open(self) -> None:
-        """Join. Raises RedisUnavailableError; later interruptions are healed, not raised."""
+        """Join. Raises RedisUnavailableError; after later interruptions it joins by itself."""
         with translated(self._redis):
             pubsub = await self._join()
         self._reader = asyncio.create_task(self._run(pubsub), name="spotd-client-reader")
         self._reader.add_done_callback(lambda _: self._ready.set())
 
     async def next(self) -> T | None:
-        """The next value, as soon as there is one. None: the feed is closed."""
+        """Return the next value, as soon as there is one; None once the subscription is closed."""
         while not self._closed:
             if self._slots:
                 return self._slots.popitem(last=False)[1]
             if self._reader is not None and self._reader.done():
-                self._reader.result()  # it should run for ever: raises what ended it
+                self._reader.result()  # the reader never returns: raises what ended it
             self._ready.clear()
             await self._ready.wait()
         return None
 
     async def aclose(self) -> None:
-        """End the reader and wait for it; whoever waits in ``next`` gets None."""
+        """End the reader and wait for it; a waiting ``next`` returns None."""
         self._closed = True
         self._ready.set()
         if self._reader is not None:
@@ -98,11 +99,11 @@ class Feed(ABC, Generic[T]):
 
     @abstractmethod
     async def _catch_up(self) -> None:
-        """Take what is stored; called when the subscription is confirmed."""
+        """Take the stored values; called when the subscription is confirmed."""
 
     @abstractmethod
     def _decode(self, raw: bytes) -> tuple[str | None, T] | None:
-        """Key and value of a message; None: not newer. Raises one of MALFORMED."""
+        """Return key and value of a message; None if it is not newer. Raises one of MALFORMED."""
 
     def _take(self, raw: bytes) -> None:
         try:
@@ -119,31 +120,34 @@ class Feed(ABC, Generic[T]):
         self._ready.set()
 
     async def _join(self) -> PubSub:
-        pubsub = self._redis.pubsub()
-        try:
-            async with asyncio.timeout(_JOIN_LIMIT_S):
-                await pubsub.subscribe(*self._channels)
-                unconfirmed = len(self._channels)
-                while unconfirmed:
-                    message = await pubsub.get_message(timeout=_JOIN_LIMIT_S)
-                    if message is None:
-                        continue
-                    if message["type"] == "subscribe":
-                        unconfirmed -= 1
-                    elif message["type"] == "message":
-                        self._take(message["data"])
+        async with asyncio.timeout(_JOIN_LIMIT_S):
+            pubsub = await pubsub_of(self._redis)
+            try:
+                await self._confirm(pubsub)
                 await self._catch_up()
-        except BaseException:
-            await pubsub.aclose()  # type: ignore[no-untyped-call]
-            raise
+            except BaseException:
+                await pubsub.aclose()  # type: ignore[no-untyped-call]
+                raise
         return pubsub
+
+    async def _confirm(self, pubsub: PubSub) -> None:
+        await pubsub.subscribe(*self._channels)
+        unconfirmed = len(self._channels)
+        while unconfirmed:
+            message = await pubsub.get_message(timeout=_JOIN_LIMIT_S)
+            if message is None:
+                continue
+            if message["type"] == "subscribe":
+                unconfirmed -= 1
+            elif message["type"] == "message":
+                self._take(message["data"])
 
     async def _run(self, pubsub: PubSub) -> NoReturn:
         while True:
             try:
                 await self._read(pubsub)
             except FAILURES as error:
-                why = reason_of(self._redis, error)
+                why = words_of(self._redis, error)
                 log.warning("lost %s, joining again: %s", place_of(self._redis), why)
             finally:
                 with suppress(*FAILURES):
@@ -174,19 +178,19 @@ class Feed(ABC, Generic[T]):
             if message["type"] == "message":
                 self._take(message["data"])
             elif message["type"] == "subscribe":
-                # redis-py reconnected underneath; what was published meanwhile is missing.
+                # redis-py reconnected by itself, so what was published meanwhile is missing.
                 raise RedisConnectionError("resubscribed unasked")
             taken += 1
             if taken % _YIELD_EVERY == 0:
                 await asyncio.sleep(0)
 
 
-class UpdatesFeed(Feed[SpotPriceUpdate]):
+class PriceSubscription(Subscription[SpotPriceUpdate]):
     """Prices of some symbols, each newer than the one before it by its ``seq``."""
 
     def __init__(
         self,
-        redis: Redis,
+        redis: Any,
         keys: Keys,
         symbols: Collection[str],
         leases: Leases | None,
@@ -203,8 +207,8 @@ class UpdatesFeed(Feed[SpotPriceUpdate]):
 
     async def aclose(self) -> None:
         """End the reader, then the demand."""
-        # A collected iterator closes its feed in a task of the loop's, perhaps while the client
-        # closes it too; then each must wait until the leases are gone.
+        # The event loop closes a collected iterator in a task of its own, perhaps while the client
+        # closes the same subscription. Then both must wait until the leases are gone.
         async with self._closing:
             await super().aclose()
             if self._leases is not None and self._holding:
@@ -216,12 +220,9 @@ class UpdatesFeed(Feed[SpotPriceUpdate]):
             if not self._holding:
                 self._holding = True
                 self._leases.hold(self._symbols)
-            # Written anew after an interruption: the server may have come back empty.
+            # Written again after an interruption, because the server may have come back empty.
             await self._leases.write(wake=True)
-        stored = await self._redis.execute_command(  # type: ignore[no-untyped-call]
-            "HMGET", self._last_key, *self._symbols
-        )
-        for raw in stored:
+        for raw in await self._redis.hmget(self._last_key, list(self._symbols)):
             if raw is not None:
                 self._take(raw)
 
@@ -235,22 +236,21 @@ class UpdatesFeed(Feed[SpotPriceUpdate]):
         return update.symbol, update
 
 
-class EventsFeed(Feed[Event]):
+class EventSubscription(Subscription[Event]):
     """States: first all that are stored, then every change, the newest per symbol."""
 
-    def __init__(self, redis: Redis, keys: Keys, counts: Counts, heartbeat_s: float) -> None:
+    def __init__(self, redis: Any, keys: Keys, counts: Counts, heartbeat_s: float) -> None:
         super().__init__(redis, [keys.events], counts, heartbeat_s)
         self._keys = keys
 
     async def _catch_up(self) -> None:
-        async with self._redis.pipeline(transaction=False) as batch:
-            batch.get(self._keys.status)
-            batch.hvals(self._keys.states)
-            status, states = await batch.execute()
-        for raw in ([] if status is None else [status]) + states:
+        status = await self._redis.get(self._keys.status)
+        if status is not None:
+            self._take(status)
+        for raw in await self._redis.hvals(self._keys.states):
             self._take(raw)
 
     def _decode(self, raw: bytes) -> tuple[str | None, Event]:
         event = _EVENT_DECODER.decode(raw)
-        # A refused entry may be any string, the empty one too; the daemon's slot is none of them.
+        # A refused entry may be any string, also the empty one, so the daemon's key is None.
         return (event.symbol if isinstance(event, SymbolState) else None), event

@@ -1,15 +1,16 @@
-"""Decides which symbols may be published now: one slot per symbol, newest wins.
+"""Decides which symbols may be published now. Must not know what a price means, nor the clock.
 
-The throttle rule of the wire contract, in four sentences. At most one update of a symbol in any
-window. The first after a quiet window goes out at once. The newest of the rest goes out when
-the window ends. No symbol delays another.
+There is one slot per symbol, and the newest price in it wins. The throttle rule of the wire
+contract has four sentences. At most one update of a symbol goes out in any window. The first
+update after a quiet window goes out at once. The newest of the others goes out when the window
+ends. No symbol delays another.
 
-A window opens when Redis has *answered* (``settle``), not when an update was emitted: whatever
-Redis took for the call, two updates of a symbol are then never closer than the window. What was
-answered together has one window together, and the window is as long for all symbols, so windows
-end in the order in which they opened: a FIFO of batches, no heap, and one timer for its head.
-While Redis is away nothing settles, so every symbol that changed stays ready, once, with its
-newest value. Memory is bounded by the number of symbols.
+A window opens when Redis has *answered* (``settle``), not when an update was emitted. As a
+consequence, two updates of a symbol are never closer than the window, however long a call took.
+The slots of a batch share one window, since they are answered together. All windows have the same
+length, so they end in the order in which they opened: a FIFO of batches and one timer for its head
+are enough. While Redis is away nothing settles, so each symbol that changed stays ready, once, with
+its newest price. Memory is bounded by the number of symbols.
 """
 
 from __future__ import annotations
@@ -25,20 +26,21 @@ from spotd.core.messages import Quote
 class Phase(IntEnum):
     """Where a slot stands between quiet and published."""
 
-    QUIET = 0  # nothing to publish, no window open
+    QUIET = 0  # nothing to publish, and no window is open
     READY = 1  # changed, and may go out
-    HELD = 2  # taken: Redis has not answered yet, or did so less than a window ago
+    HELD = 2  # emitted: Redis has not answered yet, or answered less than a window ago
 
 
-# An enumeration's member is looked up in many steps, and these are needed for every update.
+# Looking up a member of an enumeration takes many steps, and every update needs these.
 _QUIET, _READY, _HELD = Phase.QUIET, Phase.READY, Phase.HELD
 
 
 class Slot:
-    """The newest price of one symbol, and whether it changed since it was last taken."""
+    """The newest price of one symbol, and whether it changed since it was last emitted."""
 
-    # The numbers themselves, not the message they came in: replacing a message would free five
-    # objects that nobody touched for a while, which at thousands of symbols costs as much again.
+    # The slot holds the numbers, not the message that brought them. Replacing a message would free
+    # five objects that left the processor's cache long ago. With thousands of symbols, that would
+    # double the cost of a quote.
     __slots__ = (
         "ask",
         "bid",
@@ -56,17 +58,17 @@ class Slot:
         self.symbol = symbol
         self.bid = 0.0
         self.ask = 0.0
-        self.quoted_at: datetime | None = None  # None: no two-sided quote is known yet
+        self.quoted_at: datetime | None = None  # exchange time; None before a two-sided quote
         self.last_price: float | None = None
-        self.sold_at: datetime | None = None
+        self.sold_at: datetime | None = None  # exchange time of last_price
         self.changed = False
         self.fresh_quote = False  # its quote came from the stream and is not published yet
         self.phase = _QUIET
-        self.due_at = 0.0  # since when it has been ready
+        self.due_at = 0.0  # monotonic seconds: since when it has been ready
 
     @property
     def quote(self) -> Quote | None:
-        """The newest two-sided quote."""
+        """The newest two-sided quote, or None before there was one."""
         if self.quoted_at is None:
             return None
         return Quote(self.symbol, self.bid, self.ask, self.quoted_at)
@@ -78,39 +80,44 @@ class Slot:
         self.quoted_at = quote.at
 
     def clear(self) -> None:
-        """Forget every price. An open window stays open: a symbol that returns is throttled."""
+        """Forget the price. An open window stays open: a symbol that returns is throttled."""
         self.quoted_at = self.last_price = self.sold_at = None
         self.bid = self.ask = 0.0
         self.changed = self.fresh_quote = False
 
 
 class Conflator:
-    """Holds the order of slots that are ready and of windows that are open."""
+    """Holds the order of the slots that are ready and of the windows that are open.
+
+    Its fields are to be read; only this class changes them. ``now`` is monotonic seconds.
+    """
 
     def __init__(self, window_s: float) -> None:
-        self.ready: deque[Slot] = deque()  # to be read; only this class changes it
-        self.now = 0.0  # told by whoever is about to offer, once for many slots
-        self._window_s = window_s
-        self._windows: deque[tuple[float, Sequence[Slot]]] = deque()
+        self.window_s = window_s  # 0 turns the throttle off
+        self.ready: deque[Slot] = deque()  # longest waiting first
+        self.windows: deque[tuple[float, Sequence[Slot]]] = deque()  # each with its end, in order
 
-    def offer(self, slot: Slot) -> None:
-        """A slot holds something new. The caller counts what that replaced."""
+    def offer(self, slot: Slot, now: float) -> None:
+        """Note that a slot holds something new since ``now``.
+
+        The caller counts the price that was replaced.
+        """
         if slot.phase is _READY and not slot.changed:
-            # Cleared while it waited: what it holds now has not waited yet.
+            # The slot was cleared while it waited: what it holds now has not waited yet.
             self.ready.remove(slot)
             slot.phase = _QUIET
         slot.changed = True
         if slot.phase is _QUIET:
             slot.phase = _READY
-            slot.due_at = self.now
+            slot.due_at = now
             self.ready.append(slot)
 
     def take(self, now: float, limit: int) -> list[Slot]:
         """Emit at most ``limit`` changed slots whose window is over, longest waiting first.
 
-        They are in flight until they are given to ``settle``. ``now`` may jump ahead.
+        They are in flight until the caller hands them to ``settle``. ``now`` may jump ahead.
         """
-        self._end_windows(now)
+        self.end_windows(now)
         ready = self.ready
         taken: list[Slot] = []
         while ready and len(taken) < limit:
@@ -119,43 +126,45 @@ class Conflator:
                 slot.phase = _HELD
                 slot.changed = slot.fresh_quote = False
                 taken.append(slot)
-            else:  # cleared while it waited
+            else:  # it was cleared while it waited
                 slot.phase = _QUIET
         return taken
 
     def settle(self, taken: Sequence[Slot], now: float, *, delivered: bool) -> None:
-        """Redis answered at ``now``, or it is not known whether it got them.
+        """Open the window of the slots that ``take`` emitted: their call ended at ``now``.
 
-        What may or may not have been published counts as both: its window opens, and it has
-        changed, so that its newest value goes out again.
+        ``delivered`` is false where nobody knows whether Redis published them. Then they count as
+        published, so that their window opens, and as changed, so that their newest price goes out
+        again.
         """
         if not delivered:
             for slot in taken:
                 if slot.quoted_at is not None:
                     slot.changed = slot.fresh_quote = True
         if taken:
-            self._windows.append((now + self._window_s, taken))
-        self._end_windows(now)
+            self.windows.append((now + self.window_s, taken))
+        self.end_windows(now)
 
     def next_at(self) -> float | None:
-        """When ``take`` may next have something; None while nothing changed or is windowed.
+        """Return when ``take`` may next emit something, in monotonic seconds.
 
-        Minus infinity means at once.
+        Minus infinity means at once. None means not before the next ``offer`` or ``settle``.
         """
         if self.ready:
             return float("-inf")
-        return self._windows[0][0] if self._windows else None
+        return self.windows[0][0] if self.windows else None
 
     def next_together(self) -> int:
-        """How many slots have the window that ends next."""
-        return len(self._windows[0][1]) if self._windows else 0
+        """Return the number of slots in the window that ends next."""
+        return len(self.windows[0][1]) if self.windows else 0
 
     def end_all_windows(self) -> None:
-        """Give up the throttle: what is left must go out now, or never."""
-        self._end_windows(float("inf"))
+        """Give up the throttle before a stop: what does not go out now is lost."""
+        self.end_windows(float("inf"))
 
-    def _end_windows(self, now: float) -> None:
-        windows = self._windows
+    def end_windows(self, now: float) -> None:
+        """End the windows that are over at ``now``, as ``take`` and ``settle`` do by themselves."""
+        windows = self.windows
         while windows and windows[0][0] <= now:
             end, slots = windows.popleft()
             for slot in slots:

@@ -1,62 +1,96 @@
-"""Decides what is desired, from the raw entries of all sources. Must not talk to Redis."""
+"""Decides what is desired, from the raw entries of all sources, and what follows from a change.
+
+Must not talk to Redis, and must not know how the entries are read.
+"""
 
 from __future__ import annotations
 
 import heapq
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, field
 
-from spotd.symbols import WILDCARD, Refusal, as_written, symbol_of
+from spotd.symbols import WILDCARD, Refusal, as_written, is_symbol, symbol_of
 
 MAX_REFUSED_SHOWN = 1_000
-MAX_SYMBOLS_PER_STEP = 500  # of a change, so that no part of spotd ever sees a larger one
+MAX_NEWCOMERS = 500  # a larger change does not go in front of what waits already
 _NEVER = float("inf")
 
 
 @dataclass(frozen=True, slots=True)
 class Demand:
-    """What somebody wants: ``symbols`` to stream, and the entries that name none.
+    """What somebody wants: ``symbols`` to stream, and the entries that name no symbol.
 
     ``refused`` holds at most ``MAX_REFUSED_SHOWN`` entries, ``refused_count`` counts all.
+    ``term`` is the term of leadership in which the demand was last read, 0 before the first time.
     """
 
     symbols: frozenset[str] = frozenset()
     refused: Mapping[str, Refusal] = field(default_factory=dict)
     refused_count: int = 0
+    term: int = 0
+
+    def wants(self, symbol: str) -> bool:
+        """Return whether prices of ``symbol`` are to be published."""
+        return symbol in self.symbols or (WILDCARD in self.symbols and is_symbol(symbol))
 
 
-def steps(
-    before: frozenset[str],
-    after: frozenset[str],
-    size: int = MAX_SYMBOLS_PER_STEP,
-    *,
-    first: frozenset[str] = frozenset(),
-) -> Iterator[frozenset[str]]:
-    """The demands on the way from one to another, the last one included, the first one not.
+@dataclass(frozen=True, slots=True)
+class DemandStep:
+    """What follows from a change of the demand. Nobody else draws conclusions from one.
 
-    Each differs from the one before it by at most ``size`` symbols that come, those of ``first``
-    before all others, in sorted order, as they get room at Alpaca, and as many that leave. None is
-    empty on the way to one that is not. The whole market leaves last: until then it covers those
-    that come.
+    ``subscribe`` and ``unsubscribe`` are the symbols that came and left. ``first`` are those of
+    ``subscribe`` that do not wait behind symbols that came earlier. ``drop`` are the symbols whose
+    prices leave the cache and Redis. ``fetch`` are the symbols that need a snapshot although
+    Alpaca will not acknowledge them again: they left and came back before they were unsubscribed,
+    so they are active still, but their prices are dropped.
     """
-    coming = sorted(after - before)
-    if first:
-        coming.sort(key=lambda symbol: symbol not in first)
-    leaving = sorted(before - after - {WILDCARD})
-    now = before
-    for start in range(0, max(len(coming), len(leaving)), size):
-        now = now.union(coming[start : start + size]).difference(leaving[start : start + size])
-        yield now
-    if now != after:
-        yield after
+
+    subscribe: frozenset[str]
+    unsubscribe: frozenset[str]
+    first: frozenset[str]
+    drop: frozenset[str]
+    fetch: frozenset[str]
+
+
+def step_between(
+    before: Demand, after: Demand, *, active: frozenset[str], priced: Set[str], limited: bool
+) -> DemandStep:
+    """Return what follows from the demand's change.
+
+    ``active`` are the symbols that Alpaca has acknowledged, ``priced`` those in the price cache.
+    ``limited`` says that Alpaca's symbol limit is known: then all wait in one order, so that the
+    same symbols get room as if all had come at once.
+    """
+    came, left = after.symbols - before.symbols, before.symbols - after.symbols
+    drop: frozenset[str] = frozenset()
+    if left and WILDCARD not in after.symbols:
+        # What the whole market brought leaves with it.
+        drop = left.union(priced) - after.symbols if WILDCARD in left else left
+    return DemandStep(
+        subscribe=came,
+        unsubscribe=left,
+        first=frozenset() if limited or len(came) > MAX_NEWCOMERS else came,
+        drop=drop - {WILDCARD},
+        fetch=(came & active) - {WILDCARD},
+    )
+
+
+def to_fetch(acknowledged: frozenset[str], demand: Demand) -> frozenset[str]:
+    """Return which symbols need a snapshot after Alpaca newly acknowledged some.
+
+    One that left the demand meanwhile needs none. The whole market acknowledged brings a first
+    price to every desired symbol.
+    """
+    fetch = demand.symbols if WILDCARD in acknowledged else demand.symbols & acknowledged
+    return fetch - {WILDCARD}
 
 
 class DemandReader:
-    """Keeps what all entries mean, and takes in what changed.
+    """What all entries together mean, kept up to date by the entries that came and left.
 
-    In slices of any size, so that a huge demand never holds the loop, and a small change of it
-    costs little.
+    A huge demand is taken in in slices of any size, so that it never holds the event loop, and a
+    small change of it costs little.
     """
 
     def __init__(self, *, allow_wildcard: bool) -> None:
@@ -65,6 +99,8 @@ class DemandReader:
         self._refusals: dict[str, Refusal] = {}
         self._refused: Counter[str] = Counter()  # as written, by how many entries
         self._refused_count = 0
+        # Parts of the result, None where they have to be found anew.
+        self._symbols: frozenset[str] | None = frozenset()
         self._shown: dict[str, Refusal] | None = {}
 
     def add(self, entries: Iterable[bytes]) -> None:
@@ -87,19 +123,22 @@ class DemandReader:
         for member in members:
             self._give_back(member.partition(b"@")[0], member)
 
-    def result(self) -> Demand:
-        """All that is there. The refused entries shown are the first ones in sorted order."""
+    def result(self, term: int) -> Demand:
+        """Return the demand. The refused entries in it are the first ones in sorted order."""
         if self._shown is None:
             names: Iterable[str] = self._refusals
             if len(self._refusals) > MAX_REFUSED_SHOWN:
                 names = heapq.nsmallest(MAX_REFUSED_SHOWN, names)
             self._shown = {name: self._refusals[name] for name in names}
-        return Demand(frozenset(self._wanted), self._shown, self._refused_count)
+        if self._symbols is None:
+            self._symbols = frozenset(self._wanted)
+        return Demand(self._symbols, self._shown, self._refused_count, term)
 
     def _take(self, entry: bytes, written: bytes) -> None:
         symbol = symbol_of(entry, allow_wildcard=self._allow_wildcard)
         if isinstance(symbol, str):
             self._wanted[symbol] += 1
+            self._symbols = None
         else:
             name = as_written(written)
             self._refusals[name] = symbol
@@ -111,6 +150,7 @@ class DemandReader:
         symbol = symbol_of(entry, allow_wildcard=self._allow_wildcard)
         if isinstance(symbol, str):
             self._wanted[symbol] -= 1
+            self._symbols = None
             if not self._wanted[symbol]:
                 del self._wanted[symbol]
         else:
@@ -123,10 +163,10 @@ class DemandReader:
 
 
 class Subscribers:
-    """Which channels are demand: those with a subscriber now, or gone for less than ``linger_s``.
+    """Which channels are demand: those with a subscriber, now or less than ``linger_s`` ago.
 
-    Gone means found gone: nobody knows how long before the look the last one left, so the time
-    counts from there, and is never too short.
+    Nobody knows how long before a check the last subscriber left. The time therefore counts from
+    the check that found nobody, and is never too short.
     """
 
     def __init__(self, linger_s: float = 10.0) -> None:
@@ -134,7 +174,7 @@ class Subscribers:
         self._ends_at: dict[bytes, float] = {}
 
     def seen(self, symbols: Iterable[bytes], now: float) -> set[bytes]:
-        """Note who has subscribers at ``now``; gives all that count as desired."""
+        """Note which channels have subscribers at ``now``. Return all that count as desired."""
         ends_at = dict.fromkeys(symbols, _NEVER)
         for symbol in self._ends_at.keys() - ends_at.keys():
             at = min(self._ends_at[symbol], now + self._linger_s)

@@ -1,38 +1,228 @@
-"""Decides who leads, as far as one daemon can know it. Must not talk to Redis.
+"""Decides whether this daemon leads, from Redis' answers about the leader key and from the clock.
 
-The leader key lives ``ttl_s`` from the moment Redis set or renewed it, and that is never earlier
-than the moment the request was sent. So a leader that counts from *sending*, by its own
-monotonic clock, stops before the key can lapse, whatever happened to the answer.
+The leader key lives ``ttl_s`` from the moment Redis set or renewed it, and that moment is never
+earlier than the moment the request was sent. A leader that counts from *sending*, by its own
+monotonic clock, therefore stops before the key can lapse, whatever happened to the answer.
+
+The states, and what moves between them::
+
+    starting  --any answer----------------------------------------> standby or leader
+    standby   --acquired or renewed, in time----------------------> leader, a new term
+    leader    --acquired (the key had vanished)-------------------> leader, a new term
+    leader    --renewed, in time----------------------------------> leader, for longer
+    leader    --another's key, or publish_until has passed--------> standby
+
+An answer is *in time* while the key that it tells of cannot have lapsed. "Renewed" begins a term
+just as "acquired" does: the request that acquired the key may be one whose answer never came.
+An answer to an older request than the last one that counted says nothing and is ignored, and so
+is the same answer told twice.
+
+Each term has a token of its own. A write of an earlier term that arrives late carries the old
+token, so Redis refuses it. ``former`` is the token of the term before: a key that still holds it
+is ours to take. Once another daemon's key was seen, no key holds a token of ours any more.
+
+Where Redis lost its data it knows no seq, and nobody can tell who published last. Then the reign
+stays: a Redis that restarts empty must get back the prices that we hold.
+
+Must not talk to Redis, and must not read a clock or make up tokens.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
 RENEWALS_PER_TTL = 4
-MARGIN_SHARE = 0.1
+MARGIN_SHARE = 0.1  # of the TTL: clocks of two machines do not run at exactly the same speed
+STANDBY_TRIES_EVERY_S = 0.5
+RETRY_S = 0.2
+
+_NEVER = float("-inf")
 
 
-class Lease:
-    """One daemon's view of the leader key."""
+@dataclass(frozen=True, slots=True)
+class LeaderKeyRequest:
+    """Renew the key if it holds ``token``; take it if it is free or holds ``former``."""
 
-    def __init__(self, ttl_s: float) -> None:
-        self.ttl_s = ttl_s
-        self.renew_every_s = ttl_s / RENEWALS_PER_TTL
-        self._margin_s = ttl_s * MARGIN_SHARE
-        self._until: float | None = None
+    token: str
+    former: str
+    sent_at: float
 
-    @property
-    def until(self) -> float:
-        """When leadership ends unless it is renewed; minus infinity for a standby."""
-        return float("-inf") if self._until is None else self._until
 
-    def holds(self, now: float) -> bool:
-        """Whether we may connect and publish at ``now``."""
-        return now < self.until
+@dataclass(frozen=True, slots=True)
+class LeaderKeyAnswer:
+    """What Redis said to a request for the leader key.
 
-    def granted(self, sent_at: float) -> None:
-        """Redis set or renewed our token; the request was sent at ``sent_at``."""
-        self._until = max(self.until, sent_at + self.ttl_s - self._margin_s)
+    ``highest_seq`` is the highest seq that was ever published, ``published_by`` the token of the
+    daemon that published it; both are None where Redis does not know.
+    """
 
-    def refused(self) -> None:
-        """The key holds another token, or ours is gone."""
-        self._until = None
+    held: Literal["acquired", "renewed", "another"]
+    highest_seq: int | None = None
+    published_by: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Leadership:
+    """What this daemon may do. Two values are equal if they differ in nothing but times.
+
+    ``term`` rises with each tenure. ``reign`` rises only if another daemon may have published
+    since this one last did: then the prices held here may be older than the published ones.
+    ``publish_until`` and ``hold_until`` are monotonic seconds, minus infinity without the right:
+    until when we may publish, and until when we may hold an open stream.
+    ``answered``: the last request for the leader key was answered. ``another``: it said that the
+    key is another daemon's, and no term of ours began since. ``started``: any was ever answered.
+    """
+
+    term: int = 0
+    reign: int = 0
+    token: str = ""
+    leads: bool = False
+    started: bool = False
+    answered: bool = False
+    another: bool = False
+    publish_until: float = field(default=_NEVER, compare=False)
+    hold_until: float = field(default=_NEVER, compare=False)
+
+    def may_publish(self, now: float) -> bool:
+        """Return whether the leader key is certainly ours at ``now``."""
+        return now < self.publish_until
+
+    def may_hold(self, now: float) -> bool:
+        """Return whether an open stream may be kept at ``now``."""
+        return now < self.hold_until
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A new value, and what has to be done in the same turn as it is published.
+
+    ``forget``: drop every price held here. ``begins``: a term begins; whatever an earlier term
+    was going to drop from Redis must not be dropped, and all that is known is written anew.
+    ``ends`` is a sentence that says why a term ended, or None.
+    """
+
+    leadership: Leadership
+    begins: bool = False
+    forget: bool = False
+    ends: str | None = None
+
+
+class LeaderKey:
+    """One daemon's view of the leader key.
+
+    ``new_token`` returns a token that nobody used before; ``is_ours`` says whether a token came
+    from it. ``keep_stream_s`` is how long the right to hold a stream outlasts the right to publish.
+    """
+
+    def __init__(
+        self,
+        *,
+        ttl_s: float,
+        new_token: Callable[[], str],
+        is_ours: Callable[[str], bool],
+        keep_stream_s: float = 0.0,
+    ) -> None:
+        self.leadership = Leadership(token=new_token())
+        self._valid_s = ttl_s * (1.0 - MARGIN_SHARE)
+        self._renew_every_s = ttl_s / RENEWALS_PER_TTL
+        self._keep_stream_s = keep_stream_s
+        self._new_token = new_token
+        self._is_ours = is_ours
+        self._former = ""
+        self._now = _NEVER
+        self._sent_at = _NEVER  # of the newest request whose answer counted
+
+    def request(self, now: float) -> LeaderKeyRequest:
+        """Return what to ask Redis at ``now``."""
+        return LeaderKeyRequest(self.leadership.token, self._former, self._advance(now))
+
+    def answered(self, request: LeaderKeyRequest, answer: LeaderKeyAnswer, now: float) -> Change:
+        """Take in the answer to a request."""
+        now = self._advance(now)
+        if request.sent_at <= self._sent_at:
+            return self.checked(now)
+        self._sent_at = request.sent_at
+        self.leadership = replace(self.leadership, answered=True, started=True)
+        if answer.held == "another":
+            return self._another_leads()
+        if request.token != self.leadership.token:
+            self._former = request.token  # its term has ended meanwhile
+            return self.checked(now)
+        until = request.sent_at + self._valid_s
+        if until <= now:
+            return self.checked(now)  # the key may have lapsed since: another request will tell
+        if self.leadership.leads and answer.held == "renewed":
+            self._extend(until)
+            return Change(self.leadership)
+        return self._begin_term(answer, until)
+
+    def failed(self, now: float) -> Change:
+        """Take in that a request was not answered, or answered with an error."""
+        self.leadership = replace(self.leadership, answered=False)
+        return self.checked(now)
+
+    def checked(self, now: float) -> Change:
+        """Take in that time has passed: a term ends by our own clock, whatever Redis says later."""
+        now = self._advance(now)
+        if not self.leadership.leads or self.leadership.may_publish(now):
+            return Change(self.leadership)
+        self._former = self.leadership.token
+        self._end_term(hold_until=self.leadership.hold_until)
+        return Change(self.leadership, ends="the leader key lapsed before it was renewed")
+
+    def next_try_at(self, *, calm: bool) -> float:
+        """Return when to ask Redis again, in monotonic seconds; ``calm``: no call has failed.
+
+        A leader asks before its right ends, and at once where the last answer came too late.
+        """
+        if not (self.leadership.answered and calm):
+            return self._now + RETRY_S
+        if self.leadership.leads:
+            return min(self._sent_at + self._renew_every_s, self.leadership.publish_until)
+        return self._now + (STANDBY_TRIES_EVERY_S if self.leadership.another else 0.0)
+
+    def _begin_term(self, answer: LeaderKeyAnswer, until: float) -> Change:
+        before = self.leadership
+        published = answer.highest_seq is not None
+        by_another = published and not self._is_ours(answer.published_by or "")
+        # Where another's key was seen, the reign has risen already. Prices that came in since, such
+        # as a snapshot that was under way, are not known to be newer than what it published.
+        forget = by_another or before.another
+        reign = before.reign + (by_another and not before.another)
+        self._former = ""
+        self.leadership = replace(
+            before, term=before.term + 1, reign=reign, leads=True, another=False
+        )
+        self._extend(until)
+        return Change(self.leadership, begins=True, forget=forget)
+
+    def _another_leads(self) -> Change:
+        ends = "another daemon is the leader" if self.leadership.leads else None
+        if not self.leadership.another:
+            reign = self.leadership.reign + 1
+            self.leadership = replace(self.leadership, another=True, reign=reign)
+        self._end_term(hold_until=_NEVER)
+        self._former = ""
+        return Change(self.leadership, forget=True, ends=ends)
+
+    def _end_term(self, *, hold_until: float) -> None:
+        # Since what was sent in the term carries its token, a standby that never led keeps its own.
+        token = self._new_token() if self.leadership.leads else self.leadership.token
+        self.leadership = replace(
+            self.leadership, leads=False, token=token, publish_until=_NEVER, hold_until=hold_until
+        )
+
+    def _extend(self, until: float) -> None:
+        publish_until = max(until, self.leadership.publish_until)
+        self.leadership = replace(
+            self.leadership,
+            publish_until=publish_until,
+            hold_until=publish_until + self._keep_stream_s,
+        )
+
+    def _advance(self, now: float) -> float:
+        """Return the latest moment that was ever told: a clock set back lengthens no right."""
+        self._now = max(self._now, now)
+        return self._now

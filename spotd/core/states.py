@@ -1,98 +1,115 @@
-"""Decides what the facts mean: the daemon's state, each symbol's state, ready or not and why."""
+"""Decides what the facts mean: the daemon's state, each symbol's verdict, ready or not and why.
+
+Everything that spotd says of itself is derived from one ``Facts``: each of its values has one
+owner, and nothing else goes in. ``Verdicts`` brings the verdicts of a whole market up to date by
+what differs between two ``Facts``. ``StateWrites`` decides which of them Redis has to be told next.
+
+Must not write anything, and must not read a clock.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
-from typing import NamedTuple
+from heapq import nsmallest
+from itertools import chain, islice
+from typing import Literal, NamedTuple
 
-from spotd.core.demand import MAX_REFUSED_SHOWN
-from spotd.models import DaemonStateName, SymbolCounts, SymbolStateName
+from spotd.core.demand import MAX_REFUSED_SHOWN, Demand
+from spotd.core.leadership import Leadership
+from spotd.core.redis_health import RedisHealth
+from spotd.core.subscription_state import SubscriptionState
+from spotd.models import BreakerStateName, DaemonStateName, SymbolCounts, SymbolStateName
 from spotd.symbols import WILDCARD, Refusal
 
-MUTE_SLACK = timedelta(seconds=5)
+Phase = Literal["closed", "connecting", "open", "waiting"]
 
 
-@dataclass(slots=True)
-class Facts:
-    """What is known at one moment; the loops write it, each its own fields."""
+@dataclass(frozen=True, slots=True)
+class StreamState:
+    """The stream. ``reason`` is the sentence that says why it is ``waiting``.
 
-    started: bool = False
-    stopping: bool = False
-    leader: bool = False
-    lease_works: bool = False  # the lease was seen, ours or another's, within its TTL
-    redis_error: str | None = None
-    stream_open: bool = False  # connected and authenticated
-    stream_mute: bool = False  # open, and silent although the market is not
-    stream_waiting: str | None = None  # why the next try is timed
-    desired: int = 0
-    all_refused: bool = False  # nothing active, and nothing left to ask for
-    ever_active: set[str] = field(default_factory=set)  # were live before, and are still desired
+    ``closed``: we hold no right to one, or need none yet. ``open``: connected and authenticated.
+    ``waiting``: it is down and the next try is timed.
+    """
 
-
-def daemon_state(facts: Facts, active: int) -> tuple[DaemonStateName, str | None]:
-    """The state of the daemon, and the sentence that explains it."""
-    state: DaemonStateName
+    phase: Phase = "closed"
     reason: str | None = None
+    subscriptions: SubscriptionState = field(default_factory=SubscriptionState)
+    breaker: BreakerStateName = "closed"
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """All that is known at one moment."""
+
+    leadership: Leadership = field(default_factory=Leadership)
+    redis: RedisHealth = field(default_factory=RedisHealth)
+    demand: Demand = field(default_factory=Demand)
+    stream: StreamState = field(default_factory=StreamState)
+    halted: frozenset[str] = frozenset()
+    stopping: bool = False
+
+
+def daemon_state(facts: Facts, now: float) -> tuple[DaemonStateName, str | None]:  # noqa: PLR0911
+    """Return the daemon's state, and the sentence that explains it.
+
+    Source: the wire contract, section 4. The state is none of ``starting`` and ``standby`` exactly
+    while we may publish, and ``streaming`` only while we are subscribed and Redis answers.
+    """
+    leadership, redis, demand, stream = facts.leadership, facts.redis, facts.demand, facts.stream
     if facts.stopping:
-        state = "stopping"
-    elif not facts.started:
-        state, reason = "starting", facts.redis_error
-    elif not facts.leader:
-        state = "standby"
-        reason = facts.redis_error or "another daemon is the leader"
-    elif facts.desired == 0:
-        state = "idle"
-    elif facts.stream_waiting is not None:
-        state, reason = "waiting", facts.stream_waiting
-    elif facts.stream_open and active:
-        state = "streaming"
-        if facts.stream_mute:
-            reason = "the stream is open but delivers nothing, although the market moves"
-    elif facts.stream_open and facts.all_refused:
-        state, reason = "streaming", "every desired symbol is refused"
-    elif facts.stream_open:
-        state, reason = "connecting", "subscribing"
-    else:
-        state = "connecting"
-    return state, reason
+        return "stopping", None
+    if not leadership.may_publish(now):
+        if not leadership.started:
+            return "starting", redis.away
+        if leadership.another:
+            return "standby", redis.away or "another daemon is the leader"
+        return "standby", redis.away or "the leader key lapsed before it was renewed"
+    if redis.away is not None:
+        return "waiting", redis.away
+    if not demand.symbols:
+        if demand.term != leadership.term:
+            return "connecting", "reading the demand"
+        return "idle", None
+    if stream.phase == "waiting":
+        return "waiting", stream.reason
+    if stream.phase != "open":
+        return "connecting", None
+    if stream.subscriptions.active:
+        return "streaming", None
+    if stream.subscriptions.all_refused:
+        return "streaming", "every desired symbol is refused"
+    return "connecting", "subscribing"
 
 
-def not_ready_because(facts: Facts, active: int) -> list[str]:
-    """Reasons against being ready; empty: ready.
+def not_ready_because(facts: Facts, now: float) -> list[str]:
+    """Return the reasons against being ready; none means ready.
 
-    Ready is a leader with a working stream or nothing desired, or a standby with a working lease.
+    Ready is a leader with a working stream or nothing desired, or a standby whose requests for
+    the leader key are answered.
     """
     if facts.stopping:
         return ["stopping"]
     reasons = []
-    if facts.redis_error is not None:
-        reasons.append(f"redis: {facts.redis_error}")
-    if not facts.leader:
-        if not facts.lease_works:
-            reasons.append("the leader lease has not been seen working")
+    if facts.redis.away is not None:
+        reasons.append(f"redis: {facts.redis.away}")
+    if not facts.leadership.may_publish(now):
+        if not facts.leadership.answered:
+            reasons.append("leadership: the last request for the leader key was not answered")
         return reasons
-    if facts.desired == 0:
-        return reasons
-    if facts.stream_waiting is not None:
-        reasons.append(f"stream: {facts.stream_waiting}")
-    elif not facts.stream_open:
+    stream = facts.stream
+    if not facts.demand.symbols:
+        if facts.demand.term != facts.leadership.term:
+            reasons.append("demand: not read yet")
+    elif stream.phase == "waiting":
+        reasons.append(f"stream: {stream.reason}")
+    elif stream.phase != "open":
         reasons.append("stream: connecting")
-    elif not active and not facts.all_refused:
+    elif not stream.subscriptions.active and not stream.subscriptions.all_refused:
         reasons.append("stream: no symbol is acknowledged yet")
-    elif facts.stream_mute:
-        reasons.append("stream: mute")
     return reasons
-
-
-def brings_too_little(*, stream_at: datetime, rest_at: datetime) -> bool:
-    """Whether REST's latest quote is so much newer than the stream's that the stream is mute.
-
-    Both come from the same feed; REST may be ahead by the moment between two looks, not more.
-    """
-    return rest_at - stream_at > MUTE_SLACK
 
 
 class Verdict(NamedTuple):
@@ -103,90 +120,183 @@ class Verdict(NamedTuple):
     detail: str | None = None
 
 
-def verdict_of(
-    symbol: str, *, facts: Facts, active: frozenset[str], halted: frozenset[str]
-) -> Verdict:
-    """The state of a desired symbol that is not refused."""
-    if symbol in active or WILDCARD in active:
-        if not facts.stream_open or facts.stream_mute:
-            return _STALE
-        return _HALTED if symbol in halted else _LIVE
-    return _STALE if symbol in facts.ever_active else _PENDING
+_LIVE = Verdict("live")
+_HALTED = Verdict("halted")
+_PENDING = Verdict("pending")
+_STALE = Verdict("stale", "the stream is interrupted or mute")
 
 
-def symbol_verdicts(
-    desired: Iterable[str],
-    *,
-    facts: Facts,
-    active: frozenset[str],
-    halted: frozenset[str],
-    refused: Mapping[str, Refusal],
-    entries_refused: Mapping[str, Refusal],
-) -> dict[str, Verdict]:
-    """The state of every desired symbol and of refused entries, the latter at most 1,000.
+def verdict_of(symbol: str, facts: Facts) -> Verdict:
+    """Return the verdict on a desired symbol that is not refused."""
+    subscriptions = facts.stream.subscriptions
+    if symbol in subscriptions.active or WILDCARD in subscriptions.active:
+        return _HALTED if symbol in facts.halted else _LIVE
+    return _STALE if symbol in subscriptions.served else _PENDING
 
-    Valid symbols that are refused come before ill-formed entries.
+
+def shown_refusals(
+    refused: Mapping[str, Refusal], entries: Mapping[str, Refusal]
+) -> dict[str, Refusal]:
+    """Return the refusals that are shown, at most 1,000.
+
+    Symbols come before entries that name none, and each of both in sorted order.
     """
-    verdicts: dict[str, Verdict] = {}
-    room = MAX_REFUSED_SHOWN
-    for symbol in desired:
-        refusal = refused.get(symbol)
-        if refusal is None:
-            verdicts[symbol] = verdict_of(symbol, facts=facts, active=active, halted=halted)
-        elif room > 0:
-            room -= 1
-            verdicts[symbol] = Verdict("refused", refusal.reason, refusal.detail)
-    for entry, refusal in entries_refused.items():
-        if room <= 0:
+    symbols: Iterable[str] = refused
+    if len(refused) > MAX_REFUSED_SHOWN:
+        symbols = nsmallest(MAX_REFUSED_SHOWN, refused)
+    shown = {symbol: refused[symbol] for symbol in symbols}
+    for entry in sorted(entries):
+        if len(shown) >= MAX_REFUSED_SHOWN:
             break
-        if entry not in verdicts:
-            room -= 1
-            verdicts[entry] = Verdict("refused", refusal.reason, refusal.detail)
-    return verdicts
+        shown.setdefault(entry, entries[entry])
+    return shown
 
 
-class Standings:
-    """All verdicts and how many there are of each, brought up to date by what changed."""
+class Verdicts:
+    """The verdict on every desired symbol and on refused entries, each with its time.
+
+    ``since_unix_s`` is when each name got its present state.
+    """
 
     def __init__(self) -> None:
         self.verdicts: dict[str, Verdict] = {}
+        self.since_unix_s: dict[str, float] = {}
+        self.counts = SymbolCounts()
+        self._facts = Facts()
+        self._shown: dict[str, Refusal] = {}
         self._tally: Counter[SymbolStateName] = Counter()
 
-    def set(self, name: str, verdict: Verdict | None) -> bool:
-        """Take over a verdict, or that there is none. Gives whether that is another one."""
+    def update(self, facts: Facts, unix_s: float) -> list[str]:
+        """Take in the facts as they are at ``unix_s``. Return the names that got another verdict.
+
+        A name without a verdict has none any more.
+        """
+        before, self._facts = self._facts, facts
+        changed = [
+            name
+            for name in self._concerned(before, facts)
+            if self._set(name, self._verdict_on(name), unix_s)
+        ]
+        tally = self._tally
+        self.counts = SymbolCounts(
+            desired=len(facts.demand.symbols),
+            refused=len(facts.stream.subscriptions.refused) + facts.demand.refused_count,
+            live=tally["live"],
+            pending=tally["pending"],
+            stale=tally["stale"],
+            halted=tally["halted"],
+        )
+        return changed
+
+    def _concerned(self, before: Facts, after: Facts) -> set[str]:
+        """Return every name whose verdict may differ. The same object as before costs nothing."""
+        old, new = before.stream.subscriptions, after.stream.subscriptions
+        names = _differing(before.demand.symbols, after.demand.symbols)
+        names |= _differing(before.halted, after.halted)
+        if old is not new:
+            names |= _differing(old.active, new.active)
+            names |= _differing(old.served, new.served)
+            if old.refused is not new.refused:
+                names |= old.refused.keys() ^ new.refused.keys()
+            if WILDCARD in old.active or WILDCARD in new.active:
+                names |= after.demand.symbols
+        if old.refused is not new.refused or before.demand.refused is not after.demand.refused:
+            shown, self._shown = self._shown, shown_refusals(new.refused, after.demand.refused)
+            names |= {
+                name
+                for name in shown.keys() | self._shown.keys()
+                if shown.get(name) != self._shown.get(name)
+            }
+        return names
+
+    def _verdict_on(self, name: str) -> Verdict | None:
+        facts = self._facts
+        if (refusal := self._shown.get(name)) is not None:
+            return Verdict("refused", refusal.reason, refusal.detail)
+        if name in facts.demand.symbols and name not in facts.stream.subscriptions.refused:
+            return verdict_of(name, facts)
+        return None
+
+    def _set(self, name: str, verdict: Verdict | None, unix_s: float) -> bool:
         before = self.verdicts.get(name)
         if before == verdict:
             return False
         if before is not None:
             self._tally[before.state] -= 1
         if verdict is None:
-            del self.verdicts[name]
-        else:
-            self.verdicts[name] = verdict
-            self._tally[verdict.state] += 1
+            del self.verdicts[name], self.since_unix_s[name]
+            return True
+        if before is None or before.state != verdict.state:
+            self.since_unix_s[name] = unix_s
+        self.verdicts[name] = verdict
+        self._tally[verdict.state] += 1
         return True
 
-    def set_all(self, verdicts: Mapping[str, Verdict]) -> list[str]:
-        """Take over all there are. Gives the names of those that changed, the gone ones first."""
-        gone = [name for name in self.verdicts if name not in verdicts]
-        for name in gone:
-            self.set(name, None)
-        return gone + [name for name, verdict in verdicts.items() if self.set(name, verdict)]
 
-    def counts(self, *, desired: int, refused: int) -> SymbolCounts:
-        """Counts for the status; ``refused`` counts all, also those without a verdict."""
-        tally = self._tally
-        return SymbolCounts(
-            desired=desired,
-            refused=refused,
-            live=tally["live"],
-            pending=tally["pending"],
-            stale=tally["stale"],
-            halted=tally["halted"],
-        )
+def _differing(before: frozenset[str], after: frozenset[str]) -> set[str]:
+    return set() if before is after else set(before ^ after)
 
 
-_LIVE = Verdict("live")
-_HALTED = Verdict("halted", None, None)
-_PENDING = Verdict("pending")
-_STALE = Verdict("stale", "the stream is interrupted or mute")
+class StateBatch(NamedTuple):
+    """States to write in one call, and names whose states end."""
+
+    states: dict[str, Verdict]
+    ended: list[str]
+
+
+class StateWrites:
+    """Which states Redis holds, and which it has to be told next.
+
+    States that end go first and refused ones last, so that Redis never shows more refused entries
+    than we do. Within each of these, names go in the order in which they changed.
+    """
+
+    def __init__(self) -> None:
+        # What each name holds in Redis, None where only Redis knows.
+        self._written: dict[str, Verdict | None] = {}
+        self._ended: dict[str, None] = {}
+        self._others: dict[str, None] = {}
+        self._refused: dict[str, None] = {}
+
+    def __bool__(self) -> bool:
+        """Return whether anything is to be written."""
+        return bool(self._ended or self._others or self._refused)
+
+    def changed(self, names: Iterable[str], verdicts: Mapping[str, Verdict]) -> None:
+        """Note names that got another verdict. What Redis holds already is not written."""
+        for name in names:
+            self._forget(name)
+            verdict = verdicts.get(name)
+            if verdict is None:
+                if name in self._written:
+                    self._ended[name] = None
+            elif verdict != self._written.get(name):
+                (self._refused if verdict.state == "refused" else self._others)[name] = None
+
+    def start_afresh(self, stored: Iterable[str], verdicts: Mapping[str, Verdict]) -> None:
+        """Write everything anew. ``stored`` are the names of which Redis holds some state."""
+        self._written = dict.fromkeys(stored)
+        self._ended, self._others, self._refused = {}, {}, {}
+        self.changed(self._written.keys() | verdicts.keys(), verdicts)
+
+    def next_batch(self, count: int, verdicts: Mapping[str, Verdict]) -> StateBatch:
+        """Return at most ``count`` of what is to be written, as the verdicts are now."""
+        batch = StateBatch({}, [])
+        for name in islice(chain(self._ended, self._others, self._refused), count):
+            verdict = verdicts.get(name)
+            if verdict is None:
+                batch.ended.append(name)
+            else:
+                batch.states[name] = verdict
+        return batch
+
+    def wrote(self, batch: StateBatch, verdicts: Mapping[str, Verdict]) -> None:
+        """Take in that Redis took a batch. What has changed meanwhile is still to be written."""
+        self._written |= batch.states
+        for name in batch.ended:
+            self._written.pop(name, None)
+        self.changed(chain(batch.states, batch.ended), verdicts)
+
+    def _forget(self, name: str) -> None:
+        for names in (self._ended, self._others, self._refused):
+            names.pop(name, None)

@@ -1,31 +1,51 @@
-"""Decides what to ask Alpaca for next: desired, active, limits and refusals in, a request out.
+"""Decides what to ask Alpaca for next. Must not send anything itself.
 
-*Desired* is what somebody wants, *active* is what Alpaca acknowledged; they are compared anew
-before every request, so a lost message heals at the next look. One request is under way at a
-time: an error does not say which request it answers. Must not send anything itself.
+The rules of Alpaca's protocol behind it:
 
-The rules of Alpaca's protocol behind it: requests are additive and atomic; an acknowledgement
-carries the whole list; 400 rejects a whole request for one ill-formed symbol; 405 rejects it
-whole and keeps what was subscribed before; 410 says that a channel does not exist on this feed.
+- Requests are additive and atomic. An error changes nothing that was subscribed before.
+- An acknowledgement carries the whole list, whatever was asked for. So it replaces what is active.
+- An error does not say which request it answers. So one request is under way at a time.
+- 400 refuses a whole request for one ill-formed symbol, 405 for the symbol limit, 410 for a channel
+  that this feed does not have. 409, 411, 412 and 413 were seen on other streams of Alpaca's in
+  answer to a whole market, so they refuse ``*`` alone. Any other error, any error to an
+  unsubscribe, and an unsubscribe without effect mean that the two sides do not agree: the
+  connection must be made anew.
+
+Four machines decide, each described at the head of its module:
+
+- ``Difference`` (difference.py): which symbols wait for a subscription, in which order, and which
+  are to be unsubscribed. States of the whole market: off, waits, granted.
+- ``SymbolLimit`` (symbol_limit.py): how many symbols fit. States: unknown, searching, exact.
+- ``Refusals`` (refusals.py): which symbols Alpaca refused. States of a symbol: not refused,
+  suspected, refused.
+- ``FeedChannels`` (feed_channels.py): which channels the feed has. Trades are on or off. States
+  of the statuses: untried, on, give back, off.
+
+Desired and active are compared before every request, so a lost message heals by itself. The
+first of these that is not empty becomes the request:
+
+1. Give the statuses back.
+2. Unsubscribe surplus symbols.
+3. Subscribe suspects.
+4. Subscribe the whole market, or waiting symbols, as many as the limit allows.
+5. Subscribe the statuses.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from spotd.models import RefusalReason
-from spotd.symbols import WILDCARD, Refusal
+from spotd.core.difference import Difference
+from spotd.core.feed_channels import FeedChannels
+from spotd.core.refusals import Refusals
+from spotd.core.subscription_state import SubscriptionState, state_of
+from spotd.core.symbol_limit import SymbolLimit
+from spotd.symbols import WILDCARD
 
 MAX_SYMBOLS_PER_REQUEST = 500
-RETRY_REFUSED_S = 3_600.0
-
-# Seen on other streams of Alpaca's in answer to a whole market: a refusal, not a broken session.
-_NOT_FOR_THIS_PLAN = frozenset((409, 411, 412, 413))
-
-_OVER_LIMIT: RefusalReason = "symbol_limit"
-_BY_ALPACA: RefusalReason = "refused_by_alpaca"
+_NAMES_IN_LOG = 5
 
 
 class UnexpectedAnswerError(Exception):
@@ -45,34 +65,6 @@ class Request:
     statuses: bool = False
 
 
-class _Line:
-    """Symbols in sorted order, which is found once and then kept."""
-
-    def __init__(self, symbols: Iterable[str] = ()) -> None:
-        self._symbols = sorted(symbols)
-
-    def __len__(self) -> int:
-        return len(self._symbols)
-
-    def first(self, count: int | None = None) -> list[str]:
-        """So many of them, or all."""
-        return self._symbols[:count]
-
-    def add(self, symbols: Iterable[str]) -> None:
-        """Symbols that are not in it."""
-        if more := sorted(symbols):
-            self._symbols += more
-            self._symbols.sort()  # two sorted runs, which costs no more than to look at them
-
-    def remove(self, symbols: frozenset[str]) -> None:
-        """Symbols that may be in it."""
-        count = len(symbols)
-        if symbols.issuperset(self._symbols[:count]):
-            del self._symbols[:count]  # what was asked for stood in front
-        else:
-            self._symbols = [symbol for symbol in self._symbols if symbol not in symbols]
-
-
 class Subscriptions:
     """The subscriptions of one account, over all its connections."""
 
@@ -83,32 +75,24 @@ class Subscriptions:
         max_symbols: int | None = None,
         batch: int = MAX_SYMBOLS_PER_REQUEST,
     ) -> None:
-        self.desired: frozenset[str] = frozenset()
-        self.active: frozenset[str] = frozenset()
-        self.version = 0  # rises at every change that somebody may want to report
-        self.learned_limit: int | None = None
-        self.without_trades: frozenset[str] = frozenset()  # of the last acknowledgement
-        self._max_symbols = max_symbols
         self._batch = batch
-        self._want_trades = trades
-        self._trades = trades
-        self._wildcard_trades = True
-        self._on_trades: frozenset[str] = frozenset()
-        self._statuses: Literal["untried", "on", "give_back", "off"] = "untried"
+        self._refusals = Refusals()
+        self._difference = Difference(self._refusals)
+        self._limit = SymbolLimit(max_symbols)
+        self._channels = FeedChannels(trades=trades)
         self._request: Request | None = None
-        self._refused: dict[str, tuple[Refusal, float]] = {}
-        self._suspects: list[tuple[str, ...]] = []
-        # Of the desired ones, those active on the last connections: they have the first claim.
-        self._were_active: frozenset[str] = frozenset()
-        # Kept by what changes, so that a request costs the same at any number of symbols. None:
-        # to be found anew. First those with the first claim, then those let in front, then others.
-        self._lines: tuple[_Line, _Line, _Line] | None = None
-        self._surplus: _Line | None = None
-        self._touched: set[str] | None = None
-        # Fewest symbols known to be too many. Found by bisection, and exact once `_converged`.
-        self._ceiling: int | None = None
-        self._converged = False
-        self._probe_above = False
+        self._state = SubscriptionState(trades=trades)
+        self._may_differ = True  # from ``_state``
+
+    @property
+    def desired(self) -> frozenset[str]:
+        """What is desired."""
+        return self._difference.desired
+
+    @property
+    def active(self) -> frozenset[str]:
+        """What Alpaca acknowledged on this connection."""
+        return self._difference.active
 
     @property
     def awaiting(self) -> Request | None:
@@ -118,330 +102,151 @@ class Subscriptions:
     @property
     def trades(self) -> bool:
         """Whether trades are asked for on this connection."""
-        return self._trades
+        return self._channels.trades
 
     @property
     def limited(self) -> bool:
-        """Whether a limit is known: then who waits in front decides who gets room at all."""
-        return self._limit() is not None
+        """Whether a limit is known: then the order of waiting decides which symbols get room."""
+        return self._limit.limit is not None
+
+    def state(self) -> SubscriptionState:
+        """Return the state: the same object until something in it changes."""
+        if self._may_differ:
+            self._may_differ = False
+            self._state = state_of(
+                self._difference, self._limit, self._refusals, self._channels, before=self._state
+            )
+        return self._state
+
+    def next_request(self, now: float) -> Request | None:
+        """Return what to send now; None while an answer is awaited or nothing is to be done."""
+        if self._request is not None:
+            return None
+        if self._refusals.forgive(now):
+            self._difference.sort_anew()
+            self._may_differ = True
+        self._request = _next_request(
+            self._difference, self._limit, self._refusals, self._channels, self._batch
+        )
+        return self._request
 
     def want(self, desired: frozenset[str], *, first: frozenset[str] = frozenset()) -> None:
-        """Take over a new demand. A symbol that left it loses its refusal too.
+        """Take over what is desired. A symbol that is not desired any more loses its refusal.
 
-        New ones that are in ``first`` do not wait behind a long row.
+        New symbols in ``first`` are asked for before others that wait.
         """
-        new, gone = desired - self.desired, self.desired - desired
-        if not new and not gone:
-            return
-        anew = self._whole_market_concerned() or WILDCARD in new
-        self.desired = desired
-        self._were_active -= gone
-        for symbol in self._refused.keys() & gone:
-            del self._refused[symbol]
-        self._moved(new | gone)
-        if anew:
-            self._sort_anew()
-        if self._lines is not None:
-            for line in self._lines:
-                line.remove(gone)
-            waiting = new - self.active
-            self._lines[1].add(waiting & first)
-            self._lines[2].add(waiting - first)
-        if self._surplus is not None:
-            self._surplus.remove(new)
-            self._surplus.add(gone & self.active)
-
-    def touched(self) -> frozenset[str] | None:
-        """Symbols that came, left or got another standing since this was asked last.
-
-        None: it may be any of them.
-        """
-        touched, self._touched = self._touched, set()
-        return None if touched is None else frozenset(touched)
+        self._refusals.forget(self._difference.want(desired, first))
+        self._may_differ = True
 
     def connected(self) -> None:
         """A new, authenticated connection: nothing is active on it yet."""
         self.disconnected()
-        self._trades = self._want_trades
-        self._wildcard_trades = True
-        self._statuses = "untried"
-        # The plan may have grown since the limit was learned: one symbol above it is tried once.
-        self._probe_above = self._ceiling is not None
+        self._channels.connected()
+        self._limit.connected()
 
     def disconnected(self) -> None:
         """The connection is gone, and with it every subscription."""
-        # It may have ended before all that were active before had their room again.
-        missing = sorted(self._were_active - self.active - self._refused.keys())
-        again = frozenset(missing[: self._room()])
-        self._were_active = (self.active & self.desired) | again
-        self.active = self._on_trades = frozenset()
+        self._difference.disconnected(self._limit.room(len(self.active)))
+        self._channels.disconnected()
+        self._refusals.disconnected()
         self._request = None
-        self._suspects = []
-        self._sort_anew()
-
-    def refusals(self) -> Mapping[str, Refusal]:
-        """Every desired symbol that is not subscribed for a reason, with the reason."""
-        refused = {symbol: refusal for symbol, (refusal, _) in self._refused.items()}
-        if WILDCARD in self.active:
-            return {s: r for s, r in refused.items() if s == WILDCARD}
-        room = self._room()
-        if room is None or self._whole_market_waits():
-            return refused
-        waiting = self._waiting()
-        if room < sum(map(len, waiting)):
-            refusal = Refusal(_OVER_LIMIT, f"{self._limit()} symbols are the limit")
-            for symbol in [symbol for line in waiting for symbol in line.first()][room:]:
-                refused[symbol] = refusal
-        return refused
-
-    def all_refused(self) -> bool:
-        """Whether symbols are desired and every one is refused, so that none can become active."""
-        return bool(self.desired) and not self.active and self.desired <= self.refusals().keys()
-
-    def next_request(self, now: float) -> Request | None:
-        """What to send now; None while an answer is awaited or nothing is to be done."""
-        if self._request is not None:
-            return None
-        self._forgive(now)
-        self._request = (
-            self._unsubscribe() or self._suspected() or self._subscribe() or self._ask_statuses()
-        )
-        return self._request
+        self._may_differ = True
 
     def acknowledged(
         self, quotes: Iterable[str], trades: Iterable[str], now: float
     ) -> frozenset[str]:
-        """Alpaca's full list. Gives what became active.
+        """Take over Alpaca's whole list of each channel. Return what became active.
 
         Raises UnexpectedAnswerError where an unsubscribed symbol is still in it.
         """
-        before = self.active
-        self.active = frozenset(quotes)
-        self._on_trades = frozenset(trades)
-        new = self._compare_active(before)
+        new = self._difference.acknowledged(frozenset(quotes))
+        self._channels.listed(trades)
+        self._refusals.forget(new)
+        self._limit.acknowledged(len(self.active))
+        self._may_differ = True
         request, self._request = self._request, None
-        if request is None:
-            return new
-        if request.statuses:
-            self._statuses = "on" if request.action == "subscribe" else "off"
-        elif request.action == "unsubscribe":
-            if left := self.active.intersection(request.symbols):
-                raise UnexpectedAnswerError(f"{len(left)} symbols still there after unsubscribing")
-        else:
+        if request is not None:
             self._compare(request, now)
-            if request.trades:
-                asked = self.active.intersection(request.symbols)
-                self.without_trades = asked - self._on_trades
-        if self._ceiling is not None and len(self.active) >= self._ceiling:
-            self._ceiling, self._converged = None, False
-        self._settle_limit()
         return new
 
-    def rejected(self, code: int, message: str, now: float) -> str:
-        """An error answered the request under way. Gives a sentence for the log.
+    def refused(self, code: int, message: str, now: float) -> str:
+        """Take in an error that answered the request under way. Return a sentence for the log.
 
         Raises UnexpectedAnswerError for codes that say nothing about the request.
         """
         request, self._request = self._request, None
+        self._may_differ = True
         if request is None:
             raise UnexpectedAnswerError(f"error {code} ({message}) without a request")
-        self.version += 1
         if request.statuses:
-            self._statuses = "off"
-            return f"trading statuses are not available ({code}): halts will not be shown"
-        if request.action == "subscribe":
-            if code == 400:
-                return self._bisect(request, code, message, now)
-            if code == 405:
-                return self._over_limit(request, code, message, now)
-            if code == 410:
-                return self._without(request, code, message, now)
-            if code in _NOT_FOR_THIS_PLAN and request.symbols == (WILDCARD,):
-                return self._refuse(request.symbols, code, message, now)
-        raise UnexpectedAnswerError(f"error {code} ({message}) to a {request.action}")
-
-    # What to ask for
-
-    def _targets(self) -> frozenset[str]:
-        if WILDCARD not in self.desired:
-            return self.desired
-        if WILDCARD in self._refused:
-            return self.desired - {WILDCARD}
-        if WILDCARD in self.active:
-            return frozenset((WILDCARD,))
-        # Until Alpaca grants the whole market, what is live stays live.
-        return (self.active & self.desired) | {WILDCARD}
-
-    def _whole_market_concerned(self) -> bool:
-        """Whether `*` decides what to ask for."""
-        if WILDCARD in self.active:
-            return True
-        return WILDCARD in self.desired and WILDCARD not in self._refused
-
-    def _whole_market_waits(self) -> bool:
-        return self._whole_market_concerned() and WILDCARD not in self.active
-
-    def _waiting(self) -> tuple[_Line, _Line, _Line]:
-        """Symbols to subscribe, in the order in which they get room."""
-        if self._lines is None:
-            waiting = self._targets() - self.active - self._refused.keys()
-            were_active = self._were_active
-            self._lines = _Line(waiting & were_active), _Line(), _Line(waiting - were_active)
-        return self._lines
-
-    def _compare_active(self, before: frozenset[str]) -> frozenset[str]:
-        """Take in a new list of what is active. Gives what became so."""
-        new = self.active - before
-        lost = before - self.active if len(self.active) - len(new) < len(before) else frozenset()
-        self._moved(new | lost)
-        if WILDCARD in new or WILDCARD in lost or self._whole_market_concerned():
-            self._sort_anew()
-        elif not self.desired.isdisjoint(lost):
-            self._lines = None
-        if self._lines is not None:
-            for line in self._lines:
-                line.remove(new)
-        if self._surplus is not None:
-            self._surplus.remove(lost)
-            self._surplus.add(new - self.desired)
-        return new
-
-    def _moved(self, symbols: Iterable[str]) -> None:
-        """The standing of these changed."""
-        self.version += 1
-        if self._touched is not None:
-            self._touched.update(symbols)
-
-    def _sort_anew(self) -> None:
-        """The standing of any may have changed."""
-        self.version += 1
-        self._lines = self._surplus = self._touched = None
-
-    def _limit(self) -> int | None:
-        learned = None if self._ceiling is None else self._ceiling - 1
-        limits = [limit for limit in (self._max_symbols, learned) if limit is not None]
-        return min(limits, default=None)
-
-    def _room(self) -> int | None:
-        """How many more symbols may become active; None: no limit is known."""
-        limit = self._limit()
-        return None if limit is None else max(0, limit - len(self.active))
-
-    def _unsubscribe(self) -> Request | None:
-        if self._statuses == "give_back":
-            return Request("unsubscribe", statuses=True)
-        if self._surplus is None:
-            self._surplus = _Line(self.active - self._targets())
-        symbols = tuple(self._surplus.first(self._batch))
-        if not symbols:
-            return None
-        return Request("unsubscribe", symbols, trades=not self._on_trades.isdisjoint(symbols))
-
-    def _suspected(self) -> Request | None:
-        """A part of a request that was rejected for one ill-formed symbol."""
-        while self._suspects:
-            targets, active = self._targets(), self.active
-            group = tuple(s for s in self._suspects.pop() if s in targets and s not in active)
-            room = self._room()
-            if room is not None:
-                group = group[:room]
-            if group:
-                return Request("subscribe", group, trades=self._trades)
-        return None
-
-    def _subscribe(self) -> Request | None:
-        waiting = self._waiting()
-        if not any(waiting):
-            return None
-        if self._whole_market_waits():  # in place of all others: it needs no room
-            trades = self._trades and self._wildcard_trades
-            return Request("subscribe", (WILDCARD,), trades=trades)
-        room = self._room()
-        size = self._batch if room is None else min(self._batch, room)
-        if self._ceiling is not None and not self._converged:
-            size = min(size, max(1, (self._ceiling - len(self.active)) // 2))
-        if size == 0 and self._probe_above and self._may_probe():
-            size = 1
-        if size == 0:
-            return None
-        symbols: list[str] = []
-        for line in waiting:
-            symbols += line.first(size - len(symbols))
-        return Request("subscribe", tuple(symbols), trades=self._trades)
-
-    def _may_probe(self) -> bool:
-        return self._max_symbols is None or len(self.active) < self._max_symbols
-
-    def _ask_statuses(self) -> Request | None:
-        """Halts, for all symbols in one entry, once something is active."""
-        if self._statuses != "untried" or not self.active:
-            return None
-        return Request("subscribe", statuses=True)
-
-    # What answers mean
+            return self._channels.statuses_refused(code)
+        if request.action == "unsubscribe":
+            raise UnexpectedAnswerError(f"error {code} ({message}) to an unsubscribe")
+        whole_market = request.symbols == (WILDCARD,)
+        match code:
+            case 410 if request.trades:
+                return self._channels.trades_refused(whole_market=whole_market)
+            case 405 if not whole_market:
+                return self._over_limit(len(request.symbols))
+            case 400 if len(request.symbols) > 1:
+                return self._refusals.suspect(request.symbols)
+            case 400 | 405 | 410:
+                pass
+            case 409 | 411 | 412 | 413 if whole_market:
+                pass
+            case _:
+                raise UnexpectedAnswerError(f"error {code} ({message}) to a subscribe")
+        self._refuse(request.symbols, f"{message} ({code})", now)
+        return f"{', '.join(request.symbols[:_NAMES_IN_LOG])} refused: {message} ({code})"
 
     def _compare(self, request: Request, now: float) -> None:
-        """Asked for but not in the list, although no error came: refused, not asked again."""
-        missing = set(request.symbols) - self.active
-        self._note(missing, Refusal(_BY_ALPACA, "not in the acknowledgement"), now)
+        """Compare an acknowledgement with what was asked for."""
+        active = self.active.intersection(request.symbols)
+        if request.statuses:
+            self._channels.statuses_acknowledged(request.action)
+        elif request.action == "unsubscribe":
+            if active:
+                raise UnexpectedAnswerError(
+                    f"{len(active)} symbols still there after unsubscribing"
+                )
+        else:
+            missing = frozenset(request.symbols) - active
+            self._refuse(missing, "not in the acknowledgement", now)
+            if request.trades:
+                self._channels.trades_expected(active)
 
-    def _bisect(self, request: Request, code: int, message: str, now: float) -> str:
-        if len(request.symbols) == 1:
-            return self._refuse(request.symbols, code, message, now)
-        half = len(request.symbols) // 2
-        self._suspects += [request.symbols[half:], request.symbols[:half]]
-        return f"{len(request.symbols)} symbols refused together ({code}): looking for the culprit"
+    def _refuse(self, symbols: Iterable[str], detail: str, now: float) -> None:
+        # A symbol that left meanwhile is not refused: when it comes back, it is asked for anew.
+        refused = self.desired.intersection(symbols)
+        self._refusals.refuse(refused, detail, now)
+        self._difference.refused(refused)
 
-    def _over_limit(self, request: Request, code: int, message: str, now: float) -> str:
-        if request.symbols == (WILDCARD,):
-            return self._refuse(request.symbols, code, message, now)
-        if self._statuses == "on":
-            # The statuses may hold the room that quotes need: give it back and ask again.
-            self._statuses = "give_back"
+    def _over_limit(self, asked: int) -> str:
+        if self._channels.give_statuses_back():
             return "symbol limit exceeded: giving trading statuses back"
-        self._converged = self._probe_above = False
-        self._ceiling = len(self.active) + len(request.symbols)
-        self._settle_limit()
-        return f"symbol limit exceeded with {self._ceiling} symbols"
+        return self._limit.exceeded(len(self.active), asked)
 
-    def _without(self, request: Request, code: int, message: str, now: float) -> str:
-        if request.trades and WILDCARD in request.symbols:
-            self._wildcard_trades = False  # which says nothing about the trades of single symbols
-            return "trades of the whole market are not available: asking for its quotes alone"
-        if request.trades:
-            self._trades = False
-            return "trades are not available on this feed: last_price stays null"
-        return self._refuse(request.symbols, code, message, now)
 
-    def _settle_limit(self) -> None:
-        """The bisection is over when one symbol more is known to be too many."""
-        if self._ceiling is None:
-            self.learned_limit = None
-        elif self._ceiling - len(self.active) == 1:
-            self._converged = True
-            self.learned_limit = self._ceiling - 1
-
-    def _refuse(self, symbols: Iterable[str], code: int, message: str, now: float) -> str:
-        names = tuple(symbols)
-        self._note(names, Refusal(_BY_ALPACA, f"{message} ({code})"), now)
-        return f"{', '.join(names[:5])} refused: {message} ({code})"
-
-    def _note(self, symbols: Iterable[str], refusal: Refusal, now: float) -> None:
-        # What left the demand meanwhile is forgiven already.
-        noted = self.desired.intersection(symbols)
-        for symbol in noted:
-            self._refused[symbol] = (refusal, now)
-        self._moved(noted)
-        if WILDCARD in noted:
-            self._sort_anew()
-        elif self._lines is not None:
-            for line in self._lines:
-                line.remove(noted)
-
-    def _forgive(self, now: float) -> None:
-        """A refused symbol is tried again after an hour: it may have been listed since."""
-        forgiven = [s for s, (_, at) in self._refused.items() if now - at >= RETRY_REFUSED_S]
-        for symbol in forgiven:
-            del self._refused[symbol]
-        if forgiven:
-            self._sort_anew()
+def _next_request(
+    difference: Difference,
+    limit: SymbolLimit,
+    refusals: Refusals,
+    channels: FeedChannels,
+    at_most: int,
+) -> Request | None:
+    """Return the next request, for at most ``at_most`` symbols; None: nothing is to be done."""
+    active = len(difference.active)
+    statuses = channels.statuses_action(any_active=active > 0)
+    if statuses == "unsubscribe":
+        return Request("unsubscribe", statuses=True)
+    if symbols := difference.surplus(at_most):
+        return Request("unsubscribe", symbols, trades=channels.any_on_trades(symbols))
+    while suspects := refusals.next_suspects():
+        if symbols := difference.still_waiting(suspects)[: limit.room(active)]:
+            return Request("subscribe", symbols, trades=channels.trades)
+    if difference.whole_market == "waits":
+        # The whole market takes the place of all symbols, so it needs no room.
+        return Request("subscribe", (WILDCARD,), trades=channels.wildcard_trades)
+    if symbols := difference.waiting(limit.request_size(active, at_most)):
+        return Request("subscribe", symbols, trades=channels.trades)
+    return Request("subscribe", statuses=True) if statuses == "subscribe" else None

@@ -1,13 +1,14 @@
 """WIRES. Builds the parts of the daemon, supervises its loops, and stops them in order.
 
-The only place that knows all parts. A loop that ends by itself is a defect and ends the daemon;
-a refusal for good (wrong keys, feed not in the plan) ends it with its own exit code.
+The only module that knows all parts. Each fact is one ``Value`` with one owner (the loop that sets
+it), and each loop is given the values that it depends on. A loop that ends by itself is a defect
+and ends the daemon. A refusal for good (wrong keys, feed not in the plan) ends it with its own
+exit code.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import gc
 import os
 import signal
@@ -18,25 +19,34 @@ import time
 import uuid
 from collections.abc import Callable, Coroutine
 from typing import Any
-from urllib.parse import parse_qsl, quote, quote_plus, unquote, urlsplit
 
 import structlog
 
 from spotd import __version__
 from spotd.alpaca.rest import Snapshots
 from spotd.alpaca.stream import AlpacaStream
+from spotd.core.demand import Demand, DemandStep
+from spotd.core.freshness import Silence
+from spotd.core.leadership import LeaderKey, Leadership
+from spotd.core.pacing import Pacing, Pauses
+from spotd.core.redis_health import RedisHealth
+from spotd.core.states import StreamState
+from spotd.core.subscriptions import Subscriptions
 from spotd.daemon.demand import DemandLoop
-from spotd.daemon.intake import Intake
 from spotd.daemon.leader import LeaderLoop
+from spotd.daemon.prices import Prices
 from spotd.daemon.publish import PublishLoop
-from spotd.daemon.shared import Shared
-from spotd.daemon.silence import SILENCE_S, WatchLoop
-from spotd.daemon.snapshots import PrimeLoop
-from spotd.daemon.states import ReportLoop
-from spotd.daemon.stream import Pace, StreamLoop
+from spotd.daemon.redis_calls import RedisCalls
+from spotd.daemon.silence import SilenceLoop
+from spotd.daemon.snapshots import SnapshotLoop
+from spotd.daemon.states import StatesLoop
+from spotd.daemon.stream import StreamLoop
+from spotd.daemon.value import Value
 from spotd.errors import RedisUnavailableError, SpotdError
 from spotd.ops import logs, systemd
 from spotd.ops.http import HttpServer
+from spotd.ops.metrics import Metrics
+from spotd.redis.addresses import secrets_in
 from spotd.redis.port import RedisPort
 from spotd.settings import Settings
 
@@ -57,33 +67,132 @@ class Daemon:
     """One daemon: ``run`` until ``stop``."""
 
     def __init__(
-        self, settings: Settings, *, pace: Pace | None = None, silence_s: float = SILENCE_S
+        self,
+        settings: Settings,
+        *,
+        pauses: Pauses | None = None,
+        silence_s: float = 30.0,
+        linger_s: float = 10.0,
     ) -> None:
-        api_key, secret_key = settings.credentials()
         self.settings = settings
         self.instance = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:4]}"
-        self.shared = shared = Shared(settings)
-        self._redis = RedisPort(settings.redis_url.get_secret_value(), settings.keys)
-        self._intake = Intake(shared)
-        self._silence_s = silence_s
-        self._stream = AlpacaStream(
+        self.metrics = Metrics()
+        self._key = LeaderKey(
+            ttl_s=settings.leader_ttl_s,
+            new_token=lambda: f"{self.instance}:{uuid.uuid4().hex[:8]}",
+            is_ours=lambda token: token.startswith(f"{self.instance}:"),
+        )
+        # The facts, each with its owner.
+        self.leadership: Value[Leadership] = Value(self._key.leadership)  # LeaderLoop
+        self.health: Value[RedisHealth] = Value(RedisHealth())  # RedisCalls
+        self.demand: Value[Demand] = Value(Demand())  # DemandLoop
+        self.stream: Value[StreamState] = Value(StreamState())  # StreamLoop
+        self.stopping: Value[bool] = Value(False)  # Daemon
+
+        self._silence = Silence(silence_s)
+        self.prices = Prices(
+            throttle_s=settings.throttle_s,
+            wants=lambda symbol: self.demand.get().wants(symbol),
+            silence=self._silence,
+            metrics=self.metrics,
+        )
+        calls = RedisCalls(self.health, self.metrics)
+        self._port = RedisPort(
+            settings.redis_url.get_secret_value(), settings.keys, outcome=calls.outcome
+        )
+        self._leader = LeaderLoop(
+            self._port,
+            self._key,
+            ttl_s=settings.leader_ttl_s,
+            leadership=self.leadership,
+            health=self.health,
+            calls=calls,
+            prices=self.prices,
+        )
+        self._build_alpaca_side(Pauses() if pauses is None else pauses)
+        self._build_redis_side(linger_s)
+        self.http = HttpServer(self)
+        self.metrics.report(self._states.numbers)
+        self._stop_asked = asyncio.Event()
+        self._stops = 0
+
+    def _build_alpaca_side(self, pauses: Pauses) -> None:
+        settings = self.settings
+        api_key, secret_key = settings.credentials()
+        self._alpaca = AlpacaStream(
             endpoint=settings.stream_endpoint,
             api_key=api_key,
             secret_key=secret_key,
-            on_data=self._intake,
-            compression=settings.compression,
+            on_data=self.prices.receive,
         )
-        shared.malformed = self._stream.decoder.malformed
-        self._leader = LeaderLoop(shared, self._redis, self.instance)
-        self._demand = DemandLoop(shared, self._redis)
-        self._streaming = StreamLoop(shared, self._stream, pace)
-        self._publish = PublishLoop(shared, self._redis)
-        self._report = ReportLoop(shared, self._redis, self.instance)
         self._snapshots = Snapshots(settings)
-        self.http = HttpServer(self)
-        shared.metrics.report(self._report.numbers)
-        self._stopping = asyncio.Event()
-        self._stops = 0
+        self._snapshot_loop = SnapshotLoop(
+            self._snapshots, self.prices, stream=self.stream, metrics=self.metrics
+        )
+        self._stream_loop = StreamLoop(
+            self._alpaca,
+            self.prices,
+            subscriptions=Subscriptions(trades=settings.trades, max_symbols=settings.max_symbols),
+            pacing=Pacing(
+                breaker_failures=settings.breaker_failures,
+                breaker_recovery_s=settings.breaker_recovery_s,
+                pauses=pauses,
+            ),
+            leadership=self.leadership,
+            demand=self.demand,
+            stream=self.stream,
+            fetch=self._fetch,
+            metrics=self.metrics,
+        )
+        self._silence_loop = SilenceLoop(
+            self._alpaca, self._snapshots, self.prices, silence=self._silence, stream=self.stream
+        )
+
+    def _build_redis_side(self, linger_s: float) -> None:
+        settings = self.settings
+        self._demand_loop = DemandLoop(
+            self._port,
+            self.prices,
+            demand=self.demand,
+            leadership=self.leadership,
+            stream=self.stream,
+            follow=self._follow,
+            allow_wildcard=settings.allow_wildcard,
+            subscribers_are_demand=settings.subscribers_are_demand,
+            linger_s=linger_s,
+        )
+        self._publish_loop = PublishLoop(
+            self._port,
+            self.prices,
+            leadership=self.leadership,
+            health=self.health,
+            metrics=self.metrics,
+            not_leader=self._leader.wake_up,
+        )
+        self._states = StatesLoop(
+            self._port,
+            self.prices,
+            leadership=self.leadership,
+            health=self.health,
+            demand=self.demand,
+            stream=self.stream,
+            stopping=self.stopping,
+            metrics=self.metrics,
+            malformed=self._alpaca.decoder.malformed,
+            not_leader=self._leader.wake_up,
+            instance=self.instance,
+            feed=settings.feed,
+        )
+
+    def _follow(self, demand: Demand, step: DemandStep) -> None:
+        """Carry out what follows from a change of the demand, all in one turn."""
+        self.prices.follow(step)
+        self._stream_loop.follow(demand, step)
+        self._fetch(step.fetch)
+
+    def _fetch(self, symbols: frozenset[str]) -> None:
+        if self.settings.snapshots:
+            self._snapshot_loop.want(symbols)
 
     def stop(self) -> None:
         """Stop in order. Asked a second time, the process ends at once."""
@@ -92,10 +201,10 @@ class Daemon:
             if sys.stderr is not None:
                 sys.stderr.write("spotd: forced to stop\n")
             os._exit(1)
-        self._stopping.set()
+        self._stop_asked.set()
 
     async def run(self) -> int:
-        """Work until stopped. Gives the exit code of the contract."""
+        """Work until stopped. Return the exit code of the contract."""
         settings = self.settings
         if settings.http_port:
             await self.http.start(settings.http_host, settings.http_port)
@@ -112,39 +221,36 @@ class Daemon:
     # Views for HTTP
 
     def not_ready(self) -> list[str]:
-        """Reasons against being ready."""
-        return self._report.not_ready()
+        """Return the reasons against being ready."""
+        return self._states.not_ready()
 
     def status_json(self) -> bytes:
-        """DaemonStatus."""
-        return self._report.status_json()
+        """Return the DaemonStatus as JSON."""
+        return self._states.status_json()
 
     def metrics_text(self) -> bytes:
-        """Prometheus text."""
-        return self.shared.metrics.text()
+        """Return the Prometheus text."""
+        return self.metrics.text()
 
     # Supervision
 
     def _loops(self) -> dict[str, Coroutine[Any, Any, None]]:
-        watch = WatchLoop(
-            self.shared, self._stream, self._snapshots, self._intake, silence_s=self._silence_s
-        )
         loops = {
             "leader": self._leader.run(),  # first: it goes on while the others are stopped
-            "demand": self._demand.run(),
-            "wake": self._demand.listen(),
-            "stream": self._streaming.run(),
-            "publish": self._publish.run(),
-            "report": self._report.run(),
+            "demand": self._demand_loop.run(),
+            "wake": self._demand_loop.listen(),
+            "stream": self._stream_loop.run(),
+            "publish": self._publish_loop.run(),
+            "states": self._states.run(),
             "pulse": self._pulse(),
-            "watch": watch.run(),
+            "silence": self._silence_loop.run(),
         }
         if self.settings.snapshots:
-            loops["prime"] = PrimeLoop(self.shared, self._snapshots, self._intake).run()
+            loops["snapshots"] = self._snapshot_loop.run()
         return loops
 
     async def _supervise(self, loops: list[asyncio.Task[None]]) -> int:
-        stopping = asyncio.create_task(self._stopping.wait(), name="stop")
+        stopping = asyncio.create_task(self._stop_asked.wait(), name="stop")
         try:
             await asyncio.wait((*loops, stopping), return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -169,7 +275,7 @@ class Daemon:
             due = loop.time() + _LOOP_LAG_EVERY_S
             await asyncio.sleep(_LOOP_LAG_EVERY_S)
             now = loop.time()
-            self.shared.metrics.loop_lag.observe(max(0.0, now - due))
+            self.metrics.loop_lag.observe(max(0.0, now - due))
             if watchdog_s is not None and now - fed_at >= watchdog_s / 3:
                 systemd.notify("WATCHDOG=1")
                 fed_at = now
@@ -178,25 +284,28 @@ class Daemon:
 
     async def _shut_down(self, loops: list[asyncio.Task[None]]) -> None:
         """Within 5 s: stream closed, pending values out, status and leader key gone."""
-        shared = self.shared
-        shared.facts.stopping = True
+        self.stopping.set(True)
         end = time.monotonic() + _STOP_S
         leader, others = loops[0], loops[1:]
-        if not shared.leads():
+        if not self._leads():
             leader.cancel()  # a standby must not begin to lead now
         for loop in others:
             loop.cancel()
         await asyncio.wait(others, timeout=_CANCEL_S)
         flush_end = min(time.monotonic() + _FLUSH_S / 2, end)
-        await self._within(self._publish.flush(flush_end), _FLUSH_S, end, "pending prices")
-        if shared.leads():
-            await self._within(self._report.last_words(), _LAST_WORDS_S, end, "last states")
+        await self._within(self._publish_loop.flush(flush_end), _FLUSH_S, end, "pending prices")
+        if self._leads():
+            await self._within(self._states.last_words(), _LAST_WORDS_S, end, "last states")
         leader.cancel()
-        await self._within(self._redis.release(shared.token), _RELEASE_S, end, "the leader key")
+        token = self.leadership.get().token
+        await self._within(self._port.release(token), _RELEASE_S, end, "the leader key")
         await self._within(self.http.stop(), _CLOSE_S, end, "http")
-        await self._within(self._redis.close(), _CLOSE_S, end, "redis connections")
+        await self._within(self._port.close(), _CLOSE_S, end, "redis connections")
         self._snapshots.close()
         await asyncio.wait(loops, timeout=max(0.1, end - time.monotonic()))
+
+    def _leads(self) -> bool:
+        return self.leadership.get().may_publish(time.monotonic())
 
     @staticmethod
     async def _within(
@@ -213,7 +322,7 @@ class Daemon:
 
 
 def run_daemon(settings: Settings) -> int:
-    """Run one daemon in this process until SIGTERM or SIGINT. Gives the exit code."""
+    """Run one daemon in this process until SIGTERM or SIGINT. Return the exit code."""
     logs.configure(settings.log_level, settings.log_format, secrets=secrets_of(settings))
     with asyncio.Runner() as runner:
         code = runner.run(_main(settings))
@@ -248,13 +357,6 @@ def stop_on_signals(loop: asyncio.AbstractEventLoop, stop: Callable[[], None]) -
 
 
 def secrets_of(settings: Settings) -> list[str]:
-    """What must never be written anywhere."""
+    """Return what must never be written anywhere."""
     secrets = [key.get_secret_value() for key in (settings.api_key, settings.secret_key) if key]
-    with contextlib.suppress(ValueError):
-        url = urlsplit(settings.redis_url.get_secret_value())
-        if url.password:
-            secrets += [url.password, unquote(url.password)]
-        for name, value in parse_qsl(url.query):
-            if "password" in name:
-                secrets += [value, quote(value), quote_plus(value)]
-    return secrets
+    return secrets + secrets_in(settings.redis_url.get_secret_value())

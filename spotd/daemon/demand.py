@@ -1,8 +1,8 @@
-"""Reads the demand: every half second, and at once when it is woken. Never writes it.
+"""Reads the demand every half second, and at once when it is woken. Never writes it.
 
-A demand may be the whole market. So it is read in slices, only what changed since the last look
-is taken in, and a large change goes on in steps: each leaves everything as a demand of its own
-would, so whoever runs between two of them, or after the last that was taken, finds nothing torn.
+A demand may be the whole market. It is therefore read in slices, and only what changed since the
+last read is taken in. What follows from a change is decided in core and carried out in one turn
+of the event loop, so nobody ever finds half of it done.
 """
 
 from __future__ import annotations
@@ -11,94 +11,124 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from datetime import datetime
 
 import msgspec
 import structlog
 
-from spotd.core.demand import (
-    MAX_SYMBOLS_PER_STEP,
-    Demand,
-    DemandReader,
-    Subscribers,
-    steps,
-)
-from spotd.daemon.shared import Shared
+from spotd.core.demand import Demand, DemandReader, DemandStep, Subscribers, step_between
+from spotd.core.leadership import Leadership
+from spotd.core.states import StreamState
+from spotd.daemon.prices import Prices
+from spotd.daemon.value import Value, WakeUp
 from spotd.errors import RedisUnavailableError
 from spotd.models import SpotPriceUpdate
 from spotd.redis.errors import RefusedError
 from spotd.redis.port import MAX_FIELDS_PER_CALL, RedisPort
-from spotd.symbols import WILDCARD
 
-LOOK_EVERY_S = 0.5
+READ_EVERY_S = 0.5
 LINGER_S = 10.0  # how long a channel is demand, at least, after its last subscriber left
 _SLICE = MAX_FIELDS_PER_CALL  # entries taken in before other tasks get their turn
-_STEP_EVERY_S = 0.01  # each keeps many others busy, too
 _RETRY_WAKES_S = 1.0
 
 log = structlog.get_logger("spotd.demand")
 
 
 class DemandLoop:
-    """From entries in Redis to what the market keeps and the stream subscribes."""
+    """From entries in Redis to the one value of what is desired.
 
-    def __init__(self, shared: Shared, redis: RedisPort, *, linger_s: float = LINGER_S) -> None:
-        self._shared = shared
-        self._redis = redis
+    ``follow`` carries out what follows from a change, in the same turn as the value is set.
+    """
+
+    def __init__(
+        self,
+        port: RedisPort,
+        prices: Prices,
+        *,
+        demand: Value[Demand],
+        leadership: Value[Leadership],
+        stream: Value[StreamState],
+        follow: Callable[[Demand, DemandStep], None],
+        allow_wildcard: bool,
+        subscribers_are_demand: bool,
+        linger_s: float = LINGER_S,
+    ) -> None:
+        self._port = port
+        self._prices = prices
+        self._demand = demand
+        self._leadership = leadership
+        self._stream = stream
+        self._follow = follow
+        self._subscribers_are_demand = subscribers_are_demand
         self._subscribers = Subscribers(linger_s)
-        # What each source said last: it stands while the source cannot be read.
+        # What each source said last. It stands while the source cannot be read.
         self._known: dict[str, set[bytes]] = {"symbols": set(), "leases": set(), "channels": set()}
-        self._reader = DemandReader(allow_wildcard=shared.settings.allow_wildcard)
-        self._changed = False  # since the demand was last applied to its end
-        self._aim: frozenset[str] = frozenset()  # symbols of the demand that was last applied
-        self._met = Demand()  # the last one that was applied to its end
-        self._forgetting = False  # the market still holds what the whole market brought
-        self._heeded_in_term = 0
+        self._reader = DemandReader(allow_wildcard=allow_wildcard)
+        self._floors_of_term = 0
         self._unreadable: set[str] = set()
+        self.wake_up = WakeUp()
+        leadership.wakes(self.wake_up)
 
     async def run(self) -> None:
-        """Look for ever, while we lead."""
-        shared = self._shared
+        """Read the demand while we lead."""
         while True:
-            if shared.leads():
-                await self._look()
-            await shared.bells.demand.wait(LOOK_EVERY_S)
+            if self._leadership.get().may_publish(time.monotonic()):
+                await self._read_all()
+            await self.wake_up.wait(time.monotonic() + READ_EVERY_S)
 
     async def listen(self) -> None:
-        """Turn messages on the wake channel into looks, for ever."""
+        """Read the demand at every message on the wake channel."""
         while True:
             try:
-                async for _ in self._redis.wakes():
-                    self._shared.bells.demand.ring()
+                async for _ in self._port.wakes():
+                    self.wake_up.set()
             except RedisUnavailableError:
-                # The leader loop reports that Redis is away; until then the half second does.
+                # Until this is heard again, the half second finds changes too.
                 await asyncio.sleep(_RETRY_WAKES_S)
 
-    async def _look(self) -> None:
-        shared = self._shared
-        term = shared.term
-        try:
-            await self._read("symbols", self._redis.demand_set())
+    async def _read_all(self) -> None:
+        term = self._leadership.get().term
+        # While Redis does not answer, the demand that was read last stands.
+        with suppress(RedisUnavailableError):
+            await self._read("symbols", self._port.demand_set())
             await self._read("leases", self._leases())
-            if shared.settings.subscribers_are_demand:
+            if self._subscribers_are_demand:
                 await self._read("channels", self._channels())
-            if self._heeded_in_term != term:
+            if self._floors_of_term != term:
                 # Before anything is subscribed, and so before any snapshot is asked for.
-                shared.market.heed(_times(await self._redis.last_prices()))
-                self._heeded_in_term = term
-        except RedisUnavailableError as error:
-            if shared.redis_failed(str(error)):
-                log.warning("cannot read the demand: going on with the last one", why=str(error))
+                self._prices.set_floors(_times(await self._port.last_prices()))
+                self._floors_of_term = term
+            self._apply(term)
+
+    def _apply(self, term: int) -> None:
+        """Carry out what follows, and publish the value in the same turn."""
+        leadership = self._leadership.get()
+        if leadership.term != term or not leadership.may_publish(time.monotonic()):
+            return  # what was read belongs to a term that is over
+        before, after = self._demand.get(), self._reader.result(term)
+        if after == before:
             return
-        if self._changed:
-            if not await self._apply(self._reader.result(), term):
-                return
-            self._changed = False
-        if shared.demand_read_in_term != term:
-            shared.demand_read_in_term = term
-            shared.bells.report.ring()
-            shared.bells.stream.ring()
+        subscriptions = self._stream.get().subscriptions
+        step = step_between(
+            before,
+            after,
+            active=subscriptions.active,
+            priced=self._prices.cache.slots.keys(),
+            limited=subscriptions.limited,
+        )
+        self._demand.set(after)
+        self._follow(after, step)
+        if step.subscribe or step.unsubscribe:
+            log.info(
+                "the demand changed",
+                symbols=len(after.symbols),
+                added=len(step.subscribe),
+                removed=len(step.unsubscribe),
+            )
+        if after.refused_count != before.refused_count:
+            log.info("entries of the demand are refused", count=after.refused_count)
+
+    # Reading
 
     async def _read(self, source: str, slices: AsyncIterator[Sequence[bytes]]) -> None:
         try:
@@ -115,7 +145,8 @@ class DemandLoop:
     async def _compare(self, source: str, slices: AsyncIterator[Sequence[bytes]]) -> None:
         """Take in what came and what left, once the source was read to its end.
 
-        A scan may have gone on at another server, and ended early: so who left is asked about.
+        After a fail-over a scan may go on at another server and end early. Redis is therefore asked
+        by name whether entries that the scan did not find have left.
         """
         known = self._known[source]
         seen: set[bytes] = set()
@@ -130,11 +161,11 @@ class DemandLoop:
             await self._take_in(source, await self._left(source, some), left=True)
 
     async def _left(self, source: str, entries: list[bytes]) -> list[bytes]:
-        """Those that are there no more."""
+        """Return those of the entries that are there no more."""
         if source == "symbols":
-            return await self._redis.not_in_set(entries)
+            return await self._port.not_in_set(entries)
         if source == "leases":
-            return await self._redis.not_leased(entries, time.time())
+            return await self._port.not_leased(entries, time.time())
         return entries  # channels come in one answer
 
     async def _take_in(self, source: str, entries: list[bytes], *, left: bool = False) -> None:
@@ -146,7 +177,6 @@ class DemandLoop:
             take = reader.remove_leases if left else reader.add_leases
         else:
             take = reader.remove if left else reader.add
-        self._changed = True
         async for some in _slices(entries):
             take(some)
             if left:
@@ -155,95 +185,26 @@ class DemandLoop:
                 known.update(some)
 
     async def _leases(self) -> AsyncIterator[Sequence[bytes]]:
-        members = await self._redis.live_leases(time.time())
+        members = await self._port.live_leases(time.time())
         async for some in _slices(members):
             yield some
 
     async def _channels(self) -> AsyncIterator[Sequence[bytes]]:
-        channels = await self._redis.subscribed_channels()
+        channels = await self._port.subscribed_channels()
         async for some in _slices(list(self._subscribers.seen(channels, time.monotonic()))):
             yield some
 
-    async def _apply(self, demand: Demand, term: int) -> bool:
-        """Bring everything to a demand, in steps. Gives whether it got there.
-
-        It did not where the term ended, whose successor has things to read first, or where a wake
-        came, which is not to wait for the rest: the next look goes on from what was reached.
-        """
-        shared = self._shared
-        first = self._newest(demand.symbols)
-        way = steps(shared.demand.symbols, demand.symbols, first=first)
-        while True:
-            if shared.term != term or not shared.leads():
-                return False
-            symbols = next(way, demand.symbols if self._forgetting else None)
-            if symbols is None:
-                break
-            self._forgetting = self._step(symbols, first)
-            if self._forgetting or symbols != demand.symbols:
-                await asyncio.sleep(_STEP_EVERY_S)
-                if shared.bells.demand.rung:
-                    return False
-        before, self._met = self._met, demand
-        shared.demand = demand
-        if demand.symbols != before.symbols:
-            log.info(
-                "the demand changed",
-                symbols=len(demand.symbols),
-                added=len(demand.symbols - before.symbols),
-                removed=len(before.symbols - demand.symbols),
-            )
-        if demand.refused_count != before.refused_count:
-            log.info("entries of the demand are refused", count=demand.refused_count)
-        shared.subscriptions.version += 1
-        shared.bells.report.ring()
-        return True
-
-    def _newest(self, symbols: frozenset[str]) -> frozenset[str]:
-        """What came with this look, where it is little: it does not wait behind what came before.
-
-        With a limit it does: the same symbols are to get room as if all had come at once.
-        """
-        newest, self._aim = symbols - self._aim, symbols
-        if len(newest) > MAX_SYMBOLS_PER_STEP or self._shared.subscriptions.limited:
-            return frozenset()
-        return newest
-
-    def _step(self, symbols: frozenset[str], first: frozenset[str]) -> bool:
-        """Go on to a demand that differs little. Gives whether there is more to forget."""
-        shared = self._shared
-        new, gone = symbols - shared.demand.symbols, shared.demand.symbols - symbols
-        shared.demand = replace(shared.demand, symbols=symbols)
-        # What the whole market brought leaves with it, so the market knows what is to go.
-        left = shared.market.keep(symbols, at_most=MAX_SYMBOLS_PER_STEP)
-        shared.to_drop |= left
-        shared.to_drop -= new
-        shared.facts.desired = len(symbols)
-        shared.facts.ever_active -= gone
-        shared.subscriptions.want(symbols, first=first)
-        if shared.facts.all_refused:  # the stream loop says so once it has nothing to ask for
-            shared.facts.all_refused = shared.subscriptions.all_refused()
-        # Gone and back before it was unsubscribed: live still, but its price is forgotten.
-        if back := new & shared.subscriptions.active:
-            shared.facts.ever_active |= back
-            shared.to_prime |= back - {WILDCARD}
-            shared.bells.prime.ring()
-        shared.bells.stream.ring()
-        shared.bells.report.ring()
-        if shared.to_drop:
-            shared.bells.publish.ring()
-        return len(left) == MAX_SYMBOLS_PER_STEP
-
 
 async def _slices(entries: list[bytes]) -> AsyncIterator[list[bytes]]:
-    """Some at a time, with a turn for other tasks after each."""
+    """Yield some entries at a time, with a turn for other tasks after each."""
     for start in range(0, len(entries), _SLICE):
         yield entries[start : start + _SLICE]
-        await asyncio.sleep(0)
+        if start + _SLICE < len(entries):
+            await asyncio.sleep(0)
 
 
 def _times(published: Iterable[bytes]) -> dict[str, datetime]:
-    """Exchange time of each update; what is none is left out."""
+    """Return the exchange time of each update, without those that are malformed."""
     times = {}
     for raw in published:
         with suppress(msgspec.DecodeError):

@@ -1,9 +1,10 @@
-"""Publishes what the conflator lets out: one call under way, the next batch gathers meanwhile.
+"""Publishes what the conflator emits: one call under way, the next batch gathers meanwhile.
 
-Newest wins here too: a batch is made of the prices at the moment it is sent, and what Redis did
-not take stays ready, once per symbol. How large it may be is learned from how fast Redis answers.
-Owns ``spotd:last``: fields are written and dropped by this loop alone, so a removed symbol cannot
-come back by a call that was under way.
+A batch is made of the prices at the moment it is sent, and what Redis did not take stays ready,
+once per symbol, so here too the newest price wins. This loop alone writes and drops fields of
+``spotd:last``, so a call that is under way cannot bring a removed symbol back.
+
+Must not decide when something is due, how large a batch may be, or what a ``seq`` is.
 """
 
 from __future__ import annotations
@@ -11,44 +12,68 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
+from itertools import islice
 from operator import attrgetter
 
 import structlog
 
-from spotd.core.batch import BatchSize
 from spotd.core.conflate import Slot
-from spotd.core.market import reflected_at
-from spotd.daemon.shared import Shared
+from spotd.core.leadership import Leadership
+from spotd.core.prices import reflected_at
+from spotd.core.publishing import BatchSize, wait_s
+from spotd.core.redis_health import RedisHealth
+from spotd.daemon.prices import Prices
+from spotd.daemon.value import Value, WakeUp
 from spotd.errors import NotLeaderError, RedisUnavailableError
 from spotd.models import encode_updates, spot_price
-from spotd.redis.port import RedisPort
+from spotd.ops.metrics import Metrics
+from spotd.redis.port import MAX_FIELDS_PER_CALL, RedisPort
 
 _RETRY_S = 0.1
-_GATHER_S = 0.005  # of the 50 ms that a trailing edge may be late
+_FLUSH_CHECKS_EVERY_S = 0.05
 _DUE_AT = attrgetter("due_at")
-_ENOUGH = 100  # updates in a call: so many that what the call itself costs does not matter
 
 log = structlog.get_logger("spotd.publish")
 
 
 class PublishLoop:
-    """The one loop that writes prices."""
+    """The one loop that writes prices. ``not_leader`` wakes the loop that asks for the key."""
 
-    def __init__(self, shared: Shared, redis: RedisPort) -> None:
-        self._shared = shared
-        self._redis = redis
+    def __init__(
+        self,
+        port: RedisPort,
+        prices: Prices,
+        *,
+        leadership: Value[Leadership],
+        health: Value[RedisHealth],
+        metrics: Metrics,
+        not_leader: WakeUp,
+    ) -> None:
+        self._port = port
+        self._prices = prices
+        self._leadership = leadership
+        self._health = health
+        self._metrics = metrics
+        self._not_leader = not_leader
         self._batch = BatchSize()
+        self._returns = health.get().returns  # of Redis, up to which all was published anew
+        leadership.wakes(prices.due)
+        health.wakes(prices.due)
 
     async def run(self) -> None:
-        """Publish for ever, while we lead."""
-        shared = self._shared
+        """Publish while we lead."""
+        prices = self._prices
         while True:
-            if not shared.leads():
-                await shared.bells.publish.wait(1.0)
+            if not self._leadership.get().may_publish(time.monotonic()):
+                await prices.due.wait()
                 continue
-            if shared.to_drop:
+            if self._returns != self._health.get().returns:
+                self._returns = self._health.get().returns
+                prices.republish()
+            if prices.dropping:
                 await self._drop()
-            await self._wait_until_due()
+            else:
+                await self._wait_until_due()
             await self._publish()
 
     async def flush(self, deadline: float) -> None:
@@ -56,101 +81,82 @@ class PublishLoop:
 
         ``deadline`` is monotonic seconds; what is pending then goes out without its throttle.
         """
-        shared = self._shared
-        while shared.leads() and self._pending():
-            if time.monotonic() >= deadline:
-                shared.conflator.end_all_windows()
-            elif not shared.conflator.ready:
-                next_at = shared.conflator.next_at() or 0.0
-                await asyncio.sleep(min(max(0.0, next_at - time.monotonic()), 0.05))
+        conflator = self._prices.conflator
+        while self._leadership.get().may_publish(time.monotonic()) and self._prices.pending():
+            now = time.monotonic()
+            if now >= deadline:
+                conflator.end_all_windows()
+            elif not conflator.ready:
+                next_at = conflator.next_at() or 0.0
+                await asyncio.sleep(min(max(0.0, next_at - now), _FLUSH_CHECKS_EVERY_S))
             if not await self._publish() and time.monotonic() >= deadline:
                 return
 
-    def _pending(self) -> bool:
-        return any(slot.changed for slot in self._shared.market.slots.values())
-
     async def _wait_until_due(self) -> None:
-        shared = self._shared
-        next_at = shared.conflator.next_at()
-        if next_at is None:
-            await shared.bells.publish.wait(1.0)
-            return
-        # Small batches whose windows end soon after one another share a call. A leading edge rings,
-        # and waits for none of this.
-        gather_s = 0.0 if shared.conflator.next_together() >= _ENOUGH else _GATHER_S
-        wait_s = next_at - time.monotonic()
-        if wait_s > 0.0:
-            await shared.bells.publish.wait(min(wait_s + gather_s, 1.0))
+        conflator, now = self._prices.conflator, time.monotonic()
+        pause_s = wait_s(conflator.next_at(), conflator.next_together(), now)
+        if pause_s is None or pause_s > 0.0:
+            await self._prices.due.wait(None if pause_s is None else now + pause_s)
 
     async def _publish(self) -> bool:
-        """One call at most. Gives whether nothing is wrong with Redis."""
-        shared = self._shared
+        """Make one call at most. Return whether nothing is wrong with Redis."""
         now = time.monotonic()
-        if not shared.lease.holds(now):
+        leadership = self._leadership.get()
+        if not leadership.may_publish(now):
             return False
-        taken = shared.conflator.take(now, self._batch.limit)
+        taken = self._prices.conflator.take(now, self._batch.limit)
         if not taken:
             return True
         due_at = min(map(_DUE_AT, taken))
-        # From here to the call's first await nothing else runs: the prices, the lease check and
-        # the token belong together.
-        lines = self._render(taken)
+        # From here to the call's first await nothing else runs: the prices, the right to publish
+        # and the token belong together.
+        lines, highest_seq = self._render(taken)
         delivered = False
         sent_at = time.monotonic()
         try:
-            await self._redis.publish(shared.token, lines, shared.seq)
+            await self._port.publish(leadership.token, lines, highest_seq)
             delivered = True
         except NotLeaderError:
             # Lost with the rest of Redis' data, or another's: the leader loop finds out which.
             log.warning("the leader key is not ours: nothing was published")
-            shared.bells.leader.ring()
+            self._not_leader.set()
             await asyncio.sleep(_RETRY_S)
         except RedisUnavailableError as error:
             if isinstance(error.__cause__, TimeoutError):
                 self._batch.failed()
-            if shared.redis_failed(str(error)):
-                log.warning(
-                    "cannot publish: keeping the newest price of each symbol", why=str(error)
-                )
             await asyncio.sleep(_RETRY_S)
         finally:
             # Also when cancelled in the middle of the call: it may or may not have arrived.
             now = time.monotonic()
-            shared.conflator.settle(taken, now, delivered=delivered)
+            self._prices.conflator.settle(taken, now, delivered=delivered)
         if delivered:
             self._batch.answered(len(taken), now - sent_at)
-            shared.metrics.updates_published += len(taken)
-            shared.metrics.updates_per_call.observe(len(taken))
+            self._metrics.updates_published += len(taken)
+            self._metrics.updates_per_call.observe(len(taken))
             # Windows that were ended before their time were not due yet.
-            shared.metrics.publish_latency.observe(max(0.0, now - due_at))
+            self._metrics.publish_latency.observe(max(0.0, now - due_at))
         return delivered
 
-    def _render(self, taken: Sequence[Slot]) -> bytes:
-        """The JSON of the newest prices, one a line, with rising seq."""
-        shared = self._shared
-        seq = max(shared.seq, int(time.time() * 1_000_000))
-        updates = []
-        for slot in taken:
-            seq += 1
-            updates.append(
-                spot_price(
-                    slot.symbol, slot.bid, slot.ask, slot.last_price, reflected_at(slot), seq
-                )
-            )
-        shared.seq = seq
-        return encode_updates(updates)
+    def _render(self, taken: Sequence[Slot]) -> tuple[bytes, int]:
+        """Return the JSON of the newest prices, one a line, and the highest seq among them."""
+        counter = self._prices.seq
+        seq = counter.next(len(taken), int(time.time() * 1_000_000))
+        updates = [
+            spot_price(slot.symbol, slot.bid, slot.ask, slot.last_price, reflected_at(slot), n)
+            for n, slot in enumerate(taken, seq)
+        ]
+        return encode_updates(updates), counter.highest
 
     async def _drop(self) -> None:
-        shared = self._shared
-        dropping = frozenset(shared.to_drop)
+        prices = self._prices
+        # One call, so that a whole market that leaves does not hold up the prices of others.
+        dropping = list(islice(prices.dropping, MAX_FIELDS_PER_CALL))
         try:
-            await self._redis.drop_last(shared.token, sorted(dropping))
+            await self._port.drop_last(self._leadership.get().token, dropping)
         except NotLeaderError:
-            shared.bells.leader.ring()
+            self._not_leader.set()
             await asyncio.sleep(_RETRY_S)
-        except RedisUnavailableError as error:
-            if shared.redis_failed(str(error)):
-                log.warning("cannot drop last prices yet", why=str(error))
+        except RedisUnavailableError:
             await asyncio.sleep(_RETRY_S)
         else:
-            shared.to_drop -= dropping
+            prices.dropping.difference_update(dropping)

@@ -1,33 +1,34 @@
-"""Gives new symbols a price at once: latest quote and trade over REST, in batches.
+"""Fetches a first price for new symbols: latest quote and trade over REST, in batches.
 
-A failure costs a first price, never the stream: after one more try the symbol waits for its
-first quote. The market rules decide whether a snapshot is newer than what the stream told.
+A failure costs a first price, never the stream: after one more try the symbol waits for its first
+quote. Must not decide whether a snapshot is newer than what the stream brought.
 """
 
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import structlog
 
-from spotd.alpaca.rest import MAX_SYMBOLS_PER_CALL, Snapshot, Snapshots
-from spotd.daemon.intake import Intake
-from spotd.daemon.shared import Shared
+from spotd.alpaca.rest import MAX_SYMBOLS_PER_CALL, Snapshots
+from spotd.core.states import StreamState
+from spotd.daemon.prices import Prices
+from spotd.daemon.value import Value, WakeUp
 from spotd.errors import AlpacaRefusedError, SnapshotError
+from spotd.ops.metrics import Metrics
 
 _CALLS_AT_ONCE = 4
-# Between the starts of two calls: they run in threads, and what a thread computes the event loop
-# waits for. So a whole market is asked for in seconds, and what is live does not feel it.
+# Between the starts of two calls: they run in threads, and the event loop waits for what a thread
+# computes. With this pause other prices stay in time while a whole market is fetched.
 _CALL_EVERY_S = 0.02
 
-log = structlog.get_logger("spotd.prime")
+log = structlog.get_logger("spotd.snapshots")
 
 
 @dataclass(frozen=True, slots=True)
-class Patience:
+class RetryPolicy:
     """How long, and how often, a batch is asked for."""
 
     deadline_s: float = 10.0
@@ -35,67 +36,64 @@ class Patience:
     retry_s: float = 2.0  # between two tries
 
 
-class PrimeLoop:
-    """Fetches snapshots of the symbols that the stream loop names."""
+class SnapshotLoop:
+    """Fetches snapshots of the symbols that it was told to ``want``, the newest first."""
 
     def __init__(
         self,
-        shared: Shared,
         snapshots: Snapshots,
-        intake: Intake,
-        patience: Patience | None = None,
+        prices: Prices,
+        *,
+        stream: Value[StreamState],
+        metrics: Metrics,
+        retry: RetryPolicy | None = None,
     ) -> None:
-        self._shared = shared
         self._snapshots = snapshots
-        self._intake = intake
-        self._patience = Patience() if patience is None else patience
+        self._prices = prices
+        self._stream = stream
+        self._metrics = metrics
+        self._retry = RetryPolicy() if retry is None else retry
         self._waiting: dict[str, None] = {}  # the next one last
+        self._wake_up = WakeUp()
+
+    def want(self, symbols: Iterable[str]) -> None:
+        """Fetch these before those that wait already: one new symbol does not wait for a market."""
+        for symbol in sorted(symbols, reverse=True):
+            self._waiting.pop(symbol, None)
+            self._waiting[symbol] = None
+        if self._waiting:
+            self._wake_up.set()
 
     async def run(self) -> None:
-        """Prime what is new, for ever."""
-        shared = self._shared
+        """Fetch what is wanted."""
         free = asyncio.Semaphore(_CALLS_AT_ONCE)
         async with asyncio.TaskGroup() as calls:
             while True:
-                if not self._waiting and not shared.to_prime:
-                    await shared.bells.prime.wait()
+                if not self._waiting:
+                    await self._wake_up.wait()
                     continue
                 await free.acquire()
-                call = calls.create_task(self._prime(self._next_batch()), name="prime")
+                call = calls.create_task(self._fetch(self._next_batch()), name="snapshots")
                 call.add_done_callback(lambda _: free.release())
                 await asyncio.sleep(_CALL_EVERY_S)
 
     def _next_batch(self) -> list[str]:
-        """The newest ones: a single new symbol does not wait for a whole market."""
         waiting = self._waiting
-        for symbol in sorted(self._shared.to_prime, reverse=True):
-            waiting.pop(symbol, None)
-            waiting[symbol] = None
-        self._shared.to_prime.clear()
         return [waiting.popitem()[0] for _ in range(min(len(waiting), MAX_SYMBOLS_PER_CALL))]
 
-    async def _prime(self, symbols: list[str]) -> None:
-        patience = self._patience
-        for attempt in range(1, patience.tries + 1):
+    async def _fetch(self, symbols: list[str]) -> None:
+        retry = self._retry
+        for attempt in range(1, retry.tries + 1):
             try:
-                found = await self._snapshots.fetch(symbols, deadline_s=patience.deadline_s)
+                found = await self._snapshots.fetch(symbols, deadline_s=retry.deadline_s)
             except (SnapshotError, AlpacaRefusedError) as error:
                 # Refused keys end the daemon when the *stream* says so: plans may lack REST.
-                self._shared.metrics.snapshots_failed += 1
+                self._metrics.snapshots_failed += 1
                 log.warning("no snapshots", why=str(error), symbols=len(symbols), attempt=attempt)
-                if isinstance(error, AlpacaRefusedError) or attempt == patience.tries:
+                if isinstance(error, AlpacaRefusedError) or attempt == retry.tries:
                     return
-                await asyncio.sleep(patience.retry_s)
+                await asyncio.sleep(retry.retry_s)
             else:
-                take_in(self._shared, found)
-                self._intake.primed()
-                log.debug("primed", asked=len(symbols), found=len(found))
+                self._prices.take_snapshots(found, trades=self._stream.get().subscriptions.trades)
+                log.debug("snapshots taken in", asked=len(symbols), found=len(found))
                 return
-
-
-def take_in(shared: Shared, found: Mapping[str, Snapshot]) -> None:
-    """Tell the market; without a stream of trades no last price, for it would never change."""
-    trades = shared.subscriptions.trades
-    shared.conflator.now = time.monotonic()
-    for symbol, snapshot in found.items():
-        shared.market.prime(symbol, snapshot.quote, snapshot.trade if trades else None)

@@ -1,43 +1,89 @@
-"""What redis-py raises, as spotd's own errors. Texts are Redis' own: host and port, no password."""
+"""The one border for what redis-py raises: spotd's own errors, chained, without a password.
+
+Shared by daemon and client. Must not know what is read or written.
+"""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
-import redis.exceptions
+from redis.exceptions import (
+    AuthenticationError,
+    AuthorizationError,
+    NoPermissionError,
+    RedisClusterException,
+    RedisError,
+    ResponseError,
+)
 
 from spotd.errors import RedisUnavailableError
+from spotd.redis.addresses import passwords_of, place_of
 
-_MAX_WORDS = 180
+# What redis-py lets through when Redis does not answer, or answers with an error. A TimeoutError
+# is an OSError.
+FAILURES = (RedisError, RedisClusterException, OSError)
+
+_ANSWERS = (ResponseError, AuthenticationError, AuthorizationError)
+_MAX_WORDS = 180  # characters
 
 
 class RefusedError(RedisUnavailableError):
-    """Redis works, and refuses this: asking again does not help until somebody changes it."""
+    """Redis works, and refuses this: another try does not help until somebody changes it."""
 
 
 class WrongTypeError(RefusedError):
     """A key holds something of another type than it should."""
 
 
-@asynccontextmanager
-async def translated(key: str = "a key") -> AsyncIterator[None]:
-    """Whatever redis-py raises inside; ``key`` is named where it is of the wrong type."""
+@contextmanager
+def translated(client: Any, key: str = "a key") -> Iterator[None]:
+    """Turn what redis-py raises inside into RedisUnavailableError, which says where Redis is.
+
+    ``key`` is named where it is of the wrong type.
+    """
     try:
         yield
-    except redis.exceptions.ResponseError as error:
-        words = _words(error)
-        if words.startswith("WRONGTYPE"):
-            raise WrongTypeError(f"Redis: {key} is of the wrong type") from error
-        if isinstance(error, redis.exceptions.NoPermissionError) or words.startswith("ACL "):
-            raise RefusedError(f"Redis refused: {words}") from error
-        raise RedisUnavailableError(f"Redis answered with an error: {words}") from error
-    except (redis.exceptions.RedisError, redis.exceptions.RedisClusterException) as error:
-        raise RedisUnavailableError(f"Redis: {_words(error)}") from error
-    except (TimeoutError, OSError) as error:
-        raise RedisUnavailableError(f"Redis: {type(error).__name__}") from error
+    except FAILURES as error:
+        # A server that does not know AUTH repeats its arguments. A chain would show them.
+        cause = None if _quotes_password(client, error) else error
+        raise _own(client, key, error) from cause
 
 
-def _words(error: Exception) -> str:
-    """Redis' own words, without the arguments it repeats: those of AUTH and HELLO are secret."""
-    return str(error).partition(", with args")[0][:_MAX_WORDS]
+def words_of(client: Any, error: BaseException) -> str:
+    """Return what a foreign error says, on one line and without a password; or its name."""
+    words = " ".join(str(error).split())
+    for password in passwords_of(client):
+        words = words.replace(password, "***")
+    # What follows repeats the arguments of a command that the server does not know.
+    return words.partition(", with args")[0][:_MAX_WORDS] or type(error).__name__
+
+
+def answered(error: BaseException) -> bool:
+    """Return whether an error, or one that it came from, is Redis' own answer."""
+    return any(isinstance(each, _ANSWERS) for each in _chain(error))
+
+
+def _own(client: Any, key: str, error: BaseException) -> RedisUnavailableError:
+    where = f"Redis at {place_of(client)}"
+    words = words_of(client, error)
+    if not isinstance(error, ResponseError):
+        return RedisUnavailableError(f"{where}: {words}")
+    if words.startswith("WRONGTYPE"):
+        return WrongTypeError(f"{where}: {key} is of the wrong type")
+    # A script's "ACL failure" is not a NoPermissionError.
+    if isinstance(error, NoPermissionError) or words.startswith("ACL "):
+        return RefusedError(f"{where} refused: {words}")
+    return RedisUnavailableError(f"{where} answered with an error: {words}")
+
+
+def _quotes_password(client: Any, error: BaseException) -> bool:
+    texts = [str(each) for each in _chain(error)]
+    return any(password in text for password in passwords_of(client) for text in texts)
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__

@@ -1,20 +1,22 @@
-"""What spotd has Redis do in one step, in Lua. A leader's scripts first look at the leader key.
+"""What Redis does for spotd in one step, in Lua. A leader's script first checks the leader key.
 
-``KEYS`` and ``ARGV`` stand above each; 0 says that nothing was done, because the key is not ours.
+``KEYS`` and ``ARGV`` stand above each. A script that returns 0 did nothing, because the leader key
+does not hold the token.
 """
 
 from __future__ import annotations
 
-# A hash of ours that is none was written by somebody else: it is replaced.
+# A key of ours that is not a hash was written by somebody else. It is replaced.
 _MEND = """
 local kind = redis.call('TYPE', KEYS[2]).ok
 if kind ~= 'hash' and kind ~= 'none' then redis.call('DEL', KEYS[2]) end
 """
 # KEYS leader last seq; ARGV token channel-prefix highest-seq too-high-a-seq lines. A line is the
-# JSON of one update, which begins {"symbol":"SPY": one argument for all costs the client far less
-# than two for each. The hash is written in steps, because unpack has a limit.
-# What is not newer than what was published was under way for too long. Kept first: a server that
-# is out of memory then publishes nothing, instead of the same again and again.
+# JSON of one update, which begins {"symbol":"SPY". One argument for all updates costs the client
+# far less than two for each. The hash is written in steps, because unpack has a limit.
+# A batch whose seq is not above the published one was under way for too long, and is dropped.
+# The batch is kept before it is published: a server that is out of memory then publishes nothing,
+# instead of the same again and again.
 PUBLISH = f"""
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
 local seq = redis.pcall('GET', KEYS[3])
@@ -62,8 +64,9 @@ if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
 redis.call('HDEL', KEYS[2], unpack(ARGV, 2))
 return 1
 """
-# KEYS leader seq; ARGV token ttl-ms former-token. Gives 0 another's, 1 renewed, 2 acquired; and
-# the seq. Renewed with SET, which fails where publishing would fail too: out of memory.
+# KEYS leader seq; ARGV token ttl-ms former-token. Returns 0 (another's), 1 (renewed) or 2
+# (acquired), and the seq. SET renews the key, because it fails where publishing would fail too:
+# when the server is out of memory.
 LEAD = """
 local held = redis.call('GET', KEYS[1])
 local seq = redis.pcall('GET', KEYS[2])

@@ -1,4 +1,4 @@
-"""Bytes in, messages out: what can be read is read, what cannot costs nothing else."""
+"""Frames are decoded into messages; what is malformed costs nothing else."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from spotd.alpaca.stream import FrameDecoder
+from spotd.alpaca.frames import FrameDecoder
 from spotd.core.messages import (
     Acknowledgement,
     Cancel,
@@ -44,7 +44,7 @@ _GOOD = Quote("SPY", 1.5, 1.75, _AT)
 
 
 def test_alpacas_reference_bytes() -> None:
-    """The capture of a real frame is read, its nanoseconds rounded to microseconds."""
+    """A captured frame is read, its nanoseconds rounded to microseconds."""
     [quote] = FrameDecoder().decode(_REFERENCE)
     at = datetime(2021, 8, 23, 16, 38, 27, 572_049, tzinfo=UTC)
     assert quote == Quote("AAPL", 172.62, 172.7, at)
@@ -55,7 +55,7 @@ def test_alpacas_reference_bytes() -> None:
     [(0, 0), (1, 0), (999, 1), (1_000, 1), (572_049_123, 572_049), (999_999_999, 1_000_000)],
 )
 def test_times_are_of_the_nearest_microsecond(nanoseconds: int, microseconds: int) -> None:
-    """Both timestamp forms, with and without nanoseconds, also across the second."""
+    """Times are rounded in both forms of a timestamp, also into the next second."""
     [quote] = FrameDecoder().decode(_frame(_quote(t=_AT_NS + nanoseconds)))
     assert isinstance(quote, Quote)
     assert quote.at == _AT + timedelta(microseconds=microseconds)
@@ -72,7 +72,7 @@ def test_prices_may_be_integers() -> None:
 @pytest.mark.parametrize("key", ["r", "zz", ""])
 @pytest.mark.parametrize("value", [None, 1, [{"a": [1]}], b"\x00", "text"])
 def test_unknown_keys_are_ignored(key: str, value: object) -> None:
-    """Alpaca adds keys without notice, such as ``r``."""
+    """Keys that are not known are skipped: Alpaca adds them without notice, such as ``r``."""
     message = _quote() | {key: value}
     decoder = FrameDecoder()
     assert decoder.decode(_frame(message)) == [_GOOD]
@@ -89,13 +89,13 @@ def test_unknown_keys_are_ignored(key: str, value: object) -> None:
     ],
 )
 def test_the_other_messages_that_are_read(kind: str, expected: type) -> None:
-    """Trades, statuses, corrections and cancels, in the simulator's rendering of Alpaca's."""
+    """Trades, statuses, corrections and cancels are read as the simulator writes them."""
     [message] = FrameDecoder().decode(_frame(complete({"T": kind, "S": "SPY"}, _AT_NS)))
     assert type(message) is expected
 
 
 def test_control_messages() -> None:
-    """Greeting, error and acknowledgement; an acknowledgement may lack channels."""
+    """Greetings, errors and acknowledgements are read; an acknowledgement may lack channels."""
     decoder = FrameDecoder()
     assert decoder.decode(_frame({"T": "success", "msg": "connected"})) == [Success("connected")]
     assert decoder.decode(_frame({"T": "error", "code": 405, "msg": "no"})) == [Error(405, "no")]
@@ -106,7 +106,7 @@ def test_control_messages() -> None:
 
 @pytest.mark.parametrize("kind", ["b", "u", "d", "l", "i", "zz"])
 def test_other_types_are_counted_and_skipped(kind: str) -> None:
-    """Bars, bands and what may come tomorrow: the rest of the frame is read."""
+    """A message of a type that is not known costs nothing else in its frame."""
     decoder = FrameDecoder()
     other = complete({"T": kind, "S": "SPY"}, _AT_NS)
     assert decoder.decode(_frame(_quote(), other, _quote())) == [_GOOD, _GOOD]
@@ -130,7 +130,7 @@ def test_other_types_are_counted_and_skipped(kind: str) -> None:
     ],
 )
 def test_one_malformed_message_costs_only_itself(bad: dict[str, Any], counted: str) -> None:
-    """What comes before and after it in the frame arrives, in order."""
+    """The messages before and after it in the frame are returned, in order."""
     decoder = FrameDecoder()
     other = _quote(S="QQQ")
     decoded = decoder.decode(_frame(_quote(), bad, other))
@@ -139,8 +139,8 @@ def test_one_malformed_message_costs_only_itself(bad: dict[str, Any], counted: s
 
 
 @pytest.mark.parametrize("bad", [None, 1, "text", [], True])
-def test_what_is_no_map_costs_only_itself(bad: object) -> None:
-    """An element that is no message at all."""
+def test_an_element_that_is_not_a_map_costs_only_itself(bad: object) -> None:
+    """It is counted as a malformed message."""
     decoder = FrameDecoder()
     good = msgspec.msgpack.decode(_frame(_quote()))[0]
     assert decoder.decode(msgspec.msgpack.encode([bad, good])) == [_GOOD]
@@ -148,7 +148,7 @@ def test_what_is_no_map_costs_only_itself(bad: object) -> None:
 
 
 def test_text_that_is_not_utf8_costs_only_its_message() -> None:
-    """A broken symbol does not take the frame's other quotes with it."""
+    """The other quotes of the frame are returned."""
     bad = b"\x82\xa1T\xa1q\xa1S\xa2\xff\xfe"
     good = _frame(_quote())[1:]
     decoder = FrameDecoder()
@@ -163,24 +163,24 @@ def test_text_that_is_not_utf8_costs_only_its_message() -> None:
         b"\xc1",
         b"not msgpack",
         b'[{"T":"success","msg":"connected"}]',  # JSON text on a msgpack connection
-        msgpack.packb({"T": "q"}),  # a message that is in no list
+        msgpack.packb({"T": "q"}),  # a message outside of a list
         msgpack.packb("text"),
         msgpack.packb(None),
         b"\xdd\xff\xff\xff\xff\x01",  # a list of four billion
         b"\x91\x81\xa1T\xdb\xff\xff\xff\xff",  # a text of four gigabytes
-        b"\x91" * 100_000,  # nested without end
+        b"\x91" * 100_000,  # nested too deep
         b"\x90\x90",  # two values
     ],
 )
 def test_a_frame_of_garbage_is_counted(payload: bytes) -> None:
-    """No message and no exception comes of it."""
+    """Nothing is returned or raised."""
     decoder = FrameDecoder()
     assert decoder.decode(payload) == []
     assert decoder.malformed == {"frame": 1}
 
 
 def test_an_empty_list_is_nothing() -> None:
-    """Not even malformed."""
+    """Nothing is returned or counted."""
     decoder = FrameDecoder()
     assert decoder.decode(msgpack.packb([])) == []
     assert not decoder.malformed
@@ -209,21 +209,21 @@ _json_like = st.recursive(
 )
 
 
-# On a busy machine an example may take long: that says nothing about the decoder.
+# On a busy machine an example may take long, which says nothing about the decoder.
 _unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 @_unhurried
 @given(st.binary(max_size=300))
 def test_no_bytes_raise(payload: bytes) -> None:
-    """Whatever comes in, decoding gives a list."""
+    """Any bytes are decoded into a list."""
     assert isinstance(FrameDecoder().decode(payload), list)
 
 
 @_unhurried
 @given(st.lists(_json_like, max_size=6), st.binary(max_size=4), st.integers(0, 400))
 def test_no_almost_messages_raise(parts: list[Any], noise: bytes, at: int) -> None:
-    """Well-formed msgpack of the wrong shape, whole or with bytes overwritten, raises nothing."""
+    """Well-formed msgpack of another shape, whole or with bytes overwritten, raises nothing."""
     payload = msgspec.msgpack.encode(parts)
     assert isinstance(FrameDecoder().decode(payload), list)
     damaged = bytearray(payload)
@@ -234,7 +234,7 @@ def test_no_almost_messages_raise(parts: list[Any], noise: bytes, at: int) -> No
 @_unhurried
 @given(st.lists(st.sampled_from([_quote(), {"T": "zz"}, {"T": "q"}, {}]), max_size=12))
 def test_every_message_is_returned_or_counted(messages: list[dict[str, Any]]) -> None:
-    """Nothing is lost silently."""
+    """A message is either returned or counted as malformed."""
     decoder = FrameDecoder()
     decoded = decoder.decode(_frame(*messages))
     assert len(decoded) + decoder.malformed.total() == len(messages)

@@ -1,4 +1,4 @@
-"""The same over TLS, as Alpaca really is: a proxy with a certificate before the simulator."""
+"""The stream over TLS, as Alpaca serves it: a proxy with a certificate before the simulator."""
 
 import asyncio
 import ssl
@@ -11,17 +11,17 @@ import pytest
 from spotd.core.subscriptions import Request
 from spotd.errors import StreamError
 from spotd.simulator import Faults, Simulator
-from tests.daemon.streamkit import (
+from tests.kit.servers import make_certificates
+from tests.kit.stream import (
     IMPATIENT,
     Listener,
     nothing_unheard,  # noqa: F401 - a fixture for every test
-    peer,
     resolve,
     sockets_to,
     stream_to,
-    until,
 )
-from tests.kit.servers import make_certificates
+from tests.kit.waiting import until
+from tests.kit.websocket import tcp_server
 
 Certificates = tuple[Path, Path, Path]
 
@@ -49,7 +49,7 @@ async def _pipe(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 
 @asynccontextmanager
 async def _before(sim: Simulator, certificates: Certificates) -> AsyncIterator[int]:
-    """A proxy that speaks TLS; gives its port."""
+    """Run a proxy that speaks TLS. Yield its port."""
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(certificates[1], certificates[2])
 
@@ -60,42 +60,46 @@ async def _before(sim: Simulator, certificates: Certificates) -> AsyncIterator[i
         finally:
             inner_writer.close()
 
-    async with peer(behave, ssl=context) as port:
+    async with tcp_server(behave, ssl=context) as port:
         yield port
 
 
+async def _nothing_connected(port: int) -> None:
+    await until(lambda: sockets_to(port) == 0, "the sockets to be closed")
+
+
 async def test_a_session_over_tls(trusted: Certificates) -> None:
-    """Handshake, request, data, a close frame; no socket is left."""
+    """A session is opened, asks, reads data and sends a close frame; no socket is left open."""
     listener = Listener()
     async with Simulator() as sim, _before(sim, trusted) as port:
         stream = stream_to(f"wss://localhost:{port}/v2/iex", listener)
         await stream.open()
         await stream.request(Request("subscribe", ("SPY",)))
         await sim.send([{"T": "q", "S": "SPY", "bp": 2.5}])
-        await until(lambda: [quote.bid for quote in listener.quotes] == [2.5])
+        await until(lambda: [quote.bid for quote in listener.quotes] == [2.5], "the quote")
         await stream.close()
         await sim.wait_for(lambda: sim.received.of("close"))
         assert sim.received.of("close")[0].data == 1000
-        await until(lambda: sockets_to(port) == 0, "a socket is left")
+        await _nothing_connected(port)
 
 
-async def test_a_certificate_nobody_vouches_for_is_refused(
+async def test_a_certificate_of_an_unknown_authority_is_refused(
     certificates: Certificates, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No key goes to whom we do not know."""
+    """No keys are sent to a server whose certificate is not trusted."""
     monkeypatch.delenv("SSL_CERT_FILE", raising=False)
     async with Simulator() as sim, _before(sim, certificates) as port:
         with pytest.raises(StreamError, match="certificate") as caught:
             await stream_to(f"wss://localhost:{port}/v2/iex").open()
         assert caught.value.reason == "connect"
         assert not sim.sessions
-        await until(lambda: sockets_to(port) == 0, "a socket is left")
+        await _nothing_connected(port)
 
 
 async def test_the_name_in_the_certificate_counts(
     trusted: Certificates, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A trusted certificate of another host is none."""
+    """A certificate for another host is refused, though its authority is trusted."""
     async with Simulator() as sim, _before(sim, trusted) as port:
         resolve(monkeypatch, [("127.0.0.1", port)])
         with pytest.raises(StreamError, match="certificate"):
@@ -103,29 +107,29 @@ async def test_the_name_in_the_certificate_counts(
 
 
 @pytest.mark.parametrize("fault", [Faults(handshake_hang=True), Faults(no_greeting=True)])
-async def test_given_up_over_tls(trusted: Certificates, fault: Faults) -> None:
-    """No socket is left of a try that takes too long, whatever layer it hangs in."""
+async def test_no_answer_over_tls(trusted: Certificates, fault: Faults) -> None:
+    """A try that takes too long leaves no socket open, whichever layer it hangs in."""
     async with Simulator(faults=fault) as sim, _before(sim, trusted) as port:
         with pytest.raises(StreamError):
             await stream_to(f"wss://localhost:{port}/v2/iex", timeouts=IMPATIENT).open()
-        await until(lambda: sockets_to(port) == 0, "a socket is left")
+        await _nothing_connected(port)
 
 
 async def test_a_peer_that_never_speaks_tls() -> None:
-    """The hand-shake of TLS is bounded too."""
+    """The time limit covers the handshake of TLS."""
 
     async def behave(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
         await reader.read()
 
-    async with peer(behave) as port:
+    async with tcp_server(behave) as port:
         with pytest.raises(StreamError) as caught:
             await stream_to(f"wss://localhost:{port}/", timeouts=IMPATIENT).open()
         assert caught.value.reason == "connect_timeout"
-        await until(lambda: sockets_to(port) == 0, "a socket is left")
+        await _nothing_connected(port)
 
 
 async def test_cancelled_over_tls(trusted: Certificates) -> None:
-    """A cancelled try leaves no socket either."""
+    """A cancelled try leaves no socket open."""
     async with (
         Simulator(faults=Faults(handshake_hang=True)) as sim,
         _before(sim, trusted) as port,
@@ -135,4 +139,4 @@ async def test_cancelled_over_tls(trusted: Certificates) -> None:
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        await until(lambda: sockets_to(port) == 0, "a socket is left")
+        await _nothing_connected(port)

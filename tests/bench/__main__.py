@@ -24,7 +24,6 @@ ROWS: dict[str, Callable[[Bench], Row]] = {
     "batched": rows_intake.batched,
     "single": rows_intake.single,
     "paced": rows_intake.paced,
-    "deflate": rows_intake.deflate,
     "out": rows_output.out,
     "limit": rows_output.limit,
     "latency": rows_output.latency,

@@ -135,9 +135,7 @@ class Bench:
         return Contender(name, process, f"{symbols}", least=_PER_SYMBOL * symbols, silent=True)
 
     @staticmethod
-    def pool(
-        world: World, symbols: int, per_frame: int, *, name: str = "", compressed: bool = False
-    ) -> str:
+    def pool(world: World, symbols: int, per_frame: int, *, name: str = "") -> str:
         """Have the feed encode quotes of so many symbols. Gives the pool's name."""
         name = name or f"{symbols}"
         world.feed.ask(
@@ -146,7 +144,6 @@ class Bench:
             symbols=symbols,
             quotes=max(_POOL_QUOTES, 4 * symbols),
             per_frame=per_frame,
-            compressed=compressed,
         )
         return name
 

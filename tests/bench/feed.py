@@ -13,15 +13,13 @@ from __future__ import annotations
 import asyncio
 import gc
 import time
-import zlib
-from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import picows
 
 from tests.bench import frames
 from tests.bench.feed_rest import Rest
-from tests.bench.feed_session import Session, accept
+from tests.bench.feed_session import Session
 from tests.bench.orders import Json, serve
 
 MARK = "ZZZZZ"  # the symbol of marks: no pool has it
@@ -64,10 +62,10 @@ class Feed:
             }
         )
 
-    def _accept(self, request: picows.WSUpgradeRequest) -> Any:
-        session, told = accept(request)
-        self._sessions[session.name] = session
-        return told
+    def _accept(self, request: picows.WSUpgradeRequest) -> Session:
+        name = request.path.decode().strip("/")
+        session = self._sessions[name] = Session(name)
+        return session
 
     # Orders
 
@@ -82,7 +80,6 @@ class Feed:
             return {"open": False, "quotes": 0, "trades": 0}
         return {
             "open": session.open,
-            "deflate": session.deflate,
             "quotes": len(session.subscribed["quotes"]),
             "trades": len(session.subscribed["trades"]),
             "first_subscribe_at": session.first_subscribe_at,
@@ -96,15 +93,10 @@ class Feed:
         quotes: int,
         per_frame: int,
         first_letter: str = "",
-        compressed: bool = False,
-        context_kept: bool = False,
     ) -> Json:
         """Encode frames; sent again and again, they are the market."""
         names = frames.symbols(symbols, first_letter=first_letter)
-        if context_kept:
-            made = _in_context(names, quotes=quotes, per_frame=per_frame)
-        else:
-            made = frames.pool(names, quotes=quotes, per_frame=per_frame, compressed=compressed)
+        made = frames.pool(names, quotes=quotes, per_frame=per_frame)
         self._pools[name] = made
         return {"frames": made.frames, "bytes": len(made.data)}
 
@@ -165,34 +157,14 @@ class Feed:
     async def mark(self, client: str, number: int) -> Json:
         """One quote with this number as its bid."""
         one = frames.quote(MARK, float(number), number + 0.01, time.time_ns())
-        payload = frames.message([one])
-        session = self._sessions[client]
-        if session.deflate:
-            frame = frames.framed(frames.deflated(payload), compressed=True)
-        else:
-            frame = frames.framed(payload)
-        await session.write(memoryview(frame))
+        frame = frames.framed(frames.message([one]))
+        await self._sessions[client].write(memoryview(frame))
         return {}
 
     async def ping(self, client: str) -> Json:
         """Wait until a client that answers pings in order has taken in what was sent."""
         await self._sessions[client].ping()
         return {}
-
-
-def _in_context(names: Sequence[str], *, quotes: int, per_frame: int) -> frames.Pool:
-    """Compressed frames of which each refers to those before, the first to none.
-
-    So they may be sent again and again, but only from the first on and without leaving one out.
-    """
-    whole = max(1, quotes // per_frame) * per_frame
-    packer = zlib.compressobj(zlib.Z_DEFAULT_COMPRESSION, zlib.DEFLATED, -15)
-    data, bounds = bytearray(), [0]
-    for group in frames.messages(names, quotes=whole, per_frame=per_frame):
-        packed = packer.compress(frames.message(group)) + packer.flush(zlib.Z_SYNC_FLUSH)
-        data += frames.framed(packed[:-4], compressed=True)
-        bounds.append(len(data))
-    return frames.Pool(data, bounds, [], per_frame)
 
 
 if __name__ == "__main__":

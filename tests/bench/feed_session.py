@@ -1,25 +1,18 @@
 """Alpaca's side of one stream connection, as far as a measurement needs it. Sends no data itself.
 
-Greeting, authentication with any keys, additive subscriptions acknowledged with the whole list,
-fragmented messages, and permessage-deflate where the path asks for it: ``deflate`` starts every
-message afresh, ``deflate-kept`` lets it refer to those before.
+Greeting, authentication with any keys, additive subscriptions acknowledged with the whole list, and
+fragmented messages.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-import zlib
 from typing import Any, cast
 
 import msgpack
 import picows
 
-_TAIL = b"\x00\x00\xff\xff"  # what permessage-deflate leaves out at the end of a message
-_DEFLATE = {
-    "deflate": "permessage-deflate; server_no_context_takeover; client_no_context_takeover",
-    "deflate-kept": "permessage-deflate; client_no_context_takeover",
-}
 _CHANNELS = (
     "trades",
     "quotes",
@@ -37,10 +30,9 @@ _PARTS = (picows.WSMsgType.TEXT, picows.WSMsgType.BINARY, picows.WSMsgType.CONTI
 class Session(picows.WSListener):
     """One client, known by the last part of the path it connected to."""
 
-    def __init__(self, name: str, *, deflate: bool) -> None:
+    def __init__(self, name: str) -> None:
         super().__init__()
         self.name = name
-        self.deflate = deflate
         self.subscribed: dict[str, dict[str, None]] = {channel: {} for channel in _CHANNELS}
         self.first_subscribe_at: float | None = None  # monotonic seconds
         self.acknowledged_at = 0.0
@@ -50,7 +42,6 @@ class Session(picows.WSListener):
         self._writable.set()
         self._answered = asyncio.Event()  # our ping
         self._parts: list[bytes] = []
-        self._compressed = False
 
     # For who sends data
 
@@ -103,14 +94,10 @@ class Session(picows.WSListener):
         elif frame.msg_type is picows.WSMsgType.PONG:
             self._answered.set()
         elif frame.msg_type in _PARTS:
-            if not self._parts:
-                self._compressed = frame.rsv1
             self._parts.append(frame.get_payload_as_bytes())
             if frame.fin:
                 message = b"".join(self._parts)
                 self._parts.clear()
-                if self._compressed:
-                    message = zlib.decompressobj(-15).decompress(message + _TAIL)
                 self._hear(cast(dict[str, Any], msgpack.unpackb(message)))
 
     # The protocol
@@ -139,17 +126,3 @@ class Session(picows.WSListener):
     def _say(self, message: dict[str, Any]) -> None:
         if self._transport is not None:
             self._transport.send(picows.WSMsgType.BINARY, msgpack.packb([message]))
-
-
-def accept(request: picows.WSUpgradeRequest) -> tuple[Session, Any]:
-    """A session for a path such as ``/name`` or ``/name/deflate``, and what to tell picows."""
-    name, _, rest = request.path.decode().strip("/").partition("/")
-    offered = request.headers.get("Sec-WebSocket-Extensions", "")
-    deflate = rest in _DEFLATE and "permessage-deflate" in offered
-    session = Session(name, deflate=deflate)
-    if not deflate:
-        return session, session
-    response = picows.WSUpgradeResponse.create_101_response(
-        extra_headers={"Sec-WebSocket-Extensions": _DEFLATE[rest]}
-    )
-    return session, picows.WSUpgradeResponseWithListener(response, session)

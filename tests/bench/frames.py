@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import random
 import struct
-import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -20,7 +19,6 @@ _LENGTH = 4  # of a symbol
 _STEP = 7_919  # has no divisor in common with 26: every name is met once
 _TIME_BYTES = 8
 _BINARY = 0x82
-_RSV1 = 0x40  # the message is compressed
 _FIRST_S = 1_760_000_000  # the exchange time of quotes that are not stamped
 _CENTS = 100
 
@@ -74,20 +72,13 @@ def message(quotes: Sequence[bytes]) -> bytes:
     return bytes(packer.pack_array_header(len(quotes))) + b"".join(quotes)
 
 
-def framed(payload: bytes, *, compressed: bool = False) -> bytes:
+def framed(payload: bytes) -> bytes:
     """A whole binary frame as a server sends it, header included."""
-    first = _BINARY | (_RSV1 if compressed else 0)
     if len(payload) < 126:
-        return struct.pack(">BB", first, len(payload)) + payload
+        return struct.pack(">BB", _BINARY, len(payload)) + payload
     if len(payload) < 65_536:
-        return struct.pack(">BBH", first, 126, len(payload)) + payload
-    return struct.pack(">BBQ", first, 127, len(payload)) + payload
-
-
-def deflated(payload: bytes) -> bytes:
-    """A payload as permessage-deflate sends it without context takeover."""
-    packer = zlib.compressobj(zlib.Z_DEFAULT_COMPRESSION, zlib.DEFLATED, -15)
-    return (packer.compress(payload) + packer.flush(zlib.Z_SYNC_FLUSH))[:-4]
+        return struct.pack(">BBH", _BINARY, 126, len(payload)) + payload
+    return struct.pack(">BBQ", _BINARY, 127, len(payload)) + payload
 
 
 def messages(
@@ -120,7 +111,7 @@ class Pool:
     """Frames one behind another, and where in them the times are.
 
     Frame ``i`` is ``data[bounds[i]:bounds[i + 1]]``; the times of its quotes begin at
-    ``times[i * per_frame : (i + 1) * per_frame]``. There are none in compressed frames.
+    ``times[i * per_frame : (i + 1) * per_frame]``.
     """
 
     data: bytearray
@@ -140,22 +131,16 @@ class Pool:
             data[place : place + _TIME_BYTES] = now
 
 
-def pool(
-    names: Sequence[str], *, quotes: int, per_frame: int, compressed: bool = False, seed: int = 1
-) -> Pool:
+def pool(names: Sequence[str], *, quotes: int, per_frame: int, seed: int = 1) -> Pool:
     """Frames of ``per_frame`` quotes each, about ``quotes`` in all."""
     whole = max(1, quotes // per_frame) * per_frame
     data, bounds, times = bytearray(), [0], []
     for group in messages(names, quotes=whole, per_frame=per_frame, seed=seed):
-        payload = message(group)
-        if compressed:
-            data += framed(deflated(payload), compressed=True)
-        else:
-            frame = framed(payload)
-            place = len(data) + len(frame) - sum(map(len, group))
-            for one in group:
-                place += len(one)
-                times.append(place - _TIME_BYTES)
-            data += frame
+        frame = framed(message(group))
+        place = len(data) + len(frame) - sum(map(len, group))
+        for one in group:
+            place += len(one)
+            times.append(place - _TIME_BYTES)
+        data += frame
         bounds.append(len(data))
     return Pool(data, bounds, times, per_frame)

@@ -4,7 +4,7 @@
 
 - decode: msgpack to structs
 - floor: decode, and the newest quote of each symbol in a dictionary, which no program does without
-- receive: the market rules, the conflator's slot included
+- receive: the price cache, the conflator's slot included
 - frame: the adapter's frame callback, with decode, intake and receive in it
 - take+render: emit what is due and write its JSON, per *update*, and settle it
 - pack: the call to Redis with 500 updates as bytes, per *update*
@@ -27,15 +27,16 @@ import picows
 from picows.picows import _make_test_ws_frame
 from pydantic import SecretStr
 from redis.connection import Connection
-
-from spotd.alpaca.session import Session
-from spotd.alpaca.stream import FrameDecoder
-from spotd.core.batch import BatchSize
-from spotd.core.conflate import Slot
-from spotd.core.messages import Message, Quote
 from spotd.daemon.intake import Intake
-from spotd.daemon.publish import PublishLoop
 from spotd.daemon.shared import Shared
+
+from spotd.alpaca.frames import FrameDecoder
+from spotd.alpaca.session import Session
+from spotd.core.conflate import Slot
+from spotd.core.demand import Demand
+from spotd.core.messages import Message, Quote
+from spotd.core.publishing import BatchSize
+from spotd.daemon.publish import PublishLoop
 from spotd.settings import Settings
 from tests.bench import frames
 
@@ -63,7 +64,7 @@ class HotPath:
             for payload in self._payloads
         ]
         self.shared = Shared(settings)
-        self.shared.market.keep(frozenset(names))
+        self.shared.demand = Demand(frozenset(names))
         self._publish = PublishLoop(self.shared, cast(Any, None))
         self._session = Session(FrameDecoder(), cast(Any, Intake(self.shared)))
         self._session.authenticated()
@@ -91,14 +92,14 @@ class HotPath:
         return self.quotes
 
     def receive_stage(self) -> Callable[[], int]:
-        """The market rules, with messages decoded beforehand."""
+        """The price cache, with messages decoded beforehand."""
         decode = FrameDecoder().decode
         decoded = [cast(Sequence[Message], decode(payload)) for payload in self._payloads]
 
         def receive() -> int:
-            take_in = self.shared.market.receive
+            take_in = self.shared.prices.receive
             for some in decoded:
-                take_in(some)
+                take_in(some, self._now)
             return self.quotes
 
         return receive
@@ -144,9 +145,9 @@ class HotPath:
 
     def _change_all(self) -> None:
         self._now += 1.0
-        for slot in self.shared.market.slots.values():
+        for slot in self.shared.prices.slots.values():
             if slot.quote is not None:
-                self.shared.conflator.offer(slot)
+                self.shared.conflator.offer(slot, self._now)
 
     def _take(self) -> list[Slot]:
         return self.shared.conflator.take(self._now, BatchSize().limit)
@@ -186,7 +187,7 @@ async def profile(
 ) -> dict[str, float]:
     """Nanoseconds of every stage; ``updates`` is how many went out per 1,000 quotes of whole."""
     path = HotPath(names, per_frame, quotes, rate)
-    # The order matters: the market must hold prices before anything can be emitted.
+    # The order matters: the cache must hold prices before anything can be emitted.
     figures = {
         "decode": best_ns(path.decode, repeat),
         "floor": best_ns(path.floor, repeat),

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import time
 
-from tests.bench import frames
 from tests.bench.bench import MARKET, SOME, WINDOWS_S, Bench, Burst, Contender, costs_us
 from tests.bench.results import Row
-from tests.bench.world import World, cpu_ns, spotd_settings, with_mark
+from tests.bench.world import World, cpu_ns
 
-_COMPRESSION = "SPOTD_COMPRESSION"
 _PACED_PER_S = 5_000
-_DEFLATE = {"plain": "off", "packed": "on", "kept": "on, context kept"}
-_DEFLATE_QUOTES = 100_000
 _SILENT = {"SPOTD_THROTTLE_MS": "60000"}
 
 
@@ -93,65 +89,6 @@ def _paced_us(bench: Bench, world: World, contender: Contender, pool: str) -> fl
     )
     time.sleep(WINDOWS_S)
     return (cpu_ns(pid) - cpu) / 1_000 / float(sent["quotes"])
-
-
-def deflate(bench: Bench) -> Row:
-    """permessage-deflate on against off, each message for itself and in the context of others."""
-    row = Row(
-        "deflate",
-        "the same with permessage-deflate on",
-        "reported; the faster setting is the default",
-    )
-    if _COMPRESSION not in spotd_settings():
-        row.notes.append("not available: spotd never offers compression")
-        return row
-    faster = []
-    with bench.world() as world:
-        contenders = _plain_and_packed(world)
-        for per_frame in (50, 1):
-            for contender in contenders:
-                world.feed.ask(
-                    "pool",
-                    name=contender.pool,
-                    symbols=SOME,
-                    quotes=_DEFLATE_QUOTES,
-                    per_frame=per_frame,
-                    compressed=contender.name == "packed",
-                    context_kept=contender.name == "kept",
-                )
-            bursts = bench.paired(world, contenders)
-            for name, found in bursts.items():
-                row.add(f"{_DEFLATE[name]}, {per_frame} per frame", "µs", costs_us(found))
-            row.add("on, context kept / off", "×", _ratios(bursts, "kept", "plain"))
-            ratios = _ratios(bursts, "packed", "plain")
-            faster.append(row.add("on / off", "×", ratios).median < 1)
-    default = _compression_default()
-    row.notes.append(f"the default is {'on' if default else 'off'}")
-    row.reached = all(on is default for on in faster)
-    return row
-
-
-def _plain_and_packed(world: World) -> list[Contender]:
-    names = with_mark(frames.symbols(SOME))
-    contenders = [
-        Contender("plain", world.daemon("plain", names, {_COMPRESSION: "false"}), "plain")
-    ]
-    for name, path in (("packed", "packed/deflate"), ("kept", "kept/deflate-kept")):
-        settings = {_COMPRESSION: "true", "SPOTD_STREAM_URL": world.stream_url(path)}
-        daemon = world.daemon(name, names, settings)
-        if not world.feed.ask("state", client=name)["deflate"]:
-            raise RuntimeError("compression was asked for, but the daemon did not offer it")
-        contenders.append(Contender(name, daemon, name))
-    return contenders
-
-
-def _compression_default() -> bool:
-    from spotd.settings import Settings, names_of
-
-    for name, field in Settings.model_fields.items():
-        if _COMPRESSION in names_of(name):
-            return bool(field.default)
-    raise AssertionError("the setting is known, but no field has it")
 
 
 def growth(bench: Bench) -> Row:

@@ -48,13 +48,6 @@ def rss_mb(pid: int) -> float:
     return pages * _PAGE_BYTES / 1e6
 
 
-def spotd_settings() -> frozenset[str]:
-    """The variables that spotd knows."""
-    from spotd.settings import known_names
-
-    return frozenset(known_names())
-
-
 class World:
     """What a row measures in. Use as a context manager."""
 
@@ -132,7 +125,7 @@ class World:
         return process
 
     def stream_url(self, name: str) -> str:
-        """Where a client of this name connects; ``…/deflate`` has its frames compressed."""
+        """Where a client of this name connects."""
         return f"{self._stream_url}/{name}"
 
     def cores(self, daemon: Process, reader: Process) -> Callable[[], dict[str, float]]:
@@ -195,7 +188,7 @@ class World:
             process.check()
             return condition()
 
-        until(check, f"{what}\n{process.tail()}", patience_s)
+        until(check, f"{what}\n{process.tail()}", guard_s=patience_s)
 
     def _kept(self, process: _P) -> _P:
         self._stack.callback(process.kill)

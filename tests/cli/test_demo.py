@@ -22,7 +22,7 @@ from spotd.cli.demo import embedded_server
 from spotd.errors import SpotdError
 
 SPOTD = str(Path(sys.executable).parent / "spotd")
-PRICE = re.compile(r"^\S+Z (\S+) +bid ([\d.]+) ask ([\d.]+) mid ([\d.]+) last (\S+)$", re.MULTILINE)
+PRICE = re.compile(r"^\S+Z (\S+) bid=([\d.]+) ask=([\d.]+) mid=([\d.]+) last=(\S+)$", re.MULTILINE)
 SUMMARY = re.compile(r"^# (\d+) quotes and \d+ trades in, (\d+) updates out", re.MULTILINE)
 
 

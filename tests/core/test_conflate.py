@@ -1,4 +1,4 @@
-"""Who may be published now: the queue, in dialogue. test_throttle_rule proves the rule itself."""
+"""Which symbols may be published now, in dialogue. test_throttle_rule proves the rule itself."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ AT = datetime(2026, 1, 20, tzinfo=UTC)
 
 
 def slot(symbol: str) -> Slot:
-    """With a price."""
+    """Return one with a price."""
     made = Slot(symbol)
     made.quote = Quote(symbol, 1.0, 2.0, AT)
     return made
@@ -25,7 +25,7 @@ def test_the_first_update_goes_out_at_once() -> None:
     conflator, a = Conflator(0.2), slot("A")
     assert conflator.next_at() is None
     assert conflator.take(0.0, 10) == []
-    conflator.offer(a)
+    conflator.offer(a, 0.0)
     assert list(conflator.ready) == [a]
     assert conflator.next_at() == -inf
     assert conflator.take(5.0, 10) == [a]
@@ -34,11 +34,11 @@ def test_the_first_update_goes_out_at_once() -> None:
 
 
 def test_the_window_opens_when_redis_has_answered() -> None:
-    """Emitted at 0, answered at 3: the next one may go at 3.2."""
+    """An update was emitted at 0 and answered at 3: with 0.25 s, the next may go at 3.25."""
     conflator, a = Conflator(0.25), slot("A")
-    conflator.offer(a)
+    conflator.offer(a, 0.0)
     taken = conflator.take(0.0, 10)
-    conflator.offer(a)
+    conflator.offer(a, 1.0)
     assert conflator.take(2.0, 10) == []
     assert conflator.next_at() is None
     conflator.settle(taken, 3.0, delivered=True)
@@ -48,9 +48,9 @@ def test_the_window_opens_when_redis_has_answered() -> None:
 
 
 def test_a_window_without_news_ends_in_silence() -> None:
-    """And the symbol is as quiet as if it had never been published."""
+    """The symbol is then as quiet as if it had never been published."""
     conflator, a = Conflator(0.25), slot("A")
-    conflator.offer(a)
+    conflator.offer(a, 0.0)
     conflator.settle(conflator.take(0.0, 10), 0.0, delivered=True)
     assert conflator.next_at() == 0.25
     assert conflator.take(0.25, 10) == []
@@ -59,9 +59,9 @@ def test_a_window_without_news_ends_in_silence() -> None:
 
 
 def test_what_was_perhaps_not_delivered_goes_out_again() -> None:
-    """After its window, because it may have been published nevertheless."""
+    """It waits for the end of its window, because Redis may have published it nevertheless."""
     conflator, a = Conflator(0.25), slot("A")
-    conflator.offer(a)
+    conflator.offer(a, 0.0)
     conflator.settle(conflator.take(0.0, 10), 1.0, delivered=False)
     assert conflator.take(1.2, 10) == []
     assert conflator.take(1.25, 10) == [a]
@@ -70,7 +70,7 @@ def test_what_was_perhaps_not_delivered_goes_out_again() -> None:
 def test_what_was_cleared_in_flight_does_not_come_back() -> None:
     """A slot without a price has nothing to repeat."""
     conflator, a = Conflator(0.25), slot("A")
-    conflator.offer(a)
+    conflator.offer(a, 0.0)
     taken = conflator.take(0.0, 10)
     a.clear()
     conflator.settle(taken, 1.0, delivered=False)
@@ -79,32 +79,31 @@ def test_what_was_cleared_in_flight_does_not_come_back() -> None:
 
 
 def test_what_was_cleared_while_ready_is_skipped() -> None:
-    """It takes no place in the batch, and it may be offered anew."""
+    """It takes no room in the batch, and it may be offered anew."""
     conflator, a, b = Conflator(0.25), slot("A"), slot("B")
-    conflator.offer(a)
-    conflator.offer(b)
+    conflator.offer(a, 0.0)
+    conflator.offer(b, 0.0)
     a.clear()
     assert conflator.take(0.0, 1) == [b]
     assert a.phase is Phase.QUIET
-    conflator.offer(a)
+    conflator.offer(a, 0.0)
     assert conflator.take(0.0, 1) == [a]
 
 
 def test_what_was_cleared_while_ready_waits_anew() -> None:
     """A symbol that left and came back does not go before one that waited all the time."""
     conflator, a, b = Conflator(0.25), slot("A"), slot("B")
-    conflator.offer(a)
-    conflator.offer(b)
+    conflator.offer(a, 0.0)
+    conflator.offer(b, 0.0)
     a.clear()
-    conflator.now = 3.0
-    conflator.offer(a)
+    conflator.offer(a, 3.0)
     assert a.due_at == 3.0
     assert conflator.take(3.0, 10) == [b, a]
     assert not conflator.ready
 
 
 def test_an_empty_batch_changes_nothing() -> None:
-    """Nothing taken, nothing settled."""
+    """To settle nothing opens no window."""
     conflator = Conflator(0.25)
     conflator.settle([], 1.0, delivered=False)
     assert conflator.next_at() is None
@@ -112,25 +111,25 @@ def test_an_empty_batch_changes_nothing() -> None:
 
 @pytest.mark.parametrize("window_s", [0.0, 0.2, 1.0])
 def test_ready_symbols_go_out_in_the_order_they_became_ready(window_s: float) -> None:
-    """A symbol that ticks all the time waits behind one that was there before."""
+    """A symbol that changes all the time waits behind one that was ready before."""
     conflator = Conflator(window_s)
     a, b, c = slot("A"), slot("B"), slot("C")
     for offered in (a, b, a, c, a):
-        conflator.offer(offered)
+        conflator.offer(offered, 0.0)
     taken = conflator.take(0.0, 1)
     assert taken == [a]
     conflator.settle(taken, 0.0, delivered=True)
-    conflator.offer(a)
+    conflator.offer(a, 9.0)
     assert conflator.take(10.0, 2) == [b, c]
     assert conflator.take(10.0, 2) == [a]
 
 
 def test_what_was_answered_together_is_due_together() -> None:
-    """So that nobody has to wait for more: a batch that is large enough is known beforehand."""
+    """The number of slots in the next window tells a publisher whether to wait for more."""
     conflator, a, b, c = Conflator(0.25), slot("A"), slot("B"), slot("C")
     assert conflator.next_together() == 0
     for offered in (a, b, c):
-        conflator.offer(offered)
+        conflator.offer(offered, 0.0)
     conflator.settle(conflator.take(0.0, 2), 1.0, delivered=True)
     conflator.settle(conflator.take(1.0, 2), 1.125, delivered=True)
     assert conflator.next_together() == 2
@@ -140,25 +139,22 @@ def test_what_was_answered_together_is_due_together() -> None:
 
 
 def test_an_update_is_due_from_its_offer_or_from_the_end_of_its_window() -> None:
-    """What comes in behind it, and a look that comes late, do not change that."""
+    """Neither a later offer nor a late ``take`` changes that."""
     conflator, a = Conflator(0.25), slot("A")
-    conflator.now = 7.0
-    conflator.offer(a)
-    conflator.now = 8.0
-    conflator.offer(a)
+    conflator.offer(a, 7.0)
+    conflator.offer(a, 8.0)
     assert a.due_at == 7.0
     conflator.settle(conflator.take(8.5, 10), 9.0, delivered=True)
-    conflator.now = 9.125
-    conflator.offer(a)
+    conflator.offer(a, 9.125)
     assert conflator.take(10.0, 10) == [a]
     assert a.due_at == 9.25
 
 
 def test_without_a_throttle_everything_goes_out() -> None:
-    """0 turns it off: every offer is emitted by the next look."""
+    """A window of 0 s turns it off: the next ``take`` emits every offer."""
     conflator, a = Conflator(0.0), slot("A")
     for _ in range(3):
-        conflator.offer(a)
+        conflator.offer(a, 7.0)
         taken = conflator.take(7.0, 10)
         assert taken == [a]
         conflator.settle(taken, 7.0, delivered=True)
@@ -166,12 +162,24 @@ def test_without_a_throttle_everything_goes_out() -> None:
 
 
 def test_the_throttle_can_be_given_up_at_the_end() -> None:
-    """Before a stop, what waits for a window goes out now."""
+    """Before a stop, a price that waits for the end of its window goes out now."""
     conflator, a, b = Conflator(60.0), slot("A"), slot("B")
-    conflator.offer(a)
-    conflator.offer(b)
+    conflator.offer(a, 0.0)
+    conflator.offer(b, 0.0)
     conflator.settle(conflator.take(0.0, 10), 0.0, delivered=True)
-    conflator.offer(b)
+    conflator.offer(b, 0.0)
     conflator.end_all_windows()
     assert conflator.take(0.0, 10) == [b]
     assert conflator.next_at() is None
+
+
+def test_windows_end_at_their_time_and_not_before() -> None:
+    """A caller may end those that are over by hand, too; the others stay open."""
+    conflator, a, b = Conflator(0.25), slot("A"), slot("B")
+    for at, offered in ((0.0, a), (0.125, b)):
+        conflator.offer(offered, at)
+        conflator.settle(conflator.take(at, 10), at, delivered=True)
+    assert list(conflator.windows) == [(0.25, [a]), (0.375, [b])]
+    conflator.end_windows(0.25)
+    assert list(conflator.windows) == [(0.375, [b])]
+    assert (a.phase, b.phase) == (Phase.QUIET, Phase.HELD)

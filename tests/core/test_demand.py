@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spotd.core.demand import MAX_REFUSED_SHOWN, Demand, DemandReader, Subscribers, steps
-from spotd.symbols import INVALID, WILDCARD_NOT_ALLOWED
+from spotd.core.demand import (
+    MAX_NEWCOMERS,
+    MAX_REFUSED_SHOWN,
+    Demand,
+    DemandReader,
+    DemandStep,
+    Subscribers,
+    step_between,
+    to_fetch,
+)
+from spotd.symbols import INVALID, WILDCARD, WILDCARD_NOT_ALLOWED
 
 
 def read(
@@ -16,12 +26,12 @@ def read(
     reader = DemandReader(allow_wildcard=allow_wildcard)
     reader.add(entries)
     reader.add_leases(leases or [])
-    return reader.result()
+    return reader.result(1)
 
 
 def test_nothing_desired_is_an_empty_demand() -> None:
     """No entries, no symbols, nothing refused."""
-    assert read([]) == Demand()
+    assert read([]) == Demand(term=1)
 
 
 def test_the_demand_is_the_union_of_the_set_and_the_leases() -> None:
@@ -67,7 +77,7 @@ def test_the_size_of_the_slices_does_not_matter(entries: list[bytes], size: int)
     reader = DemandReader(allow_wildcard=False)
     for start in range(0, len(entries), size):
         reader.add(entries[start : start + size])
-    assert reader.result() == read(entries)
+    assert reader.result(1) == read(entries)
 
 
 _entries = st.frozensets(
@@ -77,65 +87,113 @@ _entries = st.frozensets(
 
 @given(st.lists(st.tuples(_entries, _entries), min_size=1), st.booleans())
 def test_what_came_and_left_gives_the_same_demand_as_reading_it_anew(
-    looks: list[tuple[frozenset[bytes], frozenset[bytes]]], allow_wildcard: bool
+    reads: list[tuple[frozenset[bytes], frozenset[bytes]]], allow_wildcard: bool
 ) -> None:
     """Whatever else meant the same symbol, or was written the same, is still there."""
     reader = DemandReader(allow_wildcard=allow_wildcard)
     set_before, leases_before = frozenset[bytes](), frozenset[bytes]()
-    for entries, leases in looks:
+    for entries, leases in reads:
         reader.remove(set_before - entries)
         reader.add(entries - set_before)
         reader.remove_leases(leases_before - leases)
         reader.add_leases(leases - leases_before)
         set_before, leases_before = entries, leases
-        found = reader.result()
+        found = reader.result(1)
         assert found == read(list(entries), list(leases), allow_wildcard=allow_wildcard)
-        assert reader.result().refused is found.refused, "what did not change is the same object"
+        again = reader.result(2)
+        assert again.term == 2
+        assert again.refused is found.refused
+        assert again.symbols is found.symbols
 
 
-_symbols = st.frozensets(st.sampled_from([*"ABCDEFGHIJ", "*"]))
+def demand(*symbols: str) -> Demand:
+    """Return a demand of these symbols."""
+    return Demand(frozenset(symbols))
 
 
-@given(_symbols, _symbols, st.integers(1, 12), _symbols)
-def test_a_large_change_goes_in_steps(
-    before: frozenset[str], after: frozenset[str], size: int, first: frozenset[str]
+def step(
+    before: Demand,
+    after: Demand,
+    *,
+    active: str = "",
+    priced: tuple[str, ...] = (),
+    limited: bool = False,
+) -> DemandStep:
+    """Return what follows from a change; each letter of ``active`` is a symbol."""
+    return step_between(
+        before, after, active=frozenset(active), priced=set(priced), limited=limited
+    )
+
+
+NONE = frozenset[str]()
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "active", "expected"),
+    [
+        ("", "", "", DemandStep(NONE, NONE, NONE, NONE, NONE)),
+        ("", "A", "", DemandStep(frozenset("A"), NONE, frozenset("A"), NONE, NONE)),
+        ("A", "", "A", DemandStep(NONE, frozenset("A"), NONE, frozenset("A"), NONE)),
+        ("AB", "BC", "AB", DemandStep(*map(frozenset, ("C", "A", "C", "A", "")))),
+        # It left and came back before it was unsubscribed: active, but its price is dropped.
+        ("", "A", "A", DemandStep(frozenset("A"), NONE, frozenset("A"), NONE, frozenset("A"))),
+        # The whole market covers what leaves beside it, and `*` itself has no price.
+        ("A*", "*", "*", DemandStep(NONE, frozenset("A"), NONE, NONE, NONE)),
+        ("", "*", "*", DemandStep(frozenset("*"), NONE, frozenset("*"), NONE, NONE)),
+    ],
+)
+def test_what_follows_from_a_change(
+    before: str, after: str, active: str, expected: DemandStep
 ) -> None:
-    """None comes or leaves that need not, none twice, and nobody finds it empty on the way."""
-    now = before
-    way = list(steps(before, after, size, first=first))
-    for step in way:
-        assert len(step - now) <= size
-        assert len(now - step) <= size
-        assert step != now
-        assert before & after <= step <= before | after
-        assert (step - now).isdisjoint(before)
-        assert (now - step).isdisjoint(after)
-        assert step or not after
-        now = step
-    assert now == after
-    assert len(way) <= max(len(after - before), len(before - after)) // size + 2
+    """One table for what is subscribed, unsubscribed, dropped and fetched."""
+    assert step(demand(*before), demand(*after), active=active) == expected
 
 
-def test_symbols_come_in_the_order_in_which_they_get_room() -> None:
-    """So a limit cuts off the same ones as it does when all come at once."""
-    way = list(steps(frozenset("Z"), frozenset("DCBA"), 2))
-    assert way == [frozenset("AB"), frozenset("ABCD")]
+def test_what_the_whole_market_brought_leaves_with_it() -> None:
+    """Only symbols that are desired by name keep their prices."""
+    found = step(demand("*", "A", "B"), demand("A"), priced=("A", "B", "X", "Y"))
+    assert found.drop == {"B", "X", "Y"}
+    assert found.unsubscribe == {"*", "B"}
 
 
-def test_who_is_let_in_front_comes_with_the_first_steps() -> None:
-    """Sorted among themselves, and then the others; who does not come at all changes nothing."""
-    way = list(steps(frozenset("Z"), frozenset("ABCDZ"), 2, first=frozenset("DCQ")))
-    assert way == [frozenset("CDZ"), frozenset("ABCDZ")]
+def test_a_small_change_goes_in_front() -> None:
+    """A market that comes at once does not, and with a known limit nothing does."""
+    some = demand(*(f"S{n}" for n in range(MAX_NEWCOMERS)))
+    assert step(demand(), some).first == some.symbols
+    assert step(demand(), demand("X", *some.symbols)).first == NONE
+    assert step(demand(), some, limited=True).first == NONE
 
 
-def test_the_whole_market_leaves_last() -> None:
-    """Until what is named is there, it is covered; what it brought meanwhile keeps its price."""
-    way = list(steps(frozenset("*X"), frozenset("ABC"), 2))
-    assert way == [frozenset("*AB"), frozenset("*ABC"), frozenset("ABC")]
+@given(
+    st.frozensets(st.sampled_from("ABC*")),
+    st.frozensets(st.sampled_from("ABC*")),
+    st.frozensets(st.sampled_from("ABCX")),
+)
+def test_what_is_kept_is_what_is_wanted(
+    before: frozenset[str], after: frozenset[str], priced: frozenset[str]
+) -> None:
+    """No wanted price is dropped, and of what was priced while it was wanted nothing else stays."""
+    old, new = Demand(before), Demand(after)
+    held = {symbol for symbol in priced if old.wants(symbol)}
+    found = step_between(old, new, active=NONE, priced=held, limited=False)
+    assert not [symbol for symbol in found.drop if new.wants(symbol)]
+    assert all(new.wants(symbol) for symbol in held - found.drop)
+    assert WILDCARD not in found.drop
+
+
+@pytest.mark.parametrize(
+    ("acknowledged", "desired", "fetch"),
+    [("A", "AB", "A"), ("AX", "AB", "A"), ("*", "*AB", "AB"), ("", "AB", "")],
+)
+def test_an_acknowledged_symbol_needs_a_snapshot(
+    acknowledged: str, desired: str, fetch: str
+) -> None:
+    """Unless it left the demand meanwhile."""
+    assert to_fetch(frozenset(acknowledged), demand(*desired)) == frozenset(fetch)
 
 
 def test_a_subscriber_is_demand_for_ten_seconds_after_it_was_found_gone() -> None:
-    """It left at some time since the look before: ten seconds from then are not over earlier."""
+    """It left at some time since the check before: ten seconds from then are not over earlier."""
     subscribers = Subscribers(linger_s=10.0)
     assert subscribers.seen([b"SPY", b"QQQ"], 100.0) == {b"SPY", b"QQQ"}
     assert subscribers.seen([b"QQQ"], 105.0) == {b"SPY", b"QQQ"}

@@ -1,69 +1,439 @@
-"""Who leads, as far as one daemon can know it."""
+"""Whether this daemon leads: every kind of answer, by a manual clock."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import count
 from math import inf
+from typing import Literal
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spotd.core.leadership import Lease
-
-
-def test_nobody_leads_before_the_lease_is_granted() -> None:
-    """A standby's leadership ended in the past."""
-    lease = Lease(5.0)
-    assert not lease.holds(0.0)
-    assert lease.until == -inf
-
-
-def test_leadership_counts_from_sending_less_a_margin() -> None:
-    """The key cannot lapse earlier than a TTL after it was asked for."""
-    lease = Lease(5.0)
-    lease.granted(100.0)
-    assert lease.until == 104.5
-    assert lease.holds(104.4)
-    assert not lease.holds(104.5)
-
-
-def test_a_renewal_moves_the_end_and_never_back() -> None:
-    """Answers may come late and out of order."""
-    lease = Lease(5.0)
-    lease.granted(102.0)
-    lease.granted(101.0)
-    assert lease.until == 106.5
-
-
-def test_a_refusal_ends_leadership_at_once() -> None:
-    """The key holds another token, whatever our clock says."""
-    lease = Lease(5.0)
-    lease.granted(100.0)
-    lease.refused()
-    assert not lease.holds(100.0)
-    lease.granted(90.0)
-    assert lease.until == 94.5
-
-
-def test_several_renewals_fit_into_one_ttl() -> None:
-    """One lost renewal does not cost the lead."""
-    lease = Lease(5.0)
-    lease.granted(0.0)
-    assert lease.holds(3 * lease.renew_every_s)
-
-
-@given(
-    st.floats(1, 300),
-    st.lists(st.tuples(st.floats(0, 10), st.floats(0, 10), st.floats(0, 10)), max_size=20),
+from spotd.core.leadership import (
+    RETRY_S,
+    STANDBY_TRIES_EVERY_S,
+    Change,
+    LeaderKey,
+    LeaderKeyAnswer,
+    LeaderKeyRequest,
+    Leadership,
 )
-def test_a_leader_stops_before_its_key_can_lapse(
-    ttl_s: float, renewals: list[tuple[float, float, float]]
-) -> None:
-    """However long requests and answers travel, the key outlives our belief in it."""
-    lease = Lease(ttl_s)
-    now = key_until = 0.0
-    for pause_s, there_s, back_s in renewals:
-        sent_at = now + pause_s
-        key_until = sent_at + there_s + ttl_s
-        now = sent_at + there_s + back_s
-        lease.granted(sent_at)
-        assert lease.until < key_until
+
+ANSWERED = {"answered": True, "started": True}
+TTL_S = 5.0
+VALID_S = 4.5  # the TTL less its margin
+RENEW_EVERY_S = 1.25
+Held = Literal["acquired", "renewed", "another"]
+
+
+class Dialogue:
+    """A leader key, its clock, and what it is told."""
+
+    def __init__(self, keep_stream_s: float = 0.0) -> None:
+        numbers = count(1)
+        self.key = LeaderKey(
+            ttl_s=TTL_S,
+            new_token=lambda: f"us:{next(numbers)}",
+            is_ours=lambda token: token.startswith("us:"),
+            keep_stream_s=keep_stream_s,
+        )
+        self.now = 100.0
+
+    @property
+    def value(self) -> Leadership:
+        return self.key.leadership
+
+    def ask(self) -> LeaderKeyRequest:
+        """Send a request now."""
+        return self.key.request(self.now)
+
+    def answer(
+        self,
+        held: Held,
+        after_s: float = 0.0,
+        *,
+        request: LeaderKeyRequest | None = None,
+        seq: int | None = None,
+        by: str | None = None,
+    ) -> Change:
+        """Answer a request, by default one sent now, ``after_s`` from now."""
+        request = self.ask() if request is None else request
+        self.now += after_s
+        return self.key.answered(request, LeaderKeyAnswer(held, seq, by), self.now)
+
+    def passes(self, seconds: float) -> Change:
+        """Let time pass, and have the key look at the clock."""
+        self.now += seconds
+        return self.key.checked(self.now)
+
+
+@pytest.fixture
+def dialogue() -> Dialogue:
+    """A daemon that has just started."""
+    return Dialogue()
+
+
+@pytest.fixture
+def leader(dialogue: Dialogue) -> Dialogue:
+    """A daemon in its first term."""
+    dialogue.answer("acquired")
+    return dialogue
+
+
+class TestBeginning:
+    """How a term begins."""
+
+    def test_a_daemon_that_has_just_started_has_no_right(self, dialogue: Dialogue) -> None:
+        """Before the first answer nobody leads, and that is told apart from a standby."""
+        assert dialogue.value == Leadership(token="us:1")
+        assert not dialogue.value.started
+        assert not dialogue.value.may_publish(-inf)
+        assert not dialogue.value.may_hold(-inf)
+
+    @pytest.mark.parametrize("held", ["acquired", "renewed"])
+    def test_a_term_begins_with_either_answer(self, dialogue: Dialogue, held: Held) -> None:
+        """ "Renewed" may be the first answer: the one that said "acquired" was lost."""
+        change = dialogue.answer(held)
+        assert change == Change(
+            Leadership(term=1, reign=0, token="us:1", leads=True, **ANSWERED),
+            begins=True,
+        )
+
+    def test_the_right_counts_from_sending_less_a_margin(self, dialogue: Dialogue) -> None:
+        """Redis cannot have set the key before the request was sent."""
+        dialogue.answer("acquired", after_s=1.0)
+        assert dialogue.value.publish_until == 100.0 + VALID_S
+        assert dialogue.value.may_publish(104.4)
+        assert not dialogue.value.may_publish(104.5)
+
+    @pytest.mark.parametrize("held", ["acquired", "renewed"])
+    def test_an_answer_that_came_too_late_begins_nothing(
+        self, dialogue: Dialogue, held: Held
+    ) -> None:
+        """The key may have lapsed since; the next answer, in time, begins the term."""
+        late = dialogue.answer(held, after_s=VALID_S)
+        assert not late.begins
+        assert not dialogue.value.leads
+        assert dialogue.key.next_try_at(calm=True) == dialogue.now
+        dialogue.now += 0.1
+        assert dialogue.answer("renewed").begins
+        assert dialogue.value.term == 1
+
+    def test_redis_hung_while_we_started(self, dialogue: Dialogue) -> None:
+        """The request that acquired the key was given up, the next one hears "renewed"."""
+        dialogue.ask()
+        dialogue.now += 2.0
+        assert dialogue.key.failed(dialogue.now) == Change(dialogue.value)
+        assert dialogue.value.answered is False
+        change = dialogue.answer("renewed")
+        assert change.begins
+        assert change.leadership.leads
+        assert change.leadership.term == 1
+
+
+class TestGoingOn:
+    """How a term goes on."""
+
+    def test_a_renewal_prolongs_the_term_and_changes_nothing_else(self, leader: Dialogue) -> None:
+        """A renewal every second or so must not wake whoever depends on the value."""
+        before = leader.value
+        leader.now += RENEW_EVERY_S
+        change = leader.answer("renewed")
+        assert change == Change(before)
+        assert change.leadership.publish_until == before.publish_until + RENEW_EVERY_S
+
+    def test_a_failed_renewal_changes_the_right_only_when_its_time_is_over(
+        self, leader: Dialogue
+    ) -> None:
+        """A request that was not answered says nothing about the key."""
+        leader.now += 1.0
+        assert leader.key.failed(leader.now).ends is None
+        assert leader.value.leads
+        leader.now = 100.0 + VALID_S
+        assert leader.key.failed(leader.now).ends == "the leader key lapsed before it was renewed"
+
+    def test_a_key_that_vanished_begins_a_new_term_at_once(self, leader: Dialogue) -> None:
+        """Redis lost its data: all is written anew, under the same token, with the same reign."""
+        leader.now += RENEW_EVERY_S
+        change = leader.answer("acquired")
+        assert change == Change(
+            Leadership(term=2, reign=0, token="us:1", leads=True, **ANSWERED),
+            begins=True,
+        )
+
+    def test_a_key_that_another_had_meanwhile_raises_the_reign(self, leader: Dialogue) -> None:
+        """It took the vanished key, published and left before we asked: our prices may be old."""
+        leader.now += RENEW_EVERY_S
+        change = leader.answer("acquired", seq=7, by="them:1")
+        assert change.begins
+        assert change.forget
+        assert change.leadership.reign == 1
+
+    def test_an_answer_that_is_read_after_the_right_was_over_but_in_time(
+        self, leader: Dialogue
+    ) -> None:
+        """The key was renewed before it could lapse: the term never ended."""
+        leader.now = 104.0
+        change = leader.answer("renewed", after_s=1.0)
+        assert change == Change(leader.value)
+        assert leader.value.term == 1
+        assert leader.value.publish_until == 104.0 + VALID_S
+
+    def test_a_late_renewal_does_not_save_the_term(self, leader: Dialogue) -> None:
+        """Read so late that the renewed key may have lapsed, it ends the term like any silence."""
+        leader.now += 1.0
+        change = leader.answer("renewed", after_s=VALID_S)
+        assert change.ends == "the leader key lapsed before it was renewed"
+        assert not leader.value.leads
+
+
+class TestEnd:
+    """How a term ends, and what follows."""
+
+    def test_it_ends_by_our_clock(self, leader: Dialogue) -> None:
+        """Whatever Redis says later; the next term has another token."""
+        assert leader.passes(VALID_S - 0.1) == Change(leader.value)
+        change = leader.passes(0.1)
+        assert change.ends == "the leader key lapsed before it was renewed"
+        assert not change.forget
+        assert change.leadership == Leadership(term=1, token="us:2", **ANSWERED)
+        assert change.leadership.publish_until == -inf
+        assert leader.passes(1.0).ends is None
+
+    def test_a_key_that_still_holds_the_former_token_is_ours(self, leader: Dialogue) -> None:
+        """Nobody published meanwhile: the prices are kept and the reign stays."""
+        leader.passes(10.0)
+        request = leader.ask()
+        assert (request.token, request.former) == ("us:2", "us:1")
+        change = leader.answer("acquired", request=request, seq=7, by="us:1")
+        assert change.begins
+        assert not change.forget
+        assert (change.leadership.term, change.leadership.reign) == (2, 0)
+        assert leader.ask().former == ""
+
+    def test_redis_was_frozen_for_longer_than_the_ttl(self, leader: Dialogue) -> None:
+        """The request that acquired the key was given up, and "renewed" begins the next term."""
+        leader.now += RENEW_EVERY_S
+        leader.ask()
+        leader.now += 7.0
+        assert leader.key.failed(leader.now).ends is not None
+        leader.ask()
+        leader.now += 0.8
+        leader.key.failed(leader.now)
+        change = leader.answer("renewed", seq=7, by="us:1")
+        assert change == Change(
+            Leadership(term=2, reign=0, token="us:2", leads=True, **ANSWERED),
+            begins=True,
+        )
+
+    @pytest.mark.parametrize("held", ["acquired", "renewed"])
+    def test_an_answer_to_a_request_of_the_term_before(self, leader: Dialogue, held: Held) -> None:
+        """The key holds the former token: a request with the present one has to take it over."""
+        leader.now = 104.0
+        request = leader.ask()
+        leader.passes(1.0)
+        change = leader.answer(held, request=request)
+        assert not change.begins
+        assert not leader.value.leads
+        assert leader.key.next_try_at(calm=True) == leader.now
+        assert leader.ask().former == "us:1"
+
+    def test_anothers_key_ends_it_at_once(self, leader: Dialogue) -> None:
+        """Our clock may say what it likes; our prices are older than what the other publishes."""
+        leader.now += 1.0
+        change = leader.answer("another")
+        assert change.ends == "another daemon is the leader"
+        assert change.forget
+        assert change.leadership == Leadership(
+            term=1, reign=1, token="us:2", another=True, **ANSWERED
+        )
+        assert leader.ask().former == ""
+
+    def test_a_standby_hears_of_anothers_key_again_and_again(self, dialogue: Dialogue) -> None:
+        """The reign rises once, the token stays."""
+        values = set()
+        for _ in range(3):
+            dialogue.now += STANDBY_TRIES_EVERY_S
+            values.add(dialogue.answer("another").leadership)
+        assert values == {Leadership(reign=1, token="us:1", another=True, **ANSWERED)}
+
+    def test_a_term_after_anothers_forgets_what_came_in_since(self, leader: Dialogue) -> None:
+        """A snapshot that was under way may be older than what the other published."""
+        leader.answer("another", after_s=1.0)
+        leader.now += 1.0
+        change = leader.answer("acquired", seq=9, by="them:1")
+        assert change.begins
+        assert change.forget
+        assert change.leadership.reign == 1
+
+    def test_another_led_and_left_unseen(self, leader: Dialogue) -> None:
+        """Between two of our requests: who published last tells."""
+        leader.passes(10.0)
+        change = leader.answer("acquired", seq=9, by="them:1")
+        assert change.begins
+        assert change.forget
+        assert change.leadership.reign == 1
+
+    @pytest.mark.parametrize(
+        ("seq", "by", "forget"),
+        [(None, None, False), (7, "us:1", False), (7, None, True), (7, "them:1", True)],
+    )
+    def test_who_published_last_decides_about_the_prices(
+        self, leader: Dialogue, seq: int | None, by: str | None, forget: bool
+    ) -> None:
+        """Redis without any seq has lost its data, and gets back the prices that we hold."""
+        leader.passes(10.0)
+        assert leader.answer("acquired", seq=seq, by=by).forget is forget
+
+
+class TestOrder:
+    """Answers that come doubled or in another order than their requests."""
+
+    def test_an_older_grant_does_not_follow_a_newer_refusal(self, leader: Dialogue) -> None:
+        """What the key held earlier says nothing about what it holds now."""
+        older = leader.ask()
+        leader.now += 0.1
+        leader.answer("another")
+        for held in ("acquired", "renewed"):
+            assert not leader.answer(held, request=older).begins
+            assert not leader.value.leads
+
+    def test_an_older_refusal_does_not_follow_a_newer_grant(self, leader: Dialogue) -> None:
+        """The key was taken after the other had left."""
+        older = leader.ask()
+        leader.now += 0.1
+        leader.answer("renewed")
+        assert leader.answer("another", request=older) == Change(leader.value)
+        assert leader.value.leads
+
+    def test_an_older_grant_does_not_shorten_a_newer_one(self, leader: Dialogue) -> None:
+        """The end of the right never moves back."""
+        older = leader.ask()
+        leader.now += 1.0
+        leader.answer("renewed")
+        leader.answer("renewed", request=older)
+        assert leader.value.publish_until == 101.0 + VALID_S
+
+    @pytest.mark.parametrize("held", ["acquired", "renewed", "another"])
+    def test_an_answer_told_twice_counts_once(self, leader: Dialogue, held: Held) -> None:
+        """The second time nothing begins and nothing is forgotten."""
+        leader.now += 1.0
+        request = leader.ask()
+        leader.answer(held, request=request)
+        value = leader.value
+        assert leader.answer(held, request=request) == Change(value)
+        assert leader.value.publish_until == value.publish_until
+
+
+class TestClock:
+    """A clock that jumps."""
+
+    def test_a_clock_that_jumped_ahead_ends_the_term(self, leader: Dialogue) -> None:
+        """After a freeze the clock decides, not the timer that should have fired."""
+        assert not leader.value.may_publish(1_000_000.0)
+        assert leader.passes(1_000_000.0).ends is not None
+
+    def test_a_clock_that_was_set_back_lengthens_no_right(self, leader: Dialogue) -> None:
+        """The latest moment that was ever seen counts."""
+        leader.key.checked(103.0)
+        leader.now = 90.0
+        leader.answer("renewed")
+        assert leader.value.publish_until == 103.0 + VALID_S
+        leader.key.checked(103.0 + VALID_S)
+        assert not leader.value.leads
+
+
+class TestStream:
+    """The right to hold an open stream."""
+
+    def test_it_may_outlast_the_right_to_publish(self) -> None:
+        """While Redis does not answer, nobody else can open one; another's key ends it at once."""
+        dialogue = Dialogue(keep_stream_s=20.0)
+        dialogue.answer("acquired")
+        dialogue.passes(VALID_S)
+        assert not dialogue.value.may_publish(dialogue.now)
+        assert dialogue.value.may_hold(dialogue.now)
+        assert dialogue.value.hold_until == 100.0 + VALID_S + 20.0
+        dialogue.answer("another")
+        assert not dialogue.value.may_hold(dialogue.now)
+
+    def test_without_a_time_to_keep_it_both_end_together(self, leader: Dialogue) -> None:
+        """The daemon closes the stream when it may publish no more."""
+        assert leader.value.hold_until == leader.value.publish_until
+
+
+class TestNextTry:
+    """When Redis is asked again."""
+
+    def test_a_leader_renews_four_times_per_ttl(self, leader: Dialogue) -> None:
+        """Counted from the request before, not from its answer."""
+        assert leader.key.next_try_at(calm=True) == 100.0 + RENEW_EVERY_S
+
+    def test_a_leader_asks_before_its_right_ends(self, leader: Dialogue) -> None:
+        """Also where a renewal was read late."""
+        leader.now = 104.0
+        leader.answer("renewed", after_s=4.0)
+        assert leader.key.next_try_at(calm=True) == 104.0 + RENEW_EVERY_S
+
+    def test_a_standby_waits_for_a_free_key(self, dialogue: Dialogue) -> None:
+        """Another daemon leads."""
+        dialogue.answer("another")
+        assert dialogue.key.next_try_at(calm=True) == 100.0 + STANDBY_TRIES_EVERY_S
+
+    def test_after_a_failure_it_asks_again_soon(self, leader: Dialogue) -> None:
+        """A failure of any call is a reason to look whether Redis is back."""
+        assert leader.key.next_try_at(calm=False) == 100.0 + RETRY_S
+        leader.key.failed(101.0)
+        assert leader.key.next_try_at(calm=True) == 101.0 + RETRY_S
+
+
+EVENTS = st.lists(
+    st.tuples(
+        st.sampled_from(["acquired", "renewed", "another", "failed", "late", "old", "checked"]),
+        st.floats(0.0, 8.0),
+        st.sampled_from([(None, None), (1, "us:1"), (2, "them:1")]),
+    ),
+    max_size=40,
+)
+
+
+@given(EVENTS)
+def test_invariants(events: list[tuple[str, float, tuple[int | None, str | None]]]) -> None:
+    """Whatever comes in whatever order: the value is always consistent with itself."""
+    dialogue = Dialogue(keep_stream_s=1.0)
+    requests = [dialogue.ask()]
+    steps: dict[str, Callable[[Held, float, int | None, str | None], Change]] = {
+        "failed": lambda *_: dialogue.key.failed(dialogue.now),
+        "checked": lambda *_: dialogue.key.checked(dialogue.now),
+        "old": lambda *_: dialogue.answer("renewed", request=requests[0]),
+        "late": lambda *_: dialogue.answer("acquired", after_s=VALID_S),
+    }
+    tokens_that_led = set()
+    for kind, seconds, (seq, by) in events:
+        before = dialogue.value
+        dialogue.now += seconds
+        requests.append(dialogue.ask())
+        if kind in steps:
+            change = steps[kind]("renewed", seconds, seq, by)
+        else:
+            held: Held = kind  # type: ignore[assignment]
+            change = dialogue.answer(held, seq=seq, by=by)
+        after = dialogue.value
+        assert change.leadership == after
+        assert after.term - before.term == int(change.begins)
+        assert after.reign - before.reign in (0, 1)
+        assert after.reign == before.reign or change.forget
+        assert after.leads == after.may_publish(dialogue.now)
+        assert after.publish_until <= max(before.publish_until, dialogue.now + VALID_S)
+        assert after.hold_until >= after.publish_until
+        assert not (before.leads and not after.leads and change.ends is None)
+        if before.leads and not after.leads:
+            assert after.token != before.token
+        if change.begins and not before.leads:
+            assert after.token not in tokens_that_led
+        if after.leads:
+            tokens_that_led.add(after.token)
+        assert replace(after, publish_until=0.0, hold_until=0.0) == after

@@ -1,287 +1,381 @@
-"""What the facts mean: tables from facts to states and reasons."""
+"""What the facts mean: tables from facts to states and reasons, and how differences are found."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from random import Random
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spotd.core.demand import MAX_REFUSED_SHOWN
+from spotd.core.demand import MAX_REFUSED_SHOWN, Demand
+from spotd.core.leadership import Leadership
+from spotd.core.redis_health import RedisHealth
 from spotd.core.states import (
     Facts,
-    Standings,
+    StateBatch,
+    StateWrites,
+    StreamState,
     Verdict,
-    brings_too_little,
+    Verdicts,
     daemon_state,
     not_ready_because,
-    symbol_verdicts,
+    shown_refusals,
 )
+from spotd.core.subscription_state import SubscriptionState
 from spotd.models import DaemonStateName, SymbolCounts
 from spotd.symbols import INVALID, Refusal
 
-UP = Facts(started=True, leader=True, lease_works=True, stream_open=True, desired=2)
+NOW = 100.0
 LIMIT = Refusal("symbol_limit", "30 symbols are the limit")
-T0 = datetime(2026, 1, 20, tzinfo=UTC)
-NOTHING: frozenset[str] = frozenset()
-INTERRUPTED = Verdict("stale", "the stream is interrupted or mute")
+LIVE, HALTED, PENDING = Verdict("live"), Verdict("halted"), Verdict("pending")
+STALE = Verdict("stale", "the stream is interrupted or mute")
+REFUSED = Verdict("refused", LIMIT.reason, LIMIT.detail)
+
+STARTED = Leadership(started=True, answered=True)
+STANDBY = replace(STARTED, another=True)
+LEADER = replace(STARTED, term=1, leads=True, publish_until=NOW + 1, hold_until=NOW + 1)
+WANTED = Demand(frozenset(("AAA", "BBB")), term=1)
+SERVED = SubscriptionState(active=frozenset(("AAA",)))
+STREAMING = Facts(LEADER, RedisHealth(), WANTED, StreamState("open", subscriptions=SERVED))
+AWAY = RedisHealth(away="no answer")
+NOT_ANSWERED = "leadership: the last request for the leader key was not answered"
 
 
 @pytest.mark.parametrize(
-    ("facts", "active", "state", "reason", "not_ready"),
+    ("facts", "state", "reason", "not_ready"),
     [
+        (Facts(), "starting", None, [NOT_ANSWERED]),
+        (Facts(redis=AWAY), "starting", "no answer", ["redis: no answer", NOT_ANSWERED]),
+        (Facts(STANDBY), "standby", "another daemon is the leader", []),
+        (Facts(STARTED), "standby", "the leader key lapsed before it was renewed", []),
         (
-            Facts(),
-            0,
-            "starting",
-            None,
-            ["the leader lease has not been seen working"],
-        ),
-        (
-            Facts(redis_error="timeout"),
-            0,
-            "starting",
-            "timeout",
-            ["redis: timeout", "the leader lease has not been seen working"],
-        ),
-        (
-            Facts(started=True, lease_works=True, desired=2),
-            0,
+            Facts(replace(STANDBY, answered=False), AWAY),
             "standby",
-            "another daemon is the leader",
-            [],
+            "no answer",
+            ["redis: no answer", NOT_ANSWERED],
         ),
+        (replace(STREAMING, demand=Demand(term=1)), "idle", None, []),
         (
-            Facts(started=True, redis_error="timeout"),
-            0,
-            "standby",
-            "timeout",
-            ["redis: timeout", "the leader lease has not been seen working"],
+            replace(STREAMING, demand=Demand(term=0)),
+            "connecting",
+            "reading the demand",
+            ["demand: not read yet"],
         ),
-        (replace(UP, desired=0, stream_open=False), 0, "idle", None, []),
+        (replace(STREAMING, stream=StreamState()), "connecting", None, ["stream: connecting"]),
         (
-            replace(UP, stream_open=False),
-            0,
+            replace(STREAMING, stream=StreamState("connecting")),
             "connecting",
             None,
             ["stream: connecting"],
         ),
         (
-            UP,
-            0,
+            replace(STREAMING, stream=StreamState("waiting", "closed with 1001")),
+            "waiting",
+            "closed with 1001",
+            ["stream: closed with 1001"],
+        ),
+        (
+            replace(STREAMING, stream=StreamState("open")),
             "connecting",
             "subscribing",
             ["stream: no symbol is acknowledged yet"],
         ),
         (
-            replace(UP, all_refused=True),
-            0,
+            replace(
+                STREAMING,
+                stream=StreamState("open", subscriptions=SubscriptionState(all_refused=True)),
+            ),
             "streaming",
             "every desired symbol is refused",
             [],
         ),
-        (
-            replace(UP, all_refused=True, stream_open=False),
-            0,
-            "connecting",
-            None,
-            ["stream: connecting"],
-        ),
-        (UP, 2, "streaming", None, []),
-        (replace(UP, redis_error="timeout"), 2, "streaming", None, ["redis: timeout"]),
-        (
-            replace(UP, stream_mute=True),
-            2,
-            "streaming",
-            "the stream is open but delivers nothing, although the market moves",
-            ["stream: mute"],
-        ),
-        (
-            replace(UP, stream_open=False, stream_waiting="connection limit"),
-            0,
-            "waiting",
-            "connection limit",
-            ["stream: connection limit"],
-        ),
-        (replace(UP, stopping=True), 2, "stopping", None, ["stopping"]),
+        (STREAMING, "streaming", None, []),
+        (replace(STREAMING, redis=AWAY), "waiting", "no answer", ["redis: no answer"]),
+        (replace(STREAMING, stopping=True), "stopping", None, ["stopping"]),
     ],
 )
-def test_the_state_of_the_daemon(
-    facts: Facts, active: int, state: DaemonStateName, reason: str | None, not_ready: list[str]
+def test_what_the_daemon_says(
+    facts: Facts, state: DaemonStateName, reason: str | None, not_ready: list[str]
 ) -> None:
-    """Each state of the contract, with the sentence that explains it and the readiness it means."""
-    assert daemon_state(facts, active) == (state, reason)
-    assert not_ready_because(facts, active) == not_ready
+    """One state for each combination of facts, and ready exactly where the contract says so."""
+    assert daemon_state(facts, NOW) == (state, reason)
+    assert not_ready_because(facts, NOW) == not_ready
 
 
-_facts = st.builds(
-    Facts,
-    started=st.booleans(),
-    stopping=st.booleans(),
-    leader=st.booleans(),
-    lease_works=st.booleans(),
-    redis_error=st.none() | st.just("timeout"),
-    stream_open=st.booleans(),
-    stream_mute=st.booleans(),
-    stream_waiting=st.none() | st.just("backoff"),
-    desired=st.integers(0, 3),
-    all_refused=st.booleans(),
-)
+def test_the_clock_ends_what_is_said_of_leading() -> None:
+    """After a freeze nothing may be said that the value's time denies."""
+    later = LEADER.publish_until
+    assert daemon_state(STREAMING, later)[0] == "standby"
+    assert not_ready_because(STREAMING, later) == []
 
 
-@pytest.mark.parametrize(
-    ("rest_ahead_s", "mute"), [(-60, False), (0, False), (5, False), (5.001, True), (3_600, True)]
-)
-def test_a_stream_behind_rest_is_mute(rest_ahead_s: float, mute: bool) -> None:
-    """Some seconds pass between the two looks; more than five are no accident."""
-    rest_at = T0 + timedelta(seconds=rest_ahead_s)
-    assert brings_too_little(stream_at=T0, rest_at=rest_at) == mute
-
-
-@given(_facts, st.integers(0, 3))
-def test_ready_means_what_the_contract_says(facts: Facts, active: int) -> None:
-    """A leader with a working stream or nothing desired, or a standby with a working lease."""
-    ready = not not_ready_because(facts, active)
-    served = active > 0 or facts.all_refused
-    works = facts.stream_open and served and not facts.stream_mute
-    works = works and facts.stream_waiting is None
-    leading = facts.leader and (facts.desired == 0 or works)
-    standing_by = not facts.leader and facts.lease_works
-    healthy = facts.redis_error is None and not facts.stopping
-    assert ready == (healthy and (leading or standing_by))
-
-
-def verdicts(
-    facts: Facts = UP,
-    *,
-    desired: str = "A",
-    active: str = "",
-    halted: str = "",
-    refused: dict[str, Refusal] | None = None,
-) -> dict[str, Verdict]:
-    """Of symbols of one letter."""
-    return symbol_verdicts(
-        sorted(desired),
-        facts=facts,
-        active=frozenset(active),
-        halted=frozenset(halted),
-        refused=refused or {},
-        entries_refused={},
-    )
-
-
-@pytest.mark.parametrize(
-    ("facts", "active", "halted", "verdict"),
-    [
-        (UP, "", "", Verdict("pending")),
-        (UP, "A", "", Verdict("live")),
-        (UP, "*", "", Verdict("live")),
-        (UP, "A", "A", Verdict("halted")),
-        (UP, "*", "A", Verdict("halted")),
-        (replace(UP, stream_mute=True), "A", "", INTERRUPTED),
-        (replace(UP, stream_mute=True), "A", "A", INTERRUPTED),
-        (replace(UP, stream_open=False), "A", "", INTERRUPTED),
-        (replace(UP, stream_open=False), "", "", Verdict("pending")),
-        (replace(UP, stream_open=False, ever_active={"A"}), "", "", INTERRUPTED),
-        (replace(UP, ever_active={"A"}), "", "", INTERRUPTED),
-    ],
-)
-def test_the_state_of_a_symbol(facts: Facts, active: str, halted: str, verdict: Verdict) -> None:
-    """Live and halted need a stream that delivers; who was live before is stale without one."""
-    assert verdicts(facts, active=active, halted=halted) == {"A": verdict}
-
-
-def test_a_refused_symbol_says_why() -> None:
-    """The reason is a word for programs, the detail a sentence for people."""
-    assert verdicts(desired="AB", active="B", refused={"A": LIMIT}) == {
-        "A": Verdict("refused", "symbol_limit", "30 symbols are the limit"),
-        "B": Verdict("live"),
-    }
-
-
-def test_refused_entries_have_a_state_too() -> None:
-    """Under the entry as it was written."""
-    states = symbol_verdicts(
-        ["A"],
-        facts=UP,
-        active=frozenset("A"),
-        halted=NOTHING,
-        refused={},
-        entries_refused={"BRK-B": INVALID, "A": INVALID},
-    )
-    assert states == {
-        "A": Verdict("live"),
-        "BRK-B": Verdict("refused", "invalid_symbol", INVALID.detail),
-    }
-
-
-@pytest.mark.parametrize(("symbols", "entries"), [(400, 5_000), (5_000, 400), (0, 1_000)])
-def test_at_most_a_thousand_refused_ones_are_shown(symbols: int, entries: int) -> None:
-    """Valid symbols come first; live ones are never left out for them."""
-    desired = [f"!{n}" for n in range(symbols)]
-    states = symbol_verdicts(
-        [*desired, "LIVE"],
-        facts=UP,
-        active=frozenset(["LIVE"]),
-        halted=NOTHING,
-        refused=dict.fromkeys(desired, LIMIT),
-        entries_refused={f"-{n}": INVALID for n in range(entries)},
-    )
-    assert states.pop("LIVE") == Verdict("live")
-    assert len(states) == MAX_REFUSED_SHOWN
-    shown = sum(verdict.reason == "symbol_limit" for verdict in states.values())
-    assert shown == min(symbols, MAX_REFUSED_SHOWN)
-
-
-def test_the_counts_of_the_status() -> None:
-    """States are counted from the verdicts; refused ones from outside, since not all are shown."""
-    states = {
-        "A": Verdict("live"),
-        "B": Verdict("live"),
-        "C": Verdict("halted"),
-        "D": Verdict("stale"),
-        "E": Verdict("pending"),
-        "F": Verdict("refused"),
-    }
-    standings = Standings()
-    standings.set_all(states)
-    assert standings.counts(desired=6, refused=2_000) == SymbolCounts(
-        desired=6, live=2, refused=2_000, pending=1, stale=1, halted=1
-    )
-
-
-_verdicts = st.dictionaries(
-    st.sampled_from("ABCDE"),
-    st.sampled_from(
-        [Verdict("live"), Verdict("pending"), Verdict("refused", "symbol_limit", "30")]
+STREAMS = st.builds(
+    StreamState,
+    st.sampled_from(["closed", "connecting", "open", "waiting"]),
+    st.none(),
+    st.builds(
+        SubscriptionState,
+        active=st.sampled_from([frozenset(), frozenset(("AAA",))]),
+        all_refused=st.booleans(),
     ),
 )
+LEADERSHIPS = st.builds(
+    Leadership,
+    term=st.integers(0, 2),
+    leads=st.booleans(),
+    started=st.booleans(),
+    answered=st.booleans(),
+    another=st.booleans(),
+    publish_until=st.sampled_from([NOW - 1, NOW + 1]),
+)
 
 
-@given(st.lists(st.tuples(st.booleans(), _verdicts), min_size=1))
-def test_verdicts_by_difference_are_the_verdicts(
-    changes: list[tuple[bool, dict[str, Verdict]]],
+@given(
+    st.builds(
+        Facts,
+        LEADERSHIPS,
+        st.sampled_from([RedisHealth(), AWAY]),
+        st.sampled_from([WANTED, Demand(term=1), Demand()]),
+        STREAMS,
+    )
+)
+def test_what_is_said_is_true(facts: Facts) -> None:
+    """The contract's section 4: standby and streaming are never said at a wrong moment."""
+    state, _ = daemon_state(facts, NOW)
+    assert (state in ("starting", "standby")) is not facts.leadership.may_publish(NOW)
+    if state == "streaming":
+        assert facts.leadership.may_publish(NOW)
+        assert facts.redis.away is None
+        assert facts.stream.phase == "open"
+
+
+class TestVerdicts:
+    """The verdict on each symbol."""
+
+    @pytest.mark.parametrize(
+        ("subscriptions", "halted", "expected"),
+        [
+            (SubscriptionState(), "", PENDING),
+            (SubscriptionState(active=frozenset(("AAA",))), "", LIVE),
+            (SubscriptionState(active=frozenset("*")), "", LIVE),
+            (SubscriptionState(active=frozenset(("AAA",))), "AAA", HALTED),
+            (SubscriptionState(served=frozenset(("AAA",))), "AAA", STALE),
+            (SubscriptionState(refused={"AAA": LIMIT}), "", REFUSED),
+        ],
+    )
+    def test_table(self, subscriptions: SubscriptionState, halted: str, expected: Verdict) -> None:
+        """One verdict for what Alpaca acknowledged, refused, halted and once served."""
+        verdicts = Verdicts()
+        facts = Facts(
+            demand=Demand(frozenset(("AAA",))),
+            stream=StreamState("open", subscriptions=subscriptions),
+            halted=frozenset((halted,)),
+        )
+        assert verdicts.update(facts, 1.0) == ["AAA"]
+        assert verdicts.verdicts == {"AAA": expected}
+        assert verdicts.update(facts, 2.0) == []
+        assert verdicts.since_unix_s == {"AAA": 1.0}
+
+    def test_a_symbol_that_leaves_has_no_verdict(self) -> None:
+        """Its name is told as changed."""
+        verdicts = Verdicts()
+        verdicts.update(STREAMING, 1.0)
+        assert verdicts.verdicts == {"AAA": LIVE, "BBB": PENDING}
+        left = replace(STREAMING, demand=Demand(frozenset(("BBB",)), term=1))
+        assert verdicts.update(left, 2.0) == ["AAA"]
+        assert verdicts.verdicts == {"BBB": PENDING}
+
+    def test_since_is_when_the_state_began(self) -> None:
+        """Another reason for the same state is no new state."""
+        verdicts = Verdicts()
+        wanted = Demand(frozenset(("AAA",)))
+        for unix_s, refusal in ((1.0, LIMIT), (2.0, Refusal("refused_by_alpaca", "x"))):
+            state = StreamState(subscriptions=SubscriptionState(refused={"AAA": refusal}))
+            assert verdicts.update(Facts(demand=wanted, stream=state), unix_s) == ["AAA"]
+            assert verdicts.since_unix_s == {"AAA": 1.0}
+        verdicts.update(Facts(demand=wanted), 3.0)
+        assert verdicts.since_unix_s == {"AAA": 3.0}
+
+    def test_another_subscription_changes_no_other_verdict(self) -> None:
+        """What is the same object is not compared."""
+        verdicts = Verdicts()
+        verdicts.update(STREAMING, 1.0)
+        both = replace(SERVED, active=frozenset(("AAA", "BBB")))
+        stream = replace(STREAMING.stream, subscriptions=both)
+        assert verdicts.update(replace(STREAMING, stream=stream), 2.0) == ["BBB"]
+
+    def test_counts(self) -> None:
+        """All refused entries are counted, also those that are not shown."""
+        verdicts = Verdicts()
+        refused = {f"R{n:04}": LIMIT for n in range(MAX_REFUSED_SHOWN + 5)}
+        facts = Facts(
+            demand=Demand(frozenset(("AAA", "BBB", *refused)), {"x y": INVALID}, 7),
+            stream=StreamState(
+                "open", subscriptions=SubscriptionState(frozenset(("AAA",)), refused=refused)
+            ),
+        )
+        verdicts.update(facts, 1.0)
+        assert verdicts.counts == SymbolCounts(
+            desired=len(refused) + 2, live=1, pending=1, refused=len(refused) + 7
+        )
+        assert sum(v.state == "refused" for v in verdicts.verdicts.values()) == MAX_REFUSED_SHOWN
+
+    def test_room_among_the_shown_is_filled(self) -> None:
+        """One that is refused no more makes room for the next, in sorted order."""
+        refused = {f"R{n:04}": LIMIT for n in range(MAX_REFUSED_SHOWN + 1)}
+        demand = Demand(frozenset(refused))
+        verdicts = Verdicts()
+        state = StreamState(subscriptions=SubscriptionState(refused=refused))
+        verdicts.update(Facts(demand=demand, stream=state), 1.0)
+        assert "R1000" not in verdicts.verdicts
+        fewer = {name: refusal for name, refusal in refused.items() if name != "R0007"}
+        state = StreamState(subscriptions=SubscriptionState(refused=fewer))
+        changed = verdicts.update(Facts(demand=demand, stream=state), 2.0)
+        assert sorted(changed) == ["R0007", "R1000"]
+        assert verdicts.verdicts["R0007"] == PENDING
+
+    def test_symbols_are_shown_before_entries(self) -> None:
+        """A thousand ill-formed entries hide no symbol that is refused."""
+        entries = {f"?{n:04}": INVALID for n in range(MAX_REFUSED_SHOWN + 1)}
+        shown = shown_refusals({"ZZZ": LIMIT}, entries)
+        assert len(shown) == MAX_REFUSED_SHOWN
+        assert next(iter(shown)) == "ZZZ"
+        assert "?0998" in shown
+        assert "?0999" not in shown
+
+
+NAMES = ["AAA", "BBB", "CCC", "*"]
+SOME = st.frozensets(st.sampled_from(NAMES))
+ANY_FACTS = st.builds(
+    Facts,
+    demand=st.builds(
+        Demand,
+        SOME,
+        st.dictionaries(st.sampled_from(["?", "x y"]), st.just(INVALID)),
+    ),
+    stream=st.builds(
+        StreamState,
+        st.just("open"),
+        st.none(),
+        st.builds(
+            SubscriptionState,
+            active=SOME,
+            served=SOME,
+            refused=st.dictionaries(st.sampled_from(NAMES), st.just(LIMIT)),
+        ),
+    ),
+    halted=SOME,
+)
+
+
+@given(st.lists(ANY_FACTS, min_size=1, max_size=8))
+def test_by_differences_it_comes_to_the_same(history: list[Facts]) -> None:
+    """Taken in one after the other, or the last one alone: the same verdicts and counts.
+
+    What is told as changed is exactly what changed.
+    """
+    verdicts = Verdicts()
+    for facts in history:
+        before = dict(verdicts.verdicts)
+        changed = verdicts.update(facts, 1.0)
+        after = verdicts.verdicts
+        assert set(changed) == {
+            name for name in before.keys() | after.keys() if before.get(name) != after.get(name)
+        }
+    anew = Verdicts()
+    anew.update(history[-1], 1.0)
+    assert verdicts.verdicts == anew.verdicts
+    assert verdicts.counts == anew.counts
+    assert verdicts.since_unix_s.keys() == verdicts.verdicts.keys()
+
+
+class TestWrites:
+    """Which states Redis has to be told."""
+
+    def test_states_that_end_go_first_and_refused_ones_last(self) -> None:
+        """Redis never shows more refused entries than we do."""
+        writes = StateWrites()
+        verdicts = {"OLD": LIVE}
+        writes.changed(["OLD"], verdicts)
+        writes.wrote(writes.next_batch(9, verdicts), verdicts)
+        verdicts = {"REF": REFUSED, "NEW": PENDING}
+        writes.changed(["REF", "NEW", "OLD"], verdicts)
+        assert writes.next_batch(1, verdicts) == StateBatch({}, ["OLD"])
+        batch = writes.next_batch(9, verdicts)
+        assert batch.ended == ["OLD"]
+        assert list(batch.states) == ["NEW", "REF"]
+
+    def test_what_changed_there_and_back_is_not_written(self) -> None:
+        """Nor is a name that came and left before Redis heard of it."""
+        writes = StateWrites()
+        writes.changed(["AAA"], {"AAA": LIVE})
+        writes.wrote(writes.next_batch(9, {"AAA": LIVE}), {"AAA": LIVE})
+        writes.changed(["AAA", "BBB"], {"AAA": STALE, "BBB": PENDING})
+        assert writes
+        writes.changed(["AAA", "BBB"], {"AAA": LIVE})
+        assert not writes
+
+    def test_what_changes_while_redis_answers_is_written_again(self) -> None:
+        """The batch that was under way holds what was true when it was sent."""
+        writes = StateWrites()
+        writes.changed(["AAA", "BBB"], {"AAA": PENDING, "BBB": PENDING})
+        batch = writes.next_batch(9, {"AAA": PENDING, "BBB": PENDING})
+        now = {"AAA": LIVE}
+        writes.changed(["AAA", "BBB"], now)
+        writes.wrote(batch, now)
+        assert writes.next_batch(9, now) == StateBatch({"AAA": LIVE}, ["BBB"])
+
+    def test_afresh_everything_is_written_and_what_is_left_over_ends(self) -> None:
+        """Nobody knows what Redis holds of the names that it stores."""
+        writes = StateWrites()
+        verdicts = {"AAA": LIVE}
+        writes.changed(["AAA"], verdicts)
+        writes.wrote(writes.next_batch(9, verdicts), verdicts)
+        writes.start_afresh(["AAA", "GONE"], verdicts)
+        assert writes.next_batch(9, verdicts) == StateBatch({"AAA": LIVE}, ["GONE"])
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.dictionaries(
+                st.sampled_from("ABCDE"), st.sampled_from([LIVE, STALE, REFUSED, PENDING])
+            ),
+            st.integers(0, 3),
+            st.booleans(),
+        )
+    ),
+    st.randoms(),
+)
+def test_redis_comes_to_hold_what_is_true(
+    history: list[tuple[dict[str, Verdict], int, bool]], random: Random
 ) -> None:
-    """One by one or all at once: what changed is named, once, and the counts agree."""
-    standings = Standings()
-    for at_once, after in changes:
-        before = dict(standings.verdicts)
-        if at_once:
-            changed = standings.set_all(after)
-        else:
-            changed = [n for n in "ABCDE" if standings.set(n, after.get(n))]
-        assert standings.verdicts == after
-        assert sorted(changed) == [n for n in "ABCDE" if before.get(n) != after.get(n)]
-        states = [verdict.state for verdict in after.values()]
-        counts = standings.counts(desired=5, refused=7)
-        assert (counts.live, counts.pending) == (states.count("live"), states.count("pending"))
-        assert (counts.desired, counts.refused, counts.stale, counts.halted) == (5, 7, 0, 0)
+    """Whatever changes while batches are under way, and whatever Redis loses."""
+    writes, redis = StateWrites(), {"LEFT": LIVE}
+    verdicts: dict[str, Verdict] = {}
+    writes.start_afresh(redis, verdicts)
 
+    def write(count: int, meanwhile: dict[str, Verdict]) -> None:
+        nonlocal verdicts
+        batch = writes.next_batch(count, verdicts)
+        changed = [n for n in verdicts.keys() | meanwhile if verdicts.get(n) != meanwhile.get(n)]
+        verdicts = meanwhile
+        writes.changed(changed, verdicts)
+        redis.update(batch.states)
+        for name in batch.ended:
+            redis.pop(name, None)
+        writes.wrote(batch, verdicts)
 
-def test_what_is_gone_is_named_first() -> None:
-    """So the states that are written are never more than there may be."""
-    standings = Standings()
-    standings.set_all({"A": Verdict("live"), "B": Verdict("live")})
-    assert standings.set_all({"A": Verdict("pending"), "C": Verdict("live")}) == ["B", "A", "C"]
+    for after, count, lost in history:
+        write(count, after)
+        if lost:
+            for name in list(redis):
+                if random.random() < 0.5:
+                    del redis[name]
+            writes.start_afresh(redis, verdicts)
+    for _ in range(20):
+        write(2, verdicts)
+    assert not writes
+    assert redis == verdicts

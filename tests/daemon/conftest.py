@@ -1,15 +1,16 @@
-"""The loops of one daemon with a real server, driven by what the test says."""
+"""A real server and a simulated Alpaca for each test, and daemons between them."""
 
-from collections.abc import Callable, Iterator
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.daemon.rig import Rig
+from spotd.simulator import Simulator
+from tests.daemon.rig import KEY, SECRET, NewRig, Rig
 from tests.kit.servers import Server
-
-NewRig = Callable[..., Rig]
 
 
 @pytest.fixture
@@ -20,10 +21,17 @@ def server(tmp_path: Path) -> Iterator[Server]:
 
 
 @pytest.fixture
-def rig(server: Server) -> NewRig:
-    """Make the loops of a daemon, with settings; ``async with`` runs them."""
+async def sim() -> AsyncIterator[Simulator]:
+    """A simulated Alpaca that sends what the test says."""
+    async with Simulator(keys={KEY: SECRET}) as own:
+        yield own
+
+
+@pytest.fixture
+def rig(server: Server, sim: Simulator) -> NewRig:
+    """Make a daemon, with settings. ``async with`` runs it."""
 
     def make(**settings: Any) -> Rig:
-        return Rig(server.url, **settings)
+        return Rig(server.url, sim, **settings)
 
     return make

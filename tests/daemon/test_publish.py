@@ -9,7 +9,7 @@ from itertools import pairwise
 import pytest
 import structlog
 
-from spotd.core.batch import BatchSize
+from spotd.core.publishing import BatchSize
 from tests.daemon.conftest import NewRig
 from tests.daemon.rig import Busy, Ear, Rig, eventually, logged
 from tests.kit.servers import Server

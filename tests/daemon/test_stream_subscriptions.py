@@ -1,6 +1,5 @@
 """What the stream loop asks Alpaca for, and what becomes of the answers, over a real socket."""
 
-import asyncio
 import string
 import time
 from typing import Any
@@ -15,13 +14,10 @@ from spotd.symbols import WILDCARD
 from tests.daemon.streamkit import (
     IMPATIENT,
     Bench,
-    frame,
-    hear,
-    packed,
-    peer,
     until,
-    welcome,
+    websocket_server,
 )
+from tests.kit.websocket import ServerEnd
 
 
 def many(number: int) -> list[str]:
@@ -99,19 +95,18 @@ async def test_without_trades_none_are_asked_for() -> None:
 async def test_trades_that_are_not_acknowledged_are_told_once() -> None:
     """The log says that last_price will lack; quotes go on, and no later answer repeats it."""
 
-    async def behave(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await welcome(reader, writer)
+    async def behave(alpaca: ServerEnd) -> None:
+        await alpaca.welcome()
         ack: dict[str, Any] = {"T": "subscription", "quotes": [], "trades": [], "statuses": []}
         while True:
-            _, payload = await hear(reader)
-            request = msgspec.msgpack.decode(payload)
+            request = msgspec.msgpack.decode((await alpaca.read()).data)
             ack |= {name: request[name] for name in ("quotes", "statuses") if name in request}
-            writer.write(frame(packed(ack)))
+            alpaca.say(ack)
 
     with structlog.testing.capture_logs() as logs:
         async with (
             Simulator() as sim,
-            peer(behave) as port,
+            websocket_server(behave) as port,
             Bench(sim, timeouts=IMPATIENT, stream_url=f"ws://127.0.0.1:{port}/") as bench,
         ):
             bench.want("A", "B")

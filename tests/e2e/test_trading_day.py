@@ -24,7 +24,7 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.kit import KEY, SECRET, START_S, Command, Heard, World, free_port, say
+from tests.e2e.setup import KEY, SECRET, Command, Heard, Setup, free_port, say
 
 DAY = Path(__file__).parents[3] / "shared" / "data" / "amzn-2012-06-21.jsonl.gz"
 QUOTES, TRADES = 55_064, 11_419
@@ -155,30 +155,30 @@ class Run:
         )
 
 
-async def replay(world: World, path: Path, expected: Reckoning, speed: float, **env: str) -> Run:
+async def replay(setup: Setup, path: Path, expected: Reckoning, speed: float, **env: str) -> Run:
     """Play a file into a daemon until all of it was taken in and the last of it came out."""
     port = free_port()
     simulator = await Command.start(
         "simulate", "--replay", str(path), "--speed", repr(speed), "--port", str(port),
         "--key", KEY, "--secret", SECRET,
-        home=world.home / "simulator", env={}, http_port=port,
+        home=setup.home / "simulator", env={}, http_port=port,
     )  # fmt: skip
-    world.commands.append(simulator)
-    await world.until(partial(_answers, simulator), START_S, "the simulator listens")
-    daemon = await world.daemon(
+    setup.commands.append(simulator)
+    await setup.until(partial(_answers, simulator), "the simulator listens")
+    daemon = await setup.daemon(
         SPOTD_STREAM_URL=f"ws://127.0.0.1:{port}/v2/iex",
         SPOTD_DATA_URL=f"http://127.0.0.1:{port}",
         SPOTD_SNAPSHOTS="false",  # REST runs beside the stream, so its order is not the file's
         **env,
     )
-    recorder = await world.recorder("spot:AMZN")
+    recorder = await setup.recorder("spot:AMZN")
     begins = time.monotonic()
-    await world.want("AMZN")
-    await world.until(partial(_took_in, daemon, expected), 60, "all was taken in")
+    await setup.values.want("AMZN")
+    await setup.until(partial(_took_in, daemon, expected), "all was taken in")
     took_s = time.monotonic() - begins
-    await world.until(partial(_is_out, daemon, recorder.of("AMZN")), 3, "all came out")
+    await setup.until(partial(_is_out, daemon, recorder.of("AMZN")), "all came out")
     run = Run(recorder.of("AMZN"), await daemon.metrics(), took_s, speed)
-    assert (await world.last("AMZN")) == run.updates[-1]
+    assert (await setup.values.last("AMZN")) == run.updates[-1]
     assert (await daemon.stop())[0] == 0
     assert len(recorder.of("AMZN")) == len(run.heard), "nothing was pending"
     return run
@@ -350,11 +350,11 @@ def test_the_file_holds_what_its_description_says(day: Reckoning) -> None:
 
 @pytest.mark.parametrize(("throttle_ms", "takes_s"), [(200, 20.0), (20, 15.0), (0, 15.0)])
 async def test_a_day_at_its_pace(
-    world: World, day: Reckoning, throttle_ms: int, takes_s: float
+    setup: Setup, day: Reckoning, throttle_ms: int, takes_s: float
 ) -> None:
     """The whole day in seconds: every update is the file's, in its order, none early or late."""
     speed = DAY_S / takes_s
-    run = await replay(world, DAY, day, speed, SPOTD_THROTTLE_MS=str(throttle_ms))
+    run = await replay(setup, DAY, day, speed, SPOTD_THROTTLE_MS=str(throttle_ms))
     say(f"{throttle_ms} ms: {run.summary}")
 
     places = check_prices(run, day)
@@ -442,19 +442,19 @@ def test_the_comparison_notices(day: Reckoning, blemish: str) -> None:
         check_prices(run, day)
 
 
-async def test_a_day_as_fast_as_it_can_be_read(world: World, day: Reckoning) -> None:
+async def test_a_day_as_fast_as_it_can_be_read(setup: Setup, day: Reckoning) -> None:
     """Without a pace and without a throttle the order and the end are the same."""
-    run = await replay(world, DAY, day, 0.0, SPOTD_THROTTLE_MS="0")
+    run = await replay(setup, DAY, day, 0.0, SPOTD_THROTTLE_MS="0")
     say(f"no throttle: {run.summary}")
 
     check_prices(run, day)
     check_counts(run, day)
 
 
-async def test_without_trades_every_quote_is_accounted_for(world: World) -> None:
+async def test_without_trades_every_quote_is_accounted_for(setup: Setup) -> None:
     """Published, conflated or dropped: the sum of the three is what came in, exactly."""
     quotes = reckon(each for each in lines(DAY) if each["T"] == "q")
-    run = await replay(world, DAY, quotes, 0.0, SPOTD_THROTTLE_MS="5", SPOTD_TRADES="false")
+    run = await replay(setup, DAY, quotes, 0.0, SPOTD_THROTTLE_MS="5", SPOTD_TRADES="false")
     say(f"no trades: {run.summary}")
 
     check_prices(run, quotes)
@@ -466,7 +466,7 @@ async def test_without_trades_every_quote_is_accounted_for(world: World) -> None
     assert {update["last_price"] for update in run.updates} == {None}
 
 
-async def test_odd_messages_in_between(world: World, tmp_path: Path) -> None:
+async def test_odd_messages_in_between(setup: Setup, tmp_path: Path) -> None:
     """One-sided and infinite quotes are counted and never published; conditions count by tape."""
     mixed = tmp_path / "mixed.jsonl.gz"
     with gzip.open(mixed, "wt") as file:
@@ -474,7 +474,7 @@ async def test_odd_messages_in_between(world: World, tmp_path: Path) -> None:
             file.write(json.dumps(message) + "\n")
     expected = reckon(lines(mixed))
     first, last = (nanoseconds(t) for t in _ends(mixed))
-    run = await replay(world, mixed, expected, (last - first) / 1e9 / 8, SPOTD_THROTTLE_MS="10")
+    run = await replay(setup, mixed, expected, (last - first) / 1e9 / 8, SPOTD_THROTTLE_MS="10")
     say(f"odd: {run.summary}; of {expected.trades} trades {expected.eligible} set the last sale")
 
     assert expected.one_sided > 100

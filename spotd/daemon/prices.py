@@ -1,0 +1,141 @@
+"""Owns the newest prices: everything that changes the price cache or the conflator goes through.
+
+The hot path, so it is mutable and synchronous. Whoever calls leaves the prices as they have to
+be when the turn of the event loop ends. The publishing loop is woken where something is due.
+
+Must not await, and must not decide which price is newer (the cache does).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import datetime
+
+from spotd.alpaca.rest import Snapshot
+from spotd.core.conflate import Conflator
+from spotd.core.demand import DemandStep
+from spotd.core.freshness import Silence
+from spotd.core.messages import Message, Quote, Trade
+from spotd.core.prices import PriceCache
+from spotd.core.publishing import SeqCounter
+from spotd.daemon.value import Value, WakeUp
+from spotd.ops.metrics import Metrics
+
+_LAG_EVERY_S = 0.001  # a thousand samples a second tell as much as one of every frame
+
+
+class Prices:
+    """The newest prices of one daemon, and what is still to be dropped from Redis.
+
+    ``halted`` are all halted symbols. ``due`` is the wake-up of the publishing loop. ``dropping``
+    are the symbols whose prices Redis still has to drop: the publishing loop takes them off.
+    """
+
+    def __init__(
+        self,
+        *,
+        throttle_s: float,
+        wants: Callable[[str], bool],
+        silence: Silence,
+        metrics: Metrics,
+    ) -> None:
+        self.conflator = Conflator(throttle_s)
+        self.cache = PriceCache(self.conflator, wants)
+        self.seq = SeqCounter()
+        self.halted: Value[frozenset[str]] = Value(self.cache.halted)
+        self.due = WakeUp()
+        self.dropping: set[str] = set()
+        self.last_message_unix_s: float | None = None
+        self.lag_s: float | None = None
+        self._wants = wants
+        self._silence = silence
+        self._metrics = metrics
+        self._receive = self.cache.receive
+        self._lag_seen_at = 0.0
+
+    def receive(self, messages: Sequence[Message]) -> None:
+        """Take in one frame of the stream, in order."""
+        now = self._silence.data_at = time.monotonic()
+        self._receive(messages, now)
+        if now - self._lag_seen_at >= _LAG_EVERY_S:
+            self._lag_seen_at = now
+            self._see_lag(messages[-1])
+        if self.cache.halted is not self.halted.get():
+            self.halted.set(self.cache.halted)
+        if self.conflator.ready and not self.due.is_set:
+            self.due.set()
+
+    def take_snapshots(self, found: Mapping[str, Snapshot], *, trades: bool) -> None:
+        """Take in latest values from REST.
+
+        ``trades`` says whether the stream brings trades. Where it does not, a last price that
+        cannot change would soon be wrong, so it is left out.
+        """
+        now = time.monotonic()
+        for symbol, snapshot in found.items():
+            trade = snapshot.trade if trades else None
+            self.cache.take_snapshot(symbol, snapshot.quote, trade, now)
+        self._wake()
+
+    def follow(self, step: DemandStep) -> None:
+        """Take in a change of the demand."""
+        self.cache.drop(step.drop)
+        self.dropping |= step.drop
+        self.dropping -= step.subscribe
+        if self.dropping:
+            self.due.set()
+
+    def drop_stored(self, symbols: Iterable[str]) -> None:
+        """Have Redis drop what a predecessor left of symbols that nobody wants."""
+        self.dropping.update(symbol for symbol in symbols if not self._wants(symbol))
+        if self.dropping:
+            self.due.set()
+
+    def set_floors(self, published: Mapping[str, datetime]) -> None:
+        """Note what a predecessor published, by exchange time: no snapshot may be older."""
+        self.cache.set_floors(published)
+
+    def begin_term(self) -> None:
+        """Publish anew all that is known.
+
+        What an earlier term was going to drop is not dropped: another daemon may have published
+        it since. What has to go is found out anew once the demand is read.
+        """
+        self.dropping.clear()
+        self.republish()
+
+    def republish(self) -> None:
+        """Publish anew all that is known: Redis may have lost it."""
+        self.cache.republish(time.monotonic())
+        self._wake()
+
+    def forget(self) -> None:
+        """Forget every price: another daemon publishes newer ones."""
+        self.cache.forget()
+        self.halted.set(self.cache.halted)
+
+    def forget_last_sales(self) -> None:
+        """Forget every last price: the stream brings no trades any more."""
+        self.cache.forget_last_sales(time.monotonic())
+        self._wake()
+
+    def begin_session(self) -> None:
+        """Take in that a new session with Alpaca begins: a resumption may have been missed."""
+        self._silence.opened(time.monotonic())
+        self.cache.clear_halts()
+        self.halted.set(self.cache.halted)
+
+    def pending(self) -> bool:
+        """Return whether any price is known that Redis has not got."""
+        return any(slot.changed for slot in self.cache.slots.values())
+
+    def _wake(self) -> None:
+        if self.conflator.ready:
+            self.due.set()
+
+    def _see_lag(self, newest: Message) -> None:
+        if isinstance(newest, Quote | Trade):
+            self.last_message_unix_s = received = time.time()
+            self.lag_s = lag_s = received - newest.at.timestamp()
+            self._metrics.feed_lag.observe(max(0.0, lag_s))

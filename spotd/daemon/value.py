@@ -1,0 +1,80 @@
+"""One value for each fact: its owner sets it, and whoever depends on it is woken when it changes.
+
+How to use one: a loop has one ``WakeUp`` and names it to each value that it depends on. In each
+round it reads the values whole, does what follows, compared with what it did last, and waits. A
+wake-up says only that something changed. It does not say what, and changes between two rounds
+are one wake-up: a value may go there and back unseen. What must not be missed therefore rises in
+the value itself (``Leadership.term``). Values are compared without the times that they hold, so a
+renewal of the leader key, every second or so, wakes nobody.
+
+Must not decide anything, and must not copy values.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+
+class WakeUp:
+    """What one loop waits for. One task at a time may wait."""
+
+    def __init__(self) -> None:
+        self._event = asyncio.Event()
+
+    @property
+    def is_set(self) -> bool:
+        """Return whether the next ``wait`` returns at once."""
+        return self._event.is_set()
+
+    def set(self) -> None:
+        """End the wait, or the next one."""
+        self._event.set()
+
+    async def wait(self, until: float | None = None) -> bool:
+        """Wait until set, or until the loop's clock, in monotonic seconds, says ``until``.
+
+        Return whether it was set. Other tasks have run meanwhile, also where it was set already: a
+        loop that is woken in each of its rounds therefore holds up nobody.
+        """
+        was_set = self._event.is_set()
+        if was_set:
+            await asyncio.sleep(0)
+        else:
+            with suppress(TimeoutError):
+                async with asyncio.timeout_at(until):
+                    was_set = await self._event.wait()
+        # Cleared before the caller reads: what changes from here on sets it again.
+        self._event.clear()
+        return was_set
+
+
+class Value(Generic[T]):
+    """One immutable value. Only its owner may call ``set``."""
+
+    def __init__(self, value: T) -> None:
+        self._value = value
+        self._wake_ups: list[WakeUp] = []
+
+    def get(self) -> T:
+        """Return the present value."""
+        return self._value
+
+    def set(self, value: T) -> bool:
+        """Put ``value`` in place, and wake all dependants if it is unequal to the one before.
+
+        Return whether it is. An equal value takes the place too: it may hold other times.
+        """
+        changed = value is not self._value and value != self._value
+        self._value = value
+        if changed:
+            for wake_up in self._wake_ups:
+                wake_up.set()
+        return changed
+
+    def wakes(self, *wake_ups: WakeUp) -> None:
+        """Set each of these at every change from here on."""
+        self._wake_ups += wake_ups

@@ -1,0 +1,111 @@
+"""One call to Redis: its time limit, its outcome, and its errors as spotd's own. Decides nothing.
+
+Every call has a time limit, none is retried here (the loops ask again), and every foreign error
+becomes RedisUnavailableError. Must not know what is read or written.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from typing import NamedTuple
+
+from spotd.errors import RedisUnavailableError
+from spotd.keys import Keys
+from spotd.redis.addresses import (
+    CONNECT_TIMEOUT_S,
+    after_login,
+    check_prefix,
+    connect,
+    is_cluster,
+)
+from spotd.redis.errors import RefusedError, translated
+
+# Short: while a network swallows packets, a call is given up soon, and the next one, which may get
+# through, carries newer values.
+CALL_TIMEOUT_S = 0.8
+
+
+class Outcome(NamedTuple):
+    """How one call to Redis ended.
+
+    ``sent_at`` and ``at`` are monotonic seconds of its begin and end. ``failure`` says why Redis
+    is not to be relied on; None: it answered.
+    """
+
+    sent_at: float
+    at: float
+    failure: str | None
+
+
+def ignore(_: Outcome) -> None:
+    """Do nothing with an outcome."""
+
+
+class Calls:
+    """Calls over one pool of connections, each with its limit and its outcome.
+
+    ``outcome`` takes the outcome of every call but those that were cancelled.
+    """
+
+    def __init__(
+        self, url: str, keys: Keys, outcome: Callable[[Outcome], None], call_timeout_s: float
+    ) -> None:
+        self.keys = keys
+        # The limit of a call is ours, because redis-py's own uses wait_for, which in Python 3.11
+        # may swallow a cancellation: a loop that was told to end would go on.
+        self._client = connect(url, name="SPOTD_REDIS_URL", answer_timeout_s=None)
+        check_prefix(self._client, keys, "SPOTD_KEY_PREFIX")
+        self._clustered = is_cluster(self._client)
+        self._outcome = outcome
+        self._call_timeout_s = call_timeout_s
+        # Each host beside the first may have to be found dead before another one is asked.
+        self._limit_s = call_timeout_s + CONNECT_TIMEOUT_S * url.count(",")
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self._client.aclose()
+
+    @asynccontextmanager
+    async def _asking(
+        self, key: str = "a key", *, refusal_answers: bool = False
+    ) -> AsyncIterator[None]:
+        """Make one call, or a few that count as one, and report the outcome.
+
+        ``refusal_answers``: a RefusedError concerns this one key, and so is an answer. Raises
+        RedisUnavailableError.
+        """
+        sent_at = time.monotonic()
+        failure = None
+        try:
+            async with self._limited(key):
+                yield
+        except RedisUnavailableError as error:
+            if not (refusal_answers and isinstance(error, RefusedError)):
+                failure = str(error)
+            self._outcome(Outcome(sent_at, time.monotonic(), failure))
+            raise
+        self._outcome(Outcome(sent_at, time.monotonic(), failure))
+
+    @asynccontextmanager
+    async def _limited(self, key: str = "a key") -> AsyncIterator[None]:
+        """Limit what is asked inside, and translate its errors.
+
+        A new connection has one limit until it is logged in, and the call then another.
+        """
+        loop = asyncio.get_running_loop()
+        with translated(self._client, key):
+            async with asyncio.timeout(self._limit_s) as limit:
+
+                def begin_again() -> None:
+                    with suppress(RuntimeError):  # the limit expires at this moment
+                        limit.reschedule(loop.time() + self._call_timeout_s)
+
+                outer = after_login.get()
+                after_login.set(begin_again)
+                try:
+                    yield
+                finally:
+                    after_login.set(outer)

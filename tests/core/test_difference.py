@@ -1,0 +1,188 @@
+"""Which symbols to subscribe and which to unsubscribe, in which order."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from spotd.core.difference import Difference, SortedSymbols
+from spotd.core.refusals import Refusals
+from spotd.symbols import WILDCARD
+
+ALL = 1_000
+NAMES = "ABCDEFGHIJ"
+
+
+@dataclass
+class Pair:
+    """A difference with its refusals."""
+
+    refusals: Refusals = field(default_factory=Refusals)
+
+    def __post_init__(self) -> None:
+        self.difference = Difference(self.refusals)
+
+    def want(self, desired: str, first: str = "") -> None:
+        """Other symbols are desired."""
+        self.refusals.forget(self.difference.want(frozenset(desired), frozenset(first)))
+
+    def acknowledge(self, listed: str) -> None:
+        """Alpaca acknowledges this list."""
+        self.refusals.forget(self.difference.acknowledged(frozenset(listed)))
+
+    def refuse(self, symbols: str) -> None:
+        """Alpaca refuses those of the symbols that are asked for."""
+        waiting = frozenset(self.difference.waiting(ALL)) & frozenset(symbols)
+        self.refusals.refuse(waiting, "?", 0.0)
+        self.difference.refused(waiting)
+
+    @property
+    def waiting(self) -> str:
+        """The symbols to subscribe, in order."""
+        return "".join(self.difference.waiting(ALL))
+
+    @property
+    def surplus(self) -> str:
+        """The symbols to unsubscribe, in order."""
+        return "".join(self.difference.surplus(ALL))
+
+
+@pytest.mark.parametrize(
+    ("desired", "listed", "waiting", "surplus", "whole_market"),
+    [
+        ("", "", "", "", "off"),
+        ("BA", "", "AB", "", "off"),
+        ("ABC", "BD", "AC", "D", "off"),
+        ("AB*", "", "*", "", "waits"),
+        ("AB*", "AC", "*", "C", "waits"),
+        ("AB*", "*", "", "", "granted"),
+        ("AB*", "*AC", "", "AC", "granted"),
+        ("AB", "*A", "B", "*", "granted"),
+    ],
+)
+def test_desired_and_active_are_compared(
+    desired: str, listed: str, waiting: str, surplus: str, whole_market: str
+) -> None:
+    """The whole market takes the place of all symbols, once it is granted."""
+    pair = Pair()
+    pair.want(desired)
+    pair.acknowledge(listed)
+    assert (pair.waiting, pair.surplus) == (waiting, surplus)
+    assert pair.difference.whole_market == whole_market
+
+
+def test_a_refused_symbol_does_not_wait() -> None:
+    """A refused whole market leaves room for all others."""
+    pair = Pair()
+    pair.want("AB*")
+    pair.refuse(WILDCARD)
+    assert pair.difference.whole_market == "off"
+    assert pair.waiting == "AB"
+    pair.refuse("A")
+    assert pair.waiting == "B"
+
+
+def test_room_is_given_by_rank_and_name() -> None:
+    """Symbols of the last connection come first, then those let in front, then others."""
+    pair = Pair()
+    pair.want("KX")
+    pair.acknowledge("KX")
+    pair.difference.disconnected(room=None)
+    pair.want("BKLMX")
+    assert pair.waiting == "KXBLM"
+    pair.want("ABKLMNXYZ", first="YZ")
+    assert pair.waiting == "KXYZABLMN"
+    assert pair.difference.waiting(3) == ("K", "X", "Y")
+    assert pair.difference.waiting(0) == ()
+    assert pair.difference.waiting_beyond(7) == ["M", "N"]
+    assert pair.difference.waiting_beyond(9) == []
+
+
+@pytest.mark.parametrize(
+    ("room", "waiting"), [(None, "MNOA"), (2, "MNOA"), (1, "MNAO"), (0, "MANO")]
+)
+def test_a_short_connection_leaves_the_first_rank_as_far_as_there_was_room(
+    room: int | None, waiting: str
+) -> None:
+    """It ended before all symbols of the connection before had their room again."""
+    pair = Pair()
+    pair.want("MNO")
+    pair.acknowledge("MNO")
+    pair.difference.disconnected(room=None)
+    pair.want("AMNO")
+    pair.acknowledge("M")
+    pair.difference.disconnected(room)
+    assert pair.waiting == waiting
+
+
+def test_suspects_are_asked_for_only_while_they_wait() -> None:
+    """They may have left, or become active."""
+    pair = Pair()
+    pair.want("ABC")
+    pair.acknowledge("A")
+    assert pair.difference.still_waiting("ABD") == ("B",)
+
+
+def test_served_stays_the_same_object_until_it_changes() -> None:
+    """So does what is active."""
+    pair = Pair()
+    pair.want("ABC")
+    pair.acknowledge("AB")
+    served, active = pair.difference.served, pair.difference.active
+    pair.acknowledge("BA")
+    pair.want("ABD")
+    assert pair.difference.served is served
+    assert pair.difference.active is active
+
+
+_sets = st.text(NAMES + WILDCARD, max_size=8)
+_events = st.lists(
+    st.one_of(
+        st.tuples(st.just("want"), _sets, _sets),
+        st.tuples(st.sampled_from(("acknowledge", "refuse", "disconnect", "look")), _sets),
+    ),
+    max_size=20,
+)
+
+
+@settings(max_examples=500)
+@given(_events)
+def test_small_changes_come_to_the_same_as_a_new_comparison(
+    events: list[tuple[str, ...]],
+) -> None:
+    """After any events, ranks and surplus hold the symbols of a comparison from the start."""
+    pair = Pair()
+    difference = pair.difference
+    for event, *symbols in events:
+        match event:
+            case "want":
+                pair.want(*symbols)
+            case "acknowledge":
+                pair.acknowledge(*symbols)
+            case "refuse":
+                pair.refuse(*symbols)
+            case "disconnect":
+                difference.disconnected(room=2)
+            case _:
+                assert pair.surplus == "".join(sorted(pair.surplus))
+                assert len(pair.waiting) == len(set(pair.waiting))
+    kept = sorted(pair.waiting), pair.surplus
+    difference.sort_anew()
+    assert kept == (sorted(pair.waiting), pair.surplus)
+    covered = difference.desired if WILDCARD in difference.active else difference.active
+    assert covered & difference.desired <= difference.served <= difference.desired
+
+
+@given(st.frozensets(st.sampled_from(NAMES)), st.frozensets(st.sampled_from(NAMES)))
+def test_sorted_symbols_stay_sorted(symbols: frozenset[str], others: frozenset[str]) -> None:
+    """Whatever is added and removed."""
+    kept = SortedSymbols(symbols)
+    kept.add(others - symbols)
+    assert kept.first() == sorted(symbols | others)
+    assert len(kept) == len(symbols | others)
+    kept.remove(symbols)
+    assert kept.first() == sorted(others - symbols)
+    assert kept.first(2) == sorted(others - symbols)[:2]

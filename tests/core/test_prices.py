@@ -1,0 +1,605 @@
+"""What a message changes in the newest prices."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from spotd.core.conflate import Conflator, Slot
+from spotd.core.messages import (
+    Acknowledgement,
+    Cancel,
+    Correction,
+    Error,
+    Message,
+    Quote,
+    Success,
+    Trade,
+    TradingStatus,
+)
+from spotd.core.prices import PriceCache, reflected_at
+
+T0 = datetime(2026, 1, 20, 14, 30, tzinfo=UTC)
+
+
+def at(second: float) -> datetime:
+    """Return an exchange time, in seconds after the open."""
+    return T0 + timedelta(seconds=second)
+
+
+def quote(symbol: str = "SPY", bid: float = 1.0, ask: float = 2.0, second: float = 0) -> Quote:
+    """Return a two-sided quote, except for what the test says."""
+    return Quote(symbol, bid, ask, at(second))
+
+
+def trade(
+    price: float = 1.5,
+    conditions: str = "@",
+    tape: str = "B",
+    second: float = 0,
+    symbol: str = "SPY",
+) -> Trade:
+    """Return a trade that sets the last sale, except for what the test says."""
+    return Trade(symbol, price, at(second), tuple(conditions), tape)
+
+
+class Desk:
+    """A cache, the demand beside it (SPY and QQQ at first), and what it would publish."""
+
+    def __init__(self, *symbols: str, window_s: float = 0.0) -> None:
+        self.now = 0.0
+        self.desired = frozenset(symbols or ("SPY", "QQQ"))
+        self.asked: list[str] = []
+        self.conflator = Conflator(window_s)
+        self.prices = PriceCache(self.conflator, self._wants)
+
+    def _wants(self, symbol: str) -> bool:
+        self.asked.append(symbol)
+        return symbol in self.desired
+
+    def desire(self, *symbols: str) -> None:
+        """Change the demand, as its owner does."""
+        gone, self.desired = self.desired.difference(symbols), frozenset(symbols)
+        self.prices.drop(gone)
+
+    def receive(self, *messages: Message) -> None:
+        """Receive them in one frame."""
+        self.prices.receive(messages, self.now)
+
+    def snapshot(self, symbol: str, quote: Quote | None, trade: Trade | None = None) -> None:
+        """Take it now."""
+        self.prices.take_snapshot(symbol, quote, trade, self.now)
+
+    def published(self) -> list[tuple[str, float, float | None]]:
+        """Publish what is due; return the symbol, bid and last sale of every update."""
+        taken = self.conflator.take(self.now, 1_000)
+        self.conflator.settle(taken, self.now, delivered=True)
+        return [(s.symbol, s.quote.bid, s.last_price) for s in taken if s.quote is not None]
+
+
+# Quotes
+
+
+@pytest.mark.parametrize(
+    ("bid", "ask", "reason"),
+    [
+        (3.0, 2.0, None),  # crossed
+        (0.0, 2.0, "one_sided"),
+        (1.0, 0.0, "one_sided"),
+        (float("nan"), 2.0, "not_finite"),
+        (1.5e308, 1.5e308, "not_finite"),
+    ],
+)
+def test_only_a_two_sided_finite_quote_is_published(
+    bid: float, ask: float, reason: str | None
+) -> None:
+    """Every other quote is counted by its reason and makes no slot."""
+    desk = Desk()
+    desk.receive(quote(bid=bid, ask=ask))
+    assert desk.prices.quotes_received == 1
+    assert desk.published() == ([("SPY", bid, None)] if reason is None else [])
+    assert desk.prices.dropped == ({} if reason is None else {reason: 1})
+    assert len(desk.prices.slots) == (1 if reason is None else 0)
+
+
+def test_a_dropped_quote_leaves_the_last_good_one() -> None:
+    """A side that is missing says nothing about the price."""
+    desk = Desk()
+    desk.receive(quote(bid=1.0), quote(bid=0.0))
+    assert desk.published() == [("SPY", 1.0, None)]
+
+
+def test_the_newest_quote_wins_and_what_it_replaced_is_counted() -> None:
+    """The newest is the one that came last: exchange time is not monotonic."""
+    desk = Desk()
+    desk.receive(quote(bid=1.0, second=2), quote(bid=1.1, second=1))
+    desk.receive(quote("QQQ", bid=5.0), quote(bid=1.2))
+    assert desk.published() == [("SPY", 1.2, None), ("QQQ", 5.0, None)]
+    assert desk.prices.quotes_received == 4
+    assert desk.prices.quotes_conflated == 2
+    assert desk.published() == []
+
+
+def test_only_a_quote_that_was_not_published_is_conflated() -> None:
+    """A quote that joins a trade, a snapshot or a repetition replaces no quote that waits."""
+    desk = Desk()
+    prices = desk.prices
+    desk.receive(quote())
+    desk.published()
+    desk.receive(trade(1.5), quote(bid=1.1))
+    assert prices.quotes_conflated == 0
+    desk.receive(quote(bid=1.2))
+    assert prices.quotes_conflated == 1
+    desk.published()
+    desk.snapshot("SPY", quote(bid=1.25, second=1))
+    desk.receive(quote(bid=1.3))
+    assert prices.quotes_conflated == 1
+    desk.published()
+    prices.republish(desk.now)
+    desk.receive(quote(bid=1.3))
+    assert prices.quotes_conflated == 1
+    desk.conflator.settle(desk.conflator.take(0.0, 9), 0.0, delivered=False)
+    desk.receive(quote(bid=1.4))
+    assert prices.quotes_conflated == 2, "after a failed call the quote before it waits"
+    desk.desire("QQQ")
+    desk.desire("SPY")
+    desk.receive(quote(bid=1.5))
+    assert prices.quotes_conflated == 2
+
+
+def test_a_price_waits_from_the_time_at_which_it_came() -> None:
+    """A frame, a snapshot and a repetition each bring their own ``now``."""
+    desk = Desk("SPY", "QQQ", "IWM")
+    desk.prices.receive([quote(), trade()], 7.0)
+    desk.prices.take_snapshot("QQQ", quote("QQQ"), None, 8.0)
+    desk.prices.receive([trade(symbol="IWM"), quote("IWM")], 9.0)
+    slots = desk.prices.slots
+    assert [slots[symbol].due_at for symbol in ("SPY", "QQQ", "IWM")] == [7.0, 8.0, 9.0]
+    desk.published()
+    desk.prices.receive([trade()], 10.0)
+    desk.prices.forget_last_sales(11.0)
+    desk.prices.republish(12.0)
+    assert [slots[symbol].due_at for symbol in ("SPY", "IWM", "QQQ")] == [10.0, 11.0, 12.0]
+
+
+def test_what_nobody_desires_is_counted() -> None:
+    """Data may still come after an unsubscribe."""
+    desk = Desk()
+    desk.receive(quote("IWM"), trade(symbol="IWM"), trade(symbol="IWM", conditions="I"))
+    assert desk.published() == []
+    assert not desk.prices.slots
+    assert desk.prices.dropped == {"not_desired": 1}
+    assert desk.prices.ignored == {"trade_not_desired": 2}
+
+
+def test_control_messages_change_nothing() -> None:
+    """They are ignored, wherever they stand in a frame."""
+    desk = Desk()
+    desk.receive(Success("connected"), Error(400), Acknowledgement(), quote())
+    assert desk.published() == [("SPY", 1.0, None)]
+    assert not desk.prices.dropped
+    assert not desk.prices.ignored
+
+
+# The last sale
+
+
+def test_a_trade_that_sets_no_last_sale_is_counted() -> None:
+    """The last sale before it stays, and nothing is published."""
+    desk = Desk()
+    desk.receive(quote(), trade(1.5))
+    assert desk.published() == [("SPY", 1.0, 1.5)]
+    desk.receive(trade(1.6, "@I"), trade(0.0))
+    assert desk.published() == []
+    assert desk.prices.slots["SPY"].last_price == 1.5
+    assert desk.prices.trades_received == 3
+    assert desk.prices.ignored == {"trade_not_last_sale": 2}
+
+
+def test_a_last_sale_is_an_update_of_its_symbol() -> None:
+    """It goes out with the quote that is known, and with the newer time of the two."""
+    desk = Desk()
+    desk.receive(quote(second=1))
+    assert desk.published() == [("SPY", 1.0, None)]
+    desk.receive(trade(1.5, second=2))
+    assert desk.published() == [("SPY", 1.0, 1.5)]
+    assert reflected_at(desk.prices.slots["SPY"]) == at(2)
+
+
+def test_before_the_first_quote_there_is_nothing_to_publish() -> None:
+    """The last sale is kept for the first quote."""
+    desk = Desk()
+    desk.receive(trade(1.5))
+    assert desk.published() == []
+    desk.receive(quote())
+    assert desk.published() == [("SPY", 1.0, 1.5)]
+
+
+def test_corrections_and_cancellations_change_no_price() -> None:
+    """They are counted: the next trade corrects the price."""
+    desk = Desk()
+    desk.receive(quote(), trade(1.5), Correction("SPY"), Cancel("SPY"), Cancel("SPY"))
+    assert desk.published() == [("SPY", 1.0, 1.5)]
+    assert desk.prices.ignored == {"correction": 1, "cancel": 2}
+
+
+@pytest.mark.parametrize(
+    ("quoted", "sold", "newest"), [(2, None, 2), (2, 1, 2), (1, 2, 2), (2, 2, 2)]
+)
+def test_an_update_reflects_the_newest_exchange_time(
+    quoted: float, sold: float | None, newest: float
+) -> None:
+    """It is the newer one of the quote's and the last sale's."""
+    desk = Desk()
+    desk.receive(quote(second=quoted))
+    if sold is not None:
+        desk.receive(trade(second=sold))
+    assert reflected_at(desk.prices.slots["SPY"]) == at(newest)
+
+
+def test_a_slot_without_a_quote_reflects_nothing() -> None:
+    """It is never emitted, so to ask is a defect."""
+    with pytest.raises(AssertionError):
+        reflected_at(Slot("SPY"))
+
+
+def test_last_sales_are_forgotten_where_no_trades_come() -> None:
+    """A last price that never changes again would be wrong: null goes out in its place."""
+    desk = Desk("SPY", "QQQ", "IWM")
+    desk.receive(quote(second=1), trade(1.5, second=2), quote("QQQ"))
+    desk.receive(trade(1.5, symbol="IWM"))
+    assert len(desk.published()) == 2
+    desk.prices.forget_last_sales(desk.now)
+    assert desk.published() == [("SPY", 1.0, None)]
+    assert reflected_at(desk.prices.slots["SPY"]) == at(1)
+    assert desk.prices.slots["IWM"].last_price is None
+    desk.prices.forget_last_sales(desk.now)
+    assert desk.published() == []
+
+
+# Snapshots
+
+
+def test_a_snapshot_fills_in_what_the_stream_has_not_told() -> None:
+    """A symbol has a price at once, also when the market is closed."""
+    desk = Desk()
+    desk.snapshot("SPY", quote(bid=1.0), trade(1.5))
+    assert desk.published() == [("SPY", 1.0, 1.5)]
+
+
+@pytest.mark.parametrize(
+    ("quoted", "sold", "published"),
+    [
+        (quote(bid=9.0, second=11), None, [("SPY", 9.0, 1.5)]),
+        (quote(bid=9.0, second=10), None, []),
+        (quote(bid=9.0, second=9), None, []),
+        (None, trade(9.0, second=11), [("SPY", 1.0, 9.0)]),
+        (None, trade(9.0, second=10), []),
+        (None, trade(9.0, second=9), []),
+        (quote(bid=9.0, second=11), trade(9.0, second=9), [("SPY", 9.0, 1.5)]),
+        (quote(bid=0.0, second=11), trade(9.0, "I", second=11), []),
+        (None, None, []),
+    ],
+)
+def test_a_snapshot_replaces_only_what_is_older(
+    quoted: Quote | None, sold: Trade | None, published: list[tuple[str, float, float | None]]
+) -> None:
+    """The stream's quote and trade are of second 10; what is as new as they are is ignored."""
+    desk = Desk()
+    desk.receive(quote(bid=1.0, second=10), trade(1.5, second=10))
+    desk.published()
+    desk.snapshot("SPY", quoted, sold)
+    assert desk.published() == published
+
+
+def test_a_snapshot_of_what_is_no_longer_desired_is_ignored() -> None:
+    """It may arrive late; neither a symbol without a slot nor one with a slot takes it."""
+    desk = Desk()
+    desk.snapshot("IWM", quote("IWM"))
+    assert "IWM" not in desk.prices.slots
+    desk.receive(quote(second=1))
+    desk.published()
+    desk.desired = frozenset({"QQQ"})
+    desk.snapshot("SPY", quote(second=2))
+    assert desk.published() == []
+
+
+def test_a_snapshot_with_a_trade_alone_is_kept_for_the_first_quote() -> None:
+    """Before that there is nothing to publish."""
+    desk = Desk()
+    desk.snapshot("SPY", quote(bid=0.0), trade(1.5))
+    assert desk.published() == []
+    desk.receive(quote())
+    assert desk.published() == [("SPY", 1.0, 1.5)]
+
+
+def test_no_snapshot_goes_back_behind_what_was_published_before() -> None:
+    """REST may lag behind the stream that a predecessor saw; a quote that is as new is taken."""
+    desk = Desk()
+    desk.prices.set_floors({"SPY": at(10), "QQQ": at(10)})
+    desk.snapshot("SPY", quote(bid=9.0, second=9), trade(1.5, second=1))
+    assert desk.published() == []
+    desk.snapshot("QQQ", quote("QQQ", bid=9.0, second=10))
+    assert desk.published() == [("QQQ", 9.0, None)]
+    desk.receive(quote(bid=1.0, second=3))
+    assert desk.published() == [("SPY", 1.0, 1.5)], "the stream is believed"
+
+
+def test_a_snapshot_may_differ_from_the_stream_by_how_its_time_was_rounded() -> None:
+    """REST truncates a time that the stream rounds: up to 1 ms earlier is as new."""
+    desk = Desk("SPY", "QQQ")
+    desk.prices.set_floors({"SPY": at(10), "QQQ": at(10)})
+    desk.snapshot("SPY", quote(bid=9.0, second=9.999))
+    desk.snapshot("QQQ", quote("QQQ", bid=9.0, second=9.998))
+    assert desk.published() == [("SPY", 9.0, None)]
+
+
+@pytest.mark.parametrize("heard_of", [False, True])
+def test_a_symbol_that_returns_has_no_floor(heard_of: bool) -> None:
+    """Its published price left with its demand, so any snapshot is better than no price."""
+    desk = Desk()
+    desk.prices.set_floors({"SPY": at(10)})
+    if heard_of:
+        desk.receive(quote(second=11))
+        desk.published()
+    desk.desire("QQQ")
+    desk.desire("QQQ", "SPY")
+    desk.snapshot("SPY", quote(bid=9.0, second=9))
+    assert desk.published() == [("SPY", 9.0, None)]
+
+
+def test_new_floors_replace_the_old_ones() -> None:
+    """Each term reads anew what was published."""
+    desk = Desk()
+    desk.prices.set_floors({"SPY": at(10)})
+    desk.prices.set_floors({"QQQ": at(10)})
+    desk.snapshot("SPY", quote(second=9))
+    desk.snapshot("QQQ", quote("QQQ", second=9))
+    assert desk.published() == [("SPY", 1.0, None)]
+
+
+# Slots
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        lambda desk: desk.receive(quote()),
+        lambda desk: desk.receive(trade()),
+        lambda desk: desk.snapshot("SPY", quote()),
+    ],
+    ids=["quote", "trade", "snapshot"],
+)
+def test_a_slot_is_made_by_the_first_message_of_a_desired_symbol(
+    first: Callable[[Desk], None],
+) -> None:
+    """To desire a symbol makes no slot; from its first message on, nobody is asked again."""
+    desk = Desk()
+    assert not desk.prices.slots
+    first(desk)
+    slots = dict(desk.prices.slots)
+    assert slots.keys() == {"SPY"}
+    assert desk.asked == ["SPY"]
+    desk.receive(quote(bid=1.1, second=1), trade(second=1))
+    assert desk.prices.slots == slots, "the same slot"
+    assert desk.asked == ["SPY"]
+
+
+def test_a_status_makes_no_slot() -> None:
+    """Statuses come for all symbols of the market, and they bring no price."""
+    desk = Desk()
+    desk.receive(TradingStatus("SPY", "2", "B"))
+    assert not desk.prices.slots
+    assert desk.asked == []
+
+
+def test_a_symbol_that_leaves_is_forgotten() -> None:
+    """What was to be published of it is forgotten, too; when it returns it has no price."""
+    desk = Desk()
+    desk.receive(quote(), trade(), quote("QQQ"))
+    desk.desire("QQQ")
+    assert set(desk.prices.slots) == {"QQQ"}
+    assert desk.published() == [("QQQ", 1.0, None)]
+    desk.desire("SPY", "QQQ")
+    desk.prices.republish(desk.now)
+    assert desk.published() == [("QQQ", 1.0, None)]
+    desk.receive(quote(bid=1.1))
+    assert desk.published() == [("SPY", 1.1, None)]
+
+
+def test_a_symbol_in_flight_that_leaves_does_not_come_back() -> None:
+    """Also where its call fails: a price that was forgotten is not repeated."""
+    desk = Desk()
+    desk.receive(quote())
+    taken = desk.conflator.take(0.0, 9)
+    desk.desire("QQQ")
+    desk.conflator.settle(taken, 0.0, delivered=False)
+    assert desk.published() == []
+
+
+def test_the_others_keep_their_price() -> None:
+    """A change of the demand touches only the symbols that are dropped."""
+    desk = Desk()
+    desk.receive(quote())
+    desk.desire("SPY", "IWM")
+    assert desk.published() == [("SPY", 1.0, None)]
+
+
+def test_a_symbol_without_a_slot_may_be_dropped() -> None:
+    """Not every desired symbol was heard of."""
+    desk = Desk()
+    desk.receive(quote())
+    desk.prices.drop(["QQQ", "IWM"])
+    assert set(desk.prices.slots) == {"SPY"}
+    desk.receive(quote("QQQ"))
+    assert desk.published() == [("SPY", 1.0, None), ("QQQ", 1.0, None)]
+
+
+def test_until_it_is_dropped_a_symbol_keeps_its_slot() -> None:
+    """A whole market leaves in parts, and a symbol with a slot is not asked about."""
+    desk = Desk(*"ABCDE")
+    desk.receive(*[quote(symbol) for symbol in "ABCDE"])
+    desk.published()
+    desk.desired = frozenset("A")
+    desk.prices.drop("BCD")
+    desk.receive(quote("B", bid=1.1), quote("E", bid=1.1))
+    assert desk.published() == [("E", 1.1, None)]
+    desk.prices.drop("E")
+    assert desk.prices.slots.keys() == set("A")
+
+
+def test_a_symbol_that_returns_within_its_window_is_still_throttled() -> None:
+    """The window of its last update ends at 10, whatever the demand does meanwhile."""
+    desk = Desk(window_s=10.0)
+    desk.receive(quote(bid=1.0))
+    assert desk.published() == [("SPY", 1.0, None)]
+    for _ in range(2):
+        desk.desire("QQQ")
+        desk.desire("QQQ", "SPY")
+    desk.now = 5.0
+    desk.receive(quote(bid=1.1), quote("QQQ"))
+    assert desk.published() == [("QQQ", 1.0, None)]
+    desk.now = 10.0
+    assert desk.published() == [("SPY", 1.1, None)]
+
+
+def test_a_symbol_that_returns_after_its_window_is_published_at_once() -> None:
+    """It is as new as one that was never desired before."""
+    desk = Desk(window_s=10.0)
+    desk.receive(quote(bid=1.0))
+    desk.published()
+    desk.desire("QQQ")
+    desk.now = 10.0
+    desk.published()
+    desk.desire("QQQ", "SPY")
+    desk.receive(quote(bid=1.1))
+    assert desk.published() == [("SPY", 1.1, None)]
+
+
+def test_memory_does_not_grow_with_the_symbols_that_left() -> None:
+    """Only those whose window is open are remembered, and no longer than that."""
+    desk = Desk(window_s=1.0)
+    before = _slots_alive()
+    for n in range(100):
+        symbol = f"S{chr(65 + n // 26)}{chr(65 + n % 26)}"
+        desk.desire(symbol)
+        desk.receive(quote(symbol))
+        desk.published()
+        desk.now += 1.0
+    assert len(desk.prices.slots) == 1
+    assert _slots_alive() - before <= 3, "the last one, and those before it whose window was open"
+
+
+def _slots_alive() -> int:
+    gc.collect()
+    return sum(type(thing) is Slot for thing in gc.get_objects())
+
+
+def test_everything_known_can_be_published_again() -> None:
+    """Redis may have lost what it held; a symbol without a price is not made up."""
+    desk = Desk()
+    desk.receive(quote(), trade(), trade(symbol="QQQ"))
+    assert len(desk.published()) == 1
+    desk.prices.republish(desk.now)
+    assert desk.published() == [("SPY", 1.0, 1.5)]
+
+
+def test_every_price_can_be_forgotten() -> None:
+    """Another daemon published newer ones meanwhile; what was ready does not go out, either."""
+    desk = Desk()
+    desk.receive(quote(), trade(), TradingStatus("SPY", "2", "B"))
+    desk.prices.forget()
+    desk.prices.republish(desk.now)
+    assert desk.published() == []
+    assert desk.prices.halted == frozenset()
+    desk.receive(quote(bid=1.7))
+    assert desk.published() == [("SPY", 1.7, None)]
+
+
+def test_what_is_forgotten_is_still_throttled() -> None:
+    """To forget a price leaves its symbol's window open."""
+    desk = Desk(window_s=10.0)
+    desk.receive(quote())
+    desk.published()
+    desk.prices.forget()
+    desk.receive(quote(bid=1.7))
+    assert desk.published() == []
+    desk.now = 10.0
+    assert desk.published() == [("SPY", 1.7, None)]
+
+
+# Halts
+
+HALT, RESUME, QUOTING = (TradingStatus("SPY", code, "C") for code in "HTQ")
+
+
+@pytest.mark.parametrize(
+    ("frame", "was_halted", "halted"),
+    [
+        ([HALT], False, True),
+        ([HALT], True, True),
+        ([RESUME], False, False),
+        ([RESUME], True, False),
+        ([QUOTING], False, False),
+        ([QUOTING], True, True),
+        ([HALT, RESUME], False, False),
+        ([RESUME, HALT], True, True),
+        ([HALT, QUOTING], False, True),
+        ([RESUME, HALT, RESUME], True, False),
+        ([quote()], True, True),
+    ],
+)
+def test_a_halt_holds_until_its_resumption(
+    frame: list[Message], was_halted: bool, halted: bool
+) -> None:
+    """The statuses of a frame count in order; ``halted`` is another object only if it changed."""
+    desk = Desk()
+    if was_halted:
+        desk.receive(HALT)
+    before = desk.prices.halted
+    assert before == ({"SPY"} if was_halted else set())
+    desk.receive(*frame)
+    assert desk.prices.halted == ({"SPY"} if halted else set())
+    assert (desk.prices.halted is before) == (halted == was_halted)
+
+
+def test_a_halt_is_a_new_value_and_leaves_the_old_one_as_it_was() -> None:
+    """Who keeps the value that was read before may compare the two."""
+    desk = Desk()
+    desk.receive(HALT)
+    before = desk.prices.halted
+    desk.receive(TradingStatus("QQQ", "H", "C"))
+    assert before == {"SPY"}
+    assert desk.prices.halted - before == {"QQQ"}
+
+
+def test_a_halt_of_what_nobody_desires_is_known() -> None:
+    """Alpaca tells a halt once, so it counts as soon as somebody desires the symbol."""
+    desk = Desk()
+    desk.receive(TradingStatus("IWM", "H", "C"))
+    assert desk.prices.halted == {"IWM"}
+
+
+def test_a_symbol_that_returns_is_still_halted() -> None:
+    """The demand does not change what is halted."""
+    desk = Desk()
+    desk.receive(HALT)
+    halted = desk.prices.halted
+    desk.desire("QQQ")
+    desk.desire("QQQ", "SPY")
+    assert desk.prices.halted is halted
+
+
+def test_an_interruption_forgets_halts() -> None:
+    """A resumption may have been missed; a halt that lasts is told again."""
+    desk = Desk()
+    desk.receive(TradingStatus("SPY", "2", "A"), TradingStatus("QQQ", "H", "C"))
+    assert desk.prices.halted == {"SPY", "QQQ"}
+    desk.prices.clear_halts()
+    cleared = desk.prices.halted
+    assert cleared == frozenset()
+    desk.prices.clear_halts()
+    assert desk.prices.halted is cleared, "nothing changed"
