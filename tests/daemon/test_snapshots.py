@@ -9,10 +9,10 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from spotd.daemon.shared import Bell
 
 from spotd.alpaca.rest import Snapshots
 from spotd.daemon import snapshots as prime
-from spotd.daemon.shared import Bell
 from spotd.daemon.snapshots import Patience, PrimeLoop
 from spotd.simulator import Faults, Simulator
 from tests.daemon.streamkit import Bench, answering, peer, until

@@ -12,12 +12,12 @@ from typing import Any
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+from spotd.daemon.shared import Shared
 
 from spotd.core.demand import MAX_REFUSED_SHOWN
 from spotd.core.messages import Quote
 from spotd.daemon import intake
 from spotd.daemon import states as report
-from spotd.daemon.shared import Shared
 from spotd.settings import Settings
 from tests.daemon.conftest import NewRig
 from tests.daemon.rig import Ear, Rig, eventually

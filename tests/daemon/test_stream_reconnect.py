@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 import structlog.testing
+from spotd.daemon.intake import Intake
 
 from spotd.core.messages import Message, Quote
 from spotd.daemon.daemon import Daemon
-from spotd.daemon.intake import Intake
 from spotd.daemon.stream import Pace
 from spotd.errors import AlpacaRefusedError
 from spotd.simulator import Faults, Limits, Simulator
