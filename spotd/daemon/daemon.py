@@ -41,7 +41,7 @@ from spotd.daemon.publish import PublishLoop
 from spotd.daemon.redis_calls import RedisCalls
 from spotd.daemon.silence import SilenceLoop
 from spotd.daemon.snapshots import SnapshotLoop
-from spotd.daemon.states import StatesLoop
+from spotd.daemon.states import STATUS_EVERY_S, StatesLoop
 from spotd.daemon.stream import StreamLoop
 from spotd.daemon.value import Value
 from spotd.errors import RedisUnavailableError, SpotdError
@@ -74,6 +74,7 @@ class Daemon:
         pauses: Pauses | None = None,
         silence_s: float = 30.0,
         linger_s: float = 10.0,
+        status_every_s: float = STATUS_EVERY_S,
     ) -> None:
         api_key, secret_key = settings.credentials()
         self.settings = settings
@@ -168,6 +169,7 @@ class Daemon:
             not_leader=self._leader.wake_up,
             instance=self.instance,
             feed=settings.feed,
+            status_every_s=status_every_s,
         )
         self._listening = SilenceLoop(
             alpaca, self._snapshots, self.prices, silence=silence, stream=self.stream
