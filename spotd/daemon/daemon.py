@@ -9,7 +9,6 @@ exit code.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import gc
 import os
 import signal
@@ -20,7 +19,6 @@ import time
 import uuid
 from collections.abc import Callable, Coroutine
 from typing import Any
-from urllib.parse import parse_qsl, quote, quote_plus, unquote, urlsplit
 
 import structlog
 
@@ -48,6 +46,7 @@ from spotd.errors import RedisUnavailableError, SpotdError
 from spotd.ops import logs, systemd
 from spotd.ops.http import HttpServer
 from spotd.ops.metrics import Metrics
+from spotd.redis.addresses import secrets_in
 from spotd.redis.port import RedisPort
 from spotd.settings import Settings
 
@@ -76,27 +75,26 @@ class Daemon:
         linger_s: float = 10.0,
         status_every_s: float = STATUS_EVERY_S,
     ) -> None:
-        api_key, secret_key = settings.credentials()
         self.settings = settings
         self.instance = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:4]}"
         self.metrics = Metrics()
-        key = LeaderKey(
+        self._key = LeaderKey(
             ttl_s=settings.leader_ttl_s,
             new_token=lambda: f"{self.instance}:{uuid.uuid4().hex[:8]}",
             is_ours=lambda token: token.startswith(f"{self.instance}:"),
         )
         # The facts, each with its owner.
-        self.leadership: Value[Leadership] = Value(key.leadership)  # LeaderLoop
+        self.leadership: Value[Leadership] = Value(self._key.leadership)  # LeaderLoop
         self.health: Value[RedisHealth] = Value(RedisHealth())  # RedisCalls
         self.demand: Value[Demand] = Value(Demand())  # DemandLoop
         self.stream: Value[StreamState] = Value(StreamState())  # StreamLoop
         self.stopping: Value[bool] = Value(False)  # Daemon
 
-        silence = Silence(silence_s)
+        self._silence = Silence(silence_s)
         self.prices = Prices(
             throttle_s=settings.throttle_s,
             wants=lambda symbol: self.demand.get().wants(symbol),
-            silence=silence,
+            silence=self._silence,
             metrics=self.metrics,
         )
         calls = RedisCalls(self.health, self.metrics)
@@ -105,31 +103,41 @@ class Daemon:
         )
         self._leader = LeaderLoop(
             self._port,
-            key,
+            self._key,
             ttl_s=settings.leader_ttl_s,
             leadership=self.leadership,
             health=self.health,
             calls=calls,
             prices=self.prices,
         )
-        alpaca = AlpacaStream(
+        self._build_alpaca_side(Pauses() if pauses is None else pauses)
+        self._build_redis_side(linger_s)
+        self.http = HttpServer(self)
+        self.metrics.report(self._states.numbers)
+        self._stop_asked = asyncio.Event()
+        self._stops = 0
+
+    def _build_alpaca_side(self, pauses: Pauses) -> None:
+        settings = self.settings
+        api_key, secret_key = settings.credentials()
+        self._alpaca = AlpacaStream(
             endpoint=settings.stream_endpoint,
             api_key=api_key,
             secret_key=secret_key,
             on_data=self.prices.receive,
         )
         self._snapshots = Snapshots(settings)
-        self._fetching = SnapshotLoop(
+        self._snapshot_loop = SnapshotLoop(
             self._snapshots, self.prices, stream=self.stream, metrics=self.metrics
         )
-        self._streaming = StreamLoop(
-            alpaca,
+        self._stream_loop = StreamLoop(
+            self._alpaca,
             self.prices,
             subscriptions=Subscriptions(trades=settings.trades, max_symbols=settings.max_symbols),
             pacing=Pacing(
                 breaker_failures=settings.breaker_failures,
                 breaker_recovery_s=settings.breaker_recovery_s,
-                pauses=Pauses() if pauses is None else pauses,
+                pauses=pauses,
             ),
             leadership=self.leadership,
             demand=self.demand,
@@ -137,6 +145,12 @@ class Daemon:
             fetch=self._fetch,
             metrics=self.metrics,
         )
+        self._silence_loop = SilenceLoop(
+            self._alpaca, self._snapshots, self.prices, silence=self._silence, stream=self.stream
+        )
+
+    def _build_redis_side(self, linger_s: float) -> None:
+        settings = self.settings
         self._demand_loop = DemandLoop(
             self._port,
             self.prices,
@@ -148,7 +162,7 @@ class Daemon:
             subscribers_are_demand=settings.subscribers_are_demand,
             linger_s=linger_s,
         )
-        self._publishing = PublishLoop(
+        self._publish_loop = PublishLoop(
             self._port,
             self.prices,
             leadership=self.leadership,
@@ -165,29 +179,22 @@ class Daemon:
             stream=self.stream,
             stopping=self.stopping,
             metrics=self.metrics,
-            malformed=alpaca.decoder.malformed,
+            malformed=self._alpaca.decoder.malformed,
             not_leader=self._leader.wake_up,
             instance=self.instance,
             feed=settings.feed,
             status_every_s=status_every_s,
         )
-        self._listening = SilenceLoop(
-            alpaca, self._snapshots, self.prices, silence=silence, stream=self.stream
-        )
-        self.http = HttpServer(self)
-        self.metrics.report(self._states.numbers)
-        self._stop_asked = asyncio.Event()
-        self._stops = 0
 
     def _follow(self, demand: Demand, step: DemandStep) -> None:
         """Carry out what follows from a change of the demand, all in one turn."""
         self.prices.follow(step)
-        self._streaming.follow(demand, step)
+        self._stream_loop.follow(demand, step)
         self._fetch(step.fetch)
 
     def _fetch(self, symbols: frozenset[str]) -> None:
         if self.settings.snapshots:
-            self._fetching.want(symbols)
+            self._snapshot_loop.want(symbols)
 
     def stop(self) -> None:
         """Stop in order. Asked a second time, the process ends at once."""
@@ -234,14 +241,14 @@ class Daemon:
             "leader": self._leader.run(),  # first: it goes on while the others are stopped
             "demand": self._demand_loop.run(),
             "wake": self._demand_loop.listen(),
-            "stream": self._streaming.run(),
-            "publish": self._publishing.run(),
+            "stream": self._stream_loop.run(),
+            "publish": self._publish_loop.run(),
             "states": self._states.run(),
             "pulse": self._pulse(),
-            "silence": self._listening.run(),
+            "silence": self._silence_loop.run(),
         }
         if self.settings.snapshots:
-            loops["snapshots"] = self._fetching.run()
+            loops["snapshots"] = self._snapshot_loop.run()
         return loops
 
     async def _supervise(self, loops: list[asyncio.Task[None]]) -> int:
@@ -288,7 +295,7 @@ class Daemon:
             loop.cancel()
         await asyncio.wait(others, timeout=_CANCEL_S)
         flush_end = min(time.monotonic() + _FLUSH_S / 2, end)
-        await self._within(self._publishing.flush(flush_end), _FLUSH_S, end, "pending prices")
+        await self._within(self._publish_loop.flush(flush_end), _FLUSH_S, end, "pending prices")
         if self._leads():
             await self._within(self._states.last_words(), _LAST_WORDS_S, end, "last states")
         leader.cancel()
@@ -354,11 +361,4 @@ def stop_on_signals(loop: asyncio.AbstractEventLoop, stop: Callable[[], None]) -
 def secrets_of(settings: Settings) -> list[str]:
     """Return what must never be written anywhere."""
     secrets = [key.get_secret_value() for key in (settings.api_key, settings.secret_key) if key]
-    with contextlib.suppress(ValueError):
-        url = urlsplit(settings.redis_url.get_secret_value())
-        if url.password:
-            secrets += [url.password, unquote(url.password)]
-        for name, value in parse_qsl(url.query):
-            if "password" in name:
-                secrets += [value, quote(value), quote_plus(value)]
-    return secrets
+    return secrets + secrets_in(settings.redis_url.get_secret_value())

@@ -13,7 +13,7 @@ import hashlib
 import re
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import redis.exceptions
 
@@ -39,8 +39,6 @@ __all__ = ["MAX_FIELDS_PER_CALL", "SCAN_ABOVE", "Outcome", "RedisPort"]
 SEQ_AHEAD_S = 366 * 86_400
 # After this silence a ping tries the connection of ``wakes``, and has as long to be answered.
 WAKE_SILENCE_S = 10.0
-
-_HELD: tuple[Literal["another", "renewed", "acquired"], ...] = ("another", "renewed", "acquired")
 
 
 class RedisPort(DemandCalls):
@@ -110,7 +108,11 @@ class RedisPort(DemandCalls):
         held, seq = await self._call(
             LEAD, (self.keys.leader, self.keys.seq), token, round(ttl_s * 1000), former
         )
-        return LeaderKeyAnswer(_HELD[held], *_parse_seq(seq))
+        highest_seq, published_by = _parse_seq(seq)
+        # The script's 0, 1 and 2.
+        if held == 0:
+            return LeaderKeyAnswer("another", highest_seq, published_by)
+        return LeaderKeyAnswer("renewed" if held == 1 else "acquired", highest_seq, published_by)
 
     async def release(self, token: str) -> bool:
         """Delete the leader key and the status, and return True, if we hold the key."""

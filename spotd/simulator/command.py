@@ -120,7 +120,8 @@ def simulate(
 ) -> None:
     """Simulate Alpaca's stock stream and REST on this machine.
 
-    Prints the settings that point spotd to it. Every fault is a flag; `-p` is a probability.
+    Prints the settings that point spotd to it. Every fault is a flag; a flag that ends in `-p`
+    takes a probability.
     """
     playing = Replay(replay, flags["speed"], flags["loop"]) if replay else None
     if playing and flags["at_once"]:
@@ -215,7 +216,7 @@ async def _show_progress(simulator: Simulator, every_s: float) -> None:
 
 
 def _progress(simulator: Simulator) -> str:
-    """Return what happened so far, in one line."""
+    """Return the counts so far, in one line."""
     stats, replay = simulator.stats, simulator.replay
     symbols = set().union(*(one.quotes | one.trades for one in simulator.sessions))
     parts = [
@@ -228,7 +229,7 @@ def _progress(simulator: Simulator) -> str:
     ]
     if replay:
         at = replay.sent - replay.rounds * replay.total
-        parts.append(f"replay {at:,}/{replay.total:,}, {replay.rounds} rounds done")
+        parts.append(f"replay {at:,}/{replay.total:,}, rounds done {replay.rounds}")
     if stats.refused:
         parts.append("refused " + " ".join(f"{code}x{n}" for code, n in stats.refused.items()))
     return ", ".join(parts)

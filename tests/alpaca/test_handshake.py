@@ -34,7 +34,7 @@ from tests.kit.websocket import (
     websocket_server,
 )
 
-# After the greeting of a server that is not late, and well before any time limit.
+# Long after the client begins to wait, and well before any time limit.
 _LATE_S = 0.1
 
 

@@ -1,4 +1,7 @@
-"""SIGTERM and SIGINT end the daemon with 0 within 5 s, in whatever state it is."""
+"""SIGTERM and SIGINT end the daemon with 0, in whatever state it is.
+
+A stop that hangs fails these tests by their guard; how long one takes is not asserted here.
+"""
 
 from __future__ import annotations
 
@@ -13,160 +16,161 @@ from typing import TypeAlias
 
 import pytest
 
-from tests.e2e.kit import KEY, START_S, STOP_S, Command, World, free_port, quote, say
+from tests.e2e.setup import KEY, Setup, quote, trade
+from tests.kit.ports import free_port
+from tests.kit.processes import Command
 
 SIGNALS = pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda n: n.name)
-Scene: TypeAlias = Callable[[World], Awaitable[Command]]
+TTL = {"SPOTD_LEADER_TTL_S": "1"}
+Scene: TypeAlias = Callable[[Setup], Awaitable[Command]]
 
 
 async def _is(daemon: Command, *states: str) -> bool:
     return await daemon.state() in states
 
 
-async def _started(world: World, state: str, **settings: str) -> Command:
+async def _started(setup: Setup, state: str, **settings: str) -> Command:
     """A daemon that wants SPY, once it says that it is in this state."""
-    await world.want("SPY")
-    daemon = await world.start(**settings)
-    await world.until(partial(_is, daemon, state), START_S, state)
+    await setup.values.want("SPY")
+    daemon = await setup.start(**settings)
+    await setup.until(partial(_is, daemon, state), state)
     return daemon
 
 
-async def idle(world: World) -> Command:
+async def idle(setup: Setup) -> Command:
     """Leader, nothing desired."""
-    return await world.daemon()
+    return await setup.daemon()
 
 
-async def streaming(world: World) -> Command:
+async def streaming(setup: Setup) -> Command:
     """Connected and subscribed."""
-    daemon = await world.daemon()
-    await world.streaming("SPY")
+    daemon = await setup.daemon(**TTL)
+    await setup.streaming("SPY")
     return daemon
 
 
-async def handshake_hangs(world: World) -> Command:
+async def handshake_hangs(setup: Setup) -> Command:
     """Connecting: the upgrade is never answered."""
-    world.sim.faults.handshake_hang = True
-    return await _started(world, "connecting")
+    setup.sim.faults.handshake_hang = True
+    return await _started(setup, "connecting")
 
 
-async def never_greeted(world: World) -> Command:
+async def never_greeted(setup: Setup) -> Command:
     """Connecting: the socket is open and nothing comes."""
-    world.sim.faults.no_greeting = True
-    daemon = await _started(world, "connecting")
-    await world.until(lambda: world.sim.sessions, 3, "a session without a greeting")
+    setup.sim.faults.no_greeting = True
+    daemon = await _started(setup, "connecting")
+    await setup.until(lambda: setup.sim.sessions, "a session without a greeting")
     return daemon
 
 
-async def never_authenticated(world: World) -> Command:
+async def never_authenticated(setup: Setup) -> Command:
     """Connecting: the keys are never answered."""
-    world.sim.faults.auth_silent = True
-    daemon = await _started(world, "connecting")
-    await world.until(lambda: world.sim.received.messages("auth"), 3, "the keys were sent")
+    setup.sim.faults.auth_silent = True
+    daemon = await _started(setup, "connecting")
+    await setup.until(lambda: setup.sim.received.messages("auth"), "the keys were sent")
     return daemon
 
 
-async def never_acknowledged(world: World) -> Command:
+async def never_acknowledged(setup: Setup) -> Command:
     """Connecting: the subscription is never acknowledged."""
-    world.sim.faults.ack_silent = True
-    daemon = await _started(world, "connecting")
-    await world.until(lambda: world.asked("subscribe", "SPY"), 3, "the subscription was sent")
+    setup.sim.faults.ack_silent = True
+    daemon = await _started(setup, "connecting")
+    await setup.until(lambda: setup.asked("subscribe", "SPY"), "the subscription was sent")
     return daemon
 
 
-async def connection_refused(world: World) -> Command:
+async def connection_refused(setup: Setup) -> Command:
     """Waiting: nobody listens at Alpaca's address."""
     url = f"ws://127.0.0.1:{free_port()}/v2/iex"
-    return await _started(world, "waiting", SPOTD_STREAM_URL=url)
+    return await _started(setup, "waiting", SPOTD_STREAM_URL=url)
 
 
-async def connection_limit(world: World) -> Command:
+async def connection_limit(setup: Setup) -> Command:
     """Waiting: another session holds the account."""
-    world.sim.faults.auth_error = 406
-    return await _started(world, "waiting")
+    setup.sim.faults.auth_error = 406
+    return await _started(setup, "waiting")
 
 
-async def breaker_open(world: World) -> Command:
+async def breaker_open(setup: Setup) -> Command:
     """Waiting: the breaker is open."""
-    world.sim.faults.handshake_status = 502
-    daemon = await _started(world, "waiting", SPOTD_BREAKER_FAILURES="1")
+    setup.sim.faults.handshake_status = 502
+    daemon = await _started(setup, "waiting", SPOTD_BREAKER_FAILURES="1")
     assert '"breaker":"open"' in (await daemon.get("/status"))[1]
     return daemon
 
 
-async def redis_killed(world: World) -> Command:
+async def redis_killed(setup: Setup) -> Command:
     """Redis went away while streaming."""
-    daemon = await streaming(world)
-    world.store.kill()
-    await world.until(lambda: _unready(daemon, "redis"), 5, "the loss is known")
+    daemon = await streaming(setup)
+    setup.server.kill()
+    await setup.until(lambda: daemon.unready("redis"), "the loss is known")
     return daemon
 
 
-async def redis_hangs(world: World) -> Command:
+async def redis_hangs(setup: Setup) -> Command:
     """Redis went silent while streaming, with a value pending."""
-    daemon = await streaming(world)
-    world.store.send(signal.SIGSTOP)
-    await world.sim.send([quote("SPY", 10, 11)])
-    await world.until(lambda: _unready(daemon, "redis"), 8, "the loss is known")
+    daemon = await streaming(setup)
+    setup.server.freeze()
+    await setup.sim.send([quote("SPY", 10, 11)])
+    await setup.until(lambda: daemon.unready("redis"), "the loss is known")
     return daemon
 
 
-async def redis_hangs_unnoticed(world: World) -> Command:
+async def redis_hangs_unnoticed(setup: Setup) -> Command:
     """Redis went silent a moment ago: a call is under way."""
-    daemon = await streaming(world)
-    world.store.send(signal.SIGSTOP)
-    await world.sim.send([quote("SPY", 10, 11)])
+    daemon = await streaming(setup)
+    setup.server.freeze()
+    await setup.sim.send([quote("SPY", 10, 11)])
     return daemon
 
 
-async def standby(world: World) -> Command:
+async def standby(setup: Setup) -> Command:
     """Another daemon leads."""
-    await world.daemon("leader")
-    daemon = await world.daemon("standby")
+    await setup.daemon("leader")
+    daemon = await setup.daemon("standby")
     assert await daemon.state() == "standby"
     return daemon
 
 
-async def starting_without_redis(world: World) -> Command:
+async def starting_without_redis(setup: Setup) -> Command:
     """Starting: nobody listens at Redis' address."""
     url = f"redis://127.0.0.1:{free_port()}/0"
-    daemon = await world.start(SPOTD_REDIS_URL=url)
-    await world.until(lambda: _unready(daemon, "redis"), START_S, "the lack is known")
+    daemon = await setup.start(SPOTD_REDIS_URL=url)
+    await setup.until(lambda: daemon.unready("redis"), "the lack is known")
     assert await daemon.state() == "starting"
     return daemon
 
 
-async def starting_with_a_hanging_redis(world: World) -> Command:
+async def starting_with_a_hanging_redis(setup: Setup) -> Command:
     """Starting: Redis accepts and never answers."""
-    world.store.send(signal.SIGSTOP)
-    daemon = await world.start()
-    await world.until(partial(_is, daemon, "starting"), START_S, "starting")
+    setup.server.freeze()
+    daemon = await setup.start()
+    await setup.until(partial(_is, daemon, "starting"), "starting")
     return daemon
 
 
-async def subscribing_5000(world: World) -> Command:
+async def subscribing_5000(setup: Setup) -> Command:
     """In the middle of 5,000 symbols, each batch acknowledged late."""
-    world.sim.faults.ack_delay_s = 0.3
-    await world.want(*_symbols(5_000))
-    daemon = await world.start()
-    await world.until(
-        lambda: len(world.sim.received.messages("subscribe")) >= 3, START_S, "three batches"
-    )
+    setup.sim.faults.ack_delay_s = 0.3
+    await setup.values.want(*_symbols(5_000))
+    daemon = await setup.start()
+    await setup.until(lambda: len(setup.sim.received.messages("subscribe")) >= 3, "three batches")
     return daemon
 
 
-async def rest_hangs(world: World) -> Command:
+async def rest_hangs(setup: Setup) -> Command:
     """REST never answers the requests for first prices."""
-    world.sim.faults.rest_hang = True
-    daemon = await world.daemon()
-    await world.streaming(*_symbols(350))
-    await world.until(lambda: len(world.sim.received.of("rest")) >= 4, 3, "four requests hang")
+    setup.sim.faults.rest_hang = True
+    daemon = await setup.daemon()
+    await setup.streaming(*_symbols(350))
+    await setup.until(lambda: len(setup.sim.received.of("rest")) >= 4, "four requests hang")
     return daemon
 
 
-async def alpaca_is_a_dead_peer(world: World) -> Command:
+async def alpaca_is_a_dead_peer(setup: Setup) -> Command:
     """The stream is open, and Alpaca neither reads nor writes any more."""
-    daemon = await streaming(world)
-    world.sim.faults.half_open = True
+    daemon = await streaming(setup)
+    setup.sim.faults.half_open = True
     return daemon
 
 
@@ -178,75 +182,84 @@ SCENES: list[Scene] = [
 ]  # fmt: skip
 
 
-@SIGNALS
-@pytest.mark.parametrize("scene", SCENES, ids=lambda scene: scene.__name__)
-async def test_it_stops_in_every_state(world: World, scene: Scene, number: signal.Signals) -> None:
-    """Exit code 0 within 5 s, no traceback, and the leader key is free unless Redis is away."""
-    daemon = await scene(world)
+async def _stops(setup: Setup, scene: Scene, number: signal.Signals) -> None:
+    daemon = await scene(setup)
 
-    code, took = await daemon.stop(number)
+    assert await daemon.stop(number) == 0, daemon.tail()
 
-    say(f"{scene.__name__} {number.name}: {code} after {took:.2f} s")
-    assert code == 0, daemon.tail()
-    assert took < STOP_S, daemon.tail()
     assert "Traceback" not in daemon.output
     assert KEY not in daemon.output
     if "redis" not in scene.__name__ and scene is not standby:
-        assert await world.redis.exists("spotd:leader", "spotd:status") == 0
+        assert await setup.redis.exists("spotd:leader", "spotd:status") == 0
+
+
+@pytest.mark.parametrize("scene", SCENES, ids=lambda scene: scene.__name__)
+async def test_it_stops_in_every_state(setup: Setup, scene: Scene) -> None:
+    """Exit code 0, no traceback, and the leader key is free unless Redis is away."""
+    await _stops(setup, scene, signal.SIGTERM)
+
+
+@pytest.mark.parametrize("scene", [idle, connection_refused, never_greeted])
+async def test_sigint_stops_as_sigterm_does(setup: Setup, scene: Scene) -> None:
+    """The same for the other signal, at work, waiting and connecting."""
+    await _stops(setup, scene, signal.SIGINT)
 
 
 @SIGNALS
-async def test_it_stops_while_it_still_loads(world: World, number: signal.Signals) -> None:
+async def test_a_stop_is_orderly(setup: Setup, number: signal.Signals) -> None:
+    """The pending value is published, the close frame sent, leader key and status removed."""
+    daemon = await setup.daemon(SPOTD_THROTTLE_MS="30000")
+    recorder = await setup.recorder()
+    await setup.streaming("SPY")
+    await setup.sim.send([quote("SPY", 10, 11)])
+    await setup.until(lambda: recorder.of("SPY"), "the first value")
+    await setup.sim.send([quote("SPY", 12, 13), trade("SPY", 12.5)])
+    await setup.until(partial(_took_in, daemon), "the second came in")
+    assert recorder.prices("SPY") == [(10, 11)]
+
+    assert await daemon.stop(number) == 0
+
+    await setup.until(lambda: len(recorder.of("SPY")) == 2, "the pending value")
+    assert recorder.prices("SPY") == [(10, 11), (12, 13)]
+    assert recorder.updates("SPY")[-1]["last_price"] == 12.5
+    await setup.until(setup.closes, "the close frame")
+    assert setup.closes() == [1000]
+    assert await setup.redis.exists("spotd:leader", "spotd:status") == 0
+    assert "Traceback" not in daemon.output
+
+
+@SIGNALS
+async def test_it_stops_while_it_still_loads(setup: Setup, number: signal.Signals) -> None:
     """Asked to stop before it is at work, it ends with 0 too, and without a traceback."""
-    daemon = await world.start()
-    await world.until(lambda: _handles_sigterm(daemon), START_S, "signals are handled")
+    daemon = await setup.start()
+    await setup.until(lambda: _handles_sigterm(daemon), "signals are handled")
     assert daemon.events() == []
 
-    code, took = await daemon.stop(number)
+    assert await daemon.stop(number) == 0, daemon.tail()
 
-    assert (code, "Traceback" in daemon.output) == (0, False), daemon.tail()
-    assert took < STOP_S
+    assert "Traceback" not in daemon.output
 
 
-async def test_a_second_signal_forces(world: World) -> None:
-    """Asked twice, it does not wait for anything any more, and says so."""
-    daemon = await redis_hangs_unnoticed(world)
+async def test_a_second_signal_forces(setup: Setup) -> None:
+    """Asked twice, it ends without the rest of an orderly stop, and says so."""
+    daemon = await redis_hangs_unnoticed(setup)
     daemon.send(signal.SIGTERM)
-    await world.until(world.closes, 3, "the orderly stop has begun")
+    await setup.until(setup.closes, "the orderly stop has begun")
 
-    code, took = await daemon.stop(signal.SIGTERM)
+    assert await daemon.stop(signal.SIGTERM) == 1
 
-    assert code == 1
-    assert took < 0.5
     assert "forced" in daemon.stderr
 
 
-async def test_a_stop_leaves_the_standby_s_key_alone(world: World) -> None:
-    """A standby that is stopped takes nothing from the leader."""
-    leader = await world.daemon("leader")
-    await world.streaming("SPY")
-    standby_ = await world.daemon("standby")
-    token = await world.redis.get("spotd:leader")
-
-    assert (await standby_.stop())[0] == 0
-
-    assert await world.redis.get("spotd:leader") == token
-    assert await world.redis.exists("spotd:status")
-    assert await leader.state() == "streaming"
-
-
 async def test_a_server_that_never_answers_its_tcp_handshake_cannot_hold_the_stop(
-    world: World,
+    setup: Setup,
 ) -> None:
     """Redis behind an address whose queue is full: neither start nor stop hangs on it."""
     async with _full_queue() as port:
-        daemon = await world.start(SPOTD_REDIS_URL=f"redis://127.0.0.1:{port}/0")
-        await world.until(lambda: _unready(daemon, "redis"), START_S, "the lack is known")
+        daemon = await setup.start(SPOTD_REDIS_URL=f"redis://127.0.0.1:{port}/0")
+        await setup.until(lambda: daemon.unready("redis"), "the lack is known")
 
-        code, took = await daemon.stop()
-
-    assert code == 0
-    assert took < STOP_S
+        assert await daemon.stop() == 0
 
 
 @asynccontextmanager
@@ -278,6 +291,8 @@ def _symbols(number: int) -> list[str]:
     return ["".join(letters) for letters in islice(product(ascii_uppercase, repeat=4), number)]
 
 
-async def _unready(daemon: Command, word: str) -> bool:
-    status, reasons = await daemon.get("/readyz")
-    return status == 503 and word in reasons
+async def _took_in(daemon: Command) -> bool:
+    numbers = await daemon.metrics()
+    return (
+        numbers["spotd_quotes_received_total"] == 2 and numbers["spotd_trades_received_total"] == 1
+    )

@@ -1,209 +1,170 @@
-"""The life of a symbol: demanded, published, leased, removed; and the end of the daemon."""
+"""The life of a symbol: demanded, published, leased, removed. One daemon serves all these tests.
+
+Each test uses symbols of its own, so that none sees what another left.
+"""
 
 from __future__ import annotations
 
-import asyncio
-import json
-import signal
 import time
-from datetime import datetime
+from collections.abc import AsyncIterator
 from functools import partial
-from itertools import pairwise
-from statistics import median
 
 import pytest
+import pytest_asyncio
 
-from tests.e2e.kit import STOP_S, Command, World, quote, trade
+from tests.e2e.setup import Setup, quote
 
-SYMBOLS = ("SPY", "QQQ", "AAPL", "MSFT", "BRK.B")
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
-async def test_a_demanded_symbol_is_published_within_a_second(world: World) -> None:
-    """A new entry of the set has its price on its channel within 1 s, without any wake."""
-    await world.daemon()
-    recorder = await world.recorder()
-    took = []
-    for number, symbol in enumerate(SYMBOLS):
-        await world.sim.send([quote(symbol, 100.0 + number, 100.5 + number)])
-        before = time.monotonic()
-        await world.want(symbol, wake=False)
-        await world.until(partial(recorder.of, symbol), 5, f"{symbol} is published")
-        took.append(recorder.of(symbol)[0].at - before)
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def setup(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Setup]:
+    """A quiet Alpaca, a server, and a daemon that streams IBM."""
+    async with Setup(tmp_path_factory.mktemp("symbol_life")) as shared:
+        await shared.daemon()
+        await shared.streaming("IBM")
+        yield shared
 
-    assert sorted(took)[-2] < 1.0, took  # one of the five may meet a busy machine
+
+async def test_a_demanded_symbol_is_published_without_any_wake(setup: Setup) -> None:
+    """A new entry of the set is found by itself, and its price comes out on its channel."""
+    recorder = await setup.recorder("spot:SPY")
+    await setup.sim.send([quote("SPY", 100.0, 100.5)])
+    await setup.values.want("SPY", wake=False)
+    await setup.until(lambda: recorder.of("SPY"), "SPY is published")
+
     assert recorder.prices("SPY") == [(100.0, 100.5)]
 
 
-async def test_a_wake_takes_a_symbol_to_alpaca_within_100_ms(world: World) -> None:
-    """After a message on the wake channel, Alpaca is asked for the symbol within 100 ms."""
-    await world.daemon()
-    await world.streaming("IBM")
-    took = []
-    for symbol in SYMBOLS:
-        before = time.monotonic()
-        await world.want(symbol)
-        asked = await world.until(partial(world.asked, "subscribe", symbol), 5, "subscribe")
-        took.append(asked - before)
+async def test_a_removed_symbol_leaves_without_any_wake(setup: Setup) -> None:
+    """A removed entry is unsubscribed by itself; its fields go, and no other symbol's do."""
+    await setup.streaming("QQQ", "DIA")
+    await setup.sim.send([quote("QQQ", 10, 11), quote("DIA", 20, 21)])
+    await setup.until(lambda: setup.values.last("QQQ"), "QQQ published")
+    await setup.values.unwant("QQQ", wake=False)
 
-    assert median(took) < 0.1, took  # without the wake it would be a quarter of a second
-
-
-async def test_a_wake_unsubscribes_a_removed_symbol_within_100_ms(world: World) -> None:
-    """After a message on the wake channel it is gone from Alpaca, and then from the hashes."""
-    await world.daemon()
-    await world.streaming("IBM", *SYMBOLS)
-    await world.sim.send([quote(symbol, 10, 11) for symbol in SYMBOLS])
-    for symbol in SYMBOLS:
-        await world.until(partial(world.last, symbol), 5, f"{symbol} published")
-    took = []
-    for symbol in SYMBOLS:
-        before = time.monotonic()
-        await world.redis.srem("spotd:symbols", symbol)
-        await world.redis.publish("spotd:wake", "look")
-        asked = await world.until(partial(world.asked, "unsubscribe", symbol), 5, "unsubscribe")
-        took.append(asked - before)
-        await world.until(partial(_no_fields, world, symbol), 1, "no field is left")
-
-    assert median(took) < 0.1, took
-    assert await world.live("IBM")
+    await setup.until(lambda: setup.asked("unsubscribe", "QQQ"), "unsubscribe")
+    await setup.until(lambda: setup.values.forgotten("QQQ"), "no field is left")
+    assert await setup.values.live("DIA")
+    assert await setup.values.last("DIA")
 
 
-async def test_entries_are_trimmed_and_upper_cased(world: World) -> None:
-    """``  spy `` is SPY, and what is no symbol is refused without disturbing any other."""
-    await world.daemon()
-    await world.sim.send([quote("SPY", 10, 11)])
-    await world.want("  spy ", "not a symbol", "1234", "*")
-    await world.until(lambda: world.live("SPY"), 5, "SPY live")
+async def test_wakes_subscribe_and_unsubscribe(setup: Setup) -> None:
+    """Each of several symbols is asked for and given up, with a wake after each change."""
+    symbols = ("A", "AA", "AAPL", "MSFT", "BRK.B")
+    for symbol in symbols:
+        await setup.values.want(symbol)
+        await setup.until(partial(setup.asked, "subscribe", symbol), f"{symbol} subscribed")
+    for symbol in symbols:
+        await setup.values.unwant(symbol)
+        await setup.until(partial(setup.asked, "unsubscribe", symbol), f"{symbol} unsubscribed")
+        await setup.until(partial(setup.values.forgotten, symbol), "no field is left")
 
-    await world.until(lambda: world.last("SPY"), 5, "SPY published")
+    assert await setup.values.live("IBM")
+
+
+async def test_entries_are_trimmed_and_upper_cased(setup: Setup) -> None:
+    """``  kr `` is KR, and an entry that is not a symbol is refused without disturbing others."""
+    await setup.sim.send([quote("KR", 10, 11)])
+    await setup.values.want("  kr ", "not a symbol", "1234", "*")
+    await setup.until(lambda: setup.values.live("KR"), "KR live")
+
+    await setup.until(lambda: setup.values.last("KR"), "KR published")
     for entry in ("not a symbol", "1234", "*"):
-        assert await world.symbol_state(entry) == "refused"
+        assert await setup.values.state(entry) == "refused"
 
 
-async def test_a_lease_lives_as_long_as_it_is_renewed(world: World) -> None:
+async def test_a_lease_lives_as_long_as_it_is_renewed(setup: Setup) -> None:
     """A lease that lapses is unsubscribed and leaves no field; one that is renewed lives on."""
-    await world.daemon()
-    await world.sim.send([quote("IBM", 10, 11), quote("KO", 20, 21)])
-    lapses = time.time() + 2.0
-    await world.redis.zadd("spotd:leases", {"IBM@web-1": lapses, "KO@web-2": lapses})
-    await world.redis.publish("spotd:wake", "")
-    await world.until(lambda: world.live("IBM", "KO"), 5, "both live")
-    await world.until(lambda: world.last("IBM"), 5, "IBM published")
+    await setup.sim.send([quote("HD", 10, 11), quote("KO", 20, 21)])
+    lapses = time.time() + 1.5
+    await setup.values.lease("HD@web-1", "KO@web-2", for_s=1.5)
+    await setup.until(lambda: setup.values.live("HD", "KO"), "both live")
+    await setup.until(lambda: setup.values.last("HD"), "HD published")
 
     async def gone() -> bool:
-        """Renew one, and look whether the other has left."""
-        await world.redis.zadd("spotd:leases", {"KO@web-2": time.time() + 2.0})
-        return await world.symbol_state("IBM") is None and await world.last("IBM") is None
+        """Renew one lease, and check whether the other's symbol has left."""
+        await setup.values.lease("KO@web-2", for_s=60, wake=False)
+        return await setup.values.forgotten("HD")
 
-    await world.until(gone, 5, "IBM's fields are gone")
-    left = time.time() - lapses
-    assert -0.05 <= left < 1.5, left
-    assert world.asked("unsubscribe", "IBM")
-    assert await world.redis.zrange("spotd:leases", 0, -1) == [b"KO@web-2"]
-    assert world.asked("unsubscribe", "KO") is None
-    assert await world.live("KO")
-    assert await world.last("KO")
+    await setup.until(gone, "HD's fields are gone")
+    assert time.time() >= lapses - 0.05, "the lease had not lapsed by Redis' clock"
+    assert setup.asked("unsubscribe", "HD")
+    assert not setup.asked("unsubscribe", "KO")
+    assert "HD@web-1" not in await setup.values.leases()
+    assert "KO@web-2" in await setup.values.leases()
+    assert await setup.values.live("KO")
+    assert await setup.values.last("KO")
 
 
-async def test_one_of_two_leases_is_enough(world: World) -> None:
+async def test_one_of_two_leases_is_enough(setup: Setup) -> None:
     """A symbol stays as long as any of its leases, or the set, wants it."""
-    await world.daemon()
-    now = time.time()
-    await world.redis.zadd("spotd:leases", {"IBM@a": now + 1.0, "IBM@b": now + 60})
-    await world.streaming("KO")
+    await setup.values.lease("GE@a", for_s=1.0, wake=False)
+    await setup.values.lease("GE@b", for_s=60)
+    await setup.until(lambda: setup.values.live("GE"), "GE live")
 
     async def removed() -> bool:
-        return await world.redis.zscore("spotd:leases", "IBM@a") is None
+        return "GE@a" not in await setup.values.leases()
 
-    await world.until(removed, 5, "the first lease is over")
-
-    assert world.asked("unsubscribe", "IBM") is None
-    assert await world.live("IBM")
-
-
-async def test_a_removed_symbol_is_unsubscribed_and_leaves_no_field(world: World) -> None:
-    """SREM ends the subscription within 1 s, and the fields in ``last`` and ``states`` go."""
-    await world.daemon()
-    await world.streaming("SPY", "QQQ")
-    await world.sim.send([quote("SPY", 10, 11), quote("QQQ", 20, 21)])
-    await world.until(lambda: world.last("SPY"), 5, "SPY published")
-    before = time.monotonic()
-    await world.redis.srem("spotd:symbols", "SPY")
-
-    asked = await world.until(lambda: world.asked("unsubscribe", "SPY"), 5, "unsubscribe")
-    assert asked - before < 1.0
-    await world.until(lambda: _no_fields(world, "SPY"), 1, "no field is left")
-    assert await world.live("QQQ")
-    assert await world.last("QQQ")
+    await setup.until(removed, "the first lease is over")
+    await setup.streaming("GM")  # a later change of the demand was carried out
+    assert not setup.asked("unsubscribe", "GE")
+    assert await setup.values.live("GE")
 
 
-async def test_late_data_of_a_removed_symbol_brings_nothing_back(world: World) -> None:
+async def test_late_data_of_a_removed_symbol_brings_nothing_back(setup: Setup) -> None:
     """Quotes that Alpaca still sends after the unsubscribe are not published."""
-    await world.daemon()
-    world.sim.faults.late_data_s = 3.0
-    await world.streaming("SPY", "QQQ")
-    recorder = await world.recorder()
-    await world.redis.srem("spotd:symbols", "SPY")
-    await world.until(lambda: _no_fields(world, "SPY"), 3, "no field is left")
-    await world.sim.send([quote("SPY", 66, 67), quote("QQQ", 20, 21)])
+    setup.sim.faults.late_data_s = 60.0
+    try:
+        await setup.streaming("PG", "PEP")
+        recorder = await setup.recorder("spot:PG", "spot:PEP")
+        await setup.values.unwant("PG")
+        await setup.until(lambda: setup.values.forgotten("PG"), "no field is left")
+        await setup.sim.send([quote("PG", 66, 67), quote("PEP", 20, 21)])
+        await setup.until(lambda: recorder.of("PEP"), "PEP published")
+    finally:
+        setup.sim.faults.late_data_s = 0.0
 
-    await world.until(lambda: recorder.of("QQQ"), 3, "QQQ published")
-    assert recorder.of("SPY") == []
-    assert await _no_fields(world, "SPY")
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-async def test_an_asked_for_stop_is_orderly(world: World, number: signal.Signals) -> None:
-    """Within 5 s: pending value out, close frame sent, leader key and status gone, code 0."""
-    daemon = await world.daemon(SPOTD_THROTTLE_MS="30000")
-    recorder = await world.recorder()
-    await world.streaming("SPY")
-    await world.sim.send([quote("SPY", 10, 11)])
-    await world.until(lambda: recorder.of("SPY"), 3, "the first value")
-    await world.sim.send([quote("SPY", 12, 13), trade("SPY", 12.5)])
-    await world.until(lambda: _took_in(daemon), 3, "the second came in")
-    assert recorder.prices("SPY") == [(10, 11)]
-
-    code, took = await daemon.stop(number)
-
-    assert code == 0
-    assert took < STOP_S
-    await world.until(lambda: len(recorder.of("SPY")) == 2, 1, "the pending value")
-    assert recorder.prices("SPY") == [(10, 11), (12, 13)]
-    assert recorder.of("SPY")[-1].json["last_price"] == 12.5
-    await world.sim.wait_for(world.closes)
-    assert world.closes() == [1000]
-    assert await world.redis.exists("spotd:leader", "spotd:status") == 0
-    assert "Traceback" not in daemon.output
+    assert recorder.of("PG") == []
+    assert await setup.values.forgotten("PG")
 
 
-async def test_the_status_is_refreshed_and_dies_with_the_daemon(world: World) -> None:
-    """``spotd:status`` has a TTL of at most 15 s and is written at least every 5 s."""
-    await world.daemon()
-    told: list[float] = []
+async def test_the_status_is_refreshed_and_dies_with_the_daemon(setup: Setup) -> None:
+    """``spotd:status`` is written again without any change, with a TTL of at most 15 s."""
+    seen: set[str] = set()
 
     async def refreshed() -> bool:
-        raw = await world.redis.get("spotd:status")
-        if raw is None and not told:
-            return False  # not written for the first time yet
-        status = json.loads(raw)
-        assert 10_000 < await world.redis.pttl("spotd:status") <= 15_000
-        at = datetime.fromisoformat(status["at"]).timestamp()
-        if at not in told:
-            told.append(at)
-        return len(told) >= 4
+        status = await setup.values.status()
+        assert status is not None
+        assert 0 < await setup.redis.pttl("spotd:status") <= 15_000
+        seen.add(status["at"])
+        return len(seen) >= 2
 
-    await world.until(refreshed, 20, "the status is refreshed again and again")
-    assert max(b - a for a, b in pairwise(told)) <= 5.0, told
+    await setup.until(refreshed, "the status is refreshed")
 
 
-async def _no_fields(world: World, symbol: str) -> bool:
-    last, state = await asyncio.gather(world.last(symbol), world.symbol_state(symbol))
-    return last is None and state is None
+async def test_an_update_has_the_fields_of_the_contract(setup: Setup) -> None:
+    """Exactly the contract's fields, types and formats, ``last_price`` null until one is known."""
+    recorder = await setup.recorder("spot:T")
+    await setup.streaming("T")
+    await setup.sim.send([quote("T", 421.35, 421.39, t="2026-01-20T05:12:00Z")])
+    await setup.until(lambda: recorder.of("T"), "published")
 
-
-async def _took_in(daemon: Command) -> bool:
-    numbers = await daemon.metrics()
-    return (
-        numbers["spotd_quotes_received_total"] == 2 and numbers["spotd_trades_received_total"] == 1
+    raw, seq = recorder.raw("T")[0], recorder.seqs("T")[0]
+    assert raw == (
+        b'{"symbol":"T","bid_price":421.35,"ask_price":421.39,"mid_price":421.37,'
+        b'"last_price":null,"timestamp":"2026-01-20T05:12:00.000000Z","seq":%d}' % seq
     )
+    assert 0 < seq < 2**53
+
+
+async def test_a_halt_is_told_and_ended(setup: Setup) -> None:
+    """A halted symbol is ``halted`` until its resumption, and no other is touched."""
+    await setup.streaming("HAL", "SLB")
+    recorder = await setup.recorder("spotd:events")
+    await setup.sim.halt("HAL")
+    await setup.until(lambda: recorder.states("HAL") == ["halted"], "halted")
+    await setup.sim.resume("HAL")
+    await setup.until(lambda: recorder.states("HAL") == ["halted", "live"], "resumed")
+
+    assert recorder.states("SLB") == []

@@ -7,26 +7,34 @@ import time
 from typing import Any, Self, TypeAlias
 
 import redis.asyncio as aioredis
+from redis.asyncio.retry import Retry
+from redis.backoff import ConstantBackoff
 
 from spotd.keys import Keys
 
 Json: TypeAlias = dict[str, Any]
+
+_BETWEEN_TRIES_S = 0.02
+_TRIES = 100  # for as long as a server takes to start again; every call here may be repeated
 
 
 class Values:
     """One client of the values under one pair of prefixes.
 
     ``server`` is its URL, or a client that exists already. ``redis`` is the client itself, for
-    what has no method here. Its answers may be bytes or, with ``decode_responses``, text. Every
-    method raises what redis-py raises.
+    what has no method here. Its answers may be bytes or, with ``decode_responses``, text. Calls
+    are repeated while a server starts again; then every method raises what redis-py raises.
     """
 
     def __init__(
         self, server: str | aioredis.Redis, keys: Keys | None = None, **options: Any
     ) -> None:
+        retry = Retry(ConstantBackoff(_BETWEEN_TRIES_S), _TRIES)
         self.keys = keys or Keys()
         self.redis: Any = (
-            aioredis.Redis.from_url(server, **options) if isinstance(server, str) else server
+            aioredis.Redis.from_url(server, **({"retry": retry} | options))
+            if isinstance(server, str)
+            else server
         )
 
     async def __aenter__(self) -> Self:

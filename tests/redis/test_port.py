@@ -12,21 +12,17 @@ from dataclasses import replace
 import pytest
 import redis
 
-from spotd.core import batch
+from spotd.core.leadership import LeaderKeyAnswer
 from spotd.errors import NotLeaderError, RedisUnavailableError
 from spotd.keys import Keys
-from spotd.redis import port as adapter
 from spotd.redis.errors import WrongTypeError
-from spotd.redis.port import (
-    MAX_FIELDS_PER_CALL,
-    SCAN_ABOVE,
-    LeaseAnswer,
-    RedisPort,
-)
-from tests.daemon.rig import Ear, eventually
-from tests.kit.servers import Server, redis_server, until
+from spotd.redis.port import MAX_FIELDS_PER_CALL, SCAN_ABOVE, RedisPort
+from tests.kit.recorder import Recorder
+from tests.kit.servers import Server, redis_server
+from tests.kit.waiting import until
 
 KEYS = Keys()
+LARGEST = 4_000  # updates in one call, and more than a script may unpack at once
 OURS, THEIRS = "ours:1", "theirs:1"
 
 
@@ -44,7 +40,7 @@ def process(
 
 @pytest.fixture
 def db(process: Server) -> Iterator[redis.Redis]:
-    """The server, empty, for what the test says and sees itself."""
+    """The server, empty, for what the test itself says and reads."""
     with process.client() as client:
         client.flushall()
         yield client
@@ -59,10 +55,10 @@ async def port(process: Server, db: redis.Redis) -> AsyncIterator[RedisPort]:
 
 
 @pytest.fixture
-async def ear(process: Server) -> AsyncIterator[Ear]:
+async def recorder(process: Server) -> AsyncIterator[Recorder]:
     """Everything that is published."""
-    async with Ear(process.url, "*") as listening:
-        yield listening
+    async with Recorder(process.url, "*") as recording:
+        yield recording
 
 
 def update(symbol: str, seq: int) -> bytes:
@@ -84,11 +80,11 @@ def everything(db: redis.Redis) -> dict[str, object]:
 
 
 async def test_a_free_key_is_acquired_and_then_renewed(port: RedisPort, db: redis.Redis) -> None:
-    """The first answer is *acquired*, later ones are *granted*, and the TTL starts anew."""
-    assert await port.lead(OURS, 5.0) == LeaseAnswer(granted=True, acquired=True)
+    """The first answer is *acquired*, later ones are *renewed*, and each starts the TTL again."""
+    assert await port.lead(OURS, 5.0) == LeaderKeyAnswer("acquired")
     assert db.get(KEYS.leader) == OURS
     db.pexpire(KEYS.leader, 100)
-    assert await port.lead(OURS, 5.0) == LeaseAnswer(granted=True, acquired=False)
+    assert await port.lead(OURS, 5.0) == LeaderKeyAnswer("renewed")
     assert 4_000 < db.pttl(KEYS.leader) <= 5_000
     assert await port.leader() == OURS
 
@@ -96,29 +92,27 @@ async def test_a_free_key_is_acquired_and_then_renewed(port: RedisPort, db: redi
 async def test_a_held_key_is_left_alone(port: RedisPort, db: redis.Redis) -> None:
     """Another's key keeps its token and its TTL."""
     db.set(KEYS.leader, THEIRS, px=3_000)
-    answer = await port.lead(OURS, 60.0)
-    assert not answer.granted
-    assert not answer.acquired
+    assert (await port.lead(OURS, 60.0)).held == "another"
     assert db.get(KEYS.leader) == THEIRS
     assert db.pttl(KEYS.leader) <= 3_000
 
 
 async def test_the_key_lapses_by_itself(port: RedisPort, db: redis.Redis) -> None:
-    """A daemon that dies blocks its successor for one TTL, no longer."""
+    """A daemon that dies blocks its successor for one TTL."""
     await port.lead(THEIRS, 0.05)
-    await eventually(lambda: db.get(KEYS.leader) is None, "the key to lapse", 1.0)
-    assert (await port.lead(OURS, 1.0)).acquired
+    await until(lambda: db.get(KEYS.leader) is None, "the key to lapse")
+    assert (await port.lead(OURS, 1.0)).held == "acquired"
 
 
 async def test_a_key_that_holds_our_own_former_token_is_taken_over(
     port: RedisPort, db: redis.Redis
 ) -> None:
-    """Who stepped down by its own clock need not wait for its own key to lapse."""
+    """A daemon that stepped down by its own clock does not wait until its own key lapses."""
     await port.lead(OURS, 60.0)
-    assert (await port.lead("ours:2", 5.0, former=OURS)).acquired
+    assert (await port.lead("ours:2", 5.0, former=OURS)).held == "acquired"
     assert db.get(KEYS.leader) == "ours:2"
-    assert not (await port.lead("ours:3", 5.0, former="")).granted
-    assert not (await port.lead("ours:3", 5.0, former=OURS)).granted
+    assert (await port.lead("ours:3", 5.0, former="")).held == "another"
+    assert (await port.lead("ours:3", 5.0, former=OURS)).held == "another"
 
 
 async def test_release_deletes_only_what_is_ours(port: RedisPort, db: redis.Redis) -> None:
@@ -136,10 +130,10 @@ async def test_release_deletes_only_what_is_ours(port: RedisPort, db: redis.Redi
 @pytest.mark.parametrize(
     "garbage", ["", "abc", "-1", "1e9", "9007199254740992", "99999999999999999999 x"]
 )
-async def test_a_seq_that_is_none_is_taken_for_unknown(
+async def test_garbage_in_place_of_a_seq_is_unknown(
     port: RedisPort, db: redis.Redis, garbage: str
 ) -> None:
-    """Whatever somebody wrote there, leading and publishing go on."""
+    """Leading and publishing go on, whatever somebody wrote there."""
     db.set(KEYS.seq, garbage)
     assert (await port.lead(OURS, 5.0)).highest_seq is None
     await port.publish(OURS, update("SPY", 7), 7)
@@ -185,34 +179,34 @@ async def test_a_bare_seq_is_read_too(port: RedisPort, db: redis.Redis) -> None:
 
 
 async def test_channel_and_hash_get_the_same_bytes(
-    port: RedisPort, db: redis.Redis, ear: Ear
+    port: RedisPort, db: redis.Redis, recorder: Recorder
 ) -> None:
     """Each update is published and kept, byte for byte, and the highest seq with them."""
     await port.lead(OURS, 5.0)
     raw = '{"symbol":"SPY","größe":"\x00\\"}'.encode()
     await port.publish(OURS, raw + b"\n" + update("QQQ", 5), 5)
-    await eventually(lambda: len(ear.heard) == 2, "both updates")
-    assert ear.raw("SPY") == [raw]
+    await until(lambda: len(recorder.heard) == 2, "both updates")
+    assert recorder.raw("SPY") == [raw]
     assert db.hget(KEYS.last, "SPY") == raw.decode()
-    assert ear.raw("QQQ")[0].decode() == db.hget(KEYS.last, "QQQ")
+    assert recorder.raw("QQQ")[0].decode() == db.hget(KEYS.last, "QQQ")
     assert (await port.lead(OURS, 5.0)).highest_seq == 5
 
 
 async def test_the_largest_batch_goes_in_one_call(
-    port: RedisPort, db: redis.Redis, ear: Ear
+    port: RedisPort, db: redis.Redis, recorder: Recorder
 ) -> None:
-    """It is written in parts, none of which is more than a script may unpack."""
+    """It is written in parts, because a script may unpack only a part of it at once."""
     await port.lead(OURS, 5.0)
-    lines = b"".join(update(f"S{n}", n + 1) for n in range(batch.MOST))
-    await port.publish(OURS, lines, batch.MOST)
-    assert db.hlen(KEYS.last) == batch.MOST
-    await eventually(lambda: len(ear.heard) == batch.MOST, "all updates")
-    assert ear.raw("S3999") == [update("S3999", 4000).rstrip()]
-    assert [channel for _, channel, _ in ear.heard[:2]] == ["spot:S0", "spot:S1"]
+    lines = b"".join(update(f"S{n}", n + 1) for n in range(LARGEST))
+    await port.publish(OURS, lines, LARGEST)
+    assert db.hlen(KEYS.last) == LARGEST
+    await until(lambda: len(recorder.heard) == LARGEST, "all updates")
+    assert recorder.raw("S3999") == [update("S3999", 4000).rstrip()]
+    assert [heard.channel for heard in recorder.heard[:2]] == ["spot:S0", "spot:S1"]
 
 
 async def test_without_the_leader_key_nothing_is_touched(
-    port: RedisPort, db: redis.Redis, ear: Ear
+    port: RedisPort, db: redis.Redis, recorder: Recorder
 ) -> None:
     """Every script that writes is fenced: with another's token or none, no byte changes."""
     db.hset(KEYS.last, "SPY", "old")
@@ -235,14 +229,14 @@ async def test_without_the_leader_key_nothing_is_touched(
                 await write
         assert everything(db) == before
     db.publish("spot:END", "{}")
-    await eventually(lambda: ear.heard, "the end")
-    assert [channel for _, channel, _ in ear.heard] == ["spot:END"]
+    await until(lambda: recorder.heard, "the end")
+    assert [heard.channel for heard in recorder.heard] == ["spot:END"]
 
 
 async def test_a_batch_that_arrives_late_is_dropped(
-    port: RedisPort, db: redis.Redis, ear: Ear
+    port: RedisPort, db: redis.Redis, recorder: Recorder
 ) -> None:
-    """Nothing is published after something newer, also when a call was under way for long."""
+    """Nothing is published after something newer, even if a call was under way for long."""
     await port.lead(OURS, 5.0)
     await port.publish(OURS, update("SPY", 9), 9)
     with pytest.raises(NotLeaderError):
@@ -250,8 +244,8 @@ async def test_a_batch_that_arrives_late_is_dropped(
     with pytest.raises(NotLeaderError):
         await port.publish(OURS, update("SPY", 8), 8)
     await port.publish(OURS, update("SPY", 10), 10)
-    await eventually(lambda: len(ear.heard) == 2, "both")
-    assert [message["seq"] for message in ear.messages("SPY")] == [9, 10]
+    await until(lambda: len(recorder.heard) == 2, "both")
+    assert recorder.seqs("SPY") == [9, 10]
 
 
 @pytest.mark.parametrize("loss", ["script flush", "restart"])
@@ -280,7 +274,7 @@ async def test_scripts_that_the_server_forgot_are_sent_again(
 async def test_an_own_hash_of_the_wrong_type_is_replaced(
     port: RedisPort, db: redis.Redis, kind: str
 ) -> None:
-    """``spotd:last`` and ``spotd:states`` are spotd's alone, so spotd mends them."""
+    """``spotd:last`` and ``spotd:states`` belong to spotd alone, so spotd mends them."""
     await port.lead(OURS, 5.0)
 
     def break_both() -> None:
@@ -306,15 +300,15 @@ async def test_an_own_hash_of_the_wrong_type_is_replaced(
 
 
 async def test_states_are_written_removed_and_announced(
-    port: RedisPort, db: redis.Redis, ear: Ear
+    port: RedisPort, db: redis.Redis, recorder: Recorder
 ) -> None:
     """A change goes to the hash and to the events, a removal to the hash alone."""
     await port.lead(OURS, 5.0)
     db.hset(KEYS.states, mapping={"OLD": "{}", "OLDER": "{}", "STAYS": "{}"})
     await port.write_states(OURS, {"SPY": b'{"n":1}', "a b": b'{"n":2}'}, ["OLD", "OLDER", "NONE"])
     assert await port.state_fields() == {"STAYS", "SPY", "a b"}
-    await eventually(lambda: len(ear.heard) == 2, "both events")
-    assert [(channel, raw) for _, channel, raw in ear.heard] == [
+    await until(lambda: len(recorder.heard) == 2, "both events")
+    assert [(heard.channel, heard.raw) for heard in recorder.heard] == [
         (KEYS.events, b'{"n":1}'),
         (KEYS.events, b'{"n":2}'),
     ]
@@ -322,7 +316,7 @@ async def test_states_are_written_removed_and_announced(
 
 @pytest.mark.parametrize("announce", [True, False])
 async def test_the_status_has_a_ttl_and_is_announced_when_asked(
-    port: RedisPort, db: redis.Redis, ear: Ear, announce: bool
+    port: RedisPort, db: redis.Redis, recorder: Recorder, announce: bool
 ) -> None:
     """It lapses with its daemon."""
     await port.lead(OURS, 5.0)
@@ -330,12 +324,12 @@ async def test_the_status_has_a_ttl_and_is_announced_when_asked(
     assert db.get(KEYS.status) == "{}"
     assert 14_000 < db.pttl(KEYS.status) <= 15_000
     db.publish("end", "")
-    await eventually(lambda: ear.heard, "the end")
-    assert (ear.heard[0][1] == KEYS.events) is announce
+    await until(lambda: recorder.heard, "the end")
+    assert (recorder.heard[0].channel == KEYS.events) is announce
 
 
 async def test_any_number_of_last_prices_is_dropped(port: RedisPort, db: redis.Redis) -> None:
-    """More than one call holds."""
+    """What is too much for one call is dropped in several."""
     await port.lead(OURS, 5.0)
     names = [f"S{n}" for n in range(MAX_FIELDS_PER_CALL * 2 + 1)]
     db.hset(KEYS.last, mapping=dict.fromkeys(names, "{}"))
@@ -348,7 +342,7 @@ async def test_any_number_of_last_prices_is_dropped(port: RedisPort, db: redis.R
 
 
 async def test_the_demand_set_is_read_whole(port: RedisPort, db: redis.Redis) -> None:
-    """Nothing there is nothing wanted; entries come as they were written."""
+    """Without the key nothing is wanted. Entries come as they were written."""
     assert await entries_of(port) == []
     db.sadd(KEYS.symbols, "SPY", " qqq ", b"\xff\x00")
     assert sorted(await entries_of(port)) == [b" qqq ", b"SPY", b"\xff\x00"]
@@ -364,8 +358,8 @@ async def test_a_large_demand_is_read_in_slices(port: RedisPort, db: redis.Redis
     assert {entry for some in slices for entry in some} == names
 
 
-async def test_very_many_leases_are_read_in_slices(port: RedisPort, db: redis.Redis) -> None:
-    """Above SCAN_ABOVE, too, those that lapse are left out, and the lapsed removed."""
+async def test_many_leases_are_read_in_slices(port: RedisPort, db: redis.Redis) -> None:
+    """Above SCAN_ABOVE, too, lapsed leases are left out and removed."""
     now = 1_768_885_920.25
     names = {f"S{n}@me" for n in range(SCAN_ABOVE + 1)}
     db.zadd(KEYS.leases, dict.fromkeys(names, now + 1))
@@ -375,8 +369,8 @@ async def test_very_many_leases_are_read_in_slices(port: RedisPort, db: redis.Re
     assert db.zcard(KEYS.leases) == len(names) + 1
 
 
-async def test_who_left_is_asked_by_name(port: RedisPort, db: redis.Redis) -> None:
-    """As many as go into one call; a lease that lapsed has left, whether it was removed or not."""
+async def test_entries_that_left_are_asked_by_name(port: RedisPort, db: redis.Redis) -> None:
+    """A lapsed lease has left, whether it was removed or not."""
     names = [f"S{n}".encode() for n in range(MAX_FIELDS_PER_CALL)]
     assert await port.not_in_set(names) == names
     db.sadd(KEYS.symbols, *names[1:])
@@ -421,18 +415,18 @@ async def test_channels_are_found_under_any_prefix(
     with process.client() as other, other.pubsub() as subscriber:
         subscriber.subscribe(f"{prefix}SPY", "spXt:QQQ", "sabct:IWM", "sa:DIA")
         subscriber.psubscribe(f"{prefix}*")
-        until(lambda: len(db.pubsub_channels()) == 4, "the subscriptions")
+        await until(lambda: len(db.pubsub_channels()) == 4, "the subscriptions")
         assert await port.subscribed_channels() == [b"SPY"]
     await port.close()
 
 
 async def test_own_channels_are_no_demand(process: Server, db: redis.Redis) -> None:
-    """Where the prefixes overlap, listening to wakes or events asks for no symbol."""
+    """Where the prefixes overlap, a subscriber of wakes or events does not ask for a symbol."""
     keys = Keys("spot:", "spot:")
     port = RedisPort(process.url, keys)
     with process.client() as other, other.pubsub() as subscriber:
         subscriber.subscribe(keys.wake, keys.events, "spot:SPY")
-        until(lambda: len(db.pubsub_channels()) == 3, "the subscriptions")
+        await until(lambda: len(db.pubsub_channels()) == 3, "the subscriptions")
         assert await port.subscribed_channels() == [b"SPY"]
     await port.close()
 
@@ -462,56 +456,54 @@ class Wakes:
             self.failure = error
 
 
-async def test_a_wake_is_heard_at_once(port: RedisPort, db: redis.Redis) -> None:
-    """One yield when listening began, for what came before, and one for each message."""
+async def test_a_wake_is_heard(port: RedisPort, db: redis.Redis) -> None:
+    """It yields once when listening began, for what came before, and once for each message."""
     wakes = Wakes(port)
-    await eventually(lambda: wakes.count == 1, "listening")
+    await until(lambda: wakes.count == 1, "listening")
     db.publish(KEYS.wake, "x")
     db.publish("spotd:other", "x")
-    took_s = await eventually(lambda: wakes.count == 2, "the wake")
-    assert took_s < 0.1
+    await until(lambda: wakes.count == 2, "the wake")
     db.publish(KEYS.wake, "")
-    await eventually(lambda: wakes.count == 3, "the next wake")
+    await until(lambda: wakes.count == 3, "the next wake")
     await wakes.stop()
 
 
 async def test_listening_ends_with_the_connection(port: RedisPort, process: Server) -> None:
-    """The caller is told, so that it can listen anew."""
+    """An error tells the caller, so that it can listen again."""
     wakes = Wakes(port)
-    await eventually(lambda: wakes.count == 1, "listening")
+    await until(lambda: wakes.count == 1, "listening")
     process.restart()
-    await eventually(lambda: wakes.failure is not None, "the failure")
+    await until(lambda: wakes.failure is not None, "the failure")
     await wakes.stop()
 
 
-async def test_a_silent_peer_is_given_up(
-    port: RedisPort, process: Server, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Silence is answered with a ping, and a ping that stays unanswered ends the listening."""
-    monkeypatch.setattr(adapter, "WAKE_SILENCE_S", 0.1)
+async def test_a_silent_peer_is_given_up(process: Server, db: redis.Redis) -> None:
+    """After a silence a ping is sent, and a ping without an answer ends the listening."""
+    port = RedisPort(process.url, KEYS, wake_silence_s=0.1)
     wakes = Wakes(port)
-    await eventually(lambda: wakes.count == 1, "listening")
+    await until(lambda: wakes.count == 1, "listening")
     with process.client() as client:
 
         def pings() -> int:
             return int(client.info("commandstats").get("cmdstat_ping", {}).get("calls", 0))
 
         before = pings()
-        await eventually(lambda: pings() > before + 3, "pings, each answered")
+        await until(lambda: pings() > before + 3, "pings, each answered")
     assert wakes.failure is None
     process.freeze()
     try:
-        await eventually(lambda: wakes.failure is not None, "giving up", 2.0)
+        await until(lambda: wakes.failure is not None, "giving up")
     finally:
         process.thaw()
     await wakes.stop()
+    await port.close()
 
 
 # Being there
 
 
-async def test_ping_tells_what_the_server_is(port: RedisPort) -> None:
-    """For ``spotd check``."""
+async def test_ping_returns_what_the_server_is(port: RedisPort) -> None:
+    """``spotd check`` shows its version."""
     assert "redis_version" in await port.ping()
 
 
@@ -520,7 +512,7 @@ async def test_two_prefixes_share_one_server(process: Server, db: redis.Redis) -
     one = RedisPort(process.url, KEYS)
     two = RedisPort(process.url, replace(KEYS, key_prefix="other:", channel_prefix="o:"))
     for port in (one, two):
-        assert (await port.lead(OURS, 5.0)).acquired
+        assert (await port.lead(OURS, 5.0)).held == "acquired"
     await one.publish(OURS, update("SPY", 1), 1)
     before = {k: v for k, v in everything(db).items() if k.startswith("spotd:")}
     await two.publish(OURS, update("QQQ", 1), 1)
@@ -534,7 +526,7 @@ async def test_two_prefixes_share_one_server(process: Server, db: redis.Redis) -
 
 
 async def test_a_cancelled_call_is_over(process: Server, db: redis.Redis) -> None:
-    """At whatever moment a call is cancelled, it ends by that: no loop goes on by mistake."""
+    """A cancellation ends a call at whatever moment it comes: no loop goes on by mistake."""
     swallowed = 0
     for steps in range(1, 41):
         for _ in range(4):

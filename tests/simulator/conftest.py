@@ -1,4 +1,4 @@
-"""A quiet simulator: nothing is sent but what the test says."""
+"""A quiet simulator: it sends only what the test sends."""
 
 from collections.abc import AsyncIterator
 
@@ -9,6 +9,6 @@ from spotd.simulator import Simulator
 
 @pytest.fixture
 async def sim() -> AsyncIterator[Simulator]:
-    """A simulator without market and replay, its close timeout short."""
+    """A simulator without market and replay."""
     async with Simulator() as simulator:
         yield simulator

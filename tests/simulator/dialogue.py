@@ -1,4 +1,4 @@
-"""A client that says and hears one message at a time, over a real websocket."""
+"""A client that sends and receives one message at a time, over a real websocket."""
 
 import asyncio
 import json
@@ -10,10 +10,10 @@ import msgpack
 from websockets.asyncio.client import ClientConnection, connect
 
 from spotd.simulator import Simulator
+from tests.kit.waiting import GUARD_S
 
 Encoding: TypeAlias = Literal["json", "msgpack"]
 Message: TypeAlias = dict[str, Any]
-PATIENCE_S = 10.0
 
 CONNECTED = {"T": "success", "msg": "connected"}
 AUTHENTICATED = {"T": "success", "msg": "authenticated"}
@@ -32,12 +32,12 @@ NOTHING: Message = {
 
 
 def refusal(code: int, words: str) -> Message:
-    """An error message in Alpaca's form."""
+    """Return an error message in Alpaca's form."""
     return {"T": "error", "code": code, "msg": words}
 
 
 class Dialogue:
-    """What a test says to the simulator, and what it hears."""
+    """A connection on which a test says and hears one message at a time."""
 
     def __init__(self, ws: ClientConnection, encoding: Encoding) -> None:
         self.ws = ws
@@ -49,12 +49,12 @@ class Dialogue:
         await self.ws.send(msgpack.packb(message) if packed else json.dumps(message))
 
     async def hear_raw(self) -> bytes | str:
-        """The next frame as it came."""
-        async with asyncio.timeout(PATIENCE_S):
+        """Return the payload of the next frame."""
+        async with asyncio.timeout(GUARD_S):
             return await self.ws.recv()
 
     async def hear(self) -> list[Message]:
-        """The next frame's messages; times are nanoseconds in msgpack, text in JSON."""
+        """Return the messages of the next frame; times are nanoseconds in msgpack, text in JSON."""
         raw = await self.hear_raw()
         if isinstance(raw, str):
             decoded: list[Message] = json.loads(raw)
@@ -63,34 +63,34 @@ class Dialogue:
         return unpacked
 
     async def hear_one(self) -> Message:
-        """The only message of the next frame."""
+        """Return the only message of the next frame."""
         [message] = await self.hear()
         return message
 
     async def ask(self, message: object) -> Message:
-        """Say something and hear its answer, alone in its frame."""
+        """Send a message and return its answer, which is alone in its frame."""
         await self.say(message)
         return await self.hear_one()
 
     async def greet(self) -> None:
-        """Hear the greeting."""
+        """Receive the greeting."""
         assert await self.hear_one() == CONNECTED
 
     async def login(self, key: str = "demo-key", secret: str = "demo-secret") -> Message:
-        """Authenticate; the answer."""
+        """Authenticate; return the answer."""
         return await self.ask({"action": "auth", "key": key, "secret": secret})
 
     async def subscribe(self, **channels: list[str]) -> Message:
-        """Subscribe; the answer."""
+        """Subscribe; return the answer."""
         return await self.ask({"action": "subscribe", **channels})
 
     async def unsubscribe(self, **channels: list[str]) -> Message:
-        """Unsubscribe; the answer."""
+        """Unsubscribe; return the answer."""
         return await self.ask({"action": "unsubscribe", **channels})
 
     async def hear_end(self) -> int:
-        """Hear everything until the connection ends; its close code, 1006 without a close frame."""
-        async with asyncio.timeout(PATIENCE_S):
+        """Receive until the connection ends. Return its close code, 1006 without a close frame."""
+        async with asyncio.timeout(GUARD_S):
             await self.ws.wait_closed()
         assert self.ws.close_code is not None
         return self.ws.close_code
@@ -106,7 +106,7 @@ async def dial(
     headers: Mapping[str, str] | None = None,
     **options: Any,
 ) -> AsyncIterator[Dialogue]:
-    """A connection, greeted and authenticated unless `login` is false; closed cleanly after."""
+    """Connect, and authenticate unless `login` is false; close cleanly at the end."""
     content = {"Content-Type": f"application/{encoding}"} | dict(headers or {})
     options.setdefault("ping_interval", None)
     async with connect(
@@ -117,3 +117,18 @@ async def dial(
             await talk.greet()
             assert await talk.login() == AUTHENTICATED
         yield talk
+
+
+async def exchange(sim: Simulator) -> None:
+    """Have a request on another connection answered.
+
+    The simulator runs in the loop of the test, and loopback is in order. As a consequence, it has
+    then been given everything that was sent to it before.
+    """
+    async with asyncio.timeout(GUARD_S):
+        reader, writer = await asyncio.open_connection("127.0.0.1", sim.port)
+        writer.write(b"GET /nothing HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        assert b" 404 " in await reader.readline()
+        await reader.read()
+        writer.close()
+        await writer.wait_closed()

@@ -1,4 +1,4 @@
-"""Fidelity, judged by a client that nobody here wrote: Alpaca's JavaScript SDK from npm."""
+"""The simulator with a client that others wrote: Alpaca's JavaScript SDK from npm."""
 
 import asyncio
 import json
@@ -12,15 +12,17 @@ from typing import Any
 import pytest
 
 from spotd.simulator import MarketModel, Simulator
+from tests.kit.waiting import until
 
 VERSION = "4.0.2"
 SCRIPT = Path(__file__).parent / "js" / "receive.cjs"
-PATIENCE_S = 60
+INSTALL_S = 60
+RUN_S = 60
 
 
 @pytest.fixture(scope="module")
 def sdk() -> Path:
-    """A directory with the SDK installed, kept between runs outside the checkout."""
+    """A directory with the SDK, outside the checkout and kept between runs."""
     if shutil.which("node") is None or shutil.which("npm") is None:
         pytest.skip("node and npm are not installed")
     version = subprocess.run(["node", "--version"], capture_output=True, text=True, check=True)
@@ -33,14 +35,14 @@ def sdk() -> Path:
 
 
 def install(kept: Path) -> None:
-    """Install the SDK by npm, or skip."""
+    """Install the SDK by npm, or skip the test."""
     with tempfile.TemporaryDirectory() as fresh:
         package = f"@alpacahq/alpaca-trade-api@{VERSION}"
         flags = ["--no-audit", "--no-fund", "--ignore-scripts", "--prefix", fresh]
         try:
             subprocess.run(
                 ["npm", "install", *flags, package],
-                capture_output=True, check=True, timeout=PATIENCE_S, cwd=fresh,
+                capture_output=True, check=True, timeout=INSTALL_S, cwd=fresh,
             )  # fmt: skip
         except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as problem:
             pytest.skip(f"npm could not install {package}: {problem}")
@@ -48,13 +50,13 @@ def install(kept: Path) -> None:
 
 
 async def receive(sim: Simulator, sdk: Path, symbols: list[str]) -> list[dict[str, Any]]:
-    """What the SDK printed until it had a quote and a trade of each symbol."""
+    """Return what the SDK printed until it had a quote and a trade of each symbol."""
     process = await asyncio.create_subprocess_exec(
         "node", str(SCRIPT), sim.stream_url(), "demo-key", "demo-secret", *symbols,
         cwd=sdk, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
     )  # fmt: skip
     try:
-        async with asyncio.timeout(PATIENCE_S):
+        async with asyncio.timeout(RUN_S):
             output, errors = await process.communicate()
     finally:
         if process.returncode is None:
@@ -65,15 +67,15 @@ async def receive(sim: Simulator, sdk: Path, symbols: list[str]) -> list[dict[st
 
 
 async def test_the_javascript_sdk_understands_every_field(sdk: Path, sim: Simulator) -> None:
-    """It subscribes, and decodes the fields of quotes, trades and statuses as they were sent."""
+    """It subscribes, and it decodes quotes, trades and statuses as they were sent."""
     hearing = asyncio.create_task(receive(sim, sdk, ["SPY", "BRK.B"]))
     subscribed = asyncio.create_task(
-        sim.wait_for(lambda: sim.sessions and sim.sessions[0].statuses, timeout_s=PATIENCE_S)
+        until(lambda: sim.sessions and sim.sessions[0].statuses, "subscriptions", guard_s=RUN_S)
     )
     await asyncio.wait({hearing, subscribed}, return_when=asyncio.FIRST_COMPLETED)
     if not subscribed.done():
         subscribed.cancel()
-        await hearing  # the script failed: say how
+        await hearing  # the script failed: raise with its errors
     when = "2026-01-20T15:12:00.123456789Z"
     await sim.halt("SPY")
     await sim.send(
@@ -90,11 +92,11 @@ async def test_the_javascript_sdk_understands_every_field(sdk: Path, sim: Simula
     assert (trades["BRK.B"]["price"], trades["BRK.B"]["conditions"]) == (100.0, ["@"])
     assert [one["value"]["symbol"] for one in heard if one["kind"] == "status"] == ["SPY"]
     assert not [one for one in heard if one["kind"] == "error"]
-    await sim.wait_for(lambda: not sim.sessions)
+    await until(lambda: not sim.sessions, "the session to end")
 
 
 async def test_the_javascript_sdk_follows_the_simulated_market(sdk: Path) -> None:
-    """Quotes and trades arrive from the market by itself, without one error."""
+    """Quotes and trades of the market arrive, without an error."""
     model = MarketModel(quotes_per_s=500, trades_per_quote=0.5)
     async with Simulator(market=model) as sim:
         heard = await receive(sim, sdk, ["SPY", "AAPL"])

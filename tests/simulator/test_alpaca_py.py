@@ -1,4 +1,4 @@
-"""Alpaca's own Python SDK against the simulator: the client that spotd builds on."""
+"""The simulator with Alpaca's own Python SDK, which spotd builds on."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from spotd.simulator import Simulator
+from tests.kit.waiting import GUARD_S, until
 
 pytest.importorskip("alpaca")
 
@@ -18,7 +19,7 @@ from alpaca.data.requests import StockLatestQuoteRequest, StockSnapshotRequest
 
 @asynccontextmanager
 async def streaming(sim: Simulator, symbols: list[str]) -> AsyncIterator[list[Any]]:
-    """What the SDK's handlers receive of these symbols' quotes, trades and statuses."""
+    """Yield what the SDK's handlers receive of quotes, trades and statuses of these symbols."""
     stream = StockDataStream("demo-key", "demo-secret", url_override=sim.stream_url())
     received: list[Any] = []
     arrived = asyncio.Event()
@@ -32,18 +33,20 @@ async def streaming(sim: Simulator, symbols: list[str]) -> AsyncIterator[list[An
     stream.subscribe_trading_statuses(handle, *symbols)
     task = asyncio.create_task(stream._run_forever())
     try:
-        await sim.wait_for(lambda: sim.sessions and sim.sessions[0].statuses, timeout_s=10)
+        await until(lambda: sim.sessions and sim.sessions[0].statuses, "subscriptions")
         yield received
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(GUARD_S):
             await arrived.wait()
     finally:
         await stream.stop_ws()
-        await sim.send([{"T": "q", "S": symbols[0]}])  # it looks whether to stop after a frame
+        await sim.send(
+            [{"T": "q", "S": symbols[0]}]
+        )  # after a frame the SDK checks whether to stop
         await task
 
 
 async def test_the_python_sdk_subscribes_and_receives(sim: Simulator) -> None:
-    """Its fragments are understood, its models accept what is sent, it closes cleanly."""
+    """Its fragments are understood, its models accept the data, and it closes cleanly."""
     async with streaming(sim, ["SPY", "BRK.B"]) as received:
         assert sim.sessions[0].quotes == {"SPY", "BRK.B"}
         await sim.send(
@@ -58,12 +61,12 @@ async def test_the_python_sdk_subscribes_and_receives(sim: Simulator) -> None:
     assert kinds[:3] == ["Quote", "Trade", "Quote"]
     assert (received[0].bid_price, received[0].ask_price) == (421.35, 421.39)
     assert received[1].conditions == ["@", "I"]
-    await sim.wait_for(lambda: not sim.sessions)
+    await until(lambda: not sim.sessions, "the session to end")
     assert sim.received.of("close")[-1].data == 1000
 
 
 async def test_thousands_of_symbols_in_fragments(sim: Simulator) -> None:
-    """A subscribe of several frames of 32 KiB and an empty last one."""
+    """A subscribe may come in several frames of 32 KiB and an empty last one."""
     letters = "ABCDEFGHIJKLMNOPQRST"
     symbols = [a + b + c for a in letters for b in letters for c in letters]
     async with streaming(sim, symbols):
@@ -72,7 +75,7 @@ async def test_thousands_of_symbols_in_fragments(sim: Simulator) -> None:
 
 
 async def test_the_python_sdk_reads_rest(sim: Simulator) -> None:
-    """Latest quotes and snapshots, null ones included."""
+    """It accepts latest quotes and snapshots, also null ones."""
     await sim.send([{"T": kind, "S": "AAPL"} for kind in "qtbd"])
     client = StockHistoricalDataClient("demo-key", "demo-secret", url_override=sim.data_url)
     quotes = await asyncio.to_thread(

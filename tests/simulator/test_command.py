@@ -1,4 +1,4 @@
-"""`simulate` as a user runs it: a process, its output and its exit code."""
+"""`spotd simulate` as a user runs it: a process, its output and its exit code."""
 
 import asyncio
 import os
@@ -13,10 +13,10 @@ import pytest
 from click.testing import CliRunner
 from websockets.asyncio.client import connect
 
-from spotd.simulator import Faults, Limits, MarketModel, Simulator
-from spotd.simulator import command as command_module
-from spotd.simulator.command import simulate
+from spotd.simulator import Faults, Limits, MarketModel, Replay, Simulator
+from spotd.simulator.command import serve, simulate
 from spotd.simulator.knobs import meanings
+from tests.kit.waiting import GUARD_S, until
 
 RUN = [sys.executable, "-c", "from spotd.simulator.command import simulate; simulate()"]
 LINE = '{"T":"q","S":"SPY","bp":1.0,"ap":2.0,"t":"2012-06-21T13:30:00Z"}\n'
@@ -24,7 +24,7 @@ LINE = '{"T":"q","S":"SPY","bp":1.0,"ap":2.0,"t":"2012-06-21T13:30:00Z"}\n'
 
 @asynccontextmanager
 async def running(*flags: str) -> AsyncIterator[tuple[asyncio.subprocess.Process, dict[str, str]]]:
-    """The command as a process, and the settings it printed."""
+    """Yield the command as a process, and the settings that it printed."""
     process = await asyncio.create_subprocess_exec(
         *RUN, *flags, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
         env=os.environ | {"PYTHONUNBUFFERED": "1"},
@@ -32,7 +32,7 @@ async def running(*flags: str) -> AsyncIterator[tuple[asyncio.subprocess.Process
     assert process.stdout
     try:
         settings: dict[str, str] = {}
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(GUARD_S):
             while "ALPACA_SECRET_KEY" not in settings:
                 name, _, value = (await process.stdout.readline()).decode().strip().partition("=")
                 assert name, "the command ended"
@@ -46,7 +46,7 @@ async def running(*flags: str) -> AsyncIterator[tuple[asyncio.subprocess.Process
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 async def test_prints_what_a_user_needs_and_stops_when_asked(number: signal.Signals) -> None:
-    """The settings for spotd on stdout, the count on stderr, sessions closed, exit code 0."""
+    """Settings are on stdout, counts on stderr; sessions are closed; the exit code is 0."""
     async with running("--key", "k", "--secret", "s") as (process, settings):
         assert settings["SPOTD_FEED"] == "iex"
         assert settings["ALPACA_API_KEY"] == "k"
@@ -63,15 +63,32 @@ async def test_prints_what_a_user_needs_and_stops_when_asked(number: signal.Sign
         assert b"0 sessions" in errors
 
 
-def test_stops_after_the_given_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With a line of progress, and a word about malformed lines."""
-    monkeypatch.setattr(command_module, "_PROGRESS_S", 0.05)
+def test_stops_after_the_given_time(tmp_path: Path) -> None:
+    """The last line is the progress; malformed lines of the replay were told before."""
     path = tmp_path / "day.jsonl"
     path.write_text(LINE + "{\n")
-    result = CliRunner().invoke(simulate, ["--replay", str(path), "--at-once", "--seconds", "0.3"])
+    result = CliRunner().invoke(simulate, ["--replay", str(path), "--at-once", "--seconds", "0.5"])
     assert result.exit_code == 0, result.output
-    assert "1 malformed lines left out, first line 2" in result.stderr
-    assert "replay" in result.stderr
+    assert "1 malformed lines left out; first line 2" in result.stderr
+    assert "rounds done 1" in result.stderr.splitlines()[-1]
+
+
+async def test_shows_its_progress(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A line comes in each period, until a failure or the end."""
+    path = tmp_path / "day.jsonl"
+    path.write_text(LINE)
+    simulator = Simulator(replay=Replay(path, await_subscriber=False))
+    serving = asyncio.create_task(serve(simulator, None, progress_s=0.01))
+    lines: list[str] = []
+
+    def shown() -> bool:
+        lines.extend(capsys.readouterr().err.splitlines())
+        return len(lines) >= 3
+
+    await until(shown, "three lines")
+    assert all("0 sessions" in line and "replay" in line for line in lines)
+    serving.cancel()
+    await asyncio.gather(serving, return_exceptions=True)
 
 
 @pytest.mark.parametrize(
@@ -86,7 +103,7 @@ def test_stops_after_the_given_time(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     ],
 )
 def test_wrong_usage_is_exit_code_2(flags: list[str], words: str) -> None:
-    """With a sentence that says what is wrong, and no traceback."""
+    """The output says what is wrong, without a traceback."""
     result = CliRunner().invoke(simulate, flags)
     assert result.exit_code == 2
     assert "Traceback" not in result.output
@@ -94,7 +111,7 @@ def test_wrong_usage_is_exit_code_2(flags: list[str], words: str) -> None:
 
 
 def test_a_taken_port_is_exit_code_2() -> None:
-    """Said in a sentence."""
+    """The output says that the address is in use."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         result = CliRunner().invoke(simulate, ["--port", port, "--seconds", "1"])
@@ -103,7 +120,7 @@ def test_a_taken_port_is_exit_code_2() -> None:
 
 
 def test_every_knob_is_a_flag_with_its_meaning() -> None:
-    """Every field of the three classes has a flag, and help says what it does."""
+    """Every field of the three classes has a flag, and the help says what it does."""
     result = CliRunner().invoke(simulate, ["--help"], terminal_width=300)
     assert result.exit_code == 0
     known = {parameter.name for parameter in simulate.params}
@@ -112,10 +129,10 @@ def test_every_knob_is_a_flag_with_its_meaning() -> None:
         for knob, meaning in meanings(knobs):
             assert f"{group}_{knob.name}" in known
             assert len(meaning) > 10
-    assert len(known) > 80
+    assert len(known) > 70
 
 
-async def test_flags_turn_the_knobs() -> None:
+async def test_flags_set_the_knobs() -> None:
     """Numbers, switches and lists reach their fields."""
     flags = (
         "--no-market --mute --bad-symbols EVIL,WORSE --auth-error 409 --dead-session-hold 3 "
@@ -130,14 +147,12 @@ async def test_flags_turn_the_knobs() -> None:
             assert '"code":409' in str(await ws.recv())
 
 
-def test_a_failing_part_is_not_hidden(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A defect ends the command with its own exception."""
+async def test_a_failing_part_ends_the_command(tmp_path: Path) -> None:
+    """The exit code is 1, and stderr has the exception, which would tell of a defect."""
     path = tmp_path / "day.jsonl"
     path.write_text(LINE)
-
-    def fail(*_args: object) -> None:
-        raise ArithmeticError("a defect")
-
-    monkeypatch.setattr(Simulator, "play", fail)
-    result = CliRunner().invoke(simulate, ["--replay", str(path), "--at-once"])
-    assert isinstance(result.exception, ArithmeticError)
+    async with running("--replay", str(path), "--at-once", "--loop") as (process, _):
+        path.unlink()
+        _, errors = await process.communicate()
+        assert process.returncode == 1
+        assert b"FileNotFoundError" in errors

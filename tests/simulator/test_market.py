@@ -1,4 +1,4 @@
-"""The simulated market: what its prices, its trades and its activity look like."""
+"""The simulated market: its prices, its trades and its activity."""
 
 import itertools
 from collections import Counter
@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 
 from spotd.simulator import MarketModel, Simulator
 from spotd.simulator.instrument import MINUTE_NS, Instrument
-from spotd.simulator.market import Market
-from spotd.simulator.universe import listing, symbols
+from spotd.simulator.market import Market, traded_symbols
+from spotd.simulator.universe import listing, symbols, universe
 from tests.simulator.dialogue import dial
+from tests.simulator.manual_clock import START_NS
 
-START_NS = 1_768_885_920_000_000_000
 PLAIN = MarketModel(
     one_sided_p=0, locked_p=0, crossed_p=0, two_flags_p=0, received_at_p=0, duplicate_time_p=0,
     out_of_order_p=0, bursts_per_min=0,
@@ -24,7 +24,7 @@ PLAIN = MarketModel(
 def ticks(
     model: MarketModel, wanted: set[str], number: int, feed: str = "iex", dt_s: float = 0.01
 ) -> list[dict[str, Any]]:
-    """What happens in so many ticks."""
+    """Return the messages of this number of ticks."""
     market, frozen = Market(model), frozenset(wanted)
     step_ns = int(dt_s * 1e9)
     return [
@@ -37,7 +37,7 @@ def ticks(
 @settings(max_examples=50, deadline=None)
 @given(symbol=st.from_regex(r"[A-Z]{1,5}(\.[A-Z])?", fullmatch=True), seed=st.integers(0, 99))
 def test_any_symbol_has_a_plausible_market(symbol: str, seed: int) -> None:
-    """Two-sided, on its tick, near its listing, sizes in whole lots of shares."""
+    """Its quotes are two-sided, on its tick, near its listing, with sizes in whole lots."""
     instrument = Instrument(symbol, MarketModel(seed=seed))
     price = listing(symbol, seed).price
     for step in range(200):
@@ -51,7 +51,7 @@ def test_any_symbol_has_a_plausible_market(symbol: str, seed: int) -> None:
 
 
 def test_the_same_seed_is_the_same_market() -> None:
-    """Prices depend on seed and name, not on who else is subscribed."""
+    """Prices depend on seed and symbol, not on other subscribed symbols."""
     one = ticks(MarketModel(seed=7), {"SPY", "QQQ"}, 50)
     assert one == ticks(MarketModel(seed=7), {"SPY", "QQQ"}, 50)
     assert one != ticks(MarketModel(seed=8), {"SPY", "QQQ"}, 50)
@@ -62,7 +62,7 @@ def test_the_same_seed_is_the_same_market() -> None:
 
 
 def test_prices_walk() -> None:
-    """They move, by small steps, and stay near where they began."""
+    """They move by small steps, and often not at all."""
     bids = [one["bp"] for one in ticks(PLAIN, {"SPY"}, 5000) if one["T"] == "q"]
     steps = [abs(b - a) for a, b in itertools.pairwise(bids)]
     assert len(set(bids)) > 50
@@ -71,7 +71,7 @@ def test_prices_walk() -> None:
 
 
 def test_spreads_grow_with_price_and_quietness() -> None:
-    """A penny for the busy and cheap, more for the dear and quiet."""
+    """A busy, cheap symbol has a spread of a cent; a dear or quiet one has more."""
 
     def spread(symbol: str) -> float:
         quote = Instrument(symbol, PLAIN).quote("iex", START_NS, 0.0)
@@ -83,7 +83,7 @@ def test_spreads_grow_with_price_and_quietness() -> None:
 
 
 def test_activity_is_uneven() -> None:
-    """Few symbols make most of the quotes, most symbols few."""
+    """A few symbols have most of the quotes; most symbols have few."""
     model = MarketModel(quotes_per_s=20_000, bursts_per_min=0)
     counts = Counter(one["S"] for one in ticks(model, set(symbols(2000)), 100))
     busiest = [number for _, number in counts.most_common()]
@@ -91,8 +91,8 @@ def test_activity_is_uneven() -> None:
     assert len(counts) > 1000
 
 
-def test_the_rate_is_kept() -> None:
-    """Quotes a second over all symbols; trades a share of them; fractions are carried."""
+def test_the_rate_holds() -> None:
+    """It is quotes per second over all symbols; trades are a share; fractions are carried."""
     model = MarketModel(quotes_per_s=130, bursts_per_min=0, trades_per_quote=0.5)
     counts = Counter(one["T"] for one in ticks(model, {"A", "B"}, 1000))
     assert counts["q"] == pytest.approx(1300, abs=1)
@@ -100,7 +100,7 @@ def test_the_rate_is_kept() -> None:
 
 
 def test_bursts_make_one_symbol_hot() -> None:
-    """For a moment the whole rate is multiplied, and what is added is one symbol's."""
+    """In a burst the whole rate is multiplied, and the added quotes are of one symbol."""
     model = MarketModel(quotes_per_s=1000, bursts_per_min=6000, burst_factor=10, burst_lasts_s=5)
     wanted = set(symbols(100))
     messages = ticks(model, wanted, 20)
@@ -111,7 +111,7 @@ def test_bursts_make_one_symbol_hot() -> None:
 
 @pytest.mark.parametrize("oddity", [name for name, _ in MarketModel().oddities()])
 def test_every_oddity_comes_with_its_chance(oddity: str) -> None:
-    """At certainty each quote is odd in exactly that way."""
+    """With probability 1 each quote is odd in exactly that way."""
     chances: dict[str, Any] = {f"{name}_p": 0.0 for name, _ in MarketModel().oddities()}
     model = MarketModel(**chances | {f"{oddity}_p": 1.0})
     instrument = Instrument("SPY", model)
@@ -141,7 +141,7 @@ def test_every_oddity_comes_with_its_chance(oddity: str) -> None:
 
 
 def test_oddities_do_not_hide_each_other() -> None:
-    """With many, each still happens about as often as it says."""
+    """With several oddities, each still happens with about its probability."""
     model = MarketModel(one_sided_p=0.2, locked_p=0.2, crossed_p=0.2)
     quotes = [one for one in ticks(model, {"SPY"}, 2000) if one["T"] == "q"]
     assert len(quotes) > 1500
@@ -154,12 +154,11 @@ def test_oddities_do_not_hide_each_other() -> None:
 
 
 def test_trades_hit_the_market_with_the_conditions_of_their_tape() -> None:
-    """Odd lots carry I, extended hours T; what must not set the last sale is off the market."""
+    """Odd lots have I, extended hours T; a price off the market must not set the last sale."""
     for symbol, regular, never in (("AAPL", "@", "4CPUWZ"), ("BAC", " ", "4CPUVZ")):
-        model = MarketModel(extended_hours_p=0.2, special_trade_p=0.2)
-        instrument = Instrument(symbol, model)
+        instrument = Instrument(symbol, MarketModel())
         kinds = Counter[str]()
-        for step in range(500):
+        for step in range(10_000):
             trade = instrument.trade("sip", START_NS + step)
             assert trade["c"][0] == regular
             assert ("I" in trade["c"]) is (trade["s"] < 100)
@@ -169,49 +168,43 @@ def test_trades_hit_the_market_with_the_conditions_of_their_tape() -> None:
             kinds.update(trade["c"])
             kinds["special"] += bool(special)
         assert set(kinds) == {regular, "I", "T", "special", *never}
-        assert 50 < kinds["special"] < 150
+        assert 50 < kinds["special"] < 150  # about 1 %
         assert trade["i"] == instrument.trade("iex", START_NS)["i"] - 1
 
 
-def test_iex_quotes_from_iex_alone() -> None:
-    """Exchange V on that feed, many on the consolidated one."""
+def test_the_feed_decides_the_exchanges() -> None:
+    """On IEX all is of exchange V; the consolidated feed has several."""
     assert {one.get("bx", "V") for one in ticks(PLAIN, {"SPY"}, 100, "iex")} == {"V"}
     assert len({one["bx"] for one in ticks(PLAIN, {"SPY"}, 900, "sip") if one["T"] == "q"}) > 4
 
 
 def test_the_test_feed_knows_one_symbol() -> None:
-    """FAKEPACA, day and night."""
+    """It is FAKEPACA, also for the wildcard."""
     assert {one["S"] for one in ticks(PLAIN, {"*"}, 100, "test")} == {"FAKEPACA"}
     assert {one["S"] for one in ticks(PLAIN, {"FAKEPACA", "SPY"}, 100, "test")} == {"FAKEPACA"}
     assert ticks(PLAIN, {"SPY"}, 100, "test") == []
 
 
 def test_the_wildcard_is_the_whole_universe() -> None:
-    """All its symbols, and those named besides."""
-    model = MarketModel(quotes_per_s=100_000, universe=50)
-    seen = {one["S"] for one in ticks(model, {"*", "NAMED"}, 100)}
-    assert "NAMED" in seen
-    assert len(seen) > 45
-    assert len(symbols(11_500)) == len(set(symbols(11_500))) == 11_500
+    """The market then trades all its symbols, and those named besides."""
+    assert traded_symbols("iex", frozenset({"*", "NAMED"})) == universe() | {"NAMED"}
+    assert traded_symbols("iex", frozenset({"NAMED"})) == {"NAMED"}
+    assert len(universe()) == 11_500
 
 
-def test_halts_come_and_go() -> None:
-    """A halted symbol has no quotes; the halt ends by itself."""
-    model = MarketModel(quotes_per_s=1000, halts_per_hour=3_600_000, halt_lasts_s=0.05)
-    messages = ticks(model, {"SPY"}, 40)
-    statuses = [one["sc"] for one in messages if one["T"] == "s"]
-    assert statuses[:4] == ["2", "3", "2", "3"]
-    halted = False
-    for message in messages:
-        if message["T"] == "s":
-            halted = message["sc"] == "2"
-        else:
-            assert not halted
+def test_a_halted_symbol_has_no_quotes() -> None:
+    """Neither quotes nor trades come until it is resumed; other symbols go on."""
+    market = Market(MarketModel(quotes_per_s=1000))
+    both = frozenset({"SPY", "QQQ"})
+    spy = market.instrument("SPY")
+    for halted, expected in ((True, {"QQQ"}), (False, both)):
+        spy.status(halted=halted, now_ns=START_NS)
+        assert {one["S"] for one in market.tick("iex", both, 0.2, START_NS)} == expected
 
 
 def test_minute_bars_come_at_the_minute() -> None:
-    """Once, of what was traded in round lots in the minute that is over."""
-    model = MarketModel(quotes_per_s=100, trades_per_quote=1.0, special_trade_p=0, odd_lot_p=0)
+    """Each comes once, and counts the round lots at the market of the minute that is over."""
+    model = MarketModel(quotes_per_s=100, trades_per_quote=1.0)
     messages = ticks(model, {"SPY", "QUIET"}, 130, dt_s=1.0)
     bars = [one for one in messages if one["T"] == "b" and one["S"] == "SPY"]
     assert len(bars) == 3  # one of them of the second before the first tick
@@ -222,6 +215,7 @@ def test_minute_bars_come_at_the_minute() -> None:
             one
             for one in messages
             if (one["T"], one["S"], one["t"] // MINUTE_NS) == ("t", "SPY", minute)
+            and not set(one["c"]) & set("I4CPUVZ")
         ]
         assert bar["n"] == len(trades)
         assert bar["v"] == sum(one["s"] for one in trades)
@@ -230,7 +224,7 @@ def test_minute_bars_come_at_the_minute() -> None:
 
 
 async def test_the_market_streams_what_is_subscribed() -> None:
-    """Quotes and trades of the subscribed symbols, at most so many in a frame; none when closed."""
+    """A frame has at most the messages that the model says; a closed market sends none."""
     model = MarketModel(quotes_per_s=5000, quotes_per_frame=20, trades_per_quote=0.5)
     async with Simulator(market=model) as sim, dial(sim, feed="sip") as talk:
         await talk.subscribe(quotes=["SPY", "BRK.B"], trades=["SPY"])
@@ -246,4 +240,4 @@ async def test_the_market_streams_what_is_subscribed() -> None:
         await talk.say({"action": "unsubscribe", "quotes": ["SPY"]})
         while (await talk.hear())[0]["T"] != "subscription":
             pass
-        assert await talk.subscribe(quotes=["SPY"])
+        assert (await talk.subscribe(quotes=["SPY"]))["T"] == "subscription"

@@ -3,109 +3,110 @@
 import asyncio
 import socket
 
-import msgpack
 import pytest
 from websockets.asyncio.client import connect
 
 from spotd.simulator import Limits, Simulator
 from spotd.simulator.session import Ending
-from tests.simulator.dialogue import dial, refusal
+from tests.kit.waiting import GUARD_S, until
+from tests.simulator.dialogue import dial, exchange, refusal
 
 SPY = {"T": "q", "S": "SPY"}
 
 
 async def test_client_pings_are_answered_unless_told_not_to(sim: Simulator) -> None:
-    """Also while the stream is mute: connected but silent is a known state of Alpaca's."""
+    """They are answered while the stream is mute, a known state of Alpaca's stream."""
     sim.faults.mute = True
     async with dial(sim) as talk:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(GUARD_S):
             await (await talk.ws.ping(b"hello"))
         assert sim.received.of("ping")[0].data == b"hello"
         sim.faults.ignore_pings = True
         waiting = asyncio.ensure_future(await talk.ws.ping(b"again"))
-        await sim.wait_for(lambda: sim.received.of("ping")[1:])
+        await until(lambda: sim.received.of("ping")[1:], "the ping")
         assert (await talk.subscribe(quotes=["SPY"]))["quotes"] == ["SPY"]
         assert not waiting.done()
 
 
-async def test_the_server_pings_and_hears_the_pongs() -> None:
-    """At its own period; an answering client is never cut."""
-    limits = Limits(ping_period_s=0.01, ping_timeout_s=5.0)
+async def test_the_server_pings_and_records_the_pongs() -> None:
+    """It pings again and again; a client that answers is not cut."""
+    limits = Limits(ping_period_s=0.01)
     async with Simulator(limits=limits) as sim, dial(sim) as talk:
-        await sim.wait_for(lambda: len(sim.received.of("pong")) >= 5)
-        assert await talk.subscribe(quotes=["SPY"])
+        await until(lambda: len(sim.received.of("pong")) >= 5, "pongs")
+        assert (await talk.subscribe(quotes=["SPY"]))["quotes"] == ["SPY"]
 
 
 async def test_a_client_that_answers_no_ping_is_cut() -> None:
-    """After the ping timeout, whatever the period."""
+    """A close frame with 1011 comes, and then the connection ends."""
     limits = Limits(ping_period_s=0.05, ping_timeout_s=0.2, close_timeout_s=0.1)
     async with Simulator(limits=limits) as sim:
         reader, writer = await handshake(sim)
-        async with asyncio.timeout(10):
-            assert b"\x88\x02\x03\xf3" in await reader.read()  # a close frame with 1011
-        await sim.wait_for(lambda: not sim.sessions)
+        async with asyncio.timeout(GUARD_S):
+            assert b"\x88\x02\x03\xf3" in await reader.read()
+        await until(lambda: not sim.sessions, "the session to end")
         writer.close()
         await writer.wait_closed()
 
 
 async def test_pings_can_be_off_and_come_back() -> None:
-    """Period 0 is none; turned on, live sessions are pinged."""
+    """With period 0 there are none; a new period also applies to live sessions."""
     async with Simulator(limits=Limits(ping_period_s=0)) as sim, dial(sim):
+        await exchange(sim)
         assert not sim.received.of("pong")
         sim.limits.ping_period_s = 0.01
-        await sim.wait_for(lambda: sim.received.of("pong"))
+        await until(lambda: sim.received.of("pong"), "a pong")
 
 
 @pytest.mark.parametrize("code", [1000, 1001, 1011])
 async def test_sessions_can_be_closed_with_a_code(sim: Simulator, code: int) -> None:
-    """The client sees the code, and its answer is recorded."""
+    """The client receives the code, and its answer is recorded."""
     async with dial(sim) as talk:
         await sim.drop_sessions("close", code)
-        await sim.drop_sessions("close", 4000)  # closed already: nothing more happens
+        await sim.drop_sessions("close", 4000)  # they are closing already, so nothing more happens
         assert await talk.hear_end() == code
-        await sim.wait_for(lambda: not sim.sessions)
+        await until(lambda: not sim.sessions, "the session to end")
         assert sim.received.of("close")[-1].data == code
 
 
 @pytest.mark.parametrize("how", ["abort", "eof"])
 async def test_sessions_can_vanish(sim: Simulator, how: Ending) -> None:
-    """A reset or an end of file, without a close frame."""
+    """They end by a reset or an end of file, without a close frame."""
     reader, writer = await handshake(sim)
     await reader.readuntil(b"connected")
     await sim.drop_sessions(how)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(GUARD_S):
         if how == "abort":
             with pytest.raises(ConnectionResetError):
                 await reader.read()
         else:
             assert b"\x88" not in await reader.read()
-    await sim.wait_for(lambda: not sim.sessions)
+    await until(lambda: not sim.sessions, "the session to end")
     assert sim.received.of("close")[-1].data is None
     writer.close()
 
 
 async def test_a_client_that_answers_no_close_frame_is_cut() -> None:
-    """Nobody waits for a dead peer for ever."""
+    """The session ends without the answer."""
     async with Simulator(limits=Limits(close_timeout_s=0.05)) as sim, stalled(sim):
         await sim.drop_sessions("close")
-        await sim.wait_for(lambda: not sim.sessions)
+        await until(lambda: not sim.sessions, "the session to end")
 
 
 async def test_slow_clients_are_told_and_cut() -> None:
-    """A client that does not read fills the buffer: 407 when it gets through, then the end."""
+    """A client that does not read fills its buffer; it is then cut once."""
     limits = Limits(out_buffer_bytes=100_000, close_timeout_s=0.2)
     async with Simulator(limits=limits) as sim, stalled(sim):
         for _ in range(10_000):
-            await sim.send([SPY | {"S": "SPY"}] * 500)
+            await sim.send([SPY] * 500)
             if sim.stats.slow_clients:
                 break
         assert sim.stats.slow_clients == 1
-        await sim.wait_for(lambda: not sim.sessions)
+        await until(lambda: not sim.sessions, "the session to end")
 
 
 @pytest.mark.parametrize("silent", [False, True])
 async def test_407_may_or_may_not_arrive(sim: Simulator, silent: bool) -> None:
-    """Alpaca does not promise it."""
+    """Alpaca does not promise that it arrives before the close frame."""
     sim.faults.slow_client_silent = silent
     async with dial(sim) as talk:
         await sim.cut_slow_clients()
@@ -115,7 +116,7 @@ async def test_407_may_or_may_not_arrive(sim: Simulator, silent: bool) -> None:
 
 
 async def test_what_is_written_can_be_waited_for(sim: Simulator) -> None:
-    """`drained` returns when all frames are written, or the client that stalled is gone."""
+    """`drained` returns when all frames are written, or when a stalled client is gone."""
     async with dial(sim) as talk:
         await talk.subscribe(quotes=["SPY"])
         await sim.send([SPY] * 100)
@@ -126,7 +127,7 @@ async def test_what_is_written_can_be_waited_for(sim: Simulator) -> None:
         while not sim.sessions[-1].queued_bytes:
             await sim.send([SPY] * 1000)
         draining = asyncio.create_task(sim.drained())
-        await asyncio.wait([draining], timeout=0.02)
+        await exchange(sim)
         assert not draining.done()
         await sim.drop_sessions("abort")
         await sim.send([SPY])
@@ -134,14 +135,14 @@ async def test_what_is_written_can_be_waited_for(sim: Simulator) -> None:
 
 
 async def test_half_open_reads_and_writes_nothing_until_it_ends(sim: Simulator) -> None:
-    """As a dead peer: no ack, no pong, no data; later everything comes."""
+    """As with a dead peer, no ack, pong or data comes; all of it comes afterwards."""
     async with dial(sim) as talk:
         await talk.subscribe(quotes=["SPY"])
         sim.faults.half_open = True
         pong = asyncio.ensure_future(await talk.ws.ping())
         await talk.say({"action": "subscribe", "quotes": ["QQQ"]})
         await sim.send([SPY])
-        await asyncio.wait([pong], timeout=0.05)
+        await exchange(sim)
         assert not pong.done()
         assert not sim.received.messages("subscribe")[1:]
         sim.faults.half_open = False
@@ -150,16 +151,17 @@ async def test_half_open_reads_and_writes_nothing_until_it_ends(sim: Simulator) 
 
 
 async def test_a_half_open_session_is_not_freed_by_its_client(sim: Simulator) -> None:
-    """Nothing is read, a close frame neither: the seat stays taken."""
+    """Since its close frame is not read, it keeps its connection slot."""
     async with dial(sim, close_timeout=0.01):
         sim.faults.half_open = True
+    await exchange(sim)
     assert len(sim.sessions) == 1
     sim.faults.half_open = False
-    await sim.wait_for(lambda: not sim.sessions)
+    await until(lambda: not sim.sessions, "the session to end")
 
 
 async def test_flapping_ends_sessions_after_some_data(sim: Simulator) -> None:
-    """Each session gets its data messages, then the close code of the knob."""
+    """Each session receives some data messages, then the close code of the fault."""
     sim.faults.close_after_messages = 2
     for code in (1001, 1006):
         sim.faults.close_code = code
@@ -168,49 +170,12 @@ async def test_flapping_ends_sessions_after_some_data(sim: Simulator) -> None:
             for _ in range(3):
                 await sim.send([SPY])
             assert await talk.hear_end() == code
-        await sim.wait_for(lambda: not sim.sessions)
+        await until(lambda: not sim.sessions, "the session to end")
     assert sim.stats.messages_sent == 4
 
 
-async def test_sessions_may_live_for_a_limited_time(sim: Simulator) -> None:
-    """Closed when they are that old."""
-    sim.faults.close_every_s = 0.05
-    async with dial(sim) as talk:
-        assert await talk.hear_end() == 1001
-
-
-async def test_errors_may_come_unasked(sim: Simulator) -> None:
-    """500 now and then leaves the session open; 407 ends it."""
-    sim.faults.error_every_s = 0.03
-    async with dial(sim) as talk:
-        assert (await talk.hear_one())["code"] == 500
-        assert (await talk.hear_one())["code"] == 500
-        sim.faults.error_code = 407
-        heard = 0
-        while heard != 407:
-            heard = (await talk.hear_one())["code"]
-        assert await talk.hear_end() == 1008
-
-
-async def test_errors_unasked_can_be_turned_off(sim: Simulator) -> None:
-    """The knob acts on live sessions."""
-    sim.faults.error_every_s = 0.02
-    async with dial(sim) as talk:
-        await talk.hear_one()
-        sim.faults.error_every_s = 0.0
-        heard = [await talk.hear_one() for _ in range(2) if await say_nonsense(talk.ws.send)]
-        assert {one["code"] for one in heard} <= {400, 500}
-
-
-async def say_nonsense(send: object) -> bool:
-    """Something that is answered with 400."""
-    assert callable(send)
-    await send(msgpack.packb({}))
-    return True
-
-
 async def test_frames_may_drip(sim: Simulator) -> None:
-    """A frame written in small pieces arrives whole; it can be sped up midway."""
+    """A frame that is written in small pieces arrives whole; the speed may change in between."""
     async with dial(sim) as talk:
         symbols = [a + b for a in "ABCDEFGHIJKLM" for b in "ABCDEFGHIJKLM"]
         await talk.subscribe(quotes=symbols)
@@ -218,7 +183,7 @@ async def test_frames_may_drip(sim: Simulator) -> None:
             sim.faults.drip_bytes_per_s = 20_000 if number < 100 else 2_000
             await sim.send([{"T": "q", "S": one} for one in symbols[:number]])
             if number > 100:
-                await sim.wait_for(lambda: sim.stats.frames_sent >= 5)
+                await until(lambda: sim.stats.frames_sent >= 5, "the frames before it")
                 sim.faults.drip_bytes_per_s = 0
             assert len(await talk.hear()) == number
         sim.faults.drip_bytes_per_s = 10_000_000
@@ -227,7 +192,7 @@ async def test_frames_may_drip(sim: Simulator) -> None:
 
 
 async def test_stopping_closes_sessions_with_1001() -> None:
-    """Clients see a server that goes away."""
+    """It is the code of a server that goes away."""
     sim = Simulator()
     await sim.start()
     async with dial(sim) as talk:
@@ -236,22 +201,22 @@ async def test_stopping_closes_sessions_with_1001() -> None:
 
 
 async def test_stopping_does_not_wait_for_hanging_clients() -> None:
-    """Hung handshakes and half-open sessions are cut."""
+    """Hanging handshakes and half-open sessions are cut."""
     sim = Simulator(limits=Limits(close_timeout_s=0.05))
     await sim.start()
     async with dial(sim, close_timeout=0.01):
         sim.faults.half_open = True
         sim.faults.handshake_hang = True
         hanging = asyncio.create_task(connect(sim.stream_url("sip"), proxy=None).__aenter__())
-        await sim.wait_for(lambda: sim.received.of("connect")[1:])
-        async with asyncio.timeout(5):
+        await until(lambda: sim.received.of("connect")[1:], "the handshake")
+        async with asyncio.timeout(GUARD_S):
             await sim.stop()
         with pytest.raises(Exception, match=r"connection|response|EOF"):
             await hanging
 
 
 async def test_a_taken_port_is_an_error() -> None:
-    """And nothing is left behind."""
+    """The simulator that could not start can be stopped."""
     async with Simulator() as sim:
         other = Simulator(port=sim.port)
         with pytest.raises(OSError, match="address already in use"):
@@ -260,7 +225,7 @@ async def test_a_taken_port_is_an_error() -> None:
 
 
 async def test_unknown_feeds_and_knobs_are_errors(sim: Simulator) -> None:
-    """A typo in a test is noticed."""
+    """A misspelt name is an error, not ignored."""
     with pytest.raises(ValueError, match="unknown feeds: nyse"):
         Simulator(feeds=["iex", "nyse"])
     with pytest.raises(AttributeError, match="no knob 'mutee'"):
@@ -268,13 +233,15 @@ async def test_unknown_feeds_and_knobs_are_errors(sim: Simulator) -> None:
 
 
 async def test_waiting_has_a_limit(sim: Simulator) -> None:
-    """A condition that never comes true is a TimeoutError."""
+    """A condition that does not become true is a TimeoutError."""
     with pytest.raises(TimeoutError):
         await sim.wait_for(lambda: sim.sessions, timeout_s=0.01)
+    async with dial(sim):
+        await sim.wait_for(lambda: sim.sessions)
 
 
 async def handshake(sim: Simulator) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    """A bare connection after its handshake; it answers nothing by itself."""
+    """Return a bare connection after its handshake; it answers nothing by itself."""
     reader, writer = await asyncio.open_connection("127.0.0.1", sim.port)
     writer.write(
         b"GET /v2/iex HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\n"
@@ -285,7 +252,7 @@ async def handshake(sim: Simulator) -> tuple[asyncio.StreamReader, asyncio.Strea
 
 
 class stalled:  # noqa: N801 - used as a function
-    """A subscribed client with small buffers that stops reading, and never closes."""
+    """A subscribed client with small buffers that stops reading and does not close."""
 
     def __init__(self, sim: Simulator) -> None:
         self.sim = sim
