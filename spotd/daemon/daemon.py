@@ -111,7 +111,7 @@ class Daemon:
             prices=self.prices,
         )
         self._build_alpaca_side(Pauses() if pauses is None else pauses)
-        self._build_redis_side(linger_s)
+        self._build_redis_side(linger_s, status_every_s)
         self.http = HttpServer(self)
         self.metrics.report(self._states.numbers)
         self._stop_asked = asyncio.Event()
@@ -149,7 +149,7 @@ class Daemon:
             self._alpaca, self._snapshots, self.prices, silence=self._silence, stream=self.stream
         )
 
-    def _build_redis_side(self, linger_s: float) -> None:
+    def _build_redis_side(self, linger_s: float, status_every_s: float) -> None:
         settings = self.settings
         self._demand_loop = DemandLoop(
             self._port,
