@@ -39,7 +39,7 @@ from spotd.daemon.publish import PublishLoop
 from spotd.daemon.redis_calls import RedisCalls
 from spotd.daemon.silence import SilenceLoop
 from spotd.daemon.snapshots import SnapshotLoop
-from spotd.daemon.states import StatesLoop
+from spotd.daemon.states import STATUS_EVERY_S, StatesLoop
 from spotd.daemon.stream import StreamLoop
 from spotd.daemon.value import Value
 from spotd.errors import RedisUnavailableError, SpotdError
@@ -73,6 +73,7 @@ class Daemon:
         pauses: Pauses | None = None,
         silence_s: float = 30.0,
         linger_s: float = 10.0,
+        status_every_s: float = STATUS_EVERY_S,
     ) -> None:
         self.settings = settings
         self.instance = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:4]}"
@@ -110,7 +111,7 @@ class Daemon:
             prices=self.prices,
         )
         self._build_alpaca_side(Pauses() if pauses is None else pauses)
-        self._build_redis_side(linger_s)
+        self._build_redis_side(linger_s, status_every_s)
         self.http = HttpServer(self)
         self.metrics.report(self._states.numbers)
         self._stop_asked = asyncio.Event()
@@ -148,7 +149,7 @@ class Daemon:
             self._alpaca, self._snapshots, self.prices, silence=self._silence, stream=self.stream
         )
 
-    def _build_redis_side(self, linger_s: float) -> None:
+    def _build_redis_side(self, linger_s: float, status_every_s: float) -> None:
         settings = self.settings
         self._demand_loop = DemandLoop(
             self._port,
@@ -182,6 +183,7 @@ class Daemon:
             not_leader=self._leader.wake_up,
             instance=self.instance,
             feed=settings.feed,
+            status_every_s=status_every_s,
         )
 
     def _follow(self, demand: Demand, step: DemandStep) -> None:

@@ -16,6 +16,7 @@ from pydantic import SecretStr
 
 from spotd.core.pacing import Pauses
 from spotd.daemon.daemon import Daemon
+from spotd.daemon.states import STATUS_EVERY_S
 from spotd.settings import Settings
 from spotd.simulator import Simulator
 from tests.kit.values import Values
@@ -53,6 +54,7 @@ class Rig:
         pauses: Pauses = BRISK,
         silence_s: float = 30.0,
         linger_s: float = 10.0,
+        status_every_s: float = STATUS_EVERY_S,
         leads: bool = True,
         **settings: Any,
     ) -> None:
@@ -69,7 +71,13 @@ class Rig:
         }
         self.settings = Settings(**(defaults | settings))
         self.sim = sim
-        self.daemon = Daemon(self.settings, pauses=pauses, silence_s=silence_s, linger_s=linger_s)
+        self.daemon = Daemon(
+            self.settings,
+            pauses=pauses,
+            silence_s=silence_s,
+            linger_s=linger_s,
+            status_every_s=status_every_s,
+        )
         self.values = Values(url, self.settings.keys, decode_responses=True)
         self._waits_to_lead = leads
         self._running: asyncio.Task[int] | None = None
