@@ -36,7 +36,7 @@ _CHECK_EVERY_S = 60.0
 # Between two requests of a long row. Each acknowledgement carries all symbols, and brings states
 # to write and prices to fetch. Without a pause a row fills a second in which what is live already
 # comes late. Where nothing was live before the row, it has no pauses.
-_PAUSE_IN_ROW_S = 0.02
+PAUSE_IN_ROW_S = 0.02
 
 log = structlog.get_logger("spotd.stream")
 
@@ -59,6 +59,7 @@ class StreamLoop:
         stream: Value[StreamState],
         fetch: Callable[[frozenset[str]], None],
         metrics: Metrics,
+        pause_in_row_s: float = PAUSE_IN_ROW_S,
     ) -> None:
         self._alpaca = alpaca
         self._prices = prices
@@ -69,6 +70,7 @@ class StreamLoop:
         self._stream = stream
         self._fetch = fetch
         self._metrics = metrics
+        self._pause_in_row_s = pause_in_row_s
         self._right = WakeUp()  # of whoever guards the session, or waits for the next try
         self._wake_up = WakeUp()  # of the session
         leadership.wakes(self._right)
@@ -169,7 +171,7 @@ class StreamLoop:
                     continue
                 await self._ask(request)
                 if live_before and len(request.symbols) >= MAX_SYMBOLS_PER_REQUEST:
-                    await asyncio.sleep(_PAUSE_IN_ROW_S)
+                    await asyncio.sleep(self._pause_in_row_s)
             raise ended.result()
         finally:
             ended.cancel()
