@@ -37,6 +37,7 @@ _CHECK_EVERY_S = 60.0
 # to write and prices to fetch. Without a pause a row fills a second in which what is live already
 # comes late. Where nothing was live before the row, it has no pauses.
 PAUSE_IN_ROW_S = 0.02
+_BREAKER_IS_OPEN = f"the circuit breaker {BREAKER_NAME} is open"
 
 log = structlog.get_logger("spotd.stream")
 
@@ -111,6 +112,9 @@ class StreamLoop:
         while self._leadership.get().may_publish(now := time.monotonic()):
             if now >= until:
                 return True
+            if self._stream.get().phase == "closed":
+                # A new term began. Only the wait of an open breaker outlasts the term before.
+                self._tell("waiting", _BREAKER_IS_OPEN)
             await self._right.wait(min(until, self._leadership.get().publish_until))
         return False
 
@@ -175,6 +179,7 @@ class StreamLoop:
             raise ended.result()
         finally:
             ended.cancel()
+            await asyncio.wait({ended})
 
     async def _ask(self, request: Request) -> None:
         """Send one request, and take in its answer."""
@@ -208,7 +213,7 @@ class StreamLoop:
         self._metrics.reconnects[error.reason] += 1
         sentence = str(error)
         if self._pacing.breaker == "open":
-            sentence += f"; the circuit breaker {BREAKER_NAME} is open"
+            sentence += f"; {_BREAKER_IS_OPEN}"
         self._tell("waiting", sentence)
         log.warning(
             "stream is down",

@@ -126,6 +126,11 @@ class Rig:
         """What Alpaca has acknowledged."""
         return self.daemon.stream.get().subscriptions.active
 
+    def waits(self, *words: str) -> bool:
+        """Return whether the daemon says that it waits, with these words in its reason."""
+        status = self.status
+        return status["state"] == "waiting" and all(word in status["reason"] for word in words)
+
     async def want(self, *symbols: str) -> None:
         """Demand symbols, and wait until Alpaca has acknowledged all of them."""
         await self.values.want(*symbols)
