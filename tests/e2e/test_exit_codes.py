@@ -9,7 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.setup import KEY, SECRET, Command, Setup, free_port, quote
+from tests.e2e.setup import KEY, SECRET, Setup, quote
+from tests.kit.ports import free_port
+from tests.kit.processes import Command
+from tests.kit.values import Values
 
 PASSWORD = "p4ss/w0rd&of+redis"
 QUOTED = "p4ss%2Fw0rd%26of%2Bredis"
