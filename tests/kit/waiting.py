@@ -6,7 +6,7 @@ import asyncio
 import inspect
 import time
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import Any, TypeVar, overload
 
 T = TypeVar("T")
 
@@ -14,13 +14,29 @@ GUARD_S = 30.0  # at least ten times what anything takes that tests wait for
 _CHECK_EVERY_S = 0.005
 
 
+@overload
 async def until(
-    condition: Callable[[], T | Awaitable[T]],
+    condition: Callable[[], Awaitable[T | None]],
+    what: str,
+    *,
+    guard_s: float = ...,
+    logs: Callable[[], str] = ...,
+) -> T: ...
+@overload
+async def until(
+    condition: Callable[[], T | None],
+    what: str,
+    *,
+    guard_s: float = ...,
+    logs: Callable[[], str] = ...,
+) -> T: ...
+async def until(
+    condition: Callable[[], Any],
     what: str,
     *,
     guard_s: float = GUARD_S,
     logs: Callable[[], str] = str,
-) -> T:
+) -> Any:
     """Wait until ``condition`` returns, or resolves to, something true, and return that.
 
     Raise AssertionError that names ``what`` and ends with ``logs()`` after ``guard_s``.
@@ -28,7 +44,7 @@ async def until(
     deadline = time.monotonic() + guard_s
     while True:
         found = condition()
-        value: T = await found if inspect.isawaitable(found) else found
+        value = await found if inspect.isawaitable(found) else found
         if value:
             return value
         if time.monotonic() >= deadline:
