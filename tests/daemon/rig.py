@@ -14,9 +14,11 @@ from typing import Any, Self
 
 from pydantic import SecretStr
 
+from spotd.alpaca.handshake import Timeouts
 from spotd.core.pacing import Pauses
 from spotd.daemon.daemon import Daemon
 from spotd.daemon.states import STATUS_EVERY_S
+from spotd.daemon.stream import PAUSE_IN_ROW_S
 from spotd.settings import Settings
 from spotd.simulator import Simulator
 from tests.kit.values import Values
@@ -55,6 +57,8 @@ class Rig:
         silence_s: float = 30.0,
         linger_s: float = 10.0,
         status_every_s: float = STATUS_EVERY_S,
+        timeouts: Timeouts | None = None,
+        pause_in_row_s: float = PAUSE_IN_ROW_S,
         leads: bool = True,
         **settings: Any,
     ) -> None:
@@ -77,6 +81,8 @@ class Rig:
             silence_s=silence_s,
             linger_s=linger_s,
             status_every_s=status_every_s,
+            timeouts=timeouts,
+            pause_in_row_s=pause_in_row_s,
         )
         self.values = Values(url, self.settings.keys, decode_responses=True)
         self._waits_to_lead = leads
@@ -123,10 +129,39 @@ class Rig:
         """What Alpaca has acknowledged."""
         return self.daemon.stream.get().subscriptions.active
 
+    def waits(self, *words: str) -> bool:
+        """Return whether the daemon says that it waits, with these words in its reason."""
+        status = self.status
+        return status["state"] == "waiting" and all(word in status["reason"] for word in words)
+
     async def want(self, *symbols: str) -> None:
         """Demand symbols, and wait until Alpaca has acknowledged all of them."""
         await self.values.want(*symbols)
         await until(lambda: self.active.issuperset(symbols), f"{symbols} to be active")
+
+    async def want_only(self, *symbols: str) -> None:
+        """Demand these symbols and no others, in one step, and wait until exactly they are active.
+
+        An answer to a request for trading statuses may still be awaited.
+        """
+        keys = self.settings.keys
+        async with self.values.redis.pipeline(transaction=True) as step:
+            step.delete(keys.symbols)
+            if symbols:
+                step.sadd(keys.symbols, *symbols)
+            step.publish(keys.wake, "")
+            await step.execute()
+        await until(lambda: self.active == set(symbols), f"exactly {symbols[:20]} to be active")
+
+    async def lose_leadership(self) -> None:
+        """Have another daemon lead, and wait until this one knows."""
+        await self.values.redis.set(self.settings.keys.leader, "other:1")
+        await until(lambda: not self.daemon.leadership.get().leads, "the end of the term")
+
+    async def lead_again(self) -> None:
+        """Have the other daemon vanish, and wait until this one leads."""
+        await self.values.redis.delete(self.settings.keys.leader)
+        await until(self.leads, "leading again")
 
     async def quote(self, symbol: str, bid: float, ask: float | None = None) -> None:
         """Have Alpaca send one quote, and wait until the daemon has it."""
