@@ -52,6 +52,9 @@ class Prices:
         self._silence = silence
         self._metrics = metrics
         self._receive = self.cache.receive
+        # Whether it is known what a predecessor published; until then, snapshots wait.
+        self._floors_known = True
+        self._waiting: list[tuple[Mapping[str, Snapshot], bool]] = []
         self._lag_seen_at = 0.0
 
     def receive(self, messages: Sequence[Message]) -> None:
@@ -70,8 +73,12 @@ class Prices:
         """Take in latest values from REST.
 
         ``trades`` says whether the stream brings trades. Where it does not, a last price that
-        cannot change would soon be wrong, so it is left out.
+        cannot change would soon be wrong, so it is left out. After ``forget`` they wait until
+        ``set_floors`` says what the other daemon published: they may be older.
         """
+        if not self._floors_known:
+            self._waiting.append((found, trades))
+            return
         now = time.monotonic()
         for symbol, snapshot in found.items():
             trade = snapshot.trade if trades else None
@@ -95,6 +102,10 @@ class Prices:
     def set_floors(self, published: Mapping[str, datetime]) -> None:
         """Note what a predecessor published, by exchange time: no snapshot may be older."""
         self.cache.set_floors(published)
+        self._floors_known = True
+        waiting, self._waiting = self._waiting, []
+        for found, trades in waiting:
+            self.take_snapshots(found, trades=trades)
 
     def begin_term(self) -> None:
         """Publish anew all that is known.
@@ -113,6 +124,8 @@ class Prices:
     def forget(self) -> None:
         """Forget every price: another daemon publishes newer ones."""
         self.cache.forget()
+        self._floors_known = False
+        self._waiting.clear()
         self.halted.set(self.cache.halted)
 
     def forget_last_sales(self) -> None:

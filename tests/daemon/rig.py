@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Self
 
 from pydantic import SecretStr
@@ -21,6 +22,7 @@ from spotd.daemon.states import STATUS_EVERY_S
 from spotd.daemon.stream import PAUSE_IN_ROW_S
 from spotd.settings import Settings
 from spotd.simulator import Simulator
+from tests.kit.servers import Server
 from tests.kit.values import Values
 from tests.kit.waiting import GUARD_S, until
 
@@ -134,6 +136,32 @@ class Rig:
         status = self.status
         return status["state"] == "waiting" and all(word in status["reason"] for word in words)
 
+    def metric(self, sample: str) -> float:
+        """Return one sample of the daemon's metrics, by its name and labels as they are written."""
+        for line in self.daemon.metrics_text().decode().splitlines():
+            if line.startswith(f"{sample} "):
+                return float(line.rpartition(" ")[2])
+        raise AssertionError(f"no sample {sample}")
+
+    def works(self) -> bool:
+        """Return whether all that the daemon says of itself is what a leader at work says."""
+        return (
+            self.leads()
+            and self.status["state"] == "streaming"
+            and self.metric("spotd_leader") == 1.0
+            and self.daemon.not_ready() == []
+        )
+
+    def stands_by(self) -> bool:
+        """Return whether all that the daemon says is what a healthy standby says."""
+        status = self.status
+        return (
+            (status["state"], status["reason"]) == ("standby", "another daemon is the leader")
+            and self.metric("spotd_leader") == 0.0
+            and self.metric("spotd_stream_connected") == 0.0
+            and self.daemon.not_ready() == []
+        )
+
     async def want(self, *symbols: str) -> None:
         """Demand symbols, and wait until Alpaca has acknowledged all of them."""
         await self.values.want(*symbols)
@@ -177,6 +205,16 @@ class Rig:
             lambda: cache.quotes_received + cache.trades_received >= expected,
             "the daemon to take in what Alpaca sent",
         )
+
+
+@contextmanager
+def frozen(server: Server) -> Iterator[None]:
+    """Have the server hang: connections stay open and nothing is answered."""
+    server.freeze()
+    try:
+        yield
+    finally:
+        server.thaw()
 
 
 def logged(lines: Sequence[Mapping[str, Any]], event: str) -> list[Mapping[str, Any]]:
