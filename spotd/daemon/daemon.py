@@ -134,7 +134,12 @@ class Daemon:
         )
         self._snapshots = Snapshots(settings)
         self._snapshot_loop = SnapshotLoop(
-            self._snapshots, self.prices, stream=self.stream, metrics=self.metrics
+            self._snapshots,
+            self.prices,
+            leadership=self.leadership,
+            demand=self.demand,
+            stream=self.stream,
+            metrics=self.metrics,
         )
         self._stream_loop = StreamLoop(
             self._alpaca,
