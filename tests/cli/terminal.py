@@ -15,7 +15,7 @@ __all__ = [
 
 
 class Outcome(NamedTuple):
-    """Exit code and what was written where."""
+    """Exit code, stdout and stderr."""
 
     code: int
     out: str

@@ -191,7 +191,7 @@ class TestTerminal:
         assert server.zcard(KEYS.leases) == 0
 
     def test_no_daemon(self, server: redis.Redis) -> None:
-        """Without a daemon what was live is stale, and the note stands below."""
+        """Without a daemon live symbols are shown as stale, with a note below."""
         server.hset(KEYS.states, "SPY", state_of("SPY").to_json())
         publish(server, "SPY")
         code, sent = self.watch("SPY", "--seconds", "1.5")
