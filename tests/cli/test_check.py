@@ -15,7 +15,8 @@ from spotd.cli.check import check_alpaca, check_redis, check_settings
 from spotd.settings import Settings
 from spotd.simulator import Faults, MarketModel, Simulator
 from tests.cli.conftest import Call
-from tests.cli.terminal import KEYS, free_port, status_of
+from tests.kit.ports import free_port
+from tests.kit.publisher import KEYS, status_of
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import pytest
 import redis
 
 from tests.cli.conftest import Call
-from tests.cli.terminal import KEYS, publish, state_of
+from tests.kit.publisher import KEYS, publish, state_of
 
 
 def test_add_and_remove(spotd: Call, server: redis.Redis) -> None:

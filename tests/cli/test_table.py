@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from spotd.cli.table import PriceTable, age_text, price_line, price_text, state_line
-from tests.cli.terminal import AT, state_of, status_of, update_of
+from tests.kit.publisher import AT, state_of, status_of, update_of
 
 
 class Clock:
