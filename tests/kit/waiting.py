@@ -5,31 +5,13 @@ from __future__ import annotations
 import asyncio
 import inspect
 import time
-from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar, overload
-
-T = TypeVar("T")
+from collections.abc import Callable
+from typing import Any
 
 GUARD_S = 30.0  # at least ten times what anything takes that tests wait for
 _CHECK_EVERY_S = 0.005
 
 
-@overload
-async def until(
-    condition: Callable[[], Awaitable[T | None]],
-    what: str,
-    *,
-    guard_s: float = ...,
-    logs: Callable[[], str] = ...,
-) -> T: ...
-@overload
-async def until(
-    condition: Callable[[], T | None],
-    what: str,
-    *,
-    guard_s: float = ...,
-    logs: Callable[[], str] = ...,
-) -> T: ...
 async def until(
     condition: Callable[[], Any],
     what: str,
@@ -44,9 +26,10 @@ async def until(
     deadline = time.monotonic() + guard_s
     while True:
         found = condition()
-        value = await found if inspect.isawaitable(found) else found
-        if value:
-            return value
+        if inspect.isawaitable(found):
+            found = await found
+        if found:
+            return found
         if time.monotonic() >= deadline:
             raise AssertionError(f"waited {guard_s:g} s for {what}\n{logs()}")
         await asyncio.sleep(_CHECK_EVERY_S)
