@@ -42,7 +42,8 @@ async def says(daemon: Rig, state: str, **fields: object) -> dict[str, Any]:
         status = await daemon.values.status()
         return status if status and wanted.items() <= status.items() else None
 
-    return await until(said, f"the status {wanted}")
+    found: dict[str, Any] = await until(said, f"the status {wanted}")
+    return found
 
 
 def holds(values: Values, **states: str) -> Callable[[], Awaitable[bool]]:
