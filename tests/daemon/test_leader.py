@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -15,7 +13,7 @@ from spotd.keys import Keys
 from spotd.models import spot_price
 from spotd.redis.calls import CALL_TIMEOUT_S
 from spotd.simulator import Simulator
-from tests.daemon.rig import NewRig, Rig, frozen, logged, quote
+from tests.daemon.rig import NewRig, Rig, commands, frozen, logged, quote
 from tests.kit.publisher import update_of
 from tests.kit.recorder import Recorder
 from tests.kit.servers import Server
@@ -114,7 +112,6 @@ async def test_a_daemon_leads_that_was_started_while_redis_hung(
         assert daemon.daemon.not_ready() != []
         server.thaw()
         await all_agrees(daemon)
-        assert daemon.daemon.leadership.get().reign == 0
         await daemon.quote("SPY", 10)
         await stored(daemon.values, SPY=10, QQQ=20)
 
@@ -289,17 +286,6 @@ async def test_a_reign_that_rises_ends_the_session_and_fetches_all_anew(
 
 
 # A daemon that froze
-
-
-@contextmanager
-def commands(server: Server) -> Iterator[list[str]]:
-    """Collect every command that the server takes meanwhile; all are there at the end."""
-    seen: list[str] = []
-    with server.client() as watching, watching.monitor() as monitor, server.client() as client:
-        yield seen
-        client.echo("the end")
-        while "the end" not in (command := monitor.next_command()["command"]):
-            seen.append(command)
 
 
 @pytest.mark.parametrize("left", [False, True], ids=["another leads", "another led and left"])
