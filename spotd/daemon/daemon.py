@@ -23,6 +23,7 @@ from typing import Any
 import structlog
 
 from spotd import __version__
+from spotd.alpaca.handshake import Timeouts
 from spotd.alpaca.rest import Snapshots
 from spotd.alpaca.stream import AlpacaStream
 from spotd.core.demand import Demand, DemandStep
@@ -39,8 +40,8 @@ from spotd.daemon.publish import PublishLoop
 from spotd.daemon.redis_calls import RedisCalls
 from spotd.daemon.silence import SilenceLoop
 from spotd.daemon.snapshots import SnapshotLoop
-from spotd.daemon.states import StatesLoop
-from spotd.daemon.stream import StreamLoop
+from spotd.daemon.states import STATUS_EVERY_S, StatesLoop
+from spotd.daemon.stream import PAUSE_IN_ROW_S, StreamLoop
 from spotd.daemon.value import Value
 from spotd.errors import RedisUnavailableError, SpotdError
 from spotd.ops import logs, systemd
@@ -73,6 +74,9 @@ class Daemon:
         pauses: Pauses | None = None,
         silence_s: float = 30.0,
         linger_s: float = 10.0,
+        status_every_s: float = STATUS_EVERY_S,
+        timeouts: Timeouts | None = None,
+        pause_in_row_s: float = PAUSE_IN_ROW_S,
     ) -> None:
         self.settings = settings
         self.instance = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:4]}"
@@ -109,14 +113,16 @@ class Daemon:
             calls=calls,
             prices=self.prices,
         )
-        self._build_alpaca_side(Pauses() if pauses is None else pauses)
-        self._build_redis_side(linger_s)
+        self._build_alpaca_side(Pauses() if pauses is None else pauses, timeouts, pause_in_row_s)
+        self._build_redis_side(linger_s, status_every_s)
         self.http = HttpServer(self)
         self.metrics.report(self._states.numbers)
         self._stop_asked = asyncio.Event()
         self._stops = 0
 
-    def _build_alpaca_side(self, pauses: Pauses) -> None:
+    def _build_alpaca_side(
+        self, pauses: Pauses, timeouts: Timeouts | None, pause_in_row_s: float
+    ) -> None:
         settings = self.settings
         api_key, secret_key = settings.credentials()
         self._alpaca = AlpacaStream(
@@ -124,6 +130,7 @@ class Daemon:
             api_key=api_key,
             secret_key=secret_key,
             on_data=self.prices.receive,
+            timeouts=timeouts,
         )
         self._snapshots = Snapshots(settings)
         self._snapshot_loop = SnapshotLoop(
@@ -148,12 +155,13 @@ class Daemon:
             stream=self.stream,
             fetch=self._fetch,
             metrics=self.metrics,
+            pause_in_row_s=pause_in_row_s,
         )
         self._silence_loop = SilenceLoop(
             self._alpaca, self._snapshots, self.prices, silence=self._silence, stream=self.stream
         )
 
-    def _build_redis_side(self, linger_s: float) -> None:
+    def _build_redis_side(self, linger_s: float, status_every_s: float) -> None:
         settings = self.settings
         self._demand_loop = DemandLoop(
             self._port,
@@ -187,6 +195,7 @@ class Daemon:
             not_leader=self._leader.wake_up,
             instance=self.instance,
             feed=settings.feed,
+            status_every_s=status_every_s,
         )
 
     def _follow(self, demand: Demand, step: DemandStep) -> None:

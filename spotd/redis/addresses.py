@@ -91,9 +91,12 @@ def check_address(url: str) -> None:
 def secrets_in(url: str) -> list[str]:
     """Return every form in which a password of ``url`` may appear in a text. Raises nothing."""
     before, _, query = url.partition("?")
-    credentials = re.match(r"[^/]*://([^/].*)@", before, re.DOTALL)
-    written = credentials[1].partition(":")[2] if credentials else ""
-    secrets = [written, unquote(written)]
+    rest = before.partition("://")[2]
+    secrets = []
+    # A password that is not quoted may hold a slash; the path of a socket may hold an @.
+    for part in (rest.partition("/")[0], rest if not rest.startswith("/") else ""):
+        written = part.rpartition("@")[0].partition(":")[2]
+        secrets += [written, unquote(written)]
     for option, value in parse_qsl(query):
         if "password" in option:
             secrets += [value, quote(value), quote_plus(value)]

@@ -1,6 +1,6 @@
 """An Alpaca on this machine: stock stream, REST, a simulated market, replays and faults.
 
-The package knows nothing of spotd's other packages, and none of them knows it but the command line.
+It imports none of spotd's other packages. Of these, only the command line imports it.
 """
 
 from spotd.simulator.journal import Journal, Record, Stats

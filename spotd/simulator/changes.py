@@ -1,4 +1,4 @@
-"""Wakes up whoever awaits a condition of the simulator, without polling.
+"""Waiting for conditions of the simulator, without polling.
 
 Each simulator has one `Changes`. It does not know what changed: each waiter checks its own
 condition.

@@ -216,7 +216,7 @@ async def _show_progress(simulator: Simulator, every_s: float) -> None:
 
 
 def _progress(simulator: Simulator) -> str:
-    """Return what happened so far, in one line."""
+    """Return the counts so far, in one line."""
     stats, replay = simulator.stats, simulator.replay
     symbols = set().union(*(one.quotes | one.trades for one in simulator.sessions))
     parts = [

@@ -79,7 +79,7 @@ class Delivery:
         self._subscribed[feed] = (routes, symbols)
         return symbols
 
-    # what a replay needs (replay.Stage)
+    # the stage of a replay (replay.Stage)
 
     def play(self, messages: list[Message]) -> None:
         """Send complete messages on every feed."""
@@ -91,7 +91,7 @@ class Delivery:
         return any(not self.subscribed(feed).isdisjoint(wanted) for feed in self.live_feeds())
 
     def wake_up(self) -> None:
-        """Make whoever awaits a condition check it again."""
+        """Make those who await a condition check it again."""
         self._changes.wake_up()
 
     async def until(self, condition: Callable[[], object]) -> None:

@@ -1,4 +1,4 @@
-"""What the simulator received and did: a bounded record of everything received, and counters.
+"""A bounded record of everything that the simulator received, and its counters.
 
 Tests assert on it and the progress line shows it; it decides nothing.
 """
@@ -29,7 +29,7 @@ class Record:
 
 
 class Journal:
-    """The newest records, oldest first. Each new one wakes up who awaits a condition."""
+    """The newest records, oldest first. Each new one wakes up all waiters for conditions."""
 
     def __init__(self, changes: Changes, size: int = 20_000) -> None:
         self._records: deque[Record] = deque(maxlen=size)

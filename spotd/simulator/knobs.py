@@ -24,7 +24,7 @@ def meanings(knobs: type) -> list[tuple[Field[Any], str]]:
 
 
 class Knobs:
-    """Base of the knobs: an assignment wakes up whoever awaits a condition of the simulator."""
+    """Base of the knobs: an assignment wakes up all waiters for conditions of the simulator."""
 
     _changes: ClassVar[Changes | None] = None
 
@@ -42,7 +42,7 @@ class Knobs:
 
 @dataclass
 class Limits(Knobs):
-    """What a plan allows, and the server's own timers."""
+    """The limits of a plan, and the server's own timers."""
 
     connections: int = knob(1, "Sessions per key and endpoint; the next one receives 406.")
     symbols: int | None = knob(
@@ -72,7 +72,7 @@ class Limits(Knobs):
 
 @dataclass
 class Faults(Knobs):
-    """What goes wrong. All off by default; `_p` is a probability per frame."""
+    """Faults of Alpaca and of the network, off by default. `_p` is a probability per frame."""
 
     # at the handshake
     handshake_status: int = knob(0, "Answer the handshake with this HTTP status; 0: accept.")

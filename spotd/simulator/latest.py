@@ -1,4 +1,4 @@
-"""The latest quote, trade and bars of every symbol, by feed: what REST answers with.
+"""The latest quote, trade and bars of every symbol, by feed, for the answers of REST.
 
 Holds what was sent, also without subscribers. A market answers for symbols of which nothing was
 sent.

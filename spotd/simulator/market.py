@@ -32,7 +32,7 @@ class Market:
     def tick(
         self, feed: str, subscribed: frozenset[str], dt_s: float, now_ns: int
     ) -> list[Message]:
-        """Return what happened to the subscribed symbols of a feed in the last `dt_s` seconds."""
+        """Return the messages of a feed's subscribed symbols in the last `dt_s` seconds."""
         known = self._feeds.get(feed)
         if known is None or (known.subscribed is not subscribed and known.subscribed != subscribed):
             known = self._feeds[feed] = _FeedMarket(self, feed, subscribed, known)

@@ -1,4 +1,4 @@
-"""What Alpaca's stream answers to the messages of a client.
+"""The answers of Alpaca's stream to the messages of a client.
 
 Decides, and talks to nobody: a message goes in, messages come out, and whether the session ends.
 The stream adds the delays, and withholds answers where a fault says so.
@@ -24,7 +24,7 @@ from spotd.simulator.wire import Message
 
 @dataclass(frozen=True)
 class Rules:
-    """What decides the answers. The knobs may change at any time."""
+    """The facts that decide the answers. The knobs may change at any time."""
 
     keys: Mapping[str, str]
     entitled: Container[str]

@@ -2,7 +2,7 @@
 
 Reads a file of JSON lines, each a message or an array of messages, plain or `.gz`, one line at a
 time, so that the size of the file does not matter. A malformed line is counted and does not end the
-replay. `Stage` is what a replay needs of the simulator.
+replay. `Stage` is the part of the simulator that a replay needs.
 """
 
 import asyncio
@@ -36,7 +36,7 @@ class Stage(Protocol):
         """Return whether a session is subscribed to any of the symbols."""
 
     def wake_up(self) -> None:
-        """Make whoever awaits the progress of the replay check it again."""
+        """Make those who await the progress of the replay check it again."""
 
     async def until(self, condition: Callable[[], object]) -> None:
         """Wait for a condition that a client may make true."""

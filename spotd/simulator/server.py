@@ -33,8 +33,8 @@ class Simulator:
     """An Alpaca on this machine.
 
     `keys` maps each key to its secret, `feeds` are the feeds that the keys are entitled to. Without
-    market and replay, only what tests `send` is sent. `limits` and `faults` may be changed at any
-    time and take effect at once.
+    market and replay, it sends only the messages passed to `send`. `limits` and `faults` may be
+    changed at any time and take effect at once.
     """
 
     def __init__(

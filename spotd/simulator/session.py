@@ -127,7 +127,7 @@ class Session:
             self.cut_slow_client()
 
     def cut_slow_client(self) -> None:
-        """Drop what waits, send 407 unless a fault says otherwise, and end the session."""
+        """Drop the queued frames, send 407 unless a fault says otherwise, and end the session."""
         self._stats.slow_clients += 1
         self._outbox.clear()
         if not self._faults.slow_client_silent:
@@ -136,7 +136,7 @@ class Session:
         self.close(1008)
 
     def close(self, code: int = 1000) -> None:
-        """Write what waits, then a close frame. Cut the connection if no answer comes."""
+        """Write the queued frames, then a close frame. Cut the connection if no answer comes."""
         if self.closing:
             return
         if code == 1006:
@@ -148,7 +148,7 @@ class Session:
         self.after(self._limits.close_timeout_s, self._transport.abort)
 
     def answer_close(self, code: int) -> None:
-        """Drop what waits and answer the close frame of the client."""
+        """Drop the queued frames and answer the close frame of the client."""
         if not self.closing:
             self._outbox.clear()
             self.close(code)
@@ -172,7 +172,7 @@ class Session:
         self._timers.append(loop.call_later(delay_s, act))
 
     def release(self) -> None:
-        """Cancel the timers of a session that is over, and drop what waits."""
+        """Cancel the timers of a session that is over, and drop its queued frames."""
         self.closing = True
         for timer in self._timers:
             timer.cancel()

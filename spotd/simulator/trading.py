@@ -1,6 +1,6 @@
 """The loop that moves the simulated market on, tick by tick.
 
-Awaits time; what happens in a tick is decided in `market`, and who receives it in `delivery`.
+Awaits time; `market` decides what happens in a tick, `delivery` which session receives it.
 """
 
 from collections.abc import Collection
@@ -33,7 +33,7 @@ class Subscribers(Protocol):
 async def trade(
     market: Market, subscribers: Subscribers, faults: Faults, clock: Clock = SYSTEM_CLOCK
 ) -> None:
-    """Send what happens in the market, until cancelled. A closed market sends nothing."""
+    """Send the messages of the market, until cancelled. A closed market sends nothing."""
     before = clock.monotonic_s()
     while True:
         await clock.sleep(TICK_S)

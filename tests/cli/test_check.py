@@ -146,11 +146,6 @@ class TestRedis:
         assert "permission" in finding.text.lower()
         assert "Redis is up" in finding.text
 
-    async def test_wrong_address(self) -> None:
-        """An address that the adapter cannot read is a matter of settings."""
-        url = SecretStr("redis+sentinel://h:26379")
-        assert (await check_redis(settings_for(redis_url=url))).exit_code == 2
-
 
 def test_settings() -> None:
     """Settings are ok with keys; the address is shown without its password."""
@@ -170,6 +165,45 @@ def test_unreadable_settings(spotd: Call, monkeypatch: pytest.MonkeyPatch) -> No
     assert outcome.code == 2
     assert outcome.out.startswith("settings  FAILED   SPOTD_FED is not a setting")
     assert outcome.out.count("\n") == 1
+
+
+def test_wrong_address(spotd: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An address of Redis that cannot be read is a wrong setting."""
+    monkeypatch.setenv("SPOTD_REDIS_URL", "redis+sentinel://h:26379")
+    outcome = spotd("check")
+    assert outcome.code == 2
+    assert outcome.out.startswith("settings  FAILED   SPOTD_REDIS_URL")
+
+
+@pytest.mark.parametrize("command", ["check", "status"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://:{password}@127.0.0.1:{closed}/0",
+        "redis://user:{password}@127.0.0.1:{closed}/0?bogus=1",
+        "redis://127.0.0.1:{closed}/0?password={password}",
+        "redis://:{password}@127.0.0.1:notaport/0",
+        "redis://:{password}@[::1/0",
+        "http://:{password}@127.0.0.1/",
+        "redis+sentinel://:{password}@127.0.0.1:{closed}/name",
+        "redis+sentinel://:{password}@127.0.0.1:{closed}",
+        "redis+cluster://:{password}@127.0.0.1:{closed}",
+        "rediss://:{password}@127.0.0.1:{plain}/0",
+        "unix://:{password}@/nowhere/redis.sock",
+    ],
+)
+def test_no_password_of_any_redis_url_is_printed(
+    spotd: Call, server: redis.Redis, monkeypatch: pytest.MonkeyPatch, url: str, command: str
+) -> None:
+    """Whatever is wrong with the URL or behind it, its password is not in the output."""
+    plain = server.get_connection_kwargs()["port"]
+    quoted = "p4ss%2Fw0rd%26of%2Bredis"
+    url = url.format(password=quoted, closed=free_port(), plain=plain)
+    monkeypatch.setenv("SPOTD_REDIS_URL", url)
+    outcome = spotd(command)
+    assert outcome.code in (1, 2)
+    for secret in (quoted, "p4ss/w0rd&of+redis"):
+        assert secret not in outcome.out + outcome.err
 
 
 def test_no_keys(spotd: Call, server: redis.Redis) -> None:

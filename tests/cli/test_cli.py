@@ -13,6 +13,7 @@ import pytest
 from spotd import __version__, errors
 from spotd.cli.main import COMMANDS, EXTRAS, Command, main
 from tests.cli.conftest import Call
+from tests.kit.waiting import GUARD_S
 
 Ending = Callable[[BaseException], None]
 
@@ -55,7 +56,7 @@ def test_help_loads_nothing() -> None:
         "print(sorted(heavy & set(sys.modules)))"
     )
     ran = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=GUARD_S
     )
     assert ran.stdout.splitlines()[-1] == "[]"
 
@@ -73,7 +74,9 @@ def test_version(spotd: Call) -> None:
     assert spotd("--version").out == f"spotd {__version__}\n"
 
 
-@pytest.mark.parametrize("args", [("nope",), ("status", "--nope"), ("watch", "--count", "0")])
+@pytest.mark.parametrize(
+    "args", [("nope",), ("status", "--nope"), ("watch", "--count", "0"), ("run", "--fast")]
+)
 def test_usage(spotd: Call, args: tuple[str, ...]) -> None:
     """Wrong usage is exit code 2, with a hint where to look."""
     outcome = spotd(*args)
@@ -137,7 +140,7 @@ def test_closed_pipe_of_demo() -> None:
         assert process.stdout is not None
         assert process.stdout.readline().startswith("# redis-cli")
         process.stdout.close()
-        assert process.wait(timeout=30) == 0
+        assert process.wait(timeout=GUARD_S) == 0
 
 
 @pytest.mark.parametrize(("package", "extra"), EXTRAS.items())
@@ -169,24 +172,24 @@ def test_defect(end_by: Ending, error: Exception) -> None:
 def test_defect_as_process() -> None:
     """To a shell, a defect is exit code 1 and a traceback."""
     script = (
-        "import sys, click, spotd.cli as cli\n"
+        "import sys, click, spotd.cli.main as cli\n"
         "cli.broken = click.Command('broken', callback=lambda: 1 / 0)\n"
-        "cli.COMMANDS['broken'] = cli.Command('spotd.cli:broken', '')\n"
+        "cli.COMMANDS['broken'] = cli.Command('spotd.cli.main:broken', '')\n"
         "sys.exit(cli.main(['broken']))"
     )
     ran = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=60
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=GUARD_S
     )
     assert ran.returncode == 1
     assert "ZeroDivisionError" in ran.stderr
 
 
-@pytest.mark.parametrize("module", ["spotd", "spotd.cli"])
+@pytest.mark.parametrize("module", ["spotd", "spotd.cli.main"])
 def test_as_module(module: str) -> None:
     """``python -m`` is the same command."""
     ran = subprocess.run(
         [sys.executable, "-m", module, "nope"],
-        capture_output=True, text=True, check=False, timeout=60,
+        capture_output=True, text=True, check=False, timeout=GUARD_S,
     )  # fmt: skip
     assert ran.returncode == 2
     assert ran.stderr.startswith("Usage: spotd ")
@@ -195,8 +198,8 @@ def test_as_module(module: str) -> None:
 def test_completion() -> None:
     """A shell that completes gets the names from the table."""
     ran = subprocess.run(
-        [sys.executable, "-m", "spotd.cli"],
+        [sys.executable, "-m", "spotd"],
         env={"_SPOTD_COMPLETE": "bash_complete", "COMP_WORDS": "spotd w", "COMP_CWORD": "1"},
-        capture_output=True, text=True, check=False, timeout=60,
+        capture_output=True, text=True, check=False, timeout=GUARD_S,
     )  # fmt: skip
     assert ran.stdout == "plain,watch\n"

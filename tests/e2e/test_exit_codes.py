@@ -9,7 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.setup import KEY, SECRET, Command, Setup, free_port, quote
+from tests.e2e.setup import KEY, SECRET, Setup, quote
+from tests.kit.ports import free_port
+from tests.kit.processes import Command
+from tests.kit.values import Values
 
 PASSWORD = "p4ss/w0rd&of+redis"
 QUOTED = "p4ss%2Fw0rd%26of%2Bredis"
@@ -79,6 +82,7 @@ async def test_an_occupied_http_port_ends_it_with_2(setup: Setup) -> None:
     assert "SPOTD_HTTP_PORT" in _sentence(daemon)
     assert port in _sentence(daemon)
     assert "Traceback" not in daemon.output
+    assert "Warning" not in daemon.stderr
 
 
 async def test_a_daemon_without_http_behind_a_unix_socket(setup: Setup) -> None:

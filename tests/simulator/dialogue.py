@@ -37,7 +37,7 @@ def refusal(code: int, words: str) -> Message:
 
 
 class Dialogue:
-    """What a test says to the simulator, and what it hears from it."""
+    """A connection on which a test says and hears one message at a time."""
 
     def __init__(self, ws: ClientConnection, encoding: Encoding) -> None:
         self.ws = ws

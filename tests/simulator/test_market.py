@@ -1,4 +1,4 @@
-"""The simulated market: what its prices, its trades and its activity look like."""
+"""The simulated market: its prices, its trades and its activity."""
 
 import itertools
 from collections import Counter
@@ -24,7 +24,7 @@ PLAIN = MarketModel(
 def ticks(
     model: MarketModel, wanted: set[str], number: int, feed: str = "iex", dt_s: float = 0.01
 ) -> list[dict[str, Any]]:
-    """Return what happens in this number of ticks."""
+    """Return the messages of this number of ticks."""
     market, frozen = Market(model), frozenset(wanted)
     step_ns = int(dt_s * 1e9)
     return [

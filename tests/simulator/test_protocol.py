@@ -20,7 +20,7 @@ FEED = refusal(410, "invalid subscribe action for this feed")
 
 
 class Plan:
-    """What the conversations of a test share: keys, limits, faults and connection slots."""
+    """Keys, limits, faults and connection slots that the conversations of a test share."""
 
     def __init__(
         self, *, keys: dict[str, str] | None = None, feeds: tuple[str, ...] = tuple(FEEDS)
@@ -38,7 +38,7 @@ class Plan:
 
 
 class Client:
-    """What a test says, and the answers to it."""
+    """A client that sends one message at a time, and its conversation."""
 
     def __init__(self, conversation: Conversation) -> None:
         self.conversation = conversation

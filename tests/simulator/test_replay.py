@@ -173,7 +173,7 @@ async def test_loops(tmp_path: Path) -> None:
         await until(lambda: replay.rounds >= 3, "three rounds")
 
 
-# what is in the file
+# the file
 
 
 async def test_malformed_lines_are_counted_and_left_out(tmp_path: Path) -> None:

@@ -44,7 +44,7 @@ class Audience:
 async def played(
     clock: ManualClock, *, quotes_per_s: float = 50.0, faults: Faults | None = None
 ) -> Audience:
-    """Return what two feeds received until the clock's end."""
+    """Return the audience of two feeds at the end of the clock."""
     model = MarketModel(quotes_per_s=quotes_per_s, bursts_per_min=0, out_of_order_p=0,
                         duplicate_time_p=0, quotes_per_frame=7)  # fmt: skip
     audience = Audience(clock, {"iex": frozenset({"SPY"}), "sip": frozenset({"QQQ", "F"})})
@@ -65,7 +65,7 @@ async def test_the_rate_holds_however_late_a_tick_is(late_s: float) -> None:
 
 
 async def test_a_loop_that_was_held_up_does_not_make_up_for_all() -> None:
-    """Each tick of a second sends what happens in the longest tick."""
+    """A tick that took a second sends the messages of the longest tick."""
     clock = ManualClock(end_s=50.0, late_s=1.0 - TICK_S)
     audience = await played(clock, quotes_per_s=1000.0)
     assert len(audience.quotes()) == pytest.approx(50 * 1000 * LONGEST_TICK_S, rel=0.02)
@@ -80,6 +80,6 @@ async def test_times_of_messages_are_within_the_tick_before() -> None:
 
 
 async def test_a_closed_market_sends_nothing() -> None:
-    """By its fault, also to those who are subscribed."""
+    """With the fault, subscribed sessions receive nothing either."""
     faults = Faults(market_closed=True)
     assert not (await played(ManualClock(end_s=10.0), faults=faults)).received

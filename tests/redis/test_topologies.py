@@ -1,0 +1,295 @@
+"""Every form of SPOTD_REDIS_URL reaches a real server, and publishing goes on through it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import SecretStr
+from redis.exceptions import ConnectionError as RedisConnectionError
+
+from spotd.daemon.daemon import Daemon
+from spotd.errors import RedisUnavailableError, SettingsError
+from spotd.keys import Keys
+from spotd.redis.addresses import connect
+from spotd.redis.port import RedisPort
+from spotd.settings import Settings
+from spotd.simulator import Simulator
+from tests.kit.ports import free_port
+from tests.kit.recorder import Recorder
+from tests.kit.servers import (
+    ClusterServers,
+    SentinelServers,
+    Server,
+    make_certificates,
+    redis_server,
+)
+from tests.kit.values import Values
+from tests.kit.waiting import GUARD_S, until
+
+KEYS = Keys()
+IN_ONE_SLOT = Keys("{spotd}:", "spot:")
+needs_redis = pytest.mark.skipif(redis_server() is None, reason="redis-server is not installed")
+
+
+async def publishes(port: RedisPort) -> bool:
+    """Return whether leading and publishing work."""
+    answer = await port.lead("t", 60.0)
+    await port.publish("t", b'{"symbol":"SPY"}\n', (answer.highest_seq or 0) + 1)
+    return answer.held != "another"
+
+
+@asynccontextmanager
+async def daemon_at(url: str, **settings: Any) -> AsyncIterator[Simulator]:
+    """Run a daemon, and give the test its Alpaca."""
+    async with Simulator(keys={"k": "s"}) as alpaca:
+        named: dict[str, Any] = {
+            "api_key": SecretStr("k"),
+            "secret_key": SecretStr("s"),
+            "stream_url": alpaca.stream_url("iex"),
+            "redis_url": SecretStr(url),
+            "http_port": 0,
+            "snapshots": False,
+            "throttle_ms": 0,
+        }
+        daemon = Daemon(Settings(**(named | settings)))
+        running = asyncio.create_task(daemon.run(), name="daemon")
+        yield alpaca
+        daemon.stop()
+        assert await running == 0
+
+
+async def published(alpaca: Simulator, values: Values, bid: float) -> int:
+    """Have Alpaca send a quote until its price is stored. Return the price's ``seq``."""
+
+    async def stored() -> bool:
+        # Before the symbol is subscribed, nobody receives the quote.
+        await alpaca.send([{"T": "q", "S": "SPY", "bp": bid, "ap": bid + 0.02}])
+        with suppress(RedisConnectionError):  # a server that becomes the master closes connections
+            return await values.bid("SPY") == bid
+        return False
+
+    await until(stored, f"the bid {bid}")
+    last = await values.last("SPY")
+    assert last is not None
+    return int(last["seq"])
+
+
+# One server
+
+
+async def test_plain(tmp_path: Path) -> None:
+    """``redis://`` with the number of a database."""
+    with Server(tmp_path) as server:
+        port = RedisPort(f"redis://127.0.0.1:{server.port}/3", KEYS)
+        assert await publishes(port)
+        await port.close()
+        with server.client(db=3) as client:
+            assert client.hget(KEYS.last, "SPY") == '{"symbol":"SPY"}'
+
+
+async def test_unix(tmp_path: Path) -> None:
+    """``unix://`` with the number of a database."""
+    with Server(tmp_path) as server:
+        port = RedisPort(f"unix://{server.socket_path}?db=3", KEYS)
+        assert await publishes(port)
+        await port.close()
+        with server.client(db=3) as client:
+            assert client.hget(KEYS.last, "SPY") == '{"symbol":"SPY"}'
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Path]:
+    """An authority, a certificate and its key."""
+    return make_certificates(tmp_path_factory.mktemp("tls"))
+
+
+@needs_redis
+async def test_tls(tmp_path: Path, certificates: tuple[Path, Path, Path]) -> None:
+    """``rediss://`` trusts the authority that the URL names, and no unknown one."""
+    with Server(tmp_path, binary=redis_server(), tls=certificates) as server:
+        address = f"rediss://127.0.0.1:{server.port}/0"
+        trusting = RedisPort(f"{address}?ssl_ca_certs={certificates[0]}", KEYS)
+        assert await publishes(trusting)
+        await trusting.close()
+        doubting = RedisPort(address, KEYS)
+        with pytest.raises(RedisUnavailableError, match="certificate verify failed"):
+            await doubting.leader()
+        await doubting.close()
+
+
+@needs_redis
+async def test_tls_that_is_not_verified(
+    tmp_path: Path, certificates: tuple[Path, Path, Path]
+) -> None:
+    """Query parameters mean the same in every form, also words like ``false`` and ``none``."""
+    with Server(tmp_path, binary=redis_server(), tls=certificates) as server:
+        assert connect(
+            f"rediss+cluster://127.0.0.1:{server.port}?ssl_check_hostname=false"
+        ).connection_kwargs["ssl_check_hostname"] is False  # fmt: skip
+        port = RedisPort(
+            f"rediss://127.0.0.1:{server.port}/0?ssl_cert_reqs=none&ssl_check_hostname=false", KEYS
+        )
+        assert await publishes(port)
+        await port.close()
+
+
+# Sentinel
+
+
+@pytest.fixture
+def sentinels(tmp_path: Path) -> Iterator[SentinelServers]:
+    """A master, a replica and a Sentinel."""
+    with SentinelServers(tmp_path) as running:
+        yield running
+
+
+async def test_sentinel_fails_over(sentinels: SentinelServers) -> None:
+    """The master dies, the Sentinel makes the replica the master, and publishing goes on there."""
+    replica = Values(sentinels.replica.url)
+    async with daemon_at(sentinels.url, leader_ttl_s=2.0) as alpaca:
+        with sentinels.master.client() as client:
+            client.sadd(KEYS.symbols, "SPY")
+            client.publish(KEYS.wake, "")
+        before = await published(alpaca, replica, 10.0)
+        sentinels.master.kill()
+        assert await published(alpaca, replica, 11.0) > before
+        with sentinels.replica.client() as client:
+            assert client.info("replication")["role"] == "master"
+        await published(alpaca, replica, 12.0)
+    await replica.aclose()
+
+
+async def test_sentinels_that_are_away_are_unavailable() -> None:
+    """Without a Sentinel a call fails with an error of ours."""
+    port = RedisPort(f"redis+sentinel://127.0.0.1:{free_port()}/prices", KEYS)
+    with pytest.raises(RedisUnavailableError):
+        await port.leader()
+    await port.close()
+
+
+# Cluster
+
+
+@pytest.fixture(scope="module")
+def cluster_servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClusterServers]:
+    """Three masters."""
+    with ClusterServers(tmp_path_factory.mktemp("cluster")) as running:
+        yield running
+
+
+@pytest.fixture
+def cluster(cluster_servers: ClusterServers) -> ClusterServers:
+    """The three masters, empty."""
+    for node in cluster_servers.nodes:
+        with node.client() as client:
+            client.flushall()
+    return cluster_servers
+
+
+@pytest.fixture
+async def clustered(cluster: ClusterServers) -> AsyncIterator[RedisPort]:
+    """What is tested."""
+    port = RedisPort(cluster.url, IN_ONE_SLOT)
+    yield port
+    await port.release("t")
+    await port.close()
+
+
+async def test_a_price_reaches_every_node_of_a_cluster(
+    cluster: ClusterServers, clustered: RedisPort
+) -> None:
+    """A subscriber of any node receives what the script publishes."""
+    async with AsyncExitStack() as stack:
+        recorders = [
+            await stack.enter_async_context(Recorder(node.url, "spot:*")) for node in cluster.nodes
+        ]
+        assert await publishes(clustered)
+        for recorder in recorders:
+            await until(lambda heard=recorder.heard: heard, "the price")  # type: ignore[misc]
+            assert recorder.raw("SPY") == [b'{"symbol":"SPY"}']
+
+
+async def test_everything_works_in_a_cluster(cluster: ClusterServers, clustered: RedisPort) -> None:
+    """Demand, wakes, states, status, ping: each call finds its node."""
+    keys = IN_ONE_SLOT
+    assert (await clustered.lead("t", 60.0)).held != "another"
+    await clustered.write_states("t", {"SPY": b"{}"}, ["QQQ"])
+    await clustered.write_status("t", b"{}", 5.0, announce=True)
+    assert await publishes(clustered)
+    assert await clustered.state_fields() == {"SPY"}
+    assert await clustered.last_fields() == {"SPY"}
+    await clustered.drop_last("t", ["SPY"])
+    assert await clustered.last_fields() == set()
+    assert await clustered.ping() == {"redis_mode": "cluster"}
+    client = connect(cluster.url)
+    await client.sadd(keys.symbols, "SPY")
+    await client.zadd(keys.leases, {"QQQ@a": 100, "IWM@a": 300})
+    assert [e async for some in clustered.demand_set() for e in some] == [b"SPY"]
+    assert await clustered.live_leases(200.0) == [b"IWM@a"]
+    await client.aclose()
+    heard: list[None] = []
+
+    async def listen() -> None:
+        async for _ in clustered.wakes():
+            heard.append(None)  # noqa: PERF401 - it never ends
+
+    listening = asyncio.create_task(listen())
+    await until(lambda: len(heard) == 1, "listening")
+    with cluster.nodes[0].client() as node:
+        node.publish(keys.wake, "")
+    await until(lambda: len(heard) == 2, "the wake")
+    listening.cancel()
+    await asyncio.gather(listening, return_exceptions=True)
+
+
+async def test_a_daemon_works_in_a_cluster(cluster: ClusterServers) -> None:
+    """From SADD to a price that a subscriber of any one node receives, and back to nothing."""
+    values = Values(connect(cluster.url), IN_ONE_SLOT)
+    async with (
+        daemon_at(cluster.url, key_prefix="{spotd}:") as alpaca,
+        Recorder(cluster.nodes[2].url, keys=IN_ONE_SLOT) as recorder,
+    ):
+        await values.want("SPY")
+        await published(alpaca, values, 421.35)
+        await until(lambda: recorder.raw("SPY"), "the price")
+        await until(lambda: recorder.states("SPY")[-1:] == ["live"], "live")
+        await values.unwant("SPY")
+        await until(lambda: values.forgotten("SPY"), "its price and state to go")
+    assert await values.token() is None
+    await values.aclose()
+
+
+async def test_subscribers_of_every_node_are_found(
+    cluster: ClusterServers, clustered: RedisPort
+) -> None:
+    """Each node of a cluster knows only its own subscribers, so all are asked."""
+    with ExitStack() as stack:
+        for name, node in zip("ABC", cluster.nodes, strict=True):
+            subscriber = stack.enter_context(stack.enter_context(node.client()).pubsub())
+            subscriber.subscribe(f"spot:S{name}")
+            assert subscriber.get_message(timeout=GUARD_S)  # that it is subscribed
+        assert sorted(await clustered.subscribed_channels()) == [b"SA", b"SB", b"SC"]
+
+
+async def test_a_prefix_that_spreads_over_slots_is_refused(cluster: ClusterServers) -> None:
+    """The error comes before anything is written, and says what to set."""
+    with pytest.raises(SettingsError, match=r"SPOTD_KEY_PREFIX.*\{spotd\}:"):
+        RedisPort(cluster.url, KEYS)
+    for node in cluster.nodes:
+        with node.client() as client:
+            assert client.keys("spotd:*") == []
+
+
+async def test_a_cluster_that_is_away_is_unavailable() -> None:
+    """Without a node, calls and wakes fail with an error of ours."""
+    port = RedisPort(f"redis+cluster://127.0.0.1:{free_port()}", IN_ONE_SLOT)
+    with pytest.raises(RedisUnavailableError):
+        await port.leader()
+    with pytest.raises(RedisUnavailableError):
+        await anext(aiter(port.wakes()))
+    await port.close()
