@@ -45,15 +45,15 @@ class RedisProxy:
         server, requests = await asyncio.open_connection("127.0.0.1", self._server_port)
         back = asyncio.create_task(_pump(server, answers), name="answers")
         try:
-            # redis-py awaits each answer, so whatever is read here at once is one command, or the
-            # commands that open a connection.
+            # redis-py awaits each answer. As a consequence, what is read here at once holds one
+            # command, behind those that open a connection. A large command takes several reads.
             while data := await client.read(1 << 20):
-                words = data.split(b"\r\n")[2::2]
-                if self.cuts_scans and words[0] in (b"SSCAN", b"ZSCAN") and words[2] != b"0":
+                words = data.split(b"\r\n")
+                if self.cuts_scans and words[2:3] in ([b"SSCAN"], [b"ZSCAN"]) and words[6] != b"0":
                     self.scans_cut += 1
                     answers.write(_END_OF_SCAN)
                     continue
-                if words[0] == self._holds:
+                if self._holds in words:
                     self.held += 1
                     await self._released.wait()
                 requests.write(data)

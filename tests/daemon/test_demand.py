@@ -386,6 +386,7 @@ async def test_a_newcomer_does_not_wait_behind_a_large_change(rig: NewRig, sim: 
     """It is asked for next, and what left meanwhile is not asked for at all."""
     async with rig() as daemon:
         await daemon.want("SPY")
+        await until(lambda: len(sim.received.messages("subscribe")) == 2, "all requests for SPY")
         sim.faults.ack_silent = True
         await daemon.values.want(*MANY)
         await until(lambda: len(requests_of(sim)) == 2, "the first request of many")

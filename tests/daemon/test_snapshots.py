@@ -122,8 +122,8 @@ async def test_a_symbol_that_returns_before_it_was_unsubscribed_gets_a_price(
         await daemon.want("SPY")
         await daemon.quote("SPY", 1.0)
         await has(daemon, "SPY", 1.0)
-        # While a request is under way, no symbol is unsubscribed.
-        sim.faults.ack_silent = True
+        await until(lambda: len(sim.received.messages("subscribe")) == 2, "all requests for SPY")
+        sim.faults.ack_silent = True  # while a request is under way, no symbol is unsubscribed
         await daemon.values.want("QQQ")
         await until(lambda: len(sim.received.messages("subscribe")) == 3, "QQQ to be asked for")
         await daemon.values.unwant("SPY")
@@ -326,7 +326,7 @@ async def test_the_newer_one_of_stream_and_snapshot_stands(
 
 
 async def test_what_is_no_price_is_not_made_up(sim: Simulator) -> None:
-    """One-sided quotes, missing data, refused symbols and odd lots cost no other symbol its price."""
+    """One-sided quotes, missing data, refused symbols and odd lots cost other symbols nothing."""
     sim.faults.rest_null_symbols.add("NULL")
     sim.faults.rest_bad_symbols.add("BAD")
     await sim.send([quote("SIDE", 0.0, 1.0), quote("NULL", 1.0), quote("BAD", 1.0)])
