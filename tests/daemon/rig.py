@@ -17,7 +17,7 @@ from pydantic import SecretStr
 
 from spotd.alpaca.handshake import Timeouts
 from spotd.core.pacing import Pauses
-from spotd.daemon.daemon import Daemon
+from spotd.daemon.daemon import Daemon, Timing
 from spotd.daemon.states import STATUS_EVERY_S
 from spotd.daemon.stream import PAUSE_IN_ROW_S
 from spotd.settings import Settings
@@ -79,12 +79,14 @@ class Rig:
         self.sim = sim
         self.daemon = Daemon(
             self.settings,
-            pauses=pauses,
-            silence_s=silence_s,
-            linger_s=linger_s,
-            status_every_s=status_every_s,
-            timeouts=timeouts,
-            pause_in_row_s=pause_in_row_s,
+            Timing(
+                pauses=pauses,
+                timeouts=Timeouts() if timeouts is None else timeouts,
+                silence_s=silence_s,
+                linger_s=linger_s,
+                status_every_s=status_every_s,
+                pause_in_row_s=pause_in_row_s,
+            ),
         )
         self.values = Values(url, self.settings.keys, decode_responses=True)
         self._waits_to_lead = leads
