@@ -223,9 +223,9 @@ def _spread(bench: Bench, setup: Setup, reader: Worker, rate: int, client: str) 
     setup.source.answer(start_probes(setup, seconds, client))
     if others is not None:
         setup.source.answer(others, seconds + 60)
-    time.sleep(0.2)
-    spread = spread_since(reader, first)
     wanted = int(PROBES_PER_S * seconds)
-    if spread["count"] != wanted:
-        raise RuntimeError(f"{spread['count']} of {wanted} probes came back")
+    setup.wait(
+        lambda: reader.ask("count")["count"] >= first + wanted, f"{wanted} probes to come", reader
+    )
+    spread = spread_since(reader, first)
     return {part: float(spread[part]) for part in _SPREAD}

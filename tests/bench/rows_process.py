@@ -32,6 +32,10 @@ bare, began = rss(), time.perf_counter()
 import alpaca.data.live, alpaca.data.historical, alpaca.data.requests
 alpaca_mb, alpaca_s = rss() - bare, time.perf_counter() - began
 import spotd.cli, spotd.daemon
+try:
+    import spotd.cli.main, spotd.daemon.daemon
+except ModuleNotFoundError:
+    pass  # an older checkout, in which both are modules and no packages
 print(json.dumps({"bare_mb": bare, "alpaca_mb": alpaca_mb, "alpaca_s": alpaca_s,
                   "all_mb": rss(), "all_s": time.perf_counter() - began}))
 """

@@ -21,7 +21,7 @@ from typing import Self, TypeVar
 
 import redis
 
-from tests.bench.orders import GUARD_S, Process, Worker
+from tests.bench.orders import GUARD_S, ROOT, Process, Worker
 from tests.bench.source import MARK
 from tests.kit.ports import free_port
 from tests.kit.servers import Server
@@ -63,11 +63,9 @@ class Program:
         return self.spotd.parent / "python"
 
     def env(self) -> dict[str, str]:
-        """Return its environment. Another tree must not import the present one."""
-        env = dict(os.environ)
-        if self != PRESENT:
-            env.pop("PYTHONPATH", None)
-        return env
+        """Return its environment: the present program imports this tree, another one its own."""
+        env = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+        return env | {"PYTHONPATH": str(ROOT)} if self == PRESENT else env
 
 
 PRESENT = Program("spotd", Path(sys.executable).parent / "spotd")

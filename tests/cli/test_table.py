@@ -1,4 +1,4 @@
-"""The table of prices: what a row says when."""
+"""The table of prices: its rows, columns and texts."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from spotd.cli.table import PriceTable, age_text, price_line, price_text, state_line
-from tests.cli.terminal import AT, state_of, status_of, update_of
+from tests.kit.publisher import AT, state_of, status_of, update_of
 
 
 class Clock:
@@ -35,7 +35,7 @@ def table_of(clock: Clock, *symbols: str) -> PriceTable:
 
 
 def test_rows() -> None:
-    """Rows are sorted; what is not known yet is a dash."""
+    """Rows are sorted; a value that is not known yet is a dash."""
     table = table_of(Clock(), "SPY")
     table.update(update_of("QQQ"))
     table.state(state_of("QQQ"))

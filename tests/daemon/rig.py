@@ -217,6 +217,17 @@ def frozen(server: Server) -> Iterator[None]:
         server.thaw()
 
 
+@contextmanager
+def commands(server: Server) -> Iterator[list[str]]:
+    """Collect every command that the server takes meanwhile; all are there at the end."""
+    seen: list[str] = []
+    with server.client() as watching, watching.monitor() as monitor, server.client() as client:
+        yield seen
+        client.echo("the end")
+        while "the end" not in (command := monitor.next_command()["command"]):
+            seen.append(command)
+
+
 def logged(lines: Sequence[Mapping[str, Any]], event: str) -> list[Mapping[str, Any]]:
     """Return the log lines of one event."""
     return [line for line in lines if line["event"] == event]

@@ -42,7 +42,8 @@ async def says(daemon: Rig, state: str, **fields: object) -> dict[str, Any]:
         status = await daemon.values.status()
         return status if status and wanted.items() <= status.items() else None
 
-    return await until(said, f"the status {wanted}")
+    found: dict[str, Any] = await until(said, f"the status {wanted}")
+    return found
 
 
 def holds(values: Values, **states: str) -> Callable[[], Awaitable[bool]]:
@@ -123,22 +124,27 @@ class TestChanges:
     async def test_many_symbols_never_show_too_many_refused(
         self, rig: NewRig, server: Server
     ) -> None:
-        """Also while all that were live become refused, and all that were refused live."""
+        """Also while all that were refused become live, and all that were live refused."""
         names = ["".join(letters) for letters in product(ascii_uppercase, repeat=3)][:2200]
         early, late = names[:1100], names[1100:]
         async with Recorder(server.url) as recorder, rig(max_symbols=1100) as daemon:
             await daemon.want(*late)
             await daemon.values.want(*early)
-            await until(lambda: daemon.status["symbols"]["refused"] == 1100, "the limit")
+
+            def live_with_others_refused(
+                live: list[str], others: int
+            ) -> Callable[[], Awaitable[bool]]:
+                async def check() -> bool:
+                    states = await daemon.values.states()
+                    return await daemon.values.live(*live) and len(states) == len(live) + others
+
+                return check
+
+            await until(live_with_others_refused(late, MAX_REFUSED_SHOWN), "the first ones")
             await daemon.values.unwant(*late)
+            await until(live_with_others_refused(early, 0), "the others to become live")
             await daemon.values.want(*late)
-
-            async def settled() -> bool:
-                states = await daemon.values.states()
-                count = sum(state["state"] == "live" for state in states.values())
-                return count == 1100 and len(states) == 1100 + MAX_REFUSED_SHOWN
-
-            await until(settled, "the states of all")
+            await until(live_with_others_refused(early, MAX_REFUSED_SHOWN), "the states of all")
         refused: set[str] = set()
         for event in recorder.events("symbol"):
             if event["state"] == "refused":
@@ -342,8 +348,9 @@ class TestNumbers:
         async def check(state: str, live: int, stale: int, *, ready: bool) -> None:
             async def told() -> dict[str, Any] | None:
                 status = await says(daemon, state)
-                counts = (status["symbols"]["live"], status["symbols"]["stale"])
-                return status if counts == (live, stale) else None
+                symbols = status["symbols"]
+                found = (symbols["live"], symbols["stale"], status["reconnects"])
+                return status if found == (live, stale, metrics.reconnects_total) else None
 
             stored = await until(told, state)
             http = await page("/status")
@@ -360,12 +367,15 @@ class TestNumbers:
             assert (states.count("live"), states.count("stale")) == (live, stale)
 
         async with rig(http_port=port) as daemon:
+            metrics = daemon.daemon.metrics
             await until(lambda: daemon.daemon.stream.get().phase == "open", "the stream")
             await check("idle", 0, 0, ready=True)
             await daemon.want("SPY")
             await check("streaming", 1, 0, ready=True)
             sim.faults.handshake_hang = True
             await sim.drop_sessions("abort")
+            await until(lambda: metrics.reconnects_total, "the end of the session")
+            await until(lambda: daemon.daemon.stream.get().phase == "connecting", "the next one")
             await check("connecting", 0, 1, ready=False)
             sim.faults.handshake_hang = False
             await check("streaming", 1, 0, ready=True)

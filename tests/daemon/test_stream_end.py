@@ -1,11 +1,9 @@
-"""How the stream ends for good: with the leadership, with a stop, and when Alpaca refuses.
-
-A new term is another matter: then a session is opened anew.
-"""
+"""How the daemon ends the stream itself: when it leads no more, at a stop, and refused for good."""
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable
 
 import pytest
@@ -113,6 +111,21 @@ async def test_a_leader_key_that_runs_out_ends_the_session(
             server.thaw()
         assert sim.received.of("close")[0].data == 1000
         await until(lambda: daemon.active, "the next session")
+        assert not daemon.daemon.metrics.reconnects
+
+
+async def test_a_new_reign_begins_with_a_new_session(rig: NewRig, sim: Simulator) -> None:
+    """Another daemon published between two renewals, so every price is fetched anew."""
+    async with rig() as daemon:
+        await daemon.want("SPY")
+        keys = daemon.settings.keys
+        async with daemon.values.redis.pipeline(transaction=True) as between:
+            between.set(keys.seq, f"{time.time_ns() // 1_000} other:1")
+            between.delete(keys.leader)
+            await between.execute()
+        await until(lambda: sim.stats.connections == 2 and daemon.active, "the next session")
+        assert daemon.daemon.leadership.get().reign == 1
+        assert [record.data for record in sim.received.of("close")] == [1000]
         assert not daemon.daemon.metrics.reconnects
 
 

@@ -1,4 +1,4 @@
-"""What the daemon asks Alpaca for, in which order, and what it says of the answers.
+"""What the daemon asks Alpaca for, in which order, and what follows from the answers.
 
 Which request follows from which answer is proved in tests/core. Here the requests are those that
 the simulator received.
