@@ -258,13 +258,15 @@ async def test_calls_that_are_given_up_are_followed_by_smaller_ones(
         with commands(server) as seen:
             with frozen(server):
                 await daemon.send(*(quote(symbol, 1) for symbol in MANY))
-                await until(lambda: daemon.daemon.health.get().away, "a call to be given up")
+                ready, limit = daemon.daemon.prices.conflator.ready, BatchSize().limit
+                await until(lambda: len(ready) == len(MANY) - limit, "a call to be sent")
+                await until(lambda: len(ready) > len(MANY) - limit, "it to be given up")
             await until(lambda: _has_all(daemon, MANY), "all prices")
     calls = [command for command in seen if f"{KEYS.last} {KEYS.seq} " in command]
     # In the order of sending: those that were given up arrive in any order.
     sizes = [call.count("mid_price") for call in sorted(calls, key=_first_seq)]
-    assert sizes[0] == BatchSize().limit
-    assert sizes[1] <= sizes[0] / 2
+    assert sizes[0] == limit
+    assert sizes[1] <= limit / 2
 
 
 def _first_seq(call: str) -> int:
