@@ -52,9 +52,6 @@ class Prices:
         self._silence = silence
         self._metrics = metrics
         self._receive = self.cache.receive
-        # Whether it is known what a predecessor published; until then, snapshots wait.
-        self._floors_known = True
-        self._waiting: list[tuple[Mapping[str, Snapshot], bool]] = []
         self._lag_seen_at = 0.0
 
     def receive(self, messages: Sequence[Message]) -> None:
@@ -62,8 +59,7 @@ class Prices:
         now = self._silence.data_at = time.monotonic()
         self._receive(messages, now)
         if now - self._lag_seen_at >= _LAG_EVERY_S:
-            self._lag_seen_at = now
-            self._see_lag(messages[-1])
+            self._see_lag(messages[-1], now)
         if self.cache.halted is not self.halted.get():
             self.halted.set(self.cache.halted)
         if self.conflator.ready and not self.due.is_set:
@@ -73,12 +69,8 @@ class Prices:
         """Take in latest values from REST.
 
         ``trades`` says whether the stream brings trades. Where it does not, a last price that
-        cannot change would soon be wrong, so it is left out. After ``forget`` they wait until
-        ``set_floors`` says what the other daemon published: they may be older.
+        cannot change would soon be wrong, so it is left out.
         """
-        if not self._floors_known:
-            self._waiting.append((found, trades))
-            return
         now = time.monotonic()
         for symbol, snapshot in found.items():
             trade = snapshot.trade if trades else None
@@ -102,10 +94,6 @@ class Prices:
     def set_floors(self, published: Mapping[str, datetime]) -> None:
         """Note what a predecessor published, by exchange time: no snapshot may be older."""
         self.cache.set_floors(published)
-        self._floors_known = True
-        waiting, self._waiting = self._waiting, []
-        for found, trades in waiting:
-            self.take_snapshots(found, trades=trades)
 
     def begin_term(self) -> None:
         """Publish anew all that is known.
@@ -124,8 +112,6 @@ class Prices:
     def forget(self) -> None:
         """Forget every price: another daemon publishes newer ones."""
         self.cache.forget()
-        self._floors_known = False
-        self._waiting.clear()
         self.halted.set(self.cache.halted)
 
     def forget_last_sales(self) -> None:
@@ -147,8 +133,9 @@ class Prices:
         if self.conflator.ready:
             self.due.set()
 
-    def _see_lag(self, newest: Message) -> None:
+    def _see_lag(self, newest: Message, now: float) -> None:
         if isinstance(newest, Quote | Trade):
+            self._lag_seen_at = now
             self.last_message_unix_s = received = time.time()
             self.lag_s = lag_s = received - newest.at.timestamp()
             self._metrics.feed_lag.observe(max(0.0, lag_s))

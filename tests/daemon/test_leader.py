@@ -125,7 +125,7 @@ async def only_one_works(first: Rig, second: Rig) -> Rig:
                 return one
         return None
 
-    found = await until(leader, "one leader and one standby")
+    found: Rig | None = await until(leader, "one leader and one standby")
     assert found is not None
     return found
 

@@ -6,6 +6,7 @@ import asyncio
 import re
 import time
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 import pytest
 import structlog
@@ -132,11 +133,9 @@ async def test_a_symbol_that_left_does_not_come_back(rig: NewRig, server: Server
         try:
             for start in range(0, len(many), 50):
                 leaving = many[start : start + 50]
-                await until(lambda some=leaving: _has_all(daemon, some), "their prices")
+                await until(partial(_has_all, daemon, leaving), "their prices")
                 await daemon.values.unwant(*leaving)
-                await until(
-                    lambda some=leaving: daemon.values.forgotten(*some), "them to be forgotten"
-                )
+                await until(partial(daemon.values.forgotten, *leaving), "them to be forgotten")
         finally:
             sending = False
             await source
