@@ -14,6 +14,7 @@ The states, and what moves between them::
 
 An answer is *in time* while the key that it tells of cannot have lapsed. "Renewed" begins a term
 just as "acquired" does: the request that acquired the key may be one whose answer never came.
+The clock decides before an answer is taken in: a right that is over is never prolonged.
 An answer to an older request than the last one that counted says nothing and is ignored, and so
 is the same answer told twice.
 
