@@ -337,6 +337,18 @@ def test_a_snapshot_may_differ_from_the_stream_by_how_its_time_was_rounded() -> 
     assert desk.published() == [("SPY", 9.0, None)]
 
 
+@pytest.mark.parametrize("extreme", [datetime.min, datetime.max])
+def test_a_published_time_may_be_any(extreme: datetime) -> None:
+    """A stored time is foreign data: the earliest and the latest that can be written do no harm."""
+    edge = extreme.replace(tzinfo=UTC)
+    desk = Desk()
+    desk.prices.set_floors({"SPY": edge, "QQQ": at(0)})
+    desk.snapshot("SPY", quote())
+    desk.snapshot("QQQ", Quote("QQQ", 1.0, 2.0, edge))
+    newest = extreme == datetime.max
+    assert [symbol for symbol, _, _ in desk.published()] == (["QQQ"] if newest else ["SPY"])
+
+
 @pytest.mark.parametrize("heard_of", [False, True])
 def test_a_symbol_that_returns_has_no_floor(heard_of: bool) -> None:
     """Its published price left with its demand, so any snapshot is better than no price."""
