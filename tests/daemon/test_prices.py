@@ -9,6 +9,10 @@ import time
 
 import pytest
 
+from spotd.core.demand import Demand, step_between
+from spotd.core.freshness import Silence
+from spotd.daemon.prices import Prices
+from spotd.ops.metrics import Metrics
 from spotd.simulator import MarketModel, Simulator
 from tests.daemon.rig import NewRig, Rig, quote, trade
 from tests.kit.recorder import Recorder
@@ -109,6 +113,28 @@ async def test_only_a_price_that_changed_is_published(
         await until(lambda: 2.0 in recorder.bids("SPY"), "the last price")
         assert recorder.bids("SPY") == [1.0, 2.0]
         assert recorder.updates("SPY")[-1]["last_price"] is None
+
+
+def test_what_the_whole_market_covers_again_is_not_dropped() -> None:
+    """It left and came back before Redis had dropped its prices."""
+    whole_market, nothing, some = Demand(frozenset("*")), Demand(), frozenset({"ANY", "SPY"})
+    demand = whole_market
+    prices = Prices(
+        throttle_s=0.0,
+        wants=lambda symbol: demand.wants(symbol),
+        silence=Silence(),
+        metrics=Metrics(),
+    )
+
+    def follow(before: Demand) -> None:
+        prices.follow(step_between(before, demand, active=frozenset(), priced=some, limited=False))
+
+    demand = nothing
+    follow(whole_market)
+    assert prices.dropping == some
+    demand = whole_market
+    follow(nothing)
+    assert prices.dropping == set()
 
 
 async def test_a_busy_market_with_all_its_oddities(server: Server) -> None:
