@@ -337,16 +337,18 @@ def test_a_snapshot_may_differ_from_the_stream_by_how_its_time_was_rounded() -> 
     assert desk.published() == [("SPY", 9.0, None)]
 
 
-@pytest.mark.parametrize("extreme", [datetime.min, datetime.max])
-def test_a_published_time_may_be_any(extreme: datetime) -> None:
-    """A stored time is foreign data: the earliest and the latest that can be written do no harm."""
-    edge = extreme.replace(tzinfo=UTC)
+@pytest.mark.parametrize(
+    ("edge", "published"),
+    [(datetime.min.replace(tzinfo=UTC), "SPY"), (datetime.max.replace(tzinfo=UTC), "QQQ")],
+    ids=["earliest", "latest"],
+)
+def test_a_floor_may_be_any_time(edge: datetime, published: str) -> None:
+    """What is stored is foreign data: the earliest and the latest time that there are do no harm."""
     desk = Desk()
     desk.prices.set_floors({"SPY": edge, "QQQ": at(0)})
     desk.snapshot("SPY", quote())
     desk.snapshot("QQQ", Quote("QQQ", 1.0, 2.0, edge))
-    newest = extreme == datetime.max
-    assert [symbol for symbol, _, _ in desk.published()] == (["QQQ"] if newest else ["SPY"])
+    assert [symbol for symbol, _, _ in desk.published()] == [published]
 
 
 @pytest.mark.parametrize("heard_of", [False, True])

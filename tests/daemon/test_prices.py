@@ -12,12 +12,15 @@ import pytest
 from spotd.core.demand import Demand, step_between
 from spotd.core.freshness import Silence
 from spotd.daemon.prices import Prices
+from spotd.daemon.value import Value
 from spotd.ops.metrics import Metrics
 from spotd.simulator import MarketModel, Simulator
 from tests.daemon.rig import NewRig, Rig, quote, trade
 from tests.kit.recorder import Recorder
 from tests.kit.servers import Server
 from tests.kit.waiting import until
+
+NONE = frozenset[str]()
 
 
 async def test_everything_is_counted_once(rig: NewRig, sim: Simulator) -> None:
@@ -117,24 +120,24 @@ async def test_only_a_price_that_changed_is_published(
 
 def test_what_the_whole_market_covers_again_is_not_dropped() -> None:
     """It left and came back before Redis had dropped its prices."""
-    whole_market, nothing, some = Demand(frozenset("*")), Demand(), frozenset({"ANY", "SPY"})
-    demand = whole_market
+    demand = Value(Demand(frozenset("*")))
     prices = Prices(
         throttle_s=0.0,
-        wants=lambda symbol: demand.wants(symbol),
+        wants=lambda symbol: demand.get().wants(symbol),
         silence=Silence(),
         metrics=Metrics(),
     )
+    priced = {"ANY", "SPY"}
 
-    def follow(before: Demand) -> None:
-        prices.follow(step_between(before, demand, active=frozenset(), priced=some, limited=False))
+    def change_to(after: Demand) -> None:
+        before = demand.get()
+        demand.set(after)
+        prices.follow(step_between(before, after, active=NONE, priced=priced, limited=False))
 
-    demand = nothing
-    follow(whole_market)
-    assert prices.dropping == some
-    demand = whole_market
-    follow(nothing)
-    assert prices.dropping == set()
+    change_to(Demand())
+    assert prices.dropping == priced
+    change_to(Demand(frozenset("*")))
+    assert not prices.dropping
 
 
 async def test_a_busy_market_with_all_its_oddities(server: Server) -> None:
