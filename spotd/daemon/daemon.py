@@ -52,8 +52,8 @@ from spotd.redis.addresses import secrets_in
 from spotd.redis.port import RedisPort
 from spotd.settings import Settings
 
-# Limits of an orderly stop, in seconds, well below the 5 that the contract grants: of all of it,
-# and of each step. What is cut short by the limit of all is cut short for those that come last.
+# Limits of an orderly stop, in seconds. The first one is for the whole stop, well below the 5 s
+# that the contract grants, and may cut the last steps short. The others are for its steps.
 _STOP_S = 4.0
 _CANCEL_S = 1.5  # loops end, the stream is closed with a close frame
 _FLUSH_S = 1.0
@@ -211,7 +211,7 @@ class Daemon:
             self._snapshot_loop.want(symbols)
 
     def stop(self) -> None:
-        """Stop in order. Asked a second time, the process ends at once."""
+        """Begin an orderly stop. A second call ends the process at once."""
         self._stops += 1
         if self._stops > 1:
             if sys.stderr is not None:
@@ -220,7 +220,7 @@ class Daemon:
         self._stop_asked.set()
 
     async def run(self) -> int:
-        """Work until stopped. Return the exit code of the contract."""
+        """Run the loops until the daemon is stopped or a loop ends. Return the exit code."""
         settings = self.settings
         if settings.http_port:
             await self.http.start(settings.http_host, settings.http_port)
@@ -242,7 +242,7 @@ class Daemon:
 
     def status_json(self) -> bytes:
         """Return the DaemonStatus as JSON."""
-        return self._states.status_json()
+        return self._states.status().to_json()
 
     def metrics_text(self) -> bytes:
         """Return the Prometheus text."""
@@ -299,7 +299,7 @@ class Daemon:
     # Stopping
 
     async def _shut_down(self, loops: list[asyncio.Task[None]]) -> None:
-        """Within 5 s: stream closed, pending values out, status and leader key gone."""
+        """Close the stream, publish pending values, remove status and leader key, within 5 s."""
         self.stopping.set(True)
         end = time.monotonic() + _STOP_S
         leader, others = loops[0], loops[1:]
@@ -327,13 +327,13 @@ class Daemon:
     async def _within(
         work: Coroutine[Any, Any, Any], limit_s: float, end: float, what: str
     ) -> None:
-        """One step of the stop: at most ``limit_s``, and until ``end`` at the latest."""
+        """Await one step of the stop, for at most ``limit_s`` and until ``end`` at the latest."""
         try:
             async with asyncio.timeout(max(0.05, min(limit_s, end - time.monotonic()))):
                 await work
         except (TimeoutError, RedisUnavailableError) as error:
             log.warning("could not finish", what=what, why=str(error) or "no answer in time")
-        except Exception:  # what is left to do of the stop has to be done all the same
+        except Exception:  # the other steps of the stop have to be done all the same
             log.exception("could not finish: this is a defect", what=what)
 
 
@@ -349,7 +349,7 @@ def run_daemon(settings: Settings) -> int:
 
 
 def _exit_if_stuck(code: int) -> None:
-    """End the process in a moment, unless it has ended by then."""
+    """End the process in a moment if it has not ended by itself by then."""
     timer = threading.Timer(_CLOSE_S, os._exit, (code,))
     timer.daemon = True
     timer.start()
@@ -357,8 +357,8 @@ def _exit_if_stuck(code: int) -> None:
 
 async def _main(settings: Settings) -> int:
     daemon = Daemon(settings)
-    # What was imported stays for good. To look through all of it for garbage would hold the loop
-    # for about 50 ms, and sooner or later in the middle of a busy market.
+    # Imported modules are never garbage. A search through all of them would hold the loop for
+    # about 50 ms, sooner or later in the middle of a busy market.
     gc.freeze()
     loop = asyncio.get_running_loop()
     stop_on_signals(loop, daemon.stop)
@@ -366,13 +366,13 @@ async def _main(settings: Settings) -> int:
 
 
 def stop_on_signals(loop: asyncio.AbstractEventLoop, stop: Callable[[], None]) -> None:
-    """Stop in order on SIGTERM and SIGINT, and when the terminal closes, unless under nohup."""
+    """Call ``stop`` on SIGTERM and SIGINT, and on SIGHUP unless it is ignored, as under nohup."""
     for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         if signum is not signal.SIGHUP or signal.getsignal(signum) is not signal.SIG_IGN:
             loop.add_signal_handler(signum, stop)
 
 
 def secrets_of(settings: Settings) -> list[str]:
-    """Return what must never be written anywhere."""
+    """Return the texts that must never be written anywhere."""
     secrets = [key.get_secret_value() for key in (settings.api_key, settings.secret_key) if key]
     return secrets + secrets_in(settings.redis_url.get_secret_value())

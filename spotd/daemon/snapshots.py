@@ -1,7 +1,7 @@
 """Fetches a first price for new symbols: latest quote and trade over REST, in batches.
 
 A failure costs a first price, never the stream: after one more try the symbol waits for its first
-quote. In each term nothing is fetched before it is known what was published earlier.
+quote. In each term nothing is fetched before the prices that were published earlier are known.
 
 Must not decide whether a snapshot is newer than what the stream brought.
 """
@@ -24,8 +24,8 @@ from spotd.errors import AlpacaRefusedError, SnapshotError
 from spotd.ops.metrics import Metrics
 
 _CALLS_AT_ONCE = 4
-# Between the starts of two calls: they run in threads, and the event loop waits for what a thread
-# computes. With this pause other prices stay in time while a whole market is fetched.
+# The pause between the starts of two calls. Calls run in threads, and the event loop waits while a
+# thread computes. With the pause, other prices stay in time while a whole market is fetched.
 _CALL_EVERY_S = 0.02
 
 log = structlog.get_logger("spotd.snapshots")
@@ -66,7 +66,7 @@ class SnapshotLoop:
         demand.wakes(self._wake_up)
 
     def want(self, symbols: Iterable[str]) -> None:
-        """Fetch these before those that wait already: one new symbol does not wait for a market."""
+        """Fetch these before those that wait, so that a new symbol does not wait for a market."""
         for symbol in sorted(symbols, reverse=True):
             self._waiting.pop(symbol, None)
             self._waiting[symbol] = None
@@ -74,7 +74,7 @@ class SnapshotLoop:
             self._wake_up.set()
 
     async def run(self) -> None:
-        """Fetch what is wanted."""
+        """Fetch the symbols that wait, in batches, a few calls at a time."""
         free = asyncio.Semaphore(_CALLS_AT_ONCE)
         async with asyncio.TaskGroup() as calls:
             while True:
@@ -96,7 +96,7 @@ class SnapshotLoop:
             try:
                 found = await self._snapshots.fetch(symbols, deadline_s=retry.deadline_s)
             except (SnapshotError, AlpacaRefusedError) as error:
-                # Refused keys end the daemon when the *stream* says so: plans may lack REST.
+                # REST's refusal does not end the daemon, because a plan may lack REST.
                 self._metrics.snapshots_failed += 1
                 log.warning("no snapshots", why=str(error), symbols=len(symbols), attempt=attempt)
                 if isinstance(error, AlpacaRefusedError) or attempt == retry.tries:
@@ -114,7 +114,7 @@ class SnapshotLoop:
         log.debug("snapshots taken in", asked=len(asked), found=len(found))
 
     def _floors_known(self) -> bool:
-        """Return whether it is known what was published before the newest term.
+        """Return whether the prices that were published before this term are known.
 
         Another daemon may have published newer prices than REST has. They are read before the
         demand of a term is published. The stream of that term may be open earlier.
