@@ -9,15 +9,12 @@ exit code.
 from __future__ import annotations
 
 import asyncio
-import gc
 import os
-import signal
 import socket
 import sys
-import threading
 import time
 import uuid
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -45,10 +42,9 @@ from spotd.daemon.states import STATUS_EVERY_S, StatesLoop
 from spotd.daemon.stream import PAUSE_IN_ROW_S, StreamLoop
 from spotd.daemon.value import Value
 from spotd.errors import RedisUnavailableError, SpotdError
-from spotd.ops import logs, systemd
+from spotd.ops import systemd
 from spotd.ops.http import HttpServer
 from spotd.ops.metrics import Metrics
-from spotd.redis.addresses import secrets_in
 from spotd.redis.port import RedisPort
 from spotd.settings import Settings
 
@@ -335,44 +331,3 @@ class Daemon:
             log.warning("could not finish", what=what, why=str(error) or "no answer in time")
         except Exception:  # the other steps of the stop have to be done all the same
             log.exception("could not finish: this is a defect", what=what)
-
-
-def run_daemon(settings: Settings) -> int:
-    """Run one daemon in this process until SIGTERM or SIGINT. Return the exit code."""
-    logs.configure(settings.log_level, settings.log_format, secrets=secrets_of(settings))
-    with asyncio.Runner() as runner:
-        code = runner.run(_main(settings))
-        if any(thread.name.startswith("asyncio_") for thread in threading.enumerate()):
-            # A name look-up that hangs in a thread would hold the exit for minutes.
-            _exit_if_stuck(code)
-    return code
-
-
-def _exit_if_stuck(code: int) -> None:
-    """End the process in a moment if it has not ended by itself by then."""
-    timer = threading.Timer(_CLOSE_S, os._exit, (code,))
-    timer.daemon = True
-    timer.start()
-
-
-async def _main(settings: Settings) -> int:
-    daemon = Daemon(settings)
-    # Imported modules are never garbage. A search through all of them would hold the loop for
-    # about 50 ms, sooner or later in the middle of a busy market.
-    gc.freeze()
-    loop = asyncio.get_running_loop()
-    stop_on_signals(loop, daemon.stop)
-    return await daemon.run()
-
-
-def stop_on_signals(loop: asyncio.AbstractEventLoop, stop: Callable[[], None]) -> None:
-    """Call ``stop`` on SIGTERM and SIGINT, and on SIGHUP unless it is ignored, as under nohup."""
-    for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        if signum is not signal.SIGHUP or signal.getsignal(signum) is not signal.SIG_IGN:
-            loop.add_signal_handler(signum, stop)
-
-
-def secrets_of(settings: Settings) -> list[str]:
-    """Return the texts that must never be written anywhere."""
-    secrets = [key.get_secret_value() for key in (settings.api_key, settings.secret_key) if key]
-    return secrets + secrets_in(settings.redis_url.get_secret_value())
