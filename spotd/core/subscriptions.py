@@ -87,12 +87,12 @@ class Subscriptions:
 
     @property
     def desired(self) -> frozenset[str]:
-        """What is desired."""
+        """The desired symbols."""
         return self._difference.desired
 
     @property
     def active(self) -> frozenset[str]:
-        """What Alpaca acknowledged on this connection."""
+        """The symbols that Alpaca acknowledged on this connection."""
         return self._difference.active
 
     @property
@@ -151,13 +151,13 @@ class Subscriptions:
         self._may_differ = True
 
     def connected(self) -> None:
-        """A new, authenticated connection: nothing is active on it yet."""
+        """Take in that a new connection is authenticated: nothing is active on it yet."""
         self.disconnected()
         self._channels.connected()
         self._limit.connected()
 
     def disconnected(self) -> None:
-        """The connection is gone, and with it every subscription."""
+        """Take in that the connection is gone, and with it every subscription."""
         self._difference.disconnected(self._limit.room(len(self.active)))
         self._channels.disconnected()
         self._refusals.disconnected()
@@ -170,7 +170,7 @@ class Subscriptions:
     ) -> frozenset[str]:
         """Take over Alpaca's whole list of each channel. Return what became active.
 
-        Raises UnexpectedAnswerError where an unsubscribed symbol is still in it.
+        Raises UnexpectedAnswerError where an unsubscribed symbol is still in the list.
         """
         new = self._difference.acknowledged(frozenset(quotes))
         self._channels.listed(trades)
@@ -220,7 +220,7 @@ class Subscriptions:
         elif request.action == "unsubscribe":
             if active:
                 raise UnexpectedAnswerError(
-                    f"{len(active)} symbols still there after unsubscribing"
+                    f"{len(active)} symbols are still active after an unsubscribe"
                 )
         else:
             missing = frozenset(request.symbols) - active

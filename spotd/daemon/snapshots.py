@@ -1,7 +1,7 @@
 """Fetches a first price for new symbols: latest quote and trade over REST, in batches.
 
 A failure costs a first price, never the stream: after one more try the symbol waits for its first
-quote. In each term nothing is fetched before it is known what was published earlier.
+quote. In each term nothing is fetched before the prices that were published earlier are known.
 
 Must not decide whether a snapshot is newer than what the stream brought, nor which symbols come
 first (``core.snapshot_queue`` does).
@@ -28,8 +28,8 @@ from spotd.errors import AlpacaRefusedError, SnapshotError
 from spotd.ops.metrics import Metrics
 
 _CALLS_AT_ONCE = 4
-# Between the starts of two calls: they run in threads, and the event loop waits for what a thread
-# computes. With this pause other prices stay in time while a whole market is fetched.
+# The pause between the starts of two calls. Calls run in threads, and the event loop waits while a
+# thread computes. With the pause, other prices stay in time while a whole market is fetched.
 _CALL_EVERY_S = 0.02
 
 log = structlog.get_logger("spotd.snapshots")
@@ -76,7 +76,7 @@ class SnapshotLoop:
             self._wake_up.set()
 
     async def run(self) -> None:
-        """Fetch what is wanted."""
+        """Fetch the symbols that wait, in batches, a few calls at a time."""
         free = asyncio.Semaphore(_CALLS_AT_ONCE)
         async with asyncio.TaskGroup() as calls:
             while True:
@@ -117,7 +117,7 @@ class SnapshotLoop:
         log.debug("snapshots taken in", asked=len(asked), found=len(found))
 
     def _floors_known(self) -> bool:
-        """Return whether it is known what was published before the newest term.
+        """Return whether the prices that were published before this term are known.
 
         Another daemon may have published newer prices than REST has. They are read before the
         demand of a term is published. The stream of that term may be open earlier.

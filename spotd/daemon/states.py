@@ -1,8 +1,8 @@
-"""Writes how things stand: states, status and events, at every change and every few seconds.
+"""Writes states, status and events: at every change, and the status every few seconds too.
 
 Only differences are written. When a term begins, or Redis may have lost what it held, everything
-is written anew, and what a predecessor left behind is removed. A whole market is written in small
-calls, so that nobody waits for it.
+is written anew, and states that a predecessor left behind are removed. A whole market is written
+in small calls, so that prices do not wait for it.
 
 Must not decide what the facts mean, nor what differs (``core.states`` does), nor how much one call
 writes (``core.state_batch_size`` does).
@@ -40,7 +40,7 @@ from spotd.redis.port import MAX_FIELDS_PER_CALL, RedisPort
 
 STATUS_TTL_S = 15.0
 STATUS_EVERY_S = 4.0
-_AT_MOST_EVERY_S = 0.02  # changes that come together are told together
+_AT_MOST_EVERY_S = 0.02  # changes that come together are written together
 _RETRY_S = 0.5
 _STATES_PER_TURN = 100  # are made JSON before others get their turn
 _STATUS_WAITS_S = 0.2  # at most, while states are written: a call more may have begun by then
@@ -51,7 +51,7 @@ log = structlog.get_logger("spotd.states")
 class StatesLoop:
     """The one loop that writes ``spotd:states``, ``spotd:status`` and ``spotd:events``.
 
-    What it says is derived from the values given here, and from nothing else.
+    Everything that it writes is derived from the values given here, and from nothing else.
     """
 
     def __init__(
@@ -96,15 +96,16 @@ class StatesLoop:
             value.wakes(self._wake_up)
 
     async def run(self) -> None:
-        """Write at every change, and the status every few seconds."""
+        """Write at every change, and the status every few seconds too."""
         while True:
             pause_s = self._status_every_s
-            self.status()  # a standby's state is logged and timed too, and written by nobody
+            self.status()  # logs and times the state of a standby too, which nobody writes
             if self._leadership.get().may_publish(time.monotonic()):
                 try:
                     await self._write()
                 except NotLeaderError:
-                    self._not_leader.set()  # lost, or another's: its loop finds out which
+                    # The key was lost, or is another's: the leader loop finds out which.
+                    self._not_leader.set()
                     pause_s = _RETRY_S
                 except RedisUnavailableError:
                     pause_s = _RETRY_S
@@ -112,7 +113,7 @@ class StatesLoop:
             await self._wake_up.wait(time.monotonic() + pause_s)
 
     async def last_words(self) -> None:
-        """Write what is true while stopping: no symbol is live any more.
+        """Write the states of a stopping daemon: no symbol is live any more.
 
         Raises RedisUnavailableError.
         """
@@ -134,7 +135,7 @@ class StatesLoop:
         if (state, reason) != self._state:
             if self._state is None or state != self._state[0]:
                 self._state_since_unix_s = unix_s
-                log.info("state", state=state)  # why is told where it was found
+                log.info("state", state=state)  # its cause is logged where it is found
             self._state = (state, reason)
             systemd.notify(f"STATUS={state}" + (f": {reason}" if reason else ""))
         prices = self._prices
@@ -155,10 +156,6 @@ class StatesLoop:
             updates_published=self._metrics.updates_published,
             reconnects=self._metrics.reconnects_total,
         )
-
-    def status_json(self) -> bytes:
-        """Return the status as JSON."""
-        return self.status().to_json()
 
     def numbers(self) -> Numbers:
         """Return the numbers of a scrape."""
@@ -197,7 +194,7 @@ class StatesLoop:
         )
 
     def _update(self, unix_s: float) -> Facts:
-        """Bring the verdicts up to date with the facts, and return those."""
+        """Bring the verdicts up to date with the facts. Return the facts."""
         facts = self._facts()
         changed = self._verdicts.update(facts, unix_s)
         self._writes.changed(changed, self._verdicts.verdicts)
@@ -206,12 +203,13 @@ class StatesLoop:
     # Writing
 
     def _now_in(self) -> tuple[int, int]:
+        """Return the term and the returns of Redis in which a write happens now."""
         return self._leadership.get().term, self._health.get().returns
 
     async def _write(self) -> None:
         facts = self._update(time.time())
         if facts.demand.term != facts.leadership.term:
-            await self._write_status()  # the states of a demand not yet read would be wrong
+            await self._write_status()  # states of a demand that is not read yet would be wrong
             return
         if self._written_in != self._now_in():
             await self._start_afresh()
@@ -225,7 +223,7 @@ class StatesLoop:
             self._wake_up.set()
 
     async def _write_states(self, batch: StateBatch) -> None:
-        # The times are read now: while this waits, a state may be another one already, or end.
+        # The times are read now: during the awaits below, a state may change or end.
         since = {name: self._verdicts.since_unix_s[name] for name in batch.states}
         changed: dict[str, bytes] = {}
         for name, verdict in batch.states.items():
@@ -244,7 +242,7 @@ class StatesLoop:
         self._writes.wrote(batch, self._verdicts.verdicts)
 
     async def _start_afresh(self) -> None:
-        """A new term, or a Redis that may have forgotten: find out what it really holds."""
+        """Find out what Redis holds: a term has begun, or Redis may have lost its data."""
         begun_in = self._now_in()
         stored_states = await self._port.state_fields()
         stored_prices = await self._port.last_fields()
