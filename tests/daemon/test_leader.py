@@ -138,7 +138,11 @@ async def test_of_two_daemons_one_leads_after_redis_hung_for_longer_than_the_ttl
     rig: NewRig, server: Server
 ) -> None:
     """The other one says that it stands by, and ``spotd:last`` is complete."""
-    async with rig(leader_ttl_s=TTL_S) as first, rig(leader_ttl_s=TTL_S, leads=False) as second, Recorder(server.url) as heard:
+    async with (
+        rig(leader_ttl_s=TTL_S) as first,
+        rig(leader_ttl_s=TTL_S, leads=False) as second,
+        Recorder(server.url) as heard,
+    ):
         await first.want("SPY", "QQQ")
         await first.quote("SPY", 10)
         await first.quote("QQQ", 20)
@@ -161,7 +165,10 @@ async def test_of_two_daemons_that_were_started_while_redis_hung_one_leads(
     async with rig(leader_ttl_s=TTL_S) as before:
         await before.want("SPY")
     server.freeze()
-    async with rig(leader_ttl_s=TTL_S, leads=False) as first, rig(leader_ttl_s=TTL_S, leads=False) as second:
+    async with (
+        rig(leader_ttl_s=TTL_S, leads=False) as first,
+        rig(leader_ttl_s=TTL_S, leads=False) as second,
+    ):
         await given_up(first, second)
         server.thaw()
         leader = await only_one_works(first, second)
