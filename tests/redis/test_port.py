@@ -129,8 +129,12 @@ async def test_release_deletes_only_what_is_ours(port: RedisPort, db: redis.Redi
 
 
 @pytest.mark.parametrize(
-    "garbage", ["", "abc", "-1", "1e9", "9007199254740992", "99999999999999999999 x"]
-)
+    "garbage",
+    [
+        "", "abc", "-1", "1e9", "12abc", "12\n", "00000000000000012 x",
+        "9007199254740992", "99999999999999999999 x",
+    ],
+)  # fmt: skip
 async def test_garbage_in_place_of_a_seq_is_unknown(
     port: RedisPort, db: redis.Redis, garbage: str
 ) -> None:
