@@ -1,6 +1,6 @@
 """The symbols of the simulated market: plausible prices, tapes, and how busy each symbol is.
 
-A symbol and the seed alone decide: every machine and every order of calls has the same result.
+The result depends on the symbol and the seed alone, not on the machine or the order of calls.
 """
 
 import hashlib
