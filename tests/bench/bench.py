@@ -153,9 +153,9 @@ class Bench:
         return Contender(name, process, f"{symbols}", least=_PER_SYMBOL * symbols, silent=True)
 
     @staticmethod
-    def pool(setup: Setup, symbols: int, per_frame: int, *, name: str = "") -> str:
+    def pool(setup: Setup, symbols: int, per_frame: int) -> str:
         """Have the source encode quotes of ``symbols`` symbols. Return the pool's name."""
-        name = name or f"{symbols}"
+        name = f"{symbols}"
         setup.source.ask(
             "pool",
             name=name,

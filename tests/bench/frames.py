@@ -81,11 +81,9 @@ def framed(payload: bytes) -> bytes:
     return struct.pack(">BBQ", _BINARY, 127, len(payload)) + payload
 
 
-def messages(
-    names: Sequence[str], *, quotes: int, per_frame: int, seed: int = 1
-) -> Iterator[list[bytes]]:
-    """``quotes`` quotes in groups of a frame: every symbol once, shuffled, then all again."""
-    rng = random.Random(seed)
+def messages(names: Sequence[str], *, quotes: int, per_frame: int) -> Iterator[list[bytes]]:
+    """Yield ``quotes`` quotes by frames: every symbol once, shuffled, then all of them again."""
+    rng = random.Random(1)
     cents = {name: rng.randrange(500, 90_000) for name in names}
     order = list(names)
     gathered: list[bytes] = []
@@ -131,11 +129,11 @@ class Pool:
             data[place : place + _TIME_BYTES] = now
 
 
-def pool(names: Sequence[str], *, quotes: int, per_frame: int, seed: int = 1) -> Pool:
-    """Frames of ``per_frame`` quotes each, about ``quotes`` in all."""
+def pool(names: Sequence[str], *, quotes: int, per_frame: int) -> Pool:
+    """Return frames of ``per_frame`` quotes each, about ``quotes`` in all."""
     whole = max(1, quotes // per_frame) * per_frame
     data, bounds, times = bytearray(), [0], []
-    for group in messages(names, quotes=whole, per_frame=per_frame, seed=seed):
+    for group in messages(names, quotes=whole, per_frame=per_frame):
         frame = framed(message(group))
         place = len(data) + len(frame) - sum(map(len, group))
         for one in group:

@@ -116,7 +116,7 @@ class Worker(Process):
         return number
 
     def answer(self, number: int, guard_s: float = GUARD_S) -> Json:
-        """Wait for the answer to an order. Raises RuntimeError where it failed or none comes."""
+        """Return the answer to an order. Raises RuntimeError where it failed or none comes."""
         deadline = time.monotonic() + guard_s
         while True:
             try:
@@ -133,9 +133,9 @@ class Worker(Process):
                     raise RuntimeError(f"{self.name}: {answer['error']}")
                 return answer
 
-    def ask(self, what: str, guard_s: float = GUARD_S, **fields: Any) -> Json:
-        """Give an order and wait for its answer."""
-        return self.answer(self.order(what, **fields), guard_s)
+    def ask(self, what: str, **fields: Any) -> Json:
+        """Give an order. Return its answer."""
+        return self.answer(self.order(what, **fields))
 
     @property
     def _stdin(self) -> Any:

@@ -156,9 +156,9 @@ def on_terminal(cwd: Path) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
         os.close(master)
 
 
-def read_until(master: int, pattern: str, guard_s: float = GUARD_S) -> str:
+def read_until(master: int, pattern: str) -> str:
     """Return what the terminal shows until a pattern appears."""
-    end, shown = time.monotonic() + guard_s, b""
+    end, shown = time.monotonic() + GUARD_S, b""
     while time.monotonic() < end:
         with suppress(OSError):
             shown += os.read(master, 65536)

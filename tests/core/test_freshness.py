@@ -26,9 +26,9 @@ def quote(seconds: float, bid: float = 10.0, ask: float = 10.1, symbol: str = "S
     return Quote(symbol, bid, ask, at(seconds))
 
 
-def silent(silence_s: float = 30.0) -> Silence:
-    """Silent since 100.0."""
-    silence = Silence(silence_s)
+def silent() -> Silence:
+    """Return the silence of 30 s of a stream that is silent since 100.0."""
+    silence = Silence(30.0)
     silence.opened(100.0)
     return silence
 

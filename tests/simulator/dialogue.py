@@ -76,9 +76,9 @@ class Dialogue:
         """Receive the greeting."""
         assert await self.hear_one() == CONNECTED
 
-    async def login(self, key: str = "demo-key", secret: str = "demo-secret") -> Message:
-        """Authenticate; return the answer."""
-        return await self.ask({"action": "auth", "key": key, "secret": secret})
+    async def login(self, secret: str = "demo-secret") -> Message:
+        """Authenticate. Return the answer."""
+        return await self.ask({"action": "auth", "key": "demo-key", "secret": secret})
 
     async def subscribe(self, **channels: list[str]) -> Message:
         """Subscribe; return the answer."""
