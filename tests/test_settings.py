@@ -17,7 +17,7 @@ SECRET = "tell-nobody"
 
 @pytest.fixture(autouse=True)
 def _nothing_set(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """An empty environment, and a working directory without a `.env`."""
+    """Empty the environment, and work in a directory without a `.env`."""
     import os
 
     for name in os.environ:
@@ -29,7 +29,7 @@ def _nothing_set(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 @pytest.fixture
 def credentials(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """Where systemd puts files of secrets."""
+    """Return the directory in which systemd puts files of secrets."""
     directory = tmp_path / "credentials"
     directory.mkdir()
     monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(directory))
@@ -37,7 +37,7 @@ def credentials(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 
 def plain(value: object) -> object:
-    """A setting's value, also where it is a secret."""
+    """Return a setting's value, also where it is a secret."""
     return value.get_secret_value() if isinstance(value, SecretStr) else value
 
 

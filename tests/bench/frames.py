@@ -40,7 +40,7 @@ def _name(number: int) -> str:
 
 
 def quote(symbol: str, bid: float, ask: float, at_ns: int) -> bytes:
-    """One quote in msgpack, its keys in Alpaca's order; its last 8 bytes are the time."""
+    """Return one quote in msgpack, its keys in Alpaca's order; its last 8 bytes are the time."""
     packed: bytes = msgpack.packb(
         {
             "T": "q",
@@ -61,19 +61,19 @@ def quote(symbol: str, bid: float, ask: float, at_ns: int) -> bytes:
 
 
 def time_bytes(unix_ns: int) -> bytes:
-    """A time as the last 8 bytes of a quote: 30 bits of nanoseconds, 34 bits of seconds."""
+    """Return a time as the last 8 bytes of a quote: 30 bits of nanoseconds, 34 bits of seconds."""
     seconds, nanoseconds = divmod(unix_ns, 1_000_000_000)
     return struct.pack(">Q", nanoseconds << 34 | seconds)
 
 
 def message(quotes: Sequence[bytes]) -> bytes:
-    """The payload of one frame: an array of quotes."""
+    """Return the payload of one frame: an array of quotes."""
     packer = msgpack.Packer()
     return bytes(packer.pack_array_header(len(quotes))) + b"".join(quotes)
 
 
 def framed(payload: bytes) -> bytes:
-    """A whole binary frame as a server sends it, header included."""
+    """Return a whole binary frame as a server sends it, header included."""
     if len(payload) < 126:
         return struct.pack(">BB", _BINARY, len(payload)) + payload
     if len(payload) < 65_536:

@@ -29,7 +29,7 @@ _PR_SET_PDEATHSIG = 1
 
 
 def die_with_parent() -> None:
-    """For a new process: be killed when the one that started it is gone, however it went."""
+    """Have the kernel kill this new process when the one that started it is gone."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
@@ -73,7 +73,7 @@ class Process:
             raise RuntimeError(f"{self.name} ended ({self._popen.returncode})\n{self.tail()}")
 
     def tail(self) -> str:
-        """The end of what it said."""
+        """Return the end of what it said."""
         return self.log.read_text("utf-8", "replace")[-3_000:]
 
     def stop(self, guard_s: float = 10.0) -> None:

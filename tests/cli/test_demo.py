@@ -136,7 +136,7 @@ def test_wrong_usage_is_told(spotd: Call, args: tuple[str, ...], said: str) -> N
 
 @contextmanager
 def on_terminal(cwd: Path) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
-    """The demo on a terminal of its own, as the leader of the foreground process group."""
+    """Yield the demo on a terminal of its own, as the leader of the foreground process group."""
     master, slave = pty.openpty()
     process = subprocess.Popen(
         [SPOTD, "demo"],

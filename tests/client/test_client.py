@@ -27,14 +27,14 @@ STATUS = status_of()
 
 @pytest.fixture
 async def fake() -> AsyncIterator[Redis]:
-    """A server in this process."""
+    """Yield a server in this process."""
     async with fakeredis.FakeAsyncRedis() as redis:
         yield redis
 
 
 @pytest.fixture
 async def spot(fake: Redis) -> AsyncIterator[SpotClient]:
-    """A client of it."""
+    """Yield a client of the server in this process."""
     async with SpotClient(redis=fake, owner="me") as client:
         yield client
 

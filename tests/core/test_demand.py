@@ -22,7 +22,7 @@ from spotd.symbols import INVALID, WILDCARD, WILDCARD_NOT_ALLOWED
 def read(
     entries: list[bytes], leases: list[bytes] | None = None, *, allow_wildcard: bool = False
 ) -> Demand:
-    """The demand of one set and its leases."""
+    """Return the demand of a set and of leases."""
     reader = DemandReader(allow_wildcard=allow_wildcard)
     reader.add(entries)
     reader.add_leases(leases or [])

@@ -17,12 +17,12 @@ NOTHING = Judgement(mute=(), unpriced=False)
 
 
 def at(seconds: float) -> datetime:
-    """So many seconds after noon."""
+    """Return the time that is this many seconds after noon."""
     return NOON + timedelta(seconds=seconds)
 
 
 def quote(seconds: float, bid: float = 10.0, ask: float = 10.1, symbol: str = "SPY") -> Quote:
-    """A quote so many seconds after noon, two-sided unless said otherwise."""
+    """Return a quote of this time after noon, two-sided unless said otherwise."""
     return Quote(symbol, bid, ask, at(seconds))
 
 

@@ -72,13 +72,13 @@ class Dialogue:
 
 @pytest.fixture
 def dialogue() -> Dialogue:
-    """A daemon that has just started."""
+    """Return a daemon that has just started."""
     return Dialogue()
 
 
 @pytest.fixture
 def leader(dialogue: Dialogue) -> Dialogue:
-    """A daemon in its first term."""
+    """Return a daemon in its first term."""
     dialogue.answer("acquired")
     return dialogue
 

@@ -20,14 +20,14 @@ JITTERS = st.floats(0.0, 1.0, exclude_max=True)
 def paced(
     pauses: Pauses = PLAIN, *, breaker_failures: int = 1_000, breaker_recovery_s: float = 60.0
 ) -> Pacing:
-    """A pacing whose breaker stays closed, unless a test says otherwise."""
+    """Return a pacing whose breaker stays closed, unless a test says otherwise."""
     return Pacing(
         breaker_failures=breaker_failures, breaker_recovery_s=breaker_recovery_s, pauses=pauses
     )
 
 
 def opened() -> Pacing:
-    """A pacing whose breaker two failures opened at 1.0, for a minute."""
+    """Return a pacing whose breaker two failures opened at 1.0, for a minute."""
     pacing = paced(breaker_failures=2)
     pacing.trying(0.0)
     assert pacing.failed(0.0, jitter=0.0) == 1.0

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def setup(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Setup]:
-    """A quiet Alpaca, a server, and a daemon that streams IBM."""
+    """Yield a quiet Alpaca, a server, and a daemon that streams IBM."""
     async with Setup(tmp_path_factory.mktemp("symbol_life")) as shared:
         await shared.daemon()
         await shared.streaming("IBM")

@@ -24,7 +24,7 @@ QUOTED = "hunter2-%C3%A4"
 
 @pytest.fixture(scope="module")
 def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server with two users: one may not publish prices, one may only read."""
+    """Yield a server with two users: one may not publish prices, one may only read."""
     with Server(tmp_path_factory.mktemp("guarded")) as running:
         with running.client() as client:
             client.execute_command(
@@ -37,12 +37,12 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 def url(server: Server, user: str, password: str = QUOTED) -> str:
-    """The server's URL with credentials."""
+    """Return the server's URL with credentials."""
     return f"redis://{user}:{password}@127.0.0.1:{server.port}/0"
 
 
 async def failure(ask: Callable[[RedisPort], Awaitable[object]], port: RedisPort) -> str:
-    """What one failed call says, its whole traceback included."""
+    """Return the text of one failed call's error, with its whole traceback."""
     with pytest.raises(RedisUnavailableError) as caught:
         await ask(port)
     await port.close()

@@ -25,14 +25,14 @@ LINE = b'{"symbol":"SPY"}\n'
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server with a user who may not do anything."""
+    """Yield a server with a user who may not do anything."""
     with Server(tmp_path_factory.mktemp("outcomes")) as running:
         yield running
 
 
 @pytest.fixture
 def db(server: Server) -> Iterator[redis.Redis]:
-    """The server, empty."""
+    """Yield the server, empty."""
     with server.client() as client:
         client.flushall()
         yield client
@@ -40,7 +40,7 @@ def db(server: Server) -> Iterator[redis.Redis]:
 
 @pytest.fixture
 def outcomes() -> list[Outcome]:
-    """What was reported."""
+    """Return the list of the outcomes that are reported."""
     return []
 
 
@@ -48,14 +48,14 @@ def outcomes() -> list[Outcome]:
 async def port(
     server: Server, db: redis.Redis, outcomes: list[Outcome]
 ) -> AsyncIterator[RedisPort]:
-    """What is tested."""
+    """Yield the port under test, which reports to ``outcomes``."""
     under_test = RedisPort(server.url, KEYS, outcome=outcomes.append)
     yield under_test
     await under_test.close()
 
 
 def failures(outcomes: list[Outcome]) -> list[str | None]:
-    """The failure of each outcome, in order."""
+    """Return the failure of each outcome, in order."""
     return [outcome.failure for outcome in outcomes]
 
 

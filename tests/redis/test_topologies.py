@@ -104,7 +104,7 @@ async def test_unix(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Path]:
-    """An authority, a certificate and its key."""
+    """Return an authority, a certificate and its key."""
     return make_certificates(tmp_path_factory.mktemp("tls"))
 
 
@@ -143,7 +143,7 @@ async def test_tls_that_is_not_verified(
 
 @pytest.fixture
 def sentinels(tmp_path: Path) -> Iterator[SentinelServers]:
-    """A master, a replica and a Sentinel."""
+    """Yield a master, a replica and a Sentinel."""
     with SentinelServers(tmp_path) as running:
         yield running
 
@@ -177,14 +177,14 @@ async def test_sentinels_that_are_away_are_unavailable() -> None:
 
 @pytest.fixture(scope="module")
 def cluster_servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClusterServers]:
-    """Three masters."""
+    """Yield three masters."""
     with ClusterServers(tmp_path_factory.mktemp("cluster")) as running:
         yield running
 
 
 @pytest.fixture
 def cluster(cluster_servers: ClusterServers) -> ClusterServers:
-    """The three masters, empty."""
+    """Return the three masters, empty."""
     for node in cluster_servers.nodes:
         with node.client() as client:
             client.flushall()
@@ -193,7 +193,7 @@ def cluster(cluster_servers: ClusterServers) -> ClusterServers:
 
 @pytest.fixture
 async def clustered(cluster: ClusterServers) -> AsyncIterator[RedisPort]:
-    """What is tested."""
+    """Yield the port under test, on the cluster."""
     port = RedisPort(cluster.url, IN_ONE_SLOT)
     yield port
     await port.release("t")

@@ -81,11 +81,11 @@ class Dialogue:
         return await self.ask({"action": "auth", "key": "demo-key", "secret": secret})
 
     async def subscribe(self, **channels: list[str]) -> Message:
-        """Subscribe; return the answer."""
+        """Subscribe. Return the answer."""
         return await self.ask({"action": "subscribe", **channels})
 
     async def unsubscribe(self, **channels: list[str]) -> Message:
-        """Unsubscribe; return the answer."""
+        """Unsubscribe. Return the answer."""
         return await self.ask({"action": "unsubscribe", **channels})
 
     async def hear_end(self) -> int:

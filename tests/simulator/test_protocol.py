@@ -56,11 +56,11 @@ class Client:
         return only
 
     def subscribe(self, **channels: Any) -> Message:
-        """Subscribe; return the answer."""
+        """Subscribe. Return the answer."""
         return self.ask({"action": "subscribe", **channels})
 
     def unsubscribe(self, **channels: Any) -> Message:
-        """Unsubscribe; return the answer."""
+        """Unsubscribe. Return the answer."""
         return self.ask({"action": "unsubscribe", **channels})
 
     def takes(self, kind: str, symbol: str) -> bool:

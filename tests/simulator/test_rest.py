@@ -30,7 +30,7 @@ class Rest:
 
 @pytest.fixture
 async def rest(sim: Simulator) -> AsyncIterator[Rest]:
-    """A REST client of the quiet simulator."""
+    """Yield a REST client of the quiet simulator."""
     async with aiohttp.ClientSession() as http:
         yield Rest(http, sim)
 
