@@ -160,7 +160,7 @@ def test_settings() -> None:
 
 
 def test_unreadable_settings(spotd: Call, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With settings that cannot be read nothing else is tried."""
+    """Where the settings cannot be read, nothing else is tried."""
     monkeypatch.setenv("SPOTD_FED", "iex")
     outcome = spotd("check")
     assert outcome.code == 2

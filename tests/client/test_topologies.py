@@ -77,7 +77,7 @@ class TestSentinel:
             yield running
 
     async def test_calls_and_iterations(self, sentinels: SentinelServers) -> None:
-        """Everything goes to the master that the Sentinel names."""
+        """Calls and iterations go to the master that the Sentinel names."""
         async with Publisher(sentinels.master.url) as daemon, SpotClient(sentinels.url) as spot:
             assert "prices/0" in repr(spot)
             await check_calls(spot, daemon)

@@ -415,7 +415,7 @@ def prove(
 
 
 def test_no_script_breaks_the_four_sentences() -> None:
-    """At most one per window, the first at once, the newest at its end, nobody delays another."""
+    """One update per window, the first at once, the newest at the end, none delayed by another."""
     prove(Conflator)
 
 

@@ -173,7 +173,7 @@ class TestImage:
         assert re.fullmatch(r"[1-9]\d*:[1-9]\d*", last("USER"))
 
     def test_signals_arrive(self) -> None:
-        """Exec form: the daemon is process 1 and gets SIGTERM itself."""
+        """The exec form makes the daemon process 1, which gets SIGTERM itself."""
         assert json.loads(last("ENTRYPOINT")) == ["spotd"]
         assert json.loads(last("CMD")) == ["run"]
         assert last("STOPSIGNAL") == "SIGTERM"

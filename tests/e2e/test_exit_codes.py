@@ -106,7 +106,7 @@ async def test_a_daemon_without_http_behind_a_unix_socket(setup: Setup) -> None:
 
 
 async def test_no_secret_in_the_output_of_a_hard_life(setup: Setup) -> None:
-    """At level debug, over refusals, broken REST and a Redis that goes: no key, no password."""
+    """Whatever fails, the output holds no key and no password, also at level debug."""
     await setup.redis.config_set("requirepass", PASSWORD)
     url = f"redis://:{QUOTED}@127.0.0.1:{setup.server.port}/0"
     await setup.values.aclose()

@@ -321,7 +321,7 @@ def check_throttle(run: Run, throttle_s: float) -> None:
 
 
 def test_the_file_holds_what_its_description_says(day: Reckoning) -> None:
-    """55,064 quotes, all of them two-sided, and 11,419 trades, of which 4,638 set the last."""
+    """The file holds 55,064 two-sided quotes and 11,419 trades, of which 4,638 set the last."""
     assert (day.quotes, day.trades) == (QUOTES, TRADES)
     assert (day.one_sided, day.not_finite, day.eligible) == (0, 0, 4_638)
 
@@ -398,7 +398,7 @@ BLEMISHES: dict[str, Callable[[list[Heard]], None]] = {
 
 
 def test_the_comparison_accepts_what_is_right(day: Reckoning) -> None:
-    """A run without blemish passes."""
+    """The comparison accepts a run without blemish."""
     run = _unblemished(day)
     places = check_prices(run, day)
 

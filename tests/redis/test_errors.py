@@ -134,7 +134,7 @@ async def test_nobody_there_is_unavailable(address: str) -> None:
 
 
 async def test_a_missing_socket_is_unavailable(tmp_path: Path) -> None:
-    """Nobody listens at the path of ``unix://``."""
+    """A path of ``unix://`` at which nobody listens is unavailable."""
     await failure(lambda port: port.leader(), RedisPort(f"unix://{tmp_path}/none.sock", KEYS))
 
 
@@ -172,7 +172,7 @@ async def test_what_is_not_permitted_is_refused(guarded: Server) -> None:
 async def test_a_server_without_memory_publishes_nothing_and_renews_no_leadership(
     tmp_path: Path,
 ) -> None:
-    """All or nothing: what cannot be kept is not published, and the leader key is not renewed."""
+    """An update that cannot be stored is not published, and the leader key is not renewed."""
     with Server(tmp_path) as full, full.client() as client, client.pubsub() as listening:
         listening.subscribe("spot:SPY")
         port = RedisPort(full.url, KEYS)

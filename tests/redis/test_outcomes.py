@@ -151,7 +151,7 @@ async def test_a_refusal_is_an_answer_for_reads_and_a_failure_for_writes(
 
 
 async def test_what_is_not_answered_is_a_failure(tmp_path: Path, outcomes: list[Outcome]) -> None:
-    """Nobody there, no answer in time, an error instead of one: its text is the failure."""
+    """A missing server, a late answer and an error are failures that have a text."""
     gone = RedisPort(f"redis://127.0.0.1:{free_port()}/0", KEYS, outcome=outcomes.append)
     with Server(tmp_path) as server:
         frozen = RedisPort(server.url, KEYS, outcome=outcomes.append, call_timeout_s=0.2)

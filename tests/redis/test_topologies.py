@@ -248,7 +248,7 @@ async def test_everything_works_in_a_cluster(cluster: ClusterServers, clustered:
 
 
 async def test_a_daemon_works_in_a_cluster(cluster: ClusterServers) -> None:
-    """From SADD to a price that a subscriber of any one node receives, and back to nothing."""
+    """In a cluster a demanded symbol's price reaches a subscriber of any node, until it leaves."""
     values = Values(connect(cluster.url), IN_ONE_SLOT)
     async with (
         daemon_at(cluster.url, key_prefix="{spotd}:") as alpaca,
