@@ -42,8 +42,9 @@ class DemandStep:
     ``subscribe`` and ``unsubscribe`` are the symbols that came and left. ``first`` are those of
     ``subscribe`` that do not wait behind symbols that came earlier. ``drop`` are the symbols whose
     prices leave the cache and Redis. ``fetch`` are the symbols that need a snapshot although
-    Alpaca will not acknowledge them again: they left and came back before they were unsubscribed,
-    so they are active still, but their prices are dropped.
+    Alpaca will not acknowledge them by name: those that left and came back before they were
+    unsubscribed, so they are active still, but their prices are dropped, and those that are
+    active as a part of the whole market.
     """
 
     subscribe: frozenset[str]
@@ -73,7 +74,7 @@ def step_between(
         unsubscribe=left,
         first=frozenset() if limited or len(came) > MAX_NEWCOMERS else came,
         drop=drop - {WILDCARD},
-        fetch=(came & active) - {WILDCARD},
+        fetch=(came if WILDCARD in active else came & active) - {WILDCARD},
     )
 
 

@@ -14,7 +14,9 @@ The states, and what moves between them::
 
 An answer is *in time* while the key that it tells of cannot have lapsed. "Renewed" begins a term
 just as "acquired" does: the request that acquired the key may be one whose answer never came.
-An answer is ignored if it belongs to the last request whose answer counted, or to an older one.
+The clock decides before an answer is taken in: a right that is over is never prolonged.
+An answer to an older request than the last one that counted says nothing and is ignored, and so
+is the same answer told twice.
 
 Each term has a token of its own. A write of an earlier term that arrives late carries the old
 token, so Redis refuses it. ``former`` is the token of the term before: a key that still holds it

@@ -20,8 +20,8 @@ Must not sleep, read a clock or draw a random number: ``now`` and ``jitter`` are
 5. The wait of an open breaker belongs to this process, so it outlasts the loss of leadership. A
    pause does not: a new leader tries at once.
 
-Sources: facts about Alpaca's stream, alpaca-stream.md: 1.4 (errors, 406), 1.5 (connection limit,
-90 s), 1.2 (429 at the handshake; Retry-After is not documented there).
+Sources: Alpaca's documentation of its stream (406, one connection for an account) and reports of
+its users (90 s, 429 at the handshake). Neither says whether a 429 names a time.
 """
 
 from __future__ import annotations

@@ -112,7 +112,7 @@ class PriceCache:
         ``published`` is the exchange time of each symbol's published price. It replaces what was
         set before.
         """
-        self._floors = {symbol: at - _SNAPSHOT_SLACK for symbol, at in published.items()}
+        self._floors = dict(published)
 
     def take_snapshot(
         self, symbol: str, quote: Quote | None, trade: Trade | None, now: float
@@ -129,7 +129,8 @@ class PriceCache:
             quote is not None
             and is_two_sided(quote.bid, quote.ask)
             and (slot.quoted_at is None or quote.at > slot.quoted_at)
-            and quote.at >= self._floors.get(symbol, quote.at)
+            # A difference of two times exists whatever they are; a time before the first does not.
+            and self._floors.get(symbol, quote.at) - quote.at <= _SNAPSHOT_SLACK
         ):
             slot.quote = quote
             changed = True

@@ -83,6 +83,7 @@ class Subscriptions:
         self._request: Request | None = None
         self._state = SubscriptionState(trades=trades)
         self._may_differ = True  # from ``_state``
+        self._live_before = False  # any symbol, when the present row of requests began
 
     @property
     def desired(self) -> frozenset[str]:
@@ -128,7 +129,18 @@ class Subscriptions:
         self._request = _next_request(
             self._difference, self._limit, self._refusals, self._channels, self._batch
         )
+        if self._request is None:
+            self._live_before = bool(self.active)
         return self._request
+
+    def gives_way(self, request: Request) -> bool:
+        """Return whether the next request is to wait a little after the answer to ``request``.
+
+        Each acknowledgement carries all symbols, and brings states to write and prices to fetch. A
+        long row of full requests would make the prices late of symbols that were live before it.
+        Where none was, nothing is late.
+        """
+        return self._live_before and len(request.symbols) >= self._batch
 
     def want(self, desired: frozenset[str], *, first: frozenset[str] = frozenset()) -> None:
         """Take over what is desired. A symbol that is not desired any more loses its refusal.
@@ -149,6 +161,7 @@ class Subscriptions:
         self._difference.disconnected(self._limit.room(len(self.active)))
         self._channels.disconnected()
         self._refusals.disconnected()
+        self._live_before = False
         self._request = None
         self._may_differ = True
 

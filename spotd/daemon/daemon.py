@@ -116,7 +116,7 @@ class Daemon:
         self._build_alpaca_side()
         self._build_redis_side()
         self.http = HttpServer(self)
-        self.metrics.report(self._states.numbers)
+        self.metrics.numbers_from(self._states.numbers)
         self._stop_asked = asyncio.Event()
         self._stops = 0
 

@@ -21,6 +21,7 @@ from spotd.core.prices import PriceCache
 from spotd.core.publishing import SeqCounter
 from spotd.daemon.value import Value, WakeUp
 from spotd.ops.metrics import Metrics
+from spotd.symbols import WILDCARD
 
 _LAG_EVERY_S = 0.001  # a thousand samples a second tell as much as one for each frame
 
@@ -46,6 +47,7 @@ class Prices:
         self.halted: Value[frozenset[str]] = Value(self.cache.halted)
         self.due = WakeUp()
         self.dropping: set[str] = set()
+        self._stored: frozenset[str] = frozenset()  # in Redis when it was last asked, by symbol
         self.last_message_unix_s: float | None = None
         self.lag_s: float | None = None
         self._wants = wants
@@ -80,14 +82,20 @@ class Prices:
     def follow(self, step: DemandStep) -> None:
         """Take in what follows from a change of the demand."""
         self.cache.drop(step.drop)
-        self.dropping |= step.drop
-        self.dropping -= step.subscribe
-        if self.dropping:
-            self.due.set()
+        stored = self._stored if WILDCARD in step.unsubscribe else frozenset[str]()
+        self._drop(self.dropping | step.drop | stored)
 
     def drop_stored(self, symbols: Iterable[str]) -> None:
-        """Have Redis drop those of the symbols in ``spotd:last`` that nobody wants."""
-        self.dropping.update(symbol for symbol in symbols if not self._wants(symbol))
+        """Have Redis drop what a predecessor left of symbols that nobody wants.
+
+        What is wanted as a part of the whole market is dropped when that leaves the demand.
+        """
+        self._stored = frozenset(symbols)
+        self._drop(self.dropping | self._stored)
+
+    def _drop(self, symbols: Iterable[str]) -> None:
+        # Nothing that came back is dropped, also where it came back as a part of the whole market.
+        self.dropping = {symbol for symbol in symbols if not self._wants(symbol)}
         if self.dropping:
             self.due.set()
 

@@ -3,20 +3,24 @@
 A failure costs a first price, never the stream: after one more try the symbol waits for its first
 quote. In each term nothing is fetched before the prices that were published earlier are known.
 
-Must not decide whether a snapshot is newer than what the stream brought.
+Must not decide whether a snapshot is newer than what the stream brought, nor which symbols come
+first (``core.snapshot_queue`` does).
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 
 import structlog
+from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_fixed
 
 from spotd.alpaca.rest import MAX_SYMBOLS_PER_CALL, Snapshot, Snapshots
 from spotd.core.demand import Demand
 from spotd.core.leadership import Leadership
+from spotd.core.snapshot_queue import SnapshotQueue
 from spotd.core.states import StreamState
 from spotd.daemon.prices import Prices
 from spotd.daemon.value import Value, WakeUp
@@ -61,16 +65,14 @@ class SnapshotLoop:
         self._stream = stream
         self._metrics = metrics
         self._retry = RetryPolicy() if retry is None else retry
-        self._waiting: dict[str, None] = {}  # the next one last
+        self._queue = SnapshotQueue()
         self._wake_up = WakeUp()
         demand.wakes(self._wake_up)
 
     def want(self, symbols: Iterable[str]) -> None:
-        """Fetch these before those that wait, so that a new symbol does not wait for a market."""
-        for symbol in sorted(symbols, reverse=True):
-            self._waiting.pop(symbol, None)
-            self._waiting[symbol] = None
-        if self._waiting:
+        """Fetch these before those that wait already."""
+        self._queue.want(symbols)
+        if self._queue:
             self._wake_up.set()
 
     async def run(self) -> None:
@@ -78,33 +80,34 @@ class SnapshotLoop:
         free = asyncio.Semaphore(_CALLS_AT_ONCE)
         async with asyncio.TaskGroup() as calls:
             while True:
-                if not (self._waiting and self._floors_known()):
+                if not (self._queue and self._floors_known()):
                     await self._wake_up.wait()
                     continue
                 await free.acquire()
-                call = calls.create_task(self._fetch(self._next_batch()), name="snapshots")
+                batch = self._queue.take(MAX_SYMBOLS_PER_CALL)
+                call = calls.create_task(self._fetch(batch), name="snapshots")
                 call.add_done_callback(lambda _: free.release())
                 await asyncio.sleep(_CALL_EVERY_S)
 
-    def _next_batch(self) -> list[str]:
-        waiting = self._waiting
-        return [waiting.popitem()[0] for _ in range(min(len(waiting), MAX_SYMBOLS_PER_CALL))]
-
     async def _fetch(self, symbols: list[str]) -> None:
-        retry = self._retry
-        for attempt in range(1, retry.tries + 1):
-            try:
-                found = await self._snapshots.fetch(symbols, deadline_s=retry.deadline_s)
-            except (SnapshotError, AlpacaRefusedError) as error:
-                # REST's refusal does not end the daemon, because a plan may lack REST.
-                self._metrics.snapshots_failed += 1
-                log.warning("no snapshots", why=str(error), symbols=len(symbols), attempt=attempt)
-                if isinstance(error, AlpacaRefusedError) or attempt == retry.tries:
-                    return
-                await asyncio.sleep(retry.retry_s)
-            else:
-                self._take_in(symbols, found)
-                return
+        trying = AsyncRetrying(
+            # Refused keys are not tried again. They end the daemon when the *stream* says so: plans
+            # may lack REST.
+            retry=retry_if_exception_type(SnapshotError),
+            stop=stop_after_attempt(self._retry.tries),
+            wait=wait_fixed(self._retry.retry_s),
+            reraise=True,
+        )
+        with suppress(SnapshotError, AlpacaRefusedError):
+            self._take_in(symbols, await trying(self._ask, symbols))
+
+    async def _ask(self, symbols: list[str]) -> dict[str, Snapshot]:
+        try:
+            return await self._snapshots.fetch(symbols, deadline_s=self._retry.deadline_s)
+        except (SnapshotError, AlpacaRefusedError) as error:
+            self._metrics.snapshots_failed += 1
+            log.warning("no snapshots", why=str(error), symbols=len(symbols))
+            raise
 
     def _take_in(self, asked: list[str], found: Mapping[str, Snapshot]) -> None:
         if not self._floors_known():

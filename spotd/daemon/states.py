@@ -4,7 +4,8 @@ Only differences are written. When a term begins, or Redis may have lost what it
 is written anew, and states that a predecessor left behind are removed. A whole market is written
 in small calls, so that prices do not wait for it.
 
-Must not decide what the facts mean, nor what differs: ``core.states`` does.
+Must not decide what the facts mean, nor what differs (``core.states`` does), nor how much one call
+writes (``core.state_batch_size`` does).
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from spotd import __version__
 from spotd.core.demand import Demand
 from spotd.core.leadership import Leadership
 from spotd.core.redis_health import RedisHealth
+from spotd.core.state_batch_size import StateBatchSize
 from spotd.core.states import (
     Facts,
     StateBatch,
@@ -40,9 +42,8 @@ STATUS_TTL_S = 15.0
 STATUS_EVERY_S = 4.0
 _AT_MOST_EVERY_S = 0.02  # changes that come together are written together
 _RETRY_S = 0.5
-_STATES_PER_TURN = 100  # this many are made JSON, and written to a near Redis, in one turn
-_DISTANT_S = 0.03  # a call that takes longer is mostly under way: then fewer, larger calls
-_STATUS_WAITS_S = 0.2  # the status waits so for states, and for the end of the call under way
+_STATES_PER_TURN = 100  # are made JSON before others get their turn
+_STATUS_WAITS_S = 0.2  # at most, while states are written: a call more may have begun by then
 
 log = structlog.get_logger("spotd.states")
 
@@ -86,7 +87,7 @@ class StatesLoop:
         self._verdicts = Verdicts()
         self._writes = StateWrites()
         self._written_in: tuple[int, int] | None = None  # term, and returns of Redis
-        self._distant = False
+        self._size = StateBatchSize(MAX_FIELDS_PER_CALL)
         self._announced: tuple[object, ...] = ()
         self._state: tuple[DaemonStateName, str | None] | None = None
         self._state_since_unix_s = time.time()
@@ -214,9 +215,7 @@ class StatesLoop:
             await self._start_afresh()
         began = time.monotonic()
         while self._writes and time.monotonic() - began < _STATUS_WAITS_S:
-            # At a stop no price is published any more that larger calls could delay.
-            small = not (self._distant or facts.stopping)
-            count = _STATES_PER_TURN if small else MAX_FIELDS_PER_CALL
+            count = self._size.limit(stopping=facts.stopping)
             await self._write_states(self._writes.next_batch(count, self._verdicts.verdicts))
             facts = self._update(time.time())
         await self._write_status()
@@ -239,7 +238,7 @@ class StatesLoop:
             ).to_json()
         sent_at = time.monotonic()
         await self._port.write_states(self._leadership.get().token, changed, batch.ended)
-        self._distant = time.monotonic() - sent_at > _DISTANT_S
+        self._size.answered(time.monotonic() - sent_at)
         self._writes.wrote(batch, self._verdicts.verdicts)
 
     async def _start_afresh(self) -> None:

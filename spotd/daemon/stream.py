@@ -20,12 +20,7 @@ from spotd.core.leadership import Leadership
 from spotd.core.pacing import Pacing
 from spotd.core.states import Phase, StreamState
 from spotd.core.subscription_state import SubscriptionState
-from spotd.core.subscriptions import (
-    MAX_SYMBOLS_PER_REQUEST,
-    Request,
-    Subscriptions,
-    UnexpectedAnswerError,
-)
+from spotd.core.subscriptions import Request, Subscriptions, UnexpectedAnswerError
 from spotd.daemon.prices import Prices
 from spotd.daemon.value import Value, WakeUp
 from spotd.errors import ConnectionLimitError, RequestRefusedError, StreamError
@@ -33,9 +28,7 @@ from spotd.ops.metrics import BREAKER_NAME, Metrics
 
 # A refused symbol is asked for again after an hour, so a check each minute is often enough.
 _CHECK_EVERY_S = 60.0
-# The pause between two requests of a long row. Each acknowledgement carries all symbols, and brings
-# states to write and prices to fetch. Without pauses a row fills a second, in which the prices of
-# live symbols come late. Where no symbol was live before the row, it has no pauses.
+# How long a request of a long row gives way to others. Without a pause, a row fills a second.
 PAUSE_IN_ROW_S = 0.02
 _BREAKER_IS_OPEN = f"the circuit breaker {BREAKER_NAME} is open"
 
@@ -164,17 +157,15 @@ class StreamLoop:
         """Keep the subscriptions as desired until the session ends, and raise its end."""
         ended = asyncio.create_task(self._alpaca.ended(), name="stream end")
         ended.add_done_callback(lambda _: self._wake_up.set())
-        live_before = False
         try:
             while not ended.done():
                 request = self._subscriptions.next_request(time.monotonic())
                 self._tell()
                 if request is None:
-                    live_before = bool(self._subscriptions.active)
                     await self._wake_up.wait(time.monotonic() + _CHECK_EVERY_S)
                     continue
                 await self._ask(request)
-                if live_before and len(request.symbols) >= MAX_SYMBOLS_PER_REQUEST:
+                if self._subscriptions.gives_way(request):
                     await asyncio.sleep(self._pause_in_row_s)
             raise ended.result()
         finally:

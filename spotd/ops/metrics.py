@@ -101,7 +101,7 @@ class Metrics:
         """The number of streams that were lost or could not be opened."""
         return sum(self.reconnects.values())
 
-    def report(self, read: Callable[[], Numbers]) -> None:
+    def numbers_from(self, read: Callable[[], Numbers]) -> None:
         """Call ``read`` for the numbers at every scrape."""
         self._registry.register(_Numbers(self, read))
 

@@ -264,6 +264,27 @@ async def test_what_the_whole_market_brought_leaves_with_it(rig: NewRig) -> None
         assert daemon.daemon.prices.cache.slots.keys() == {"SPY"}
 
 
+async def test_what_a_predecessor_published_leaves_with_the_whole_market(
+    rig: NewRig, server: Server
+) -> None:
+    """A price that was only stored goes too: no message of its symbol came in this term."""
+    with server.client() as client:
+        client.sadd("spotd:symbols", "*", "SPY")
+        for symbol in ("SPY", "OLD"):
+            client.hset("spotd:last", symbol, "not JSON")
+    async with rig(allow_wildcard=True) as daemon:
+        await prices_flow(daemon, "ANY", 1.0)
+        await until(lambda: daemon.values.live("SPY"), "the stored names to be read")
+        assert await daemon.values.raw_last("OLD") is not None
+        await daemon.values.unwant("*")
+        await asks_for(daemon, "SPY")
+
+        async def left() -> bool:
+            return await daemon.values.redis.hkeys(daemon.values.keys.last) == ["SPY"]
+
+        await until(left, "the prices of all others to go")
+
+
 # Subscribers
 
 
