@@ -280,7 +280,7 @@ async def test_what_a_predecessor_published_leaves_with_the_whole_market(
         await asks_for(daemon, "SPY")
 
         async def left() -> bool:
-            return await daemon.values.redis.hkeys(daemon.values.keys.last) == ["SPY"]
+            return list(await daemon.values.redis.hkeys(daemon.values.keys.last)) == ["SPY"]
 
         await until(left, "the prices of all others to go")
 

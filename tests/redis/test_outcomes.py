@@ -127,7 +127,7 @@ async def test_a_wrong_type_in_what_is_read_is_an_answer(
 async def test_a_refusal_is_an_answer_only_where_the_demand_is_read(
     server: Server, db: redis.Redis, outcomes: list[Outcome]
 ) -> None:
-    """The demand loop says so, and goes on without a source. Without any other call nobody can."""
+    """The demand loop goes on without a refused source; no other call can be done without."""
     db.acl_setuser("poor", enabled=True, nopass=True, keys="*", commands=["-@all"])
     port = RedisPort(f"redis://poor:x@127.0.0.1:{server.port}/0", KEYS, outcome=outcomes.append)
     for read in (
