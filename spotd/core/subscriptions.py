@@ -137,8 +137,8 @@ class Subscriptions:
         """Return whether the next request is to wait a little after the answer to ``request``.
 
         Each acknowledgement carries all symbols, and brings states to write and prices to fetch. A
-        long row of full requests would make the prices late of symbols that were live before it.
-        Where none was, nothing is late.
+        long row of full requests would delay the prices of symbols that were live before the row.
+        Where no symbol was live, the row delays none.
         """
         return self._live_before and len(request.symbols) >= self._batch
 

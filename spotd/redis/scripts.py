@@ -1,4 +1,4 @@
-"""What Redis does for spotd in one step, in Lua. A leader's script first checks the leader key.
+"""Lua scripts, each of which Redis runs in one step. A leader's script first checks the leader key.
 
 ``KEYS`` and ``ARGV`` stand above each. A script that returns 0 did nothing, because the leader key
 does not hold the token.
@@ -6,7 +6,7 @@ does not hold the token.
 
 from __future__ import annotations
 
-# A key of ours that is not a hash was written by somebody else. It is replaced.
+# A hash of ours that has another type was written by another program. It is replaced.
 _MEND = """
 local kind = redis.call('TYPE', KEYS[2]).ok
 if kind ~= 'hash' and kind ~= 'none' then redis.call('DEL', KEYS[2]) end

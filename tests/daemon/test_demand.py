@@ -222,7 +222,7 @@ async def test_entries_that_name_no_symbol_are_refused(rig: NewRig) -> None:
 
 
 async def test_very_much_garbage_disturbs_nothing(rig: NewRig) -> None:
-    """All entries are counted, 1,000 are shown, it is said once, and prices go on."""
+    """Of very many bad entries all are counted, 1,000 are shown, and prices go on."""
     garbage = [f"garbage-{n}" for n in range(5_000)]
     with structlog.testing.capture_logs() as lines:
         async with rig() as daemon:
@@ -249,7 +249,7 @@ async def test_very_much_garbage_disturbs_nothing(rig: NewRig) -> None:
 
 
 async def test_the_wildcard_is_refused_unless_it_is_allowed(rig: NewRig) -> None:
-    """By default nothing but the named symbols is asked for."""
+    """The wildcard is refused by default, and only the named symbols are asked for."""
     async with rig() as daemon:
         await daemon.values.want("*")
         await daemon.want("SPY")
@@ -388,7 +388,7 @@ async def watched(daemon: Rig) -> AsyncIterator[list[int]]:
 
 
 async def test_a_large_change_is_one_step(rig: NewRig) -> None:
-    """Nobody finds a part of it, in whichever turn of the event loop he reads."""
+    """No turn of the event loop finds a part of a large change."""
     async with rig() as daemon:
         await daemon.want("SPY")
         await prices_flow(daemon, "SPY", 1.0)
@@ -439,7 +439,7 @@ async def test_a_newcomer_does_not_wait_behind_a_large_change(rig: NewRig, sim: 
 
 
 async def test_with_a_limit_a_newcomer_waits_its_turn(rig: NewRig, sim: Simulator) -> None:
-    """Otherwise the moment of a message would decide which symbols get room."""
+    """With a limit a newcomer waits: else the moment of a message would decide who gets room."""
     async with rig(max_symbols=600) as daemon:
         sim.faults.ack_silent = True
         await daemon.values.want(*MANY[:700])

@@ -47,7 +47,7 @@ async def closed_in(phase: str, sim: Simulator) -> None:
 
 @pytest.fixture(params=_PHASES)
 async def phase(request: pytest.FixtureRequest, sim: Simulator) -> AsyncIterator[str]:
-    """A phase of a session in which Alpaca lets the daemon wait until the test is over."""
+    """Yield a phase of a session in which Alpaca lets the daemon wait until the test is over."""
     knob, _ = _PHASES[request.param]
     if knob is not None:
         setattr(sim.faults, knob, True)

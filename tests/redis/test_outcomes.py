@@ -26,14 +26,14 @@ LINE = b'{"symbol":"SPY"}\n'
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server with a user who may not do anything."""
+    """Yield a server with a user who may not do anything."""
     with Server(tmp_path_factory.mktemp("outcomes")) as running:
         yield running
 
 
 @pytest.fixture
 def db(server: Server) -> Iterator[redis.Redis]:
-    """The server, empty."""
+    """Yield the server, empty."""
     with server.client() as client:
         client.flushall()
         yield client
@@ -41,7 +41,7 @@ def db(server: Server) -> Iterator[redis.Redis]:
 
 @pytest.fixture
 def outcomes() -> list[Outcome]:
-    """What was reported."""
+    """Return the list of the outcomes that are reported."""
     return []
 
 
@@ -56,7 +56,7 @@ async def port(
 
 
 def failures(outcomes: list[Outcome]) -> list[str | None]:
-    """The failure of each outcome, in order."""
+    """Return the failure of each outcome, in order."""
     return [outcome.failure for outcome in outcomes]
 
 
@@ -128,7 +128,7 @@ async def test_a_wrong_type_in_what_is_read_is_an_answer(
 async def test_a_refusal_is_an_answer_only_where_the_demand_is_read(
     server: Server, db: redis.Redis, outcomes: list[Outcome]
 ) -> None:
-    """The demand loop says so, and goes on without a source. Without any other call nobody can."""
+    """The demand loop goes on without a refused source; no other call can be done without."""
     db.acl_setuser("poor", enabled=True, nopass=True, keys="*", commands=["-@all"])
     port = patient(f"redis://poor:x@127.0.0.1:{server.port}/0", KEYS, outcome=outcomes.append)
     for read in (

@@ -31,7 +31,7 @@ OURS, THEIRS = "ours:1", "theirs:1"
 def process(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Server]:
-    """One server of each kind for the tests that leave it running."""
+    """Yield one server of each kind for the tests that leave it running."""
     binary = redis_server() if request.param == "redis" else None
     if request.param == "redis" and binary is None:
         pytest.skip("redis-server is not installed")
@@ -41,7 +41,7 @@ def process(
 
 @pytest.fixture
 def db(process: Server) -> Iterator[redis.Redis]:
-    """The server, empty, for what the test itself says and reads."""
+    """Yield the server, empty, for what the test itself says and reads."""
     with process.client() as client:
         client.flushall()
         yield client
@@ -57,23 +57,23 @@ async def port(process: Server, db: redis.Redis) -> AsyncIterator[RedisPort]:
 
 @pytest.fixture
 async def recorder(process: Server) -> AsyncIterator[Recorder]:
-    """Everything that is published."""
+    """Yield a recorder of everything that is published."""
     async with Recorder(process.url, "*") as recording:
         yield recording
 
 
 def update(symbol: str, seq: int) -> bytes:
-    """A line that stands for an update."""
+    """Return a line that stands for an update."""
     return json.dumps({"symbol": symbol, "seq": seq}, separators=(",", ":")).encode() + b"\n"
 
 
 async def entries_of(port: RedisPort) -> list[bytes]:
-    """The whole demand set."""
+    """Return the whole demand set."""
     return [entry async for some in port.demand_set() for entry in some]
 
 
 def everything(db: redis.Redis) -> dict[str, object]:
-    """All keys with their values."""
+    """Return all keys with their values."""
     return {str(key): db.dump(key) for key in db.scan_iter("*")}
 
 

@@ -105,7 +105,7 @@ async def test_unix(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Path]:
-    """An authority, a certificate and its key."""
+    """Return an authority, a certificate and its key."""
     return make_certificates(tmp_path_factory.mktemp("tls"))
 
 
@@ -144,7 +144,7 @@ async def test_tls_that_is_not_verified(
 
 @pytest.fixture
 def sentinels(tmp_path: Path) -> Iterator[SentinelServers]:
-    """A master, a replica and a Sentinel."""
+    """Yield a master, a replica and a Sentinel."""
     with SentinelServers(tmp_path) as running:
         yield running
 
@@ -178,14 +178,14 @@ async def test_sentinels_that_are_away_are_unavailable() -> None:
 
 @pytest.fixture(scope="module")
 def cluster_servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClusterServers]:
-    """Three masters."""
+    """Yield three masters."""
     with ClusterServers(tmp_path_factory.mktemp("cluster")) as running:
         yield running
 
 
 @pytest.fixture
 def cluster(cluster_servers: ClusterServers) -> ClusterServers:
-    """The three masters, empty."""
+    """Return the three masters, empty."""
     for node in cluster_servers.nodes:
         with node.client() as client:
             client.flushall()
@@ -249,7 +249,7 @@ async def test_everything_works_in_a_cluster(cluster: ClusterServers, clustered:
 
 
 async def test_a_daemon_works_in_a_cluster(cluster: ClusterServers) -> None:
-    """From SADD to a price that a subscriber of any one node receives, and back to nothing."""
+    """In a cluster a demanded symbol's price reaches a subscriber of any node, until it leaves."""
     values = Values(connect(cluster.url), IN_ONE_SLOT)
     async with (
         daemon_at(cluster.url, key_prefix="{spotd}:") as alpaca,
