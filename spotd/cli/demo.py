@@ -52,7 +52,9 @@ class Screen(Protocol):
 
 
 @click.command()
-@click.option("--seconds", type=click.FloatRange(0, min_open=True), help="End after so long.")
+@click.option(
+    "--seconds", type=click.FloatRange(0, min_open=True), help="End after this many seconds."
+)
 @click.option("--symbols", default=None, metavar="A,B,…", help="What to ask for at the start.")
 @click.option(
     "--replay",
@@ -60,7 +62,7 @@ class Screen(Protocol):
     help="Play this file of JSON lines of Alpaca messages (also .gz) instead of a market.",
 )
 @click.option(
-    "--speed", type=click.FloatRange(0), default=1.0, help="Play it so many times faster."
+    "--speed", type=click.FloatRange(0), default=1.0, help="Play it this many times faster."
 )
 @click.option(
     "--quotes-per-s",

@@ -33,7 +33,7 @@ COMMANDS = {
     "demo": Command("spotd.cli.demo:demo", "Run everything on this machine, the market simulated."),
     "simulate": Command("spotd.simulator.command:simulate", "Run the simulated Alpaca alone."),
     "check": Command("spotd.cli.check:check", "Check settings, Redis and Alpaca."),
-    "status": Command("spotd.cli.status:status", "Show how the daemon stands."),
+    "status": Command("spotd.cli.status:status", "Show the state of the daemon."),
     "watch": Command("spotd.cli.watch:watch", "Watch prices as they arrive."),
     "symbols": Command("spotd.cli.symbols:symbols", "Add, remove and list symbols."),
 }

@@ -23,7 +23,7 @@ from spotd.settings import Settings
 @redis_url_option
 @json_option
 def status(redis_url: str | None, as_json: bool) -> None:
-    """Show how the daemon stands. Exit code 1 where none runs."""
+    """Show the state of the daemon. Exit code 1 if none runs."""
     settings = load_settings(redis_url)
     found = complete(_fetch(settings))
     if found is None:
