@@ -35,9 +35,9 @@ def watch(
 ) -> None:
     """Watch prices as they arrive.
 
-    Named symbols are demanded while this runs. Without any, what is streamed now is shown, and
-    nothing demanded. On a terminal a table, otherwise one line per update; states that are not
-    as they should be are then told on stderr.
+    The command demands the named symbols while it runs. Without names it shows the symbols that
+    are streamed now, and demands none. On a terminal it shows a table. In a pipe it writes one
+    line per update, and abnormal states on stderr.
     """
     settings = load_settings(redis_url)
     try:
@@ -155,14 +155,14 @@ async def _check_for_daemon(spot: SpotClient, missing: Callable[[], None]) -> No
 
 
 async def _until_first_ends(**bodies: Coroutine[Any, Any, None]) -> None:
-    """Run all until one ends, then cancel the others. Raise the error that ended it, if any."""
+    """Run all until one ends, then cancel the others. Raise the error of the one that ended."""
     tasks = [asyncio.create_task(body, name=f"watch-{name}") for name, body in bodies.items()]
     try:
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         for task in done:
             task.result()
     finally:
-        # More than once, since in Python 3.11 redis-py's wait_for may swallow a cancellation.
+        # Once may not be enough: in Python 3.11 redis-py's wait_for may swallow a cancellation.
         running = set(tasks)
         while running:
             for task in running:

@@ -1,4 +1,4 @@
-"""One daemon as a process: logs, signals, garbage, exit code. Must not know its parts."""
+"""Runs one daemon as a process: logs, signals, garbage, exit code. Must not know its parts."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from spotd.ops import logs
 from spotd.redis.addresses import secrets_in
 from spotd.settings import Settings
 
-_STUCK_S = 0.4  # how long the interpreter may take to end
+_STUCK_S = 0.4  # time for the interpreter to end by itself
 
 
 def run_daemon(settings: Settings) -> int:
@@ -29,7 +29,7 @@ def run_daemon(settings: Settings) -> int:
 
 
 def _exit_if_stuck(code: int) -> None:
-    """End the process in a moment, unless it has ended by then."""
+    """End the process in a moment if it has not ended by itself by then."""
     timer = threading.Timer(_STUCK_S, os._exit, (code,))
     timer.daemon = True
     timer.start()
@@ -37,8 +37,8 @@ def _exit_if_stuck(code: int) -> None:
 
 async def _main(settings: Settings) -> int:
     daemon = Daemon(settings)
-    # What was imported stays for good. To look through all of it for garbage would hold the loop
-    # for about 50 ms, and sooner or later in the middle of a busy market.
+    # Imported modules are never garbage. A search through all of them would hold the loop for
+    # about 50 ms, sooner or later in the middle of a busy market.
     gc.freeze()
     loop = asyncio.get_running_loop()
     stop_on_signals(loop, daemon.stop)
@@ -46,13 +46,13 @@ async def _main(settings: Settings) -> int:
 
 
 def stop_on_signals(loop: asyncio.AbstractEventLoop, stop: Callable[[], None]) -> None:
-    """Stop in order on SIGTERM and SIGINT, and when the terminal closes, unless under nohup."""
+    """Call ``stop`` on SIGTERM and SIGINT, and on SIGHUP unless it is ignored, as under nohup."""
     for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         if signum is not signal.SIGHUP or signal.getsignal(signum) is not signal.SIG_IGN:
             loop.add_signal_handler(signum, stop)
 
 
 def secrets_of(settings: Settings) -> list[str]:
-    """Return what must never be written anywhere."""
+    """Return the texts that must never be written anywhere."""
     secrets = [key.get_secret_value() for key in (settings.api_key, settings.secret_key) if key]
     return secrets + secrets_in(settings.redis_url.get_secret_value())

@@ -35,14 +35,14 @@ class RefusedError(RedisUnavailableError):
 
 
 class WrongTypeError(RefusedError):
-    """A key holds something of another type than it should."""
+    """A key has another type than it should have."""
 
 
 @contextmanager
 def translated(client: Any, key: str = "a key") -> Iterator[None]:
-    """Turn what redis-py raises inside into RedisUnavailableError, which says where Redis is.
+    """Raise RedisUnavailableError, which says where Redis is, in place of redis-py's errors.
 
-    ``key`` is named where it is of the wrong type.
+    The error names ``key`` where the key is of the wrong type.
     """
     try:
         yield
@@ -53,14 +53,14 @@ def translated(client: Any, key: str = "a key") -> Iterator[None]:
 
 
 def words_of(client: Any, error: BaseException) -> str:
-    """Return what a foreign error says, on one line and without a password.
+    """Return a foreign error's text on one line, without a password.
 
-    An error that says nothing is named, and a timeout is put into words.
+    Without a text it is the error's type, or the sentence of a timeout.
     """
     words = " ".join(str(error).split())
     for password in passwords_of(client):
         words = words.replace(password, "***")
-    # What follows repeats the arguments of a command that the server does not know.
+    # The text behind this repeats the arguments of a command that the server does not know.
     words = words.partition(", with args")[0][:_MAX_WORDS]
     return words or ("no answer in time" if _timed_out(error) else type(error).__name__)
 

@@ -4,28 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import re
-import time
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from functools import partial
 
 import pytest
 import structlog
 
-from spotd.alpaca.rest import Snapshot
-from spotd.core.freshness import Silence
 from spotd.core.messages import Quote
 from spotd.core.publishing import BatchSize
-from spotd.daemon.prices import Prices
 from spotd.keys import Keys
-from spotd.ops.metrics import Metrics
-from tests.daemon.rig import NewRig, Rig, commands, frozen, logged, quote
+from tests.daemon.rig import LONG_TTL_S, NewRig, Rig, commands, frozen, logged, quote
 from tests.kit.recorder import Recorder
 from tests.kit.servers import Server
 from tests.kit.waiting import until
 
 KEYS = Keys()
 MANY = [f"{a}{b}{c}" for a in "ABCDEFGHIJ" for b in "ABCDEFGHIJ" for c in "ABCDEFGHIJ"]
-LONG_TTL_S = 120.0  # longer than ``until`` waits: no key lapses
 
 
 async def heard_last(heard: Recorder, symbol: str, bid: float) -> None:
@@ -117,7 +111,7 @@ async def test_a_key_of_ours_that_has_the_wrong_type_is_replaced(
 
 async def test_a_symbol_that_left_does_not_come_back(rig: NewRig, server: Server) -> None:
     """Its prices come in while it leaves, and calls with them are under way."""
-    async with rig(leader_ttl_s=LONG_TTL_S) as daemon:
+    async with rig() as daemon:
         many = MANY[:300]
         await daemon.want("SPY", *many)
         bid = 1
@@ -157,7 +151,7 @@ async def test_a_field_that_redis_refused_to_drop_is_dropped_later(
     rig: NewRig, server: Server
 ) -> None:
     """A removal is not forgotten, and the prices of others go on meanwhile."""
-    async with rig(leader_ttl_s=LONG_TTL_S) as daemon, Recorder(server.url) as heard:
+    async with rig() as daemon, Recorder(server.url) as heard:
         await daemon.want("SPY", "QQQ")
         await daemon.send(quote("SPY", 1), quote("QQQ", 1))
         await heard_last(heard, "SPY", 1)
@@ -177,7 +171,7 @@ async def test_a_field_that_redis_refused_to_drop_is_dropped_later(
 
 async def test_while_redis_hangs_the_newest_price_waits_once(rig: NewRig, server: Server) -> None:
     """Memory is bounded by the symbols; one call is under way, and the newest price follows it."""
-    async with rig(leader_ttl_s=LONG_TTL_S) as daemon, Recorder(server.url) as heard:
+    async with rig() as daemon, Recorder(server.url) as heard:
         await daemon.want("SPY")
         await daemon.quote("SPY", 1)
         await heard_last(heard, "SPY", 1)
@@ -252,18 +246,20 @@ async def test_calls_that_are_given_up_are_followed_by_smaller_ones(
     rig: NewRig, server: Server
 ) -> None:
     """Perhaps they took so long for their size. All the same everything goes out in the end."""
-    async with rig(leader_ttl_s=LONG_TTL_S) as daemon:
+    async with rig() as daemon:
         await daemon.want(*MANY)
         with commands(server) as seen:
             with frozen(server):
                 await daemon.send(*(quote(symbol, 1) for symbol in MANY))
-                await until(lambda: daemon.daemon.health.get().away, "a call to be given up")
+                ready, limit = daemon.daemon.prices.conflator.ready, BatchSize().limit
+                await until(lambda: len(ready) == len(MANY) - limit, "a call to be sent")
+                await until(lambda: len(ready) > len(MANY) - limit, "it to be given up")
             await until(lambda: _has_all(daemon, MANY), "all prices")
     calls = [command for command in seen if f"{KEYS.last} {KEYS.seq} " in command]
     # In the order of sending: those that were given up arrive in any order.
     sizes = [call.count("mid_price") for call in sorted(calls, key=_first_seq)]
-    assert sizes[0] == BatchSize().limit
-    assert sizes[1] <= sizes[0] / 2
+    assert sizes[0] == limit
+    assert sizes[1] <= limit / 2
 
 
 def _first_seq(call: str) -> int:
@@ -320,25 +316,8 @@ async def test_what_is_pending_is_published_before_the_end(rig: NewRig, server: 
 
 async def test_a_stop_does_not_wait_for_a_redis_that_is_away(rig: NewRig, server: Server) -> None:
     """What could not be published is lost with the daemon."""
-    async with rig(leader_ttl_s=LONG_TTL_S) as daemon:
+    async with rig() as daemon:
         await daemon.want("SPY")
         server.kill()
         await daemon.quote("SPY", 1)
         assert await daemon.stop() == 0
-
-
-# Prices of a predecessor
-
-
-def test_a_snapshot_waits_until_it_is_known_what_another_daemon_published() -> None:
-    """After another daemon led, one that is older than what it published changes nothing."""
-    prices = Prices(throttle_s=0.0, wants=lambda _: True, silence=Silence(30.0), metrics=Metrics())
-    now = datetime.now(UTC)
-    prices.forget()
-    prices.take_snapshots(
-        {symbol: Snapshot(Quote(symbol, 1.0, 1.02, now), None) for symbol in ("SPY", "QQQ")},
-        trades=True,
-    )
-    assert not prices.pending()
-    prices.set_floors({"SPY": now + timedelta(seconds=1), "QQQ": now})
-    assert [slot.symbol for slot in prices.conflator.take(time.monotonic(), 10)] == ["QQQ"]
