@@ -263,7 +263,7 @@ async def test_calls_that_are_given_up_are_followed_by_smaller_ones(
 
 
 def _first_seq(call: str) -> int:
-    found = re.search(r"seq\W+(\d+)", call)
+    found = re.search(r"seq\W+(\d{16})", call)
     assert found is not None
     return int(found[1])
 
