@@ -61,7 +61,7 @@ class Calls:
         self._clustered = is_cluster(self._client)
         self._outcome = outcome
         self._call_timeout_s = call_timeout_s
-        # Any host may be dead. Then the next one is asked only after the try to connect timed out.
+        # Each host beside the first may have to be found dead before another one is asked.
         self._limit_s = call_timeout_s + CONNECT_TIMEOUT_S * url.count(",")
 
     async def close(self) -> None:
