@@ -15,7 +15,6 @@ from typing import NamedTuple
 from spotd.errors import RedisUnavailableError
 from spotd.keys import Keys
 from spotd.redis.addresses import (
-    CONNECT_TIMEOUT_S,
     after_login,
     check_prefix,
     connect,
@@ -51,18 +50,29 @@ class Calls:
     """
 
     def __init__(
-        self, url: str, keys: Keys, outcome: Callable[[Outcome], None], call_timeout_s: float
+        self,
+        url: str,
+        keys: Keys,
+        outcome: Callable[[Outcome], None],
+        *,
+        call_timeout_s: float,
+        connect_timeout_s: float,
     ) -> None:
         self.keys = keys
         # The limit of a call is ours, because redis-py's own uses wait_for, which in Python 3.11
         # may swallow a cancellation: a loop that was told to end would go on.
-        self._client = connect(url, name="SPOTD_REDIS_URL", answer_timeout_s=None)
+        self._client = connect(
+            url,
+            name="SPOTD_REDIS_URL",
+            connect_timeout_s=connect_timeout_s,
+            answer_timeout_s=None,
+        )
         check_prefix(self._client, keys, "SPOTD_KEY_PREFIX")
         self._clustered = is_cluster(self._client)
         self._outcome = outcome
         self._call_timeout_s = call_timeout_s
-        # Each host beside the first may have to be found dead before another one is asked.
-        self._limit_s = call_timeout_s + CONNECT_TIMEOUT_S * url.count(",")
+        # Any host may be dead. Then the next one is asked only after the try to connect timed out.
+        self._limit_s = call_timeout_s + connect_timeout_s * url.count(",")
 
     async def close(self) -> None:
         """Close all connections."""

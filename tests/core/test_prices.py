@@ -343,7 +343,7 @@ def test_a_snapshot_may_differ_from_the_stream_by_how_its_time_was_rounded() -> 
     ids=["earliest", "latest"],
 )
 def test_a_floor_may_be_any_time(edge: datetime, published: str) -> None:
-    """What is stored is foreign data: the earliest and the latest time that there are do no harm."""
+    """What is stored is foreign data: the earliest and the latest time do no harm."""
     desk = Desk()
     desk.prices.set_floors({"SPY": edge, "QQQ": at(0)})
     desk.snapshot("SPY", quote())

@@ -177,6 +177,21 @@ async def test_a_key_of_the_wrong_type_disturbs_nothing(
     assert len(logged(lines, "can read the source of the demand again")) == 1
 
 
+async def test_that_redis_refuses_the_wake_channel_is_said_once(
+    rig: NewRig, server: Server
+) -> None:
+    """Changes are found without it, later; its return is said too."""
+    with server.client() as client, structlog.testing.capture_logs() as lines:
+        client.execute_command("ACL", "SETUSER", "default", "-subscribe")
+        async with rig() as daemon:
+            await until(lambda: logged(lines, "cannot listen to the wake channel"), "a log line")
+            await daemon.want("SPY")
+            client.execute_command("ACL", "SETUSER", "default", "+subscribe")
+            await until(lambda: logged(lines, "listening to the wake channel again"), "the return")
+    [line] = logged(lines, "cannot listen to the wake channel")
+    assert "subscribe" in line["why"]
+
+
 async def test_entries_that_name_no_symbol_are_refused(rig: NewRig) -> None:
     """Each is shown under what was written, cut at 64 characters, and disturbs no other."""
     async with rig() as daemon:
@@ -280,7 +295,7 @@ async def test_what_a_predecessor_published_leaves_with_the_whole_market(
         await asks_for(daemon, "SPY")
 
         async def left() -> bool:
-            return list(await daemon.values.redis.hkeys(daemon.values.keys.last)) == ["SPY"]
+            return bool(await daemon.values.redis.hkeys(daemon.values.keys.last) == ["SPY"])
 
         await until(left, "the prices of all others to go")
 

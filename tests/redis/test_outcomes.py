@@ -18,6 +18,7 @@ from spotd.redis.port import SCAN_ABOVE, Outcome, RedisPort
 from tests.kit.ports import free_port
 from tests.kit.servers import Server
 from tests.kit.waiting import until
+from tests.redis.patient import patient
 
 KEYS = Keys()
 LINE = b'{"symbol":"SPY"}\n'
@@ -48,8 +49,8 @@ def outcomes() -> list[Outcome]:
 async def port(
     server: Server, db: redis.Redis, outcomes: list[Outcome]
 ) -> AsyncIterator[RedisPort]:
-    """Yield the port under test, which reports to ``outcomes``."""
-    under_test = RedisPort(server.url, KEYS, outcome=outcomes.append)
+    """What is tested."""
+    under_test = patient(server.url, KEYS, outcome=outcomes.append)
     yield under_test
     await under_test.close()
 
@@ -129,7 +130,7 @@ async def test_a_refusal_is_an_answer_only_where_the_demand_is_read(
 ) -> None:
     """The demand loop goes on without a refused source; no other call can be done without."""
     db.acl_setuser("poor", enabled=True, nopass=True, keys="*", commands=["-@all"])
-    port = RedisPort(f"redis://poor:x@127.0.0.1:{server.port}/0", KEYS, outcome=outcomes.append)
+    port = patient(f"redis://poor:x@127.0.0.1:{server.port}/0", KEYS, outcome=outcomes.append)
     for read in (
         port.live_leases(0.0),
         port.not_in_set([b"A"]),
@@ -156,10 +157,10 @@ async def test_a_refusal_is_an_answer_only_where_the_demand_is_read(
 
 
 async def test_what_is_not_answered_is_a_failure(tmp_path: Path, outcomes: list[Outcome]) -> None:
-    """A missing server, a late answer and an error are failures that have a text."""
-    gone = RedisPort(f"redis://127.0.0.1:{free_port()}/0", KEYS, outcome=outcomes.append)
+    """Nobody there, no answer in time, an error instead of one: its text is the failure."""
+    gone = patient(f"redis://127.0.0.1:{free_port()}/0", KEYS, outcome=outcomes.append)
     with Server(tmp_path) as server:
-        frozen = RedisPort(server.url, KEYS, outcome=outcomes.append, call_timeout_s=0.2)
+        frozen = patient(server.url, KEYS, outcome=outcomes.append, call_timeout_s=0.2)
         await frozen.leader()
         server.freeze()
         try:
