@@ -137,9 +137,7 @@ class SpotClient:
         wanted = _at_least_one(symbols, "updates()")
         leases = self._leases_of(self.owner) if demand else None
         return self._iterate(
-            lambda: PriceIteration(
-                self._subscription, self._counts, symbols=wanted, leases=leases
-            )
+            lambda: PriceIteration(self._subscription, self._counts, symbols=wanted, leases=leases)
         )
 
     def events(self) -> AsyncGenerator[Event, None]:

@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 
 from redis.exceptions import ConnectionError as RedisConnectionError
 
+from spotd.client.tasks import raise_if_cancelled
 from spotd.redis.addresses import pubsub_of
 from spotd.redis.errors import FAILURES
 
@@ -93,3 +94,4 @@ class Connection:
     async def _send(self, *command: str | bytes) -> None:
         # check_health: it would read the answer to a PING of its own, beside the reader.
         await self._pubsub.connection.send_command(*command, check_health=False)
+        raise_if_cancelled()

@@ -110,7 +110,7 @@ class Iteration(Generic[T]):
 class PriceIteration(Iteration[SpotPriceUpdate]):
     """Prices of some symbols, each newer than the one before it by its ``seq``."""
 
-    def price(self, update: SpotPriceUpdate, raw: bytes) -> None:
+    def price(self, update: SpotPriceUpdate, raw: bytes) -> None:  # noqa: ARG002 - as told
         """Take a price."""
         self.take(update.symbol, update)
 
@@ -118,11 +118,11 @@ class PriceIteration(Iteration[SpotPriceUpdate]):
 class EventIteration(Iteration[Event]):
     """States: first all that are stored, then every change, the newest per symbol."""
 
-    def state(self, state: SymbolState, raw: bytes) -> None:
+    def state(self, state: SymbolState, raw: bytes) -> None:  # noqa: ARG002 - as told
         """Take a state of any symbol or entry."""
         self.take(state.symbol, state)
 
-    def status(self, status: DaemonStatus | None, raw: bytes) -> None:
+    def status(self, status: DaemonStatus | None, raw: bytes) -> None:  # noqa: ARG002 - as told
         """Take the status of a daemon; that there is none is not an event."""
         if status is not None:
             # A refused entry may be any string, also the empty one, so the daemon's key is None.

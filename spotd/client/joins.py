@@ -189,7 +189,7 @@ class Joins:
 
     # Readers and their symbols
 
-    def attach(self, reader: Reader, symbols: Sequence[str] = ()) -> None:
+    def attach(self, reader: Reader, symbols: Iterable[str] = ()) -> None:
         """Take in a new reader with its first symbols."""
         self.readers[reader] = None
         if reader.events:
@@ -300,10 +300,13 @@ class Joins:
         """
         readers = [r for r in self.readers if r.events and not r.everything]
         joined = [f for r in readers for f in r.follows.values() if f not in r.unjoined]
-        batches = [Batch(readers, joined[:most])]
-        for start in range(most, len(joined), most):
-            batches.append(Batch([], joined[start : start + most]))
-        return batches if readers else []
+        if not readers:
+            return []
+        rest = range(most, len(joined), most)
+        return [
+            Batch(readers, joined[:most]),
+            *(Batch([], joined[start : start + most]) for start in rest),
+        ]
 
     # Messages
 

@@ -14,12 +14,13 @@ from collections.abc import Collection, Iterable
 from contextlib import suppress
 
 from spotd.client.calls import Calls
-from spotd.client.tasks import stop
+from spotd.client.tasks import raise_if_cancelled, stop
 from spotd.errors import RedisUnavailableError
 from spotd.keys import Keys
 from spotd.redis.errors import translated
 
 _RETRY_S = 1.0
+_CLOSED = "the client is closed"
 _MAX_PER_CALL = 1_000  # members; a longer call would hold up the server
 
 log = logging.getLogger("spotd.client")
@@ -81,7 +82,7 @@ class Leases:
     async def settle(self) -> None:
         """Wait until what was released is removed, or a try of that has failed."""
         if self._released and not self._closed:
-            with suppress(RedisUnavailableError):
+            with suppress(RedisUnavailableError, RuntimeError):
                 await self._next_write()
 
     async def aclose(self) -> None:
@@ -94,12 +95,12 @@ class Leases:
         self._closed = True
         if self._writer is not None:
             await stop(self._writer)
-        self._answer(self._waiting, RuntimeError("the client is closed"))
+        self._answer(self._waiting, RuntimeError(_CLOSED))
 
     async def _next_write(self) -> None:
         """Wait for a write that begins after this call. Raises RedisUnavailableError."""
         if self._closed:
-            raise RuntimeError("the client is closed")
+            raise RuntimeError(_CLOSED)
         answer = asyncio.get_running_loop().create_future()
         self._waiting.append(answer)
         self._wake()
@@ -122,8 +123,12 @@ class Leases:
                     await self._wake_up.wait()
             self._wake_up.clear()
             waiting, self._waiting = self._waiting, []
-            failure = await self._write(everything=self._failing or now() >= self._renew_at)
-            self._answer(waiting, failure)
+            failure: Exception | None = RuntimeError(_CLOSED)
+            try:
+                failure = await self._write(everything=self._failing or now() >= self._renew_at)
+            finally:
+                self._answer(waiting, failure)
+            raise_if_cancelled()
             failing = self._failing = failure is not None
             next_at = now() + min(_RETRY_S, self.ttl_s / 3) if failing else self._renew_at
             if failing and not waiting and not logged:  # who waited was told

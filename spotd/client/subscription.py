@@ -17,7 +17,7 @@ from tenacity import AsyncRetrying, retry_if_exception_type, wait_random_exponen
 from spotd.client.calls import Calls
 from spotd.client.connection import Connection
 from spotd.client.joins import Batch, Joins, Reader
-from spotd.client.tasks import stop
+from spotd.client.tasks import raise_if_cancelled, stop
 from spotd.client.telling import Counts, Stored, Teller
 from spotd.errors import RedisUnavailableError
 from spotd.keys import Keys
@@ -90,7 +90,9 @@ class Subscription:
         self._joins.detach(reader)
         self._wake_up.set()
         waiting = self._waiting.pop(reader, None)
-        if waiting is not None and not waiting.cancel() and not waiting.cancelled():
+        if waiting is not None and not waiting.done():
+            waiting.set_result(None)
+        elif waiting is not None and not waiting.cancelled():
             waiting.exception()  # marks it as seen
         task = self._task
         if task is not None and not self._joins.readers:
@@ -130,6 +132,7 @@ class Subscription:
             with translated(redis):
                 async with asyncio.timeout(_JOIN_LIMIT_S) as limit:
                     await connection.open()
+                    raise_if_cancelled()
                     await self._use(connection, limit)
         except RedisUnavailableError as error:
             self._tell_lost(error)
@@ -160,6 +163,7 @@ class Subscription:
         check_every_s = min(_CHECK_EVERY_S, self._heartbeat_s)
         check_at = now() + check_every_s
         while True:
+            raise_if_cancelled()
             self._wake_up.clear()
             commands = self._joins.commands()
             await connection.send("SUBSCRIBE", commands.subscribe)
