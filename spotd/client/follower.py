@@ -134,6 +134,9 @@ class Follower:
         log.error("a follower was ended by a defect", exc_info=defect)
         self._defect = defect
         self._release()
+        if self._reader.connected:
+            self._reader.connected = False
+            self._reader.listener.connection(False, "ended by a defect")
 
     def _release(self) -> None:
         symbols, self._symbols = self._symbols, set()

@@ -11,7 +11,8 @@ class FollowerListener(Protocol):
     """Is told of prices, states and the connection, on the event loop, one call after the other.
 
     The calls must not block, since all followers and iterations of the client wait meanwhile.
-    They may add and remove symbols. ``raw`` is the JSON as spotd wrote it.
+    They may add and remove symbols. One that raises is a defect, which ends them all. ``raw`` is
+    the JSON as spotd wrote it.
     """
 
     def price(self, update: SpotPriceUpdate, raw: bytes) -> None:
@@ -36,5 +37,6 @@ class FollowerListener(Protocol):
     def connection(self, connected: bool, why: str) -> None:
         """Take note that Redis is lost, or joined (again); ``why`` is for people.
 
-        After joining, the stored values follow, where they are newer than what was told.
+        After joining, the stored values follow, where they are newer than what was told. What was
+        published while it joined may have been told before.
         """

@@ -234,7 +234,8 @@ class Subscription:
                 waiting.set_exception(error)
         others = [reader for reader in self._joins.readers if reader not in self._waiting]
         if others and not self._logged:  # those that wait raise it
-            log.warning("lost the subscription, joining again: %s", error)
+            what = "lost the subscription" if self._is_joined else "no subscription"
+            log.warning("%s, joining again: %s", what, error)
             self._logged = True
         for reader in others:
             if reader.connected is not False:
