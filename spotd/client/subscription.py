@@ -83,7 +83,7 @@ class Subscription:
         Raises RedisUnavailableError if a try to join failed since it was attached.
         """
         await self._waiting[reader]
-        del self._waiting[reader]
+        self._waiting.pop(reader, None)
 
     async def detach(self, reader: Reader) -> None:
         """Tell a reader nothing more, and close the connection if it was the last one."""

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spotd.client.joins import Batch, Channels, Joins, Reader, Told
+from spotd.client.channels import Channels
+from spotd.client.joins import Batch, Joins, Reader, Told
 from spotd.client.telling import Counts, Stored, Teller
 from spotd.models import DaemonStatus, SpotPriceUpdate, SymbolState
 from tests.kit.publisher import KEYS, state_of, status_of, update_of

@@ -35,7 +35,7 @@ async def publish(daemon: Publisher, symbol: str, *seqs: int) -> None:
     for seq in seqs:
         json = update_of(symbol, seq).to_json()
         await daemon.redis.hset(daemon.keys.last, symbol, json)
-        await daemon.redis.publish(daemon.keys.channel(symbol), json)
+        await daemon.redis.execute_command("PUBLISH", daemon.keys.channel(symbol), json)
 
 
 async def check_calls(spot: SpotClient, daemon: Publisher) -> None:
@@ -65,7 +65,8 @@ async def check_iterations(spot: SpotClient, daemon: Publisher) -> None:
         assert [await anext(events), await anext(events)] == [status_of(), state_of("SPY")]
         await publish(daemon, "SPY", 2)
         assert (await anext(updates)).seq == 2
-        await daemon.redis.publish(daemon.keys.events, state_of("SPY", "stale").to_json())
+        stale = state_of("SPY", "stale").to_json()
+        await daemon.redis.execute_command("PUBLISH", daemon.keys.events, stale)
         assert await anext(events) == state_of("SPY", "stale")
     assert await daemon.leases() == {}
 

@@ -290,6 +290,18 @@ class TestClosing:
         assert await daemon.leases() == {}
         await spot.aclose()
 
+    async def test_closed_while_joining(self, own_server: Server) -> None:
+        """Closing the client ends an iteration that has not joined yet, without an error."""
+        spot = SpotClient(f"{own_server.url}?socket_timeout=1")
+        own_server.freeze()
+        taking = asyncio.ensure_future(anext(spot.updates("SPY", demand=False), None))
+        async with Publisher(own_server.url):
+            for _ in range(10):  # until it waits for the join
+                await asyncio.sleep(0)
+        await spot.aclose()
+        assert await taking is None
+        own_server.thaw()
+
     async def test_no_tasks_left(self, url: str, daemon: Publisher) -> None:
         """Once the client is closed, none of its tasks runs and no subscription stays."""
         await daemon.publish("SPY", 1)
