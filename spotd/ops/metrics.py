@@ -1,6 +1,6 @@
 """Talks Prometheus. Must not decide anything.
 
-The counters of the hot path are plain numbers where they arise, and are read at each scrape. As a
+The counters of the hot path are plain numbers in the parts that count, read at each scrape. As a
 consequence, a quote costs no lock and no look-up of labels. Only events that happen once per frame
 or per call are counted here.
 """
@@ -38,7 +38,6 @@ class Numbers:
     quotes_conflated: int = 0
     quotes_dropped: dict[str, int] = field(default_factory=dict)
     messages_ignored: dict[str, int] = field(default_factory=dict)
-    updates_published: int = 0
     stream_connected: bool = False
     symbols: dict[str, int] = field(default_factory=dict)
     breaker: str = "closed"
@@ -63,7 +62,7 @@ class Distribution:
         self._sum += value
 
     def family(self) -> HistogramMetricFamily:
-        """Return it for Prometheus, with the number of values up to each bound."""
+        """Return the histogram for Prometheus, with the number of values up to each bound."""
         bounds = [*map(str, self._bounds), "+Inf"]
         buckets = list(zip(bounds, accumulate(self._counts), strict=True))
         return HistogramMetricFamily(self._name, self._help, buckets=buckets, sum_value=self._sum)
@@ -99,10 +98,10 @@ class Metrics:
 
     @property
     def reconnects_total(self) -> int:
-        """Number of streams that were lost or could not be opened."""
+        """The number of streams that were lost or could not be opened."""
         return sum(self.reconnects.values())
 
-    def report(self, read: Callable[[], Numbers]) -> None:
+    def numbers_from(self, read: Callable[[], Numbers]) -> None:
         """Call ``read`` for the numbers at every scrape."""
         self._registry.register(_Numbers(self, read))
 

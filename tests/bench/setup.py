@@ -21,7 +21,7 @@ from typing import Self, TypeVar
 
 import redis
 
-from tests.bench.orders import GUARD_S, Process, Worker
+from tests.bench.orders import GUARD_S, ROOT, Process, Worker
 from tests.bench.source import MARK
 from tests.kit.ports import free_port
 from tests.kit.servers import Server
@@ -63,11 +63,9 @@ class Program:
         return self.spotd.parent / "python"
 
     def env(self) -> dict[str, str]:
-        """Return its environment. Another tree must not import the present one."""
-        env = dict(os.environ)
-        if self != PRESENT:
-            env.pop("PYTHONPATH", None)
-        return env
+        """Return its environment: the present program imports this tree, another one its own."""
+        env = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+        return env | {"PYTHONPATH": str(ROOT)} if self == PRESENT else env
 
 
 PRESENT = Program("spotd", Path(sys.executable).parent / "spotd")
@@ -100,7 +98,7 @@ class Setup:
     # Processes
 
     def reader(self, name: str = "reader") -> Worker:
-        """A subscriber that notes lags."""
+        """Return a subscriber that notes lags."""
         return self._kept(Worker(name, "reader", str(self.server.port), home=self.home))
 
     def daemon(
@@ -152,7 +150,7 @@ class Setup:
         return process
 
     def stream_url(self, name: str) -> str:
-        """Where a client of this name connects."""
+        """Return where a client of this name connects."""
         return f"{self._stream_url}/{name}"
 
     def cores(self, daemon: Process, reader: Process) -> Callable[[], dict[str, float]]:

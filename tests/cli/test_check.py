@@ -15,18 +15,19 @@ from spotd.cli.check import check_alpaca, check_redis, check_settings
 from spotd.settings import Settings
 from spotd.simulator import Faults, MarketModel, Simulator
 from tests.cli.conftest import Call
-from tests.cli.terminal import KEYS, free_port, status_of
+from tests.kit.ports import free_port
+from tests.kit.publisher import KEYS, status_of
 
 
 @pytest.fixture
 async def alpaca() -> AsyncIterator[Simulator]:
-    """An Alpaca that grants the iex feed, with prices for every symbol."""
+    """Yield an Alpaca that grants the iex feed, with prices for every symbol."""
     async with Simulator(feeds=("iex", "sip"), market=MarketModel()) as simulator:
         yield simulator
 
 
 def settings_for(simulator: Simulator | None = None, **more: object) -> Settings:
-    """Settings with the simulator's keys."""
+    """Return settings with the simulator's keys."""
     url = {} if simulator is None else {"data_url": f"http://{simulator.host}:{simulator.port}"}
     keys = {"api_key": SecretStr("demo-key"), "secret_key": SecretStr("demo-secret")}
     return Settings(**{**keys, **url, **more})  # type: ignore[arg-type]
@@ -89,7 +90,7 @@ class TestRedis:
         assert server.keys() == []
 
     async def test_leader(self, server: redis.Redis) -> None:
-        """Who leads is told: by the status, or by the token where there is none."""
+        """The leader is named by the status, or by its token where there is no status."""
         server.set(KEYS.leader, "token-1")
         assert (await check_redis(Settings.load())).text.endswith("led by token-1")
         server.set(KEYS.status, status_of().to_json())
@@ -97,7 +98,7 @@ class TestRedis:
         assert server.get(KEYS.leader) == b"token-1"
 
     async def test_no_server(self) -> None:
-        """A server that is not there is told without the password, and what to do."""
+        """A server that is not there is reported without the password, with a hint what to do."""
         url = SecretStr(f"redis://:hunter2@127.0.0.1:{free_port()}/0?password=hunter2")
         finding = await check_redis(settings_for(redis_url=url))
         assert finding.exit_code == 1
@@ -120,7 +121,7 @@ class TestRedis:
         assert "hunter2" not in finding.text
 
     async def test_password_missing(self, server: redis.Redis) -> None:
-        """A server that wants a password, and got none, is up too."""
+        """A server that misses a password is up too."""
         settings = Settings.load()
         server.config_set("requirepass", "hunter2")
         try:
@@ -131,7 +132,7 @@ class TestRedis:
 
     @pytest.mark.parametrize("denied", ["-eval -evalsha", "-publish", "-subscribe", "-@write"])
     async def test_denied(self, server: redis.Redis, denied: str) -> None:
-        """A user who may not do what the daemon does is found out before the daemon runs."""
+        """A user without the rights that the daemon needs is found before the daemon runs."""
         commands = ["+@all", *denied.split()]
         server.acl_setuser(
             "poor", enabled=True, passwords="+pw", keys="*", channels="*", commands=commands
@@ -159,7 +160,7 @@ def test_settings() -> None:
 
 
 def test_unreadable_settings(spotd: Call, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With settings that cannot be read nothing else is tried."""
+    """Where the settings cannot be read, nothing else is tried."""
     monkeypatch.setenv("SPOTD_FED", "iex")
     outcome = spotd("check")
     assert outcome.code == 2

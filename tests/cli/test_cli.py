@@ -1,4 +1,4 @@
-"""The command itself: what it loads, and how it ends."""
+"""The command itself: the modules it loads, and its exit codes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Ending = Callable[[BaseException], None]
 
 @pytest.fixture
 def end_by(monkeypatch: pytest.MonkeyPatch) -> Ending:
-    """Register a subcommand ``probe`` that raises what it is given."""
+    """Register a subcommand ``probe`` that raises the error it is given."""
 
     def register(error: BaseException) -> None:
         @click.command()
@@ -48,7 +48,7 @@ def test_help(spotd: Call) -> None:
 
 
 def test_help_loads_nothing() -> None:
-    """Asking for help waits for none of the packages that do the work."""
+    """The help loads none of the large packages."""
     script = (
         "import sys; from spotd.cli.main import main; main(['--help'])\n"
         "heavy = {'alpaca', 'pandas', 'redis', 'aiohttp', 'rich', 'pydantic', 'structlog',\n"
@@ -103,13 +103,13 @@ def test_foreseen_errors(spotd: Call, end_by: Ending, error: Exception, code: in
 
 @pytest.mark.parametrize("code", [0, 3])
 def test_exit_code(spotd: Call, end_by: Ending, code: int) -> None:
-    """A subcommand may give its exit code."""
+    """A subcommand may end with an exit code of its own."""
     end_by(click.exceptions.Exit(code))
     assert spotd("probe") == (code, "", "")
 
 
 def test_interrupted(spotd: Call, end_by: Ending) -> None:
-    """Ctrl-C in a small command is what a shell expects, without a traceback."""
+    """Ctrl-C in a small command has the exit code that shells use, and no traceback."""
     end_by(KeyboardInterrupt())
     outcome = spotd("probe")
     assert outcome.code == 130

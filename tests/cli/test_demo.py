@@ -1,4 +1,4 @@
-"""The demo shows prices that went the whole way, and leaves nothing behind."""
+"""The demo shows prices that went through all parts, and leaves no process behind."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def servers_of(out: str) -> list[str]:
 
 
 def test_prices_move_and_are_counted(tmp_path: Path) -> None:
-    """Off a terminal: what to type, one line per update, and a count of all at the end.
+    """In a pipe: hints, one line per update, and counts at the end.
 
     Prefixes, limits and keys of a real daemon, in the environment or in .env, change nothing.
     """
@@ -136,7 +136,7 @@ def test_wrong_usage_is_told(spotd: Call, args: tuple[str, ...], said: str) -> N
 
 @contextmanager
 def on_terminal(cwd: Path) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
-    """The demo on a terminal of its own, as the leader of the foreground process group."""
+    """Yield the demo on a terminal of its own, as the leader of the foreground process group."""
     master, slave = pty.openpty()
     process = subprocess.Popen(
         [SPOTD, "demo"],
@@ -156,9 +156,9 @@ def on_terminal(cwd: Path) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
         os.close(master)
 
 
-def read_until(master: int, pattern: str, guard_s: float = GUARD_S) -> str:
+def read_until(master: int, pattern: str) -> str:
     """Return what the terminal shows until a pattern appears."""
-    end, shown = time.monotonic() + guard_s, b""
+    end, shown = time.monotonic() + GUARD_S, b""
     while time.monotonic() < end:
         with suppress(OSError):
             shown += os.read(master, 65536)
@@ -201,7 +201,7 @@ class FakeServer:
 def test_a_port_that_was_taken_meanwhile_costs_another_try(
     monkeypatch: pytest.MonkeyPatch, taken: int, *, runs: bool
 ) -> None:
-    """Two demos that begin at once choose the same one; what never works is said in a sentence."""
+    """A server whose port was taken is started again; after three tries an error says why."""
     monkeypatch.setattr(FakeServer, "taken", taken)
     monkeypatch.setattr(FakeServer, "log", [])
     monkeypatch.setattr("spotd.cli.demo.ValkeyServer", FakeServer)

@@ -15,16 +15,16 @@ KEYS = {"ALPACA_API_KEY": "k", "ALPACA_SECRET_KEY": "secretDoNotPrint0001"}
 
 @pytest.fixture
 def daemon(monkeypatch: pytest.MonkeyPatch) -> list[Settings]:
-    """A daemon that only notes with which settings it was run, and ends with 3."""
+    """Return a daemon that records its settings, and ends with 3."""
     seen: list[Settings] = []
 
     def run_daemon(settings: Settings) -> int:
         seen.append(settings)
         return 3
 
-    module = ModuleType("spotd.daemon.daemon")
+    module = ModuleType("spotd.daemon.process")
     module.run_daemon = run_daemon  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "spotd.daemon.daemon", module)
+    monkeypatch.setitem(sys.modules, "spotd.daemon.process", module)
     return seen
 
 
@@ -50,7 +50,7 @@ def test_wrong_settings(
     environment_: dict[str, str],
     words: str,
 ) -> None:
-    """What is missing or wrong is one line, exit code 2, and nothing is started."""
+    """A setting that is missing or wrong is one line and exit code 2, and nothing is started."""
     for name, value in environment_.items():
         monkeypatch.setenv(name, value)
     outcome = spotd("run")

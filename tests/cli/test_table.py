@@ -1,4 +1,4 @@
-"""The table of prices: what a row says when."""
+"""The table of prices: its rows, columns and texts."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from spotd.cli.table import PriceTable, age_text, price_line, price_text, state_line
-from tests.cli.terminal import AT, state_of, status_of, update_of
+from tests.kit.publisher import AT, state_of, status_of, update_of
 
 
 class Clock:
@@ -22,7 +22,7 @@ class Clock:
 
 
 def lines(table: PriceTable, width: int = 100) -> list[str]:
-    """The table as a terminal without colours shows it."""
+    """Return the lines of the table on a terminal without colours."""
     console = Console(width=width, no_color=True)
     with console.capture() as captured:
         console.print(table.render())
@@ -30,12 +30,12 @@ def lines(table: PriceTable, width: int = 100) -> list[str]:
 
 
 def table_of(clock: Clock, *symbols: str) -> PriceTable:
-    """A table whose prices are two seconds old."""
+    """Return a table whose prices are two seconds old."""
     return PriceTable(symbols, monotonic=clock, wall=lambda: AT.timestamp() + 2)
 
 
 def test_rows() -> None:
-    """Rows are sorted; what is not known yet is a dash."""
+    """Rows are sorted; a value that is not known yet is a dash."""
     table = table_of(Clock(), "SPY")
     table.update(update_of("QQQ"))
     table.state(state_of("QQQ"))

@@ -15,8 +15,9 @@ import pytest
 import redis
 
 from tests.cli.conftest import Call
-from tests.cli.terminal import KEYS, free_port, publish, state_of, status_of, until
-from tests.kit.waiting import GUARD_S
+from tests.kit.ports import free_port
+from tests.kit.publisher import KEYS, publish, state_of, status_of
+from tests.kit.waiting import GUARD_S, until_sync
 
 
 @contextmanager
@@ -77,7 +78,7 @@ def test_no_daemon(spotd: Call, server: redis.Redis) -> None:
 
 
 def test_states(server: redis.Redis) -> None:
-    """In a pipe, states that are not as they should be are told on stderr, and their end too."""
+    """In a pipe, abnormal states are told on stderr, and so is their end."""
     server.set(KEYS.status, status_of().to_json())
     server.hset(KEYS.states, "SPY", state_of("SPY", "stale").to_json())
     server.hset(KEYS.states, "QQQ", state_of("QQQ").to_json())
@@ -130,7 +131,7 @@ def test_stopped(server: redis.Redis, number: signal.Signals) -> None:
     """Being told to stop is a good end, quiet, and removes the leases."""
     server.set(KEYS.status, status_of().to_json())
     with start("SPY") as process:
-        until(lambda: server.zcard(KEYS.leases) == 1)
+        until_sync(lambda: server.zcard(KEYS.leases) == 1, "the lease")
         publish(server, "SPY")
         assert process.stdout is not None
         assert process.stdout.readline().split()[1] == "SPY"
@@ -191,7 +192,7 @@ class TestTerminal:
         assert server.zcard(KEYS.leases) == 0
 
     def test_no_daemon(self, server: redis.Redis) -> None:
-        """Without a daemon what was live is stale, and the note stands below."""
+        """Without a daemon live symbols are shown as stale, with a note below."""
         server.hset(KEYS.states, "SPY", state_of("SPY").to_json())
         publish(server, "SPY")
         code, sent = self.watch("SPY", "--seconds", "1.5")
@@ -210,4 +211,4 @@ class TestTerminal:
 
 def test_no_subscription_is_left(server: redis.Redis) -> None:
     """Whatever was watched before, nothing is subscribed any more."""
-    until(lambda: server.pubsub_channels() == [])
+    until_sync(lambda: server.pubsub_channels() == [], "no subscription")

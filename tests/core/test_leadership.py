@@ -72,13 +72,13 @@ class Dialogue:
 
 @pytest.fixture
 def dialogue() -> Dialogue:
-    """A daemon that has just started."""
+    """Return a daemon that has just started."""
     return Dialogue()
 
 
 @pytest.fixture
 def leader(dialogue: Dialogue) -> Dialogue:
-    """A daemon in its first term."""
+    """Return a daemon in its first term."""
     dialogue.answer("acquired")
     return dialogue
 
@@ -172,15 +172,31 @@ class TestGoingOn:
         assert change.forget
         assert change.leadership.reign == 1
 
-    def test_an_answer_that_is_read_after_the_right_was_over_but_in_time(
+    def test_a_renewal_that_is_read_after_the_right_was_over_ends_the_term(
         self, leader: Dialogue
     ) -> None:
-        """The key was renewed before it could lapse: the term never ended."""
+        """Another loop may have seen that it was over. The key is ours to take over at once."""
         leader.now = 104.0
         change = leader.answer("renewed", after_s=1.0)
-        assert change == Change(leader.value)
-        assert leader.value.term == 1
-        assert leader.value.publish_until == 104.0 + VALID_S
+        assert change.ends == "the leader key lapsed before it was renewed"
+        assert not change.forget
+        assert not leader.value.leads
+        assert leader.key.next_try_at(calm=True) == 105.0
+        assert leader.ask().former == "us:1"
+        change = leader.answer("acquired", seq=7, by="us:1")
+        assert change == Change(
+            Leadership(term=2, reign=0, token="us:2", leads=True, **ANSWERED), begins=True
+        )
+
+    def test_anothers_key_that_is_read_after_the_right_was_over(self, leader: Dialogue) -> None:
+        """The term ends once, by the clock, and the prices are forgotten all the same."""
+        leader.now = 104.0
+        change = leader.answer("another", after_s=1.0)
+        assert change.ends == "the leader key lapsed before it was renewed"
+        assert change.forget
+        assert change.leadership == Leadership(
+            term=1, reign=1, token="us:2", another=True, **ANSWERED
+        )
 
     def test_a_late_renewal_does_not_save_the_term(self, leader: Dialogue) -> None:
         """Read so late that the renewed key may have lapsed, it ends the term like any silence."""
@@ -194,7 +210,7 @@ class TestEnd:
     """How a term ends, and what follows."""
 
     def test_it_ends_by_our_clock(self, leader: Dialogue) -> None:
-        """Whatever Redis says later; the next term has another token."""
+        """A term ends by our clock, whatever Redis says later; the next has another token."""
         assert leader.passes(VALID_S - 0.1) == Change(leader.value)
         change = leader.passes(0.1)
         assert change.ends == "the leader key lapsed before it was renewed"
@@ -204,7 +220,7 @@ class TestEnd:
         assert leader.passes(1.0).ends is None
 
     def test_a_key_that_still_holds_the_former_token_is_ours(self, leader: Dialogue) -> None:
-        """Nobody published meanwhile: the prices are kept and the reign stays."""
+        """A key with the former token is ours: nobody published, so prices and reign stay."""
         leader.passes(10.0)
         request = leader.ask()
         assert (request.token, request.former) == ("us:2", "us:1")
@@ -270,7 +286,7 @@ class TestEnd:
         assert change.leadership.reign == 1
 
     def test_another_led_and_left_unseen(self, leader: Dialogue) -> None:
-        """Between two of our requests: who published last tells."""
+        """Another daemon may lead between two of our requests: who published last tells."""
         leader.passes(10.0)
         change = leader.answer("acquired", seq=9, by="them:1")
         assert change.begins
@@ -369,17 +385,17 @@ class TestNextTry:
     """When Redis is asked again."""
 
     def test_a_leader_renews_four_times_per_ttl(self, leader: Dialogue) -> None:
-        """Counted from the request before, not from its answer."""
+        """A leader renews four times per TTL, counted from the request, not from its answer."""
         assert leader.key.next_try_at(calm=True) == 100.0 + RENEW_EVERY_S
 
     def test_a_leader_asks_before_its_right_ends(self, leader: Dialogue) -> None:
-        """Also where a renewal was read late."""
-        leader.now = 104.0
-        leader.answer("renewed", after_s=4.0)
-        assert leader.key.next_try_at(calm=True) == 104.0 + RENEW_EVERY_S
+        """A leader asks before its right ends, also where a renewal was read late."""
+        leader.now = 101.0
+        leader.answer("renewed", after_s=3.0)
+        assert leader.key.next_try_at(calm=True) == 101.0 + RENEW_EVERY_S
 
     def test_a_standby_waits_for_a_free_key(self, dialogue: Dialogue) -> None:
-        """Another daemon leads."""
+        """A standby waits before it asks again, since another daemon leads."""
         dialogue.answer("another")
         assert dialogue.key.next_try_at(calm=True) == 100.0 + STANDBY_TRIES_EVERY_S
 
@@ -388,6 +404,13 @@ class TestNextTry:
         assert leader.key.next_try_at(calm=False) == 100.0 + RETRY_S
         leader.key.failed(101.0)
         assert leader.key.next_try_at(calm=True) == 101.0 + RETRY_S
+
+    def test_after_a_failure_the_end_of_the_right_is_not_missed(self, leader: Dialogue) -> None:
+        """The next try is at the end of the right at the latest, and then the term ends."""
+        over_at = 100.0 + VALID_S
+        leader.key.failed(over_at - RETRY_S / 2)
+        assert leader.key.next_try_at(calm=False) == over_at
+        assert leader.key.checked(over_at).ends is not None
 
 
 EVENTS = st.lists(
@@ -402,7 +425,7 @@ EVENTS = st.lists(
 
 @given(EVENTS)
 def test_invariants(events: list[tuple[str, float, tuple[int | None, str | None]]]) -> None:
-    """Whatever comes in whatever order: the value is always consistent with itself."""
+    """Whatever comes in whatever order, the value is consistent with itself."""
     dialogue = Dialogue(keep_stream_s=1.0)
     requests = [dialogue.ask()]
     steps: dict[str, Callable[[Held, float, int | None, str | None], Change]] = {

@@ -337,6 +337,20 @@ def test_a_snapshot_may_differ_from_the_stream_by_how_its_time_was_rounded() -> 
     assert desk.published() == [("SPY", 9.0, None)]
 
 
+@pytest.mark.parametrize(
+    ("edge", "published"),
+    [(datetime.min.replace(tzinfo=UTC), "SPY"), (datetime.max.replace(tzinfo=UTC), "QQQ")],
+    ids=["earliest", "latest"],
+)
+def test_a_floor_may_be_any_time(edge: datetime, published: str) -> None:
+    """What is stored is foreign data: the earliest and the latest time do no harm."""
+    desk = Desk()
+    desk.prices.set_floors({"SPY": edge, "QQQ": at(0)})
+    desk.snapshot("SPY", quote())
+    desk.snapshot("QQQ", Quote("QQQ", 1.0, 2.0, edge))
+    assert [symbol for symbol, _, _ in desk.published()] == [published]
+
+
 @pytest.mark.parametrize("heard_of", [False, True])
 def test_a_symbol_that_returns_has_no_floor(heard_of: bool) -> None:
     """Its published price left with its demand, so any snapshot is better than no price."""
@@ -376,7 +390,7 @@ def test_new_floors_replace_the_old_ones() -> None:
 def test_a_slot_is_made_by_the_first_message_of_a_desired_symbol(
     first: Callable[[Desk], None],
 ) -> None:
-    """To desire a symbol makes no slot; from its first message on, nobody is asked again."""
+    """A desired symbol gets its slot by its first message, after which nobody is asked again."""
     desk = Desk()
     assert not desk.prices.slots
     first(desk)
@@ -411,7 +425,7 @@ def test_a_symbol_that_leaves_is_forgotten() -> None:
 
 
 def test_a_symbol_in_flight_that_leaves_does_not_come_back() -> None:
-    """Also where its call fails: a price that was forgotten is not repeated."""
+    """A symbol that left while its update was in flight is not repeated, though the call fails."""
     desk = Desk()
     desk.receive(quote())
     taken = desk.conflator.take(0.0, 9)
@@ -429,7 +443,7 @@ def test_the_others_keep_their_price() -> None:
 
 
 def test_a_symbol_without_a_slot_may_be_dropped() -> None:
-    """Not every desired symbol was heard of."""
+    """A desired symbol of which nothing was heard has no slot, and may be dropped."""
     desk = Desk()
     desk.receive(quote())
     desk.prices.drop(["QQQ", "IWM"])
@@ -480,7 +494,7 @@ def test_a_symbol_that_returns_after_its_window_is_published_at_once() -> None:
 
 
 def test_memory_does_not_grow_with_the_symbols_that_left() -> None:
-    """Only those whose window is open are remembered, and no longer than that."""
+    """Symbols that left are remembered only as long as their window is open."""
     desk = Desk(window_s=1.0)
     before = _slots_alive()
     for n in range(100):
@@ -520,7 +534,7 @@ def test_every_price_can_be_forgotten() -> None:
 
 
 def test_what_is_forgotten_is_still_throttled() -> None:
-    """To forget a price leaves its symbol's window open."""
+    """A symbol whose price is forgotten keeps its open window."""
     desk = Desk(window_s=10.0)
     desk.receive(quote())
     desk.published()

@@ -42,7 +42,8 @@ async def says(daemon: Rig, state: str, **fields: object) -> dict[str, Any]:
         status = await daemon.values.status()
         return status if status and wanted.items() <= status.items() else None
 
-    return await until(said, f"the status {wanted}")
+    found: dict[str, Any] = await until(said, f"the status {wanted}")
+    return found
 
 
 def holds(values: Values, **states: str) -> Callable[[], Awaitable[bool]]:
@@ -59,7 +60,7 @@ class TestChanges:
     """What is written and announced at a change."""
 
     async def test_the_status_has_every_field_of_the_contract(self, rig: NewRig) -> None:
-        """Also before any price came, and then with the time and the lag of the newest."""
+        """The status has every field before any price came, and then the newest's time and lag."""
         async with rig() as daemon:
             idle = await says(daemon, "idle")
             assert idle.keys() == {"type", *DaemonStatus.__struct_fields__}
@@ -112,7 +113,7 @@ class TestChanges:
             assert told[-1][0] == "streaming"
 
     async def test_a_symbol_that_is_not_wanted_any_more_has_no_state(self, rig: NewRig) -> None:
-        """Nor has an entry that was refused."""
+        """A symbol or refused entry that is not wanted any more has no state."""
         async with rig() as daemon:
             await daemon.want("SPY", "QQQ")
             await daemon.values.want("b-d")
@@ -123,22 +124,27 @@ class TestChanges:
     async def test_many_symbols_never_show_too_many_refused(
         self, rig: NewRig, server: Server
     ) -> None:
-        """Also while all that were live become refused, and all that were refused live."""
+        """Too many refused are never shown, also while refused and live symbols change places."""
         names = ["".join(letters) for letters in product(ascii_uppercase, repeat=3)][:2200]
         early, late = names[:1100], names[1100:]
         async with Recorder(server.url) as recorder, rig(max_symbols=1100) as daemon:
             await daemon.want(*late)
             await daemon.values.want(*early)
-            await until(lambda: daemon.status["symbols"]["refused"] == 1100, "the limit")
+
+            def live_with_others_refused(
+                live: list[str], others: int
+            ) -> Callable[[], Awaitable[bool]]:
+                async def check() -> bool:
+                    states = await daemon.values.states()
+                    return await daemon.values.live(*live) and len(states) == len(live) + others
+
+                return check
+
+            await until(live_with_others_refused(late, MAX_REFUSED_SHOWN), "the first ones")
             await daemon.values.unwant(*late)
+            await until(live_with_others_refused(early, 0), "the others to become live")
             await daemon.values.want(*late)
-
-            async def settled() -> bool:
-                states = await daemon.values.states()
-                count = sum(state["state"] == "live" for state in states.values())
-                return count == 1100 and len(states) == 1100 + MAX_REFUSED_SHOWN
-
-            await until(settled, "the states of all")
+            await until(live_with_others_refused(early, MAX_REFUSED_SHOWN), "the states of all")
         refused: set[str] = set()
         for event in recorder.events("symbol"):
             if event["state"] == "refused":
@@ -188,7 +194,7 @@ class TestStatus:
             assert not recorder.by_channel["spotd:events"]
 
     async def test_a_state_is_timed_when_it_begins(self, rig: NewRig, server: Server) -> None:
-        """Not when somebody asks: a standby writes its state nowhere but in its log."""
+        """A state is timed when it begins, and not when somebody asks for it."""
         with server.client() as client, structlog.testing.capture_logs() as lines:
             client.set("spotd:leader", ANOTHER)
             async with rig(leads=False) as standby:
@@ -264,7 +270,7 @@ class TestTerm:
     async def test_a_server_that_comes_back_empty_is_written_anew(
         self, rig: NewRig, server: Server
     ) -> None:
-        """As soon as somebody asks for the symbols again."""
+        """A server that comes back empty is written anew once its symbols are demanded again."""
         async with rig() as daemon:
             await daemon.want("SPY")
             await until(holds(daemon.values, SPY="live"), "the state")
@@ -315,7 +321,7 @@ class TestStop:
             assert recorder.states("SPY")[-2:] == ["live", "stale"]
 
     async def test_a_whole_market_is_stale_too(self, rig: NewRig) -> None:
-        """All of it in the time that a stop has."""
+        """A whole market is told as stale in the time that a stop has."""
         names = ["".join(letters) for letters in product(ascii_uppercase, repeat=3)][:2000]
         async with rig() as daemon:
             await daemon.want(*names)
@@ -342,8 +348,9 @@ class TestNumbers:
         async def check(state: str, live: int, stale: int, *, ready: bool) -> None:
             async def told() -> dict[str, Any] | None:
                 status = await says(daemon, state)
-                counts = (status["symbols"]["live"], status["symbols"]["stale"])
-                return status if counts == (live, stale) else None
+                symbols = status["symbols"]
+                found = (symbols["live"], symbols["stale"], status["reconnects"])
+                return status if found == (live, stale, metrics.reconnects_total) else None
 
             stored = await until(told, state)
             http = await page("/status")
@@ -360,12 +367,15 @@ class TestNumbers:
             assert (states.count("live"), states.count("stale")) == (live, stale)
 
         async with rig(http_port=port) as daemon:
+            metrics = daemon.daemon.metrics
             await until(lambda: daemon.daemon.stream.get().phase == "open", "the stream")
             await check("idle", 0, 0, ready=True)
             await daemon.want("SPY")
             await check("streaming", 1, 0, ready=True)
             sim.faults.handshake_hang = True
             await sim.drop_sessions("abort")
+            await until(lambda: metrics.reconnects_total, "the end of the session")
+            await until(lambda: daemon.daemon.stream.get().phase == "connecting", "the next one")
             await check("connecting", 0, 1, ready=False)
             sim.faults.handshake_hang = False
             await check("streaming", 1, 0, ready=True)
@@ -398,7 +408,7 @@ class TestNumbers:
             assert found["spotd_feed_lag_seconds_count",] >= 1
 
     def test_the_lag_is_a_sample(self) -> None:
-        """At most one a millisecond, however many frames come, and the first one always."""
+        """The lag is sampled at most once a millisecond, and always at the first frame."""
         metrics = Metrics()
         prices = Prices(throttle_s=0.0, wants=lambda _: True, silence=Silence(), metrics=metrics)
         frame = [Quote("SPY", 1.0, 2.0, datetime.now(UTC) - timedelta(seconds=1))]
