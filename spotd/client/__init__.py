@@ -4,7 +4,10 @@ Light on purpose: it must not import alpaca-py, pandas, pydantic, structlog or t
 It decides nothing about prices. It only drops what is not newer than what it has delivered.
 """
 
-from spotd.client.client import SpotClient, symbols_of
-from spotd.client.subscription import Event
+from spotd.client.client import SpotClient
+from spotd.client.follower import Follower
+from spotd.client.iterations import Event
+from spotd.client.listener import FollowerListener
+from spotd.client.symbols import symbols_of
 
-__all__ = ["Event", "SpotClient", "symbols_of"]
+__all__ = ["Event", "Follower", "FollowerListener", "SpotClient", "symbols_of"]

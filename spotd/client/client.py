@@ -2,29 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
-import re
 import secrets
 import socket
 import time
-from collections.abc import AsyncGenerator, Callable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from types import TracebackType
 from typing import Any, Self, TypeVar
+from weakref import WeakSet
 
 from redis.asyncio import Redis
 from redis.asyncio.cluster import RedisCluster
-from redis.exceptions import ConnectionError as RedisConnectionError
-from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_random
 
+from spotd.client.calls import Calls
+from spotd.client.follower import Follower
+from spotd.client.iterations import Event, EventIteration, Iteration, PriceIteration
 from spotd.client.leases import Leases
-from spotd.client.subscription import (
-    MALFORMED,
-    Counts,
-    Event,
-    EventSubscription,
-    PriceSubscription,
-    Subscription,
-)
+from spotd.client.listener import FollowerListener
+from spotd.client.subscription import Subscription
+from spotd.client.symbols import symbol_of, symbols_of
+from spotd.client.telling import MALFORMED, Counts
 from spotd.keys import Keys
 from spotd.models import DaemonStatus, SpotPriceUpdate, SymbolState
 from spotd.redis.addresses import check_prefix, connect, place_of
@@ -33,26 +32,6 @@ from spotd.redis.errors import translated
 T = TypeVar("T")
 
 _TIMEOUT_S = 5.0  # of connecting, and of each answer
-
-# The daemon's own rule (spotd.symbols), which the client must not import.
-_SYMBOL = re.compile(r"[A-Z]{1,8}(?:\.[A-Z]{1,4})?")
-
-
-def symbol_of(entry: str, *, allow_wildcard: bool = False) -> str | None:
-    """Return the symbol that an entry means, trimmed and upper-cased; None if it means none."""
-    # Only ASCII is upper-cased: "ſpy".upper() would be a symbol that nobody asked for.
-    symbol = entry.strip().upper() if entry.isascii() else ""
-    good = _SYMBOL.fullmatch(symbol) or (allow_wildcard and symbol == "*")
-    return symbol if good else None
-
-
-def symbols_of(entries: Iterable[str], *, allow_wildcard: bool = False) -> list[str]:
-    """Return the symbols that entries mean, each once. Raises ValueError with the malformed."""
-    meaning = {entry: symbol_of(entry, allow_wildcard=allow_wildcard) for entry in entries}
-    malformed = [repr(entry[:64]) for entry, symbol in meaning.items() if symbol is None]
-    if malformed:
-        raise ValueError(f"not a symbol: {', '.join(malformed)}")
-    return list(dict.fromkeys(symbol for symbol in meaning.values() if symbol is not None))
 
 
 class SpotClient:
@@ -68,8 +47,11 @@ class SpotClient:
     would scatter the keys over a cluster.
 
     While an iteration runs, its symbols are demanded by leases, which lapse ``lease_ttl_s``
-    seconds after this process died. Losing Redis does not end an iteration: it joins again by
-    itself. Other calls raise RedisUnavailableError.
+    seconds after this process died. ``owner`` names them, and must be this client's alone; without
+    it there is a name for each client. All iterations and followers share one subscription
+    connection. Losing Redis does not end them: they join again by themselves. ``heartbeat_s`` is
+    the silence after which that connection is tried. Other calls raise RedisUnavailableError, and
+    all calls RuntimeError after ``aclose``.
     """
 
     def __init__(
@@ -92,10 +74,15 @@ class SpotClient:
             self._redis = connect(url, connect_timeout_s=_TIMEOUT_S, answer_timeout_s=_TIMEOUT_S)
         self._keys = Keys(key_prefix, channel_prefix)
         check_prefix(self._redis, self._keys, "key_prefix (the daemon's SPOTD_KEY_PREFIX)")
-        self._leases = Leases(self._redis, self._keys, self.owner, lease_ttl_s)
-        self._heartbeat_s = heartbeat_s
+        self._lease_ttl_s = lease_ttl_s
+        self._calls = Calls(self._redis)
+        self._leases: dict[str, Leases] = {}  # by owner
         self._counts = Counts()
-        self._subscriptions: set[Subscription[Any]] = set()
+        self._subscription = Subscription(
+            self._calls, self._keys, self._counts, heartbeat_s, self._rewrite_leases
+        )
+        self._readers: WeakSet[Iteration[Any] | Follower] = WeakSet()
+        self._closed = False
 
     def __repr__(self) -> str:
         return f"<SpotClient {place_of(self._redis)} owner={self.owner}>"
@@ -112,9 +99,14 @@ class SpotClient:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """End all iterations, remove their leases, close the connections. May be called twice."""
-        for subscription in tuple(self._subscriptions):
-            await subscription.aclose()
+        """End all iterations and followers, remove all leases, close the connections.
+
+        May be called twice.
+        """
+        self._closed = True
+        # All at once: where Redis hangs, each would wait for the removal of its own leases.
+        await asyncio.gather(*(reader.aclose() for reader in self._readers))
+        await asyncio.gather(*(leases.aclose() for leases in self._leases.values()))
         if self._owns_redis:
             await self._redis.aclose()
 
@@ -130,7 +122,7 @@ class SpotClient:
 
     @property
     def reconnects(self) -> int:
-        """How often a subscription was lost and joined again."""
+        """How often the subscription was lost and joined again."""
         return self._counts.reconnects
 
     def updates(self, *symbols: str, demand: bool = True) -> AsyncGenerator[SpotPriceUpdate, None]:
@@ -141,21 +133,53 @@ class SpotClient:
         collected, or with ``contextlib.aclosing`` at once. Raises ValueError with malformed
         symbols, RedisUnavailableError where the first join fails.
         """
-        wanted = symbols_of(symbols)
-        if not wanted:
-            raise ValueError("updates() needs at least one symbol")
-        leases = self._leases if demand else None
+        self._check_open()
+        wanted = _at_least_one(symbols, "updates()")
+        leases = self._leases_of(self.owner) if demand else None
         return self._iterate(
-            lambda: PriceSubscription(
-                self._redis, self._keys, wanted, leases, self._counts, self._heartbeat_s
-            )
+            lambda: PriceIteration(self._subscription, self._counts, symbols=wanted, leases=leases)
         )
 
     def events(self) -> AsyncGenerator[Event, None]:
         """Yield the present states of the daemon and of all symbols, then every change of them."""
+        self._check_open()
         return self._iterate(
-            lambda: EventSubscription(self._redis, self._keys, self._counts, self._heartbeat_s)
+            lambda: EventIteration(self._subscription, self._counts, everything=True)
         )
+
+    def follow(
+        self,
+        listener: FollowerListener,
+        *,
+        demand: bool = True,
+        owner: str | None = None,
+        lease_ttl_s: float | None = None,
+    ) -> Follower:
+        """Return a follower, whose symbols may change; it works while its ``async with`` does::
+
+            async with spot.follow(listener) as follower:
+                follower.add("SPY", "QQQ")
+
+        With ``demand`` leases hold its symbols, in the name of ``owner`` and for ``lease_ttl_s``
+        seconds; without these, as the client's own. All leases of one owner last as long as the
+        longest that was asked for.
+        """
+        self._check_open()
+        if lease_ttl_s is not None and lease_ttl_s <= 0:
+            raise ValueError("lease_ttl_s must be greater than 0")
+        leases = self._leases_of(owner or self.owner, lease_ttl_s) if demand else None
+        follower = Follower(self._subscription, listener, leases)
+        self._readers.add(follower)
+        return follower
+
+    def want(self, *symbols: str) -> AbstractAsyncContextManager[None]:
+        """Demand symbols while an ``async with`` runs, without reading their prices.
+
+        Entering it waits until the leases are written. Raises ValueError with malformed symbols,
+        RedisUnavailableError where the leases cannot be written.
+        """
+        self._check_open()
+        return self._want(_at_least_one(symbols, "want()"))
 
     async def latest(self, *symbols: str) -> dict[str, SpotPriceUpdate | None]:
         """Return the last known price of each symbol, or None; without symbols, all there are."""
@@ -227,15 +251,9 @@ class SpotClient:
         return sorted({symbol_of(entry, allow_wildcard=True) or entry for entry in gone})
 
     async def _call(self, *command: str | bytes) -> Any:
-        trying = AsyncRetrying(
-            # A pooled connection may have died meanwhile; all commands here may be sent twice.
-            retry=retry_if_exception_type(RedisConnectionError),
-            stop=stop_after_attempt(2),
-            wait=wait_random(0.02, 0.1),
-            reraise=True,
-        )
+        self._check_open()
         with translated(self._redis, str(command[1])):
-            return await trying(self._redis.execute_command, *command)
+            return await self._calls(*command)
 
     def _read(self, decode: Callable[[bytes], T], raw: bytes | None) -> T | None:
         if raw is None:
@@ -246,17 +264,54 @@ class SpotClient:
             self._counts.malformed += 1
             return None
 
-    async def _iterate(self, subscribe: Callable[[], Subscription[T]]) -> AsyncGenerator[T, None]:
-        # Built at the first step: an iterator that nobody starts has nothing to end.
-        subscription = subscribe()
-        self._subscriptions.add(subscription)
+    async def _iterate(self, begin: Callable[[], Iteration[T]]) -> AsyncGenerator[T, None]:
+        # Begun at the first step: an iterator that nobody starts has nothing to end.
+        self._check_open()
+        iteration = begin()
+        self._readers.add(iteration)
         try:
-            await subscription.open()
-            while (item := await subscription.next()) is not None:
+            await iteration.open()
+            while (item := await iteration.next()) is not None:
                 yield item
         finally:
-            await subscription.aclose()
-            self._subscriptions.discard(subscription)
+            await iteration.aclose()
+            self._readers.discard(iteration)
+
+    @asynccontextmanager
+    async def _want(self, symbols: Sequence[str]) -> AsyncIterator[None]:
+        self._check_open()
+        leases = self._leases_of(self.owner)
+        leases.hold(symbols)
+        try:
+            await leases.confirm(symbols)
+            yield
+        finally:
+            leases.release(symbols)
+            await leases.settle()
+
+    def _leases_of(self, owner: str, ttl_s: float | None = None) -> Leases:
+        ttl_s = ttl_s or self._lease_ttl_s
+        leases = self._leases.get(owner)
+        if leases is None:
+            leases = Leases(self._calls, self._keys, owner, ttl_s)
+            self._leases[owner] = leases
+        leases.ttl_s = max(leases.ttl_s, ttl_s)
+        return leases
+
+    async def _rewrite_leases(self) -> None:
+        for leases in tuple(self._leases.values()):
+            await leases.rewrite()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise RuntimeError("the client is closed")
+
+
+def _at_least_one(symbols: Sequence[str], call: str) -> list[str]:
+    wanted = symbols_of(symbols)
+    if not wanted:
+        raise ValueError(f"{call} needs at least one symbol")
+    return wanted
 
 
 def _text(raw: bytes) -> str:

@@ -1,6 +1,7 @@
 """Demand that dies with its owner: ``SPY@owner`` in ``spotd:leases``, renewed while it is held.
 
-Talks to Redis. Must not know for what the symbols are wanted.
+Talks to Redis, from one task, so that a renewal cannot arrive after the removal and bring the
+lease back. Must not know for what the symbols are wanted.
 """
 
 from __future__ import annotations
@@ -9,88 +10,170 @@ import asyncio
 import logging
 import time
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from contextlib import suppress
-from typing import Any, NoReturn
 
+from spotd.client.calls import Calls
+from spotd.client.tasks import raise_if_cancelled, stop
+from spotd.errors import RedisUnavailableError
 from spotd.keys import Keys
-from spotd.redis.errors import FAILURES
+from spotd.redis.errors import translated
 
 _RETRY_S = 1.0
+_CLOSED = "the client is closed"
+_MAX_PER_CALL = 1_000  # members; a longer call would hold up the server
 
 log = logging.getLogger("spotd.client")
 
 
 class Leases:
-    """The leases of one owner. A symbol that is held twice is released after its second release."""
+    """The leases of one owner. A symbol that is held twice is released after its second release.
 
-    def __init__(self, redis: Any, keys: Keys, owner: str, ttl_s: float) -> None:
-        self._redis = redis
+    ``hold`` and ``release`` return at once, and the writer tells Redis. Where Redis is away, it
+    tries again once a second; what it cannot renew or remove lapses ``ttl_s`` seconds later.
+    """
+
+    def __init__(self, call: Calls, keys: Keys, owner: str, ttl_s: float) -> None:
+        self.ttl_s = ttl_s
+        self._call = call
         self._keys = keys
         self._owner = owner
-        self._ttl_s = ttl_s
         self._held: Counter[str] = Counter()
-        self._renewing: asyncio.Task[NoReturn] | None = None
-        # A renewal under way must not arrive after the removal, which would bring the lease back.
-        self._writing = asyncio.Lock()
+        self._unwritten: set[str] = set()  # held, and not yet written
+        self._released: set[str] = set()  # not held any more, and not yet removed
+        self._waiting: list[asyncio.Future[None]] = []
+        self._wake_up = asyncio.Event()
+        self._renew_at = 0.0  # monotonic seconds
+        self._writer: asyncio.Task[None] | None = None
+        self._failing = False
+        self._closed = False
 
     def hold(self, symbols: Collection[str]) -> None:
-        """Count the symbols as held from now on; ``write`` tells Redis."""
+        """Count the symbols as held from now on."""
+        new = [symbol for symbol in symbols if symbol not in self._held]
         self._held.update(symbols)
-        if self._renewing is None:
-            self._renewing = asyncio.create_task(self._renew(), name="spotd-client-leases")
+        self._unwritten.update(new)
+        self._released.difference_update(new)
+        self._wake()
 
-    async def write(self, *, wake: bool) -> None:
-        """Write all that is held, for one TTL from now; with ``wake``, wake the daemon up."""
-        async with self._writing:
-            if not self._held:
-                return
-            lapses_at = time.time() + self._ttl_s
-            leases = {self._member(symbol): lapses_at for symbol in self._held}
-            # Not in a pipeline: that of a cluster takes no PUBLISH.
-            await self._redis.zadd(self._keys.leases, leases)
-            if wake:
-                await self._redis.publish(self._keys.wake, self._owner)
+    def release(self, symbols: Collection[str]) -> None:
+        """Count the symbols as held once less. One that is not held is passed over."""
+        for symbol in symbols:
+            if symbol not in self._held:
+                continue
+            self._held[symbol] -= 1
+            if not self._held[symbol]:
+                del self._held[symbol]
+                self._unwritten.discard(symbol)
+                self._released.add(symbol)
+        self._wake()
 
-    async def release(self, symbols: Collection[str]) -> None:
-        """Remove the leases. Where Redis is away they lapse by themselves, so it raises nothing."""
-        self._held.subtract(symbols)
-        gone = [symbol for symbol in symbols if self._held[symbol] <= 0]
-        for symbol in gone:
-            del self._held[symbol]
-        if not self._held:
-            await self._stop_renewing()
-        if not gone:
+    async def confirm(self, symbols: Collection[str]) -> None:
+        """Wait until the leases of held symbols are written. Raises RedisUnavailableError."""
+        if not self._unwritten.isdisjoint(symbols):
+            await self._next_write()
+
+    async def rewrite(self) -> None:
+        """Write all leases again, and wake the daemon up. Raises RedisUnavailableError."""
+        if self._held:
+            self._unwritten.update(self._held)
+            await self._next_write()
+
+    async def settle(self) -> None:
+        """Wait until what was released is removed, or a try of that has failed."""
+        if self._released and not self._closed:
+            with suppress(RedisUnavailableError, RuntimeError):
+                await self._next_write()
+
+    async def aclose(self) -> None:
+        """Release everything, and end the writer. May be called twice."""
+        self._released.update(self._held)
+        self._held.clear()
+        self._unwritten.clear()
+        if not self._failing:  # or the last try, not long ago, has failed
+            await self.settle()
+        self._closed = True
+        if self._writer is not None:
+            await stop(self._writer)
+        self._answer(self._waiting, RuntimeError(_CLOSED))
+
+    async def _next_write(self) -> None:
+        """Wait for a write that begins after this call. Raises RedisUnavailableError."""
+        if self._closed:
+            raise RuntimeError(_CLOSED)
+        answer = asyncio.get_running_loop().create_future()
+        self._waiting.append(answer)
+        self._wake()
+        await answer
+
+    def _wake(self) -> None:
+        if self._closed:
             return
-        async with self._writing:
-            # A symbol that was held again meanwhile keeps its lease.
-            members = [self._member(symbol) for symbol in gone if symbol not in self._held]
-            if not members:
-                return
-            with suppress(*FAILURES):
-                await self._redis.zrem(self._keys.leases, *members)
-                await self._redis.publish(self._keys.wake, self._owner)
+        self._wake_up.set()
+        if self._writer is None or self._writer.done():
+            self._writer = asyncio.create_task(self._write_on(), name="spotd-client-leases")
 
-    async def _stop_renewing(self) -> None:
-        task, self._renewing = self._renewing, None
-        if task is not None:
-            task.cancel()
-            await asyncio.wait([task])
-
-    async def _renew(self) -> NoReturn:
-        failing = False
-        while True:
-            await asyncio.sleep(min(_RETRY_S, self._ttl_s / 3) if failing else self._ttl_s / 3)
+    async def _write_on(self) -> None:
+        now = asyncio.get_running_loop().time
+        logged = False
+        next_at = self._renew_at = now() + self.ttl_s / 3
+        while self._held or self._released or self._waiting:
+            with suppress(TimeoutError):
+                async with asyncio.timeout_at(next_at):
+                    await self._wake_up.wait()
+            self._wake_up.clear()
+            waiting, self._waiting = self._waiting, []
+            failure: Exception | None = RuntimeError(_CLOSED)
             try:
-                await self.write(wake=False)
-            except FAILURES as error:
-                if not failing:
-                    log.warning("leases not renewed, trying again: %s", type(error).__name__)
-                failing = True
-            else:
-                if failing:
-                    log.info("leases renewed again")
-                failing = False
+                failure = await self._write(everything=self._failing or now() >= self._renew_at)
+            finally:
+                self._answer(waiting, failure)
+            raise_if_cancelled()
+            failing = self._failing = failure is not None
+            next_at = now() + min(_RETRY_S, self.ttl_s / 3) if failing else self._renew_at
+            if failing and not waiting and not logged:  # who waited was told
+                log.warning("leases not written, trying again: %s", failure)
+                logged = True
+            elif logged and not failing:
+                log.info("leases written again")
+                logged = False
 
-    def _member(self, symbol: str) -> str:
-        return f"{symbol}@{self._owner}"
+    async def _write(self, *, everything: bool) -> RedisUnavailableError | None:
+        """Remove what was released, write what is new or, with ``everything``, all that is held.
+
+        What changes meanwhile is left to the next write. Return the failure.
+        """
+        released, unwritten = list(self._released), list(self._unwritten)
+        renewed = list(self._held) if everything else unwritten
+        renew_at = asyncio.get_running_loop().time() + self.ttl_s / 3
+        try:
+            with translated(self._call.redis, self._keys.leases):
+                # Not in a pipeline: that of a cluster takes no PUBLISH.
+                for members in self._members(released):
+                    await self._call("ZREM", self._keys.leases, *members)
+                lapses_at = time.time() + self.ttl_s
+                for members in self._members(renewed):
+                    scored = [part for member in members for part in (lapses_at, member)]
+                    await self._call("ZADD", self._keys.leases, *scored)
+                if released or unwritten:
+                    await self._call("PUBLISH", self._keys.wake, self._owner)
+        except RedisUnavailableError as error:
+            return error
+        self._released.difference_update(released)
+        self._unwritten.difference_update(unwritten)
+        if everything:
+            self._renew_at = renew_at
+        return None
+
+    def _members(self, symbols: list[str]) -> Iterable[list[str]]:
+        for start in range(0, len(symbols), _MAX_PER_CALL):
+            yield [f"{symbol}@{self._owner}" for symbol in symbols[start : start + _MAX_PER_CALL]]
+
+    def _answer(self, waiting: list[asyncio.Future[None]], failure: Exception | None) -> None:
+        for answer in waiting:
+            if answer.done():
+                continue  # its caller was cancelled
+            if failure is None:
+                answer.set_result(None)
+            else:
+                answer.set_exception(failure)

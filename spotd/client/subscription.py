@@ -1,256 +1,256 @@
-"""One subscription: a reader that never waits for its consumer, and one slot per key.
+"""The one subscription of a client: keeps a connection joined for all readers, and tells them.
 
-Talks to Redis. A newer value replaces an older one that was not yet taken, so memory is bounded by
-the number of keys, and a slow consumer gets the newest values instead of a growing backlog.
-Joins as the contract says: SUBSCRIBE confirmed, then the stored values, then the messages. Joins
-again after every interruption.
+Talks to Redis. ``joins`` decides what is subscribed, fetched and told. Must not know of leases,
+and must not keep prices.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from abc import ABC, abstractmethod
-from collections import OrderedDict
-from collections.abc import Collection, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import Any, Generic, NoReturn, TypeVar
+from typing import NoReturn
 
-import msgspec
-from redis.asyncio.client import PubSub
-from redis.exceptions import ConnectionError as RedisConnectionError
 from tenacity import AsyncRetrying, retry_if_exception_type, wait_random_exponential
 
-from spotd.client.leases import Leases
+from spotd.client.calls import Calls
+from spotd.client.connection import Connection
+from spotd.client.joins import Batch, Joins, Reader
+from spotd.client.tasks import raise_if_cancelled, stop
+from spotd.client.telling import Counts, Stored, Teller
+from spotd.errors import RedisUnavailableError
 from spotd.keys import Keys
-from spotd.models import DaemonStatus, SpotPriceUpdate, SymbolState
-from spotd.redis.addresses import place_of, pubsub_of
-from spotd.redis.errors import FAILURES, translated, words_of
-
-Event = DaemonStatus | SymbolState
-T = TypeVar("T")
-
-# msgspec.DecodeError and UnicodeDecodeError are ValueErrors; deep nesting is a RecursionError.
-MALFORMED = (ValueError, RecursionError)
+from spotd.redis.addresses import place_of
+from spotd.redis.errors import translated
 
 _JOIN_LIMIT_S = 10.0
+_FETCH_LIMIT_S = 10.0
 _REJOIN_PAUSE_S = 0.05  # a connection that breaks at once, again and again, must not spin
 _REJOIN_MAX_S = 2.0
-_YIELD_EVERY = 64  # messages; redis-py does not suspend while its buffer holds more
-_EVENT_DECODER = msgspec.json.Decoder(DaemonStatus | SymbolState)
+_CHECK_EVERY_S = 5.0  # a status lapses after 15 s at most
+_MOST_AT_ONCE = 1_000  # symbols in one request
 
 log = logging.getLogger("spotd.client")
 
 
-@dataclass(slots=True)
-class Counts:
-    """How often something happened, over all subscriptions of one client."""
+class Subscription:
+    """One connection for all readers of a client; there is none while there is no reader.
 
-    malformed: int = 0
-    conflated: int = 0
-    reconnects: int = 0
-
-
-class Subscription(ABC, Generic[T]):
-    """Read channels into slots; ``next`` takes the slot that has waited longest.
-
-    ``heartbeat_s``: after this silence a PING is sent. After as much silence again, the connection
-    is given up.
+    ``rejoined`` is awaited after each interruption, before stored values are fetched. After
+    ``heartbeat_s`` of silence a PING is sent; after as much silence again, the connection is given
+    up.
     """
 
     def __init__(
-        self, redis: Any, channels: Sequence[str], counts: Counts, heartbeat_s: float
-    ) -> None:
-        self._redis = redis
-        self._channels = channels
-        self._counts = counts
-        self._heartbeat_s = heartbeat_s
-        self._slots: OrderedDict[str | None, T] = OrderedDict()
-        self._ready = asyncio.Event()
-        self._reader: asyncio.Task[NoReturn] | None = None
-        self._closed = False
-
-    async def open(self) -> None:
-        """Join. Raises RedisUnavailableError; after later interruptions it joins by itself."""
-        with translated(self._redis):
-            pubsub = await self._join()
-        self._reader = asyncio.create_task(self._run(pubsub), name="spotd-client-reader")
-        self._reader.add_done_callback(lambda _: self._ready.set())
-
-    async def next(self) -> T | None:
-        """Return the next value, as soon as there is one; None once the subscription is closed."""
-        while not self._closed:
-            if self._slots:
-                return self._slots.popitem(last=False)[1]
-            if self._reader is not None and self._reader.done():
-                self._reader.result()  # the reader never returns: raises what ended it
-            self._ready.clear()
-            await self._ready.wait()
-        return None
-
-    async def aclose(self) -> None:
-        """End the reader and wait for it; a waiting ``next`` returns None."""
-        self._closed = True
-        self._ready.set()
-        if self._reader is not None:
-            self._reader.cancel()
-            await asyncio.wait([self._reader])
-
-    @abstractmethod
-    async def _catch_up(self) -> None:
-        """Take the stored values; called when the subscription is confirmed."""
-
-    @abstractmethod
-    def _decode(self, raw: bytes) -> tuple[str | None, T] | None:
-        """Return key and value of a message; None if it is not newer. Raises one of MALFORMED."""
-
-    def _take(self, raw: bytes) -> None:
-        try:
-            item = self._decode(raw)
-        except MALFORMED:
-            self._counts.malformed += 1
-            return
-        if item is None:
-            return
-        key, value = item
-        if key in self._slots:
-            self._counts.conflated += 1
-        self._slots[key] = value
-        self._ready.set()
-
-    async def _join(self) -> PubSub:
-        async with asyncio.timeout(_JOIN_LIMIT_S):
-            pubsub = await pubsub_of(self._redis)
-            try:
-                await self._confirm(pubsub)
-                await self._catch_up()
-            except BaseException:
-                await pubsub.aclose()  # type: ignore[no-untyped-call]
-                raise
-        return pubsub
-
-    async def _confirm(self, pubsub: PubSub) -> None:
-        await pubsub.subscribe(*self._channels)
-        unconfirmed = len(self._channels)
-        while unconfirmed:
-            message = await pubsub.get_message(timeout=_JOIN_LIMIT_S)
-            if message is None:
-                continue
-            if message["type"] == "subscribe":
-                unconfirmed -= 1
-            elif message["type"] == "message":
-                self._take(message["data"])
-
-    async def _run(self, pubsub: PubSub) -> NoReturn:
-        while True:
-            try:
-                await self._read(pubsub)
-            except FAILURES as error:
-                why = words_of(self._redis, error)
-                log.warning("lost %s, joining again: %s", place_of(self._redis), why)
-            finally:
-                with suppress(*FAILURES):
-                    await pubsub.aclose()  # type: ignore[no-untyped-call]
-            await asyncio.sleep(_REJOIN_PAUSE_S)
-            pubsub = await self._rejoin()
-            self._counts.reconnects += 1
-            log.info("joined again at %s", place_of(self._redis))
-
-    async def _rejoin(self) -> PubSub:
-        trying = AsyncRetrying(
-            retry=retry_if_exception_type(FAILURES),
-            wait=wait_random_exponential(multiplier=_REJOIN_PAUSE_S, max=_REJOIN_MAX_S),
-        )
-        return await trying(self._join)
-
-    async def _read(self, pubsub: PubSub) -> NoReturn:
-        taken, asked = 0, False
-        while True:
-            message = await pubsub.get_message(timeout=self._heartbeat_s)
-            if message is None:
-                if asked:
-                    raise RedisConnectionError("no answer to PING")
-                await pubsub.ping()
-                asked = True
-                continue
-            asked = False
-            if message["type"] == "message":
-                self._take(message["data"])
-            elif message["type"] == "subscribe":
-                # redis-py reconnected by itself, so what was published meanwhile is missing.
-                raise RedisConnectionError("resubscribed unasked")
-            taken += 1
-            if taken % _YIELD_EVERY == 0:
-                await asyncio.sleep(0)
-
-
-class PriceSubscription(Subscription[SpotPriceUpdate]):
-    """Prices of some symbols, each newer than the one before it by its ``seq``."""
-
-    def __init__(
         self,
-        redis: Any,
+        call: Calls,
         keys: Keys,
-        symbols: Collection[str],
-        leases: Leases | None,
         counts: Counts,
         heartbeat_s: float,
+        rejoined: Callable[[], Awaitable[None]],
     ) -> None:
-        super().__init__(redis, [keys.channel(s) for s in symbols], counts, heartbeat_s)
-        self._last_key = keys.last
-        self._symbols = symbols
-        self._leases = leases
-        self._holding = False
-        self._closing = asyncio.Lock()
-        self._seq = dict.fromkeys(symbols, -1)
-
-    async def aclose(self) -> None:
-        """End the reader, then the demand."""
-        # The event loop closes a collected iterator in a task of its own, perhaps while the client
-        # closes the same subscription. Then both must wait until the leases are gone.
-        async with self._closing:
-            await super().aclose()
-            if self._leases is not None and self._holding:
-                self._holding = False
-                await self._leases.release(self._symbols)
-
-    async def _catch_up(self) -> None:
-        if self._leases is not None:
-            if not self._holding:
-                self._holding = True
-                self._leases.hold(self._symbols)
-            # Written again after an interruption, because the server may have come back empty.
-            await self._leases.write(wake=True)
-        for raw in await self._redis.hmget(self._last_key, list(self._symbols)):
-            if raw is not None:
-                self._take(raw)
-
-    def _decode(self, raw: bytes) -> tuple[str, SpotPriceUpdate] | None:
-        update = SpotPriceUpdate.from_json(raw)
-        if update.symbol not in self._seq or update.timestamp.tzinfo is None:
-            raise ValueError("an update of another symbol, or without a time zone")
-        if update.seq <= self._seq[update.symbol]:
-            return None
-        self._seq[update.symbol] = update.seq
-        return update.symbol, update
-
-
-class EventSubscription(Subscription[Event]):
-    """States: first all that are stored, then every change, the newest per symbol."""
-
-    def __init__(self, redis: Any, keys: Keys, counts: Counts, heartbeat_s: float) -> None:
-        super().__init__(redis, [keys.events], counts, heartbeat_s)
+        self._call = call
         self._keys = keys
+        self._counts = counts
+        self._heartbeat_s = heartbeat_s
+        self._rejoined = rejoined
+        self._joins = Joins(keys)
+        self._teller = Teller(self._joins, counts)
+        self._wake_up = asyncio.Event()
+        self._waiting: dict[Reader, asyncio.Future[None]] = {}
+        self._task: asyncio.Task[NoReturn] | None = None
+        self._ending: asyncio.Task[NoReturn] | None = None
+        self._is_joined = False
+        self._was_joined = False
+        self._logged = False  # that it is away
 
-    async def _catch_up(self) -> None:
-        status = await self._redis.get(self._keys.status)
-        if status is not None:
-            self._take(status)
-        for raw in await self._redis.hvals(self._keys.states):
-            self._take(raw)
+    # Readers
 
-    def _decode(self, raw: bytes) -> tuple[str | None, Event]:
-        event = _EVENT_DECODER.decode(raw)
-        # A refused entry may be any string, also the empty one, so the daemon's key is None.
-        return (event.symbol if isinstance(event, SymbolState) else None), event
+    def attach(self, reader: Reader, symbols: Sequence[str] = (), *, waits: bool = False) -> None:
+        """Begin to tell a reader, and connect if need be. With ``waits``, ``joined`` follows."""
+        self._joins.attach(reader, symbols)
+        self._wake_up.set()
+        if waits:
+            self._waiting[reader] = asyncio.get_running_loop().create_future()
+        if self._task is None:
+            self._task = asyncio.create_task(self._run(), name="spotd-client-subscription")
+            self._task.add_done_callback(self._ended)
+
+    async def joined(self, reader: Reader) -> None:
+        """Wait until a new reader was told what is stored.
+
+        Raises RedisUnavailableError if a try to join failed since it was attached.
+        """
+        await self._waiting[reader]
+        self._waiting.pop(reader, None)
+
+    async def detach(self, reader: Reader) -> None:
+        """Tell a reader nothing more, and close the connection if it was the last one."""
+        self._joins.detach(reader)
+        self._wake_up.set()
+        waiting = self._waiting.pop(reader, None)
+        if waiting is not None and not waiting.done():
+            waiting.set_result(None)
+        elif waiting is not None and not waiting.cancelled():
+            waiting.exception()  # marks it as seen
+        task = self._task
+        if task is not None and not self._joins.readers:
+            self._task, self._ending = None, task
+            await stop(task)
+
+    def add(self, reader: Reader, symbols: Sequence[str]) -> None:
+        """Have a reader follow symbols."""
+        self._joins.add(reader, symbols)
+        self._wake_up.set()
+
+    def remove(self, reader: Reader, symbols: Sequence[str]) -> None:
+        """Have a reader follow symbols no longer."""
+        self._joins.remove(reader, symbols)
+        self._wake_up.set()
+
+    # The connection
+
+    async def _run(self) -> NoReturn:
+        if self._ending is not None:
+            await asyncio.wait([self._ending])
+        self._was_joined = self._logged = False
+        while True:
+            trying = AsyncRetrying(
+                retry=retry_if_exception_type(RedisUnavailableError),
+                wait=wait_random_exponential(multiplier=_REJOIN_PAUSE_S, max=_REJOIN_MAX_S),
+            )
+            await trying(self._connect)
+            await asyncio.sleep(_REJOIN_PAUSE_S)
+
+    async def _connect(self) -> None:
+        """Join, and return when the connection is lost. Raises RedisUnavailableError before."""
+        redis = self._call.redis
+        connection = Connection(redis, self._teller.message, self._confirmed)
+        self._joins.reconnect()
+        try:
+            with translated(redis):
+                async with asyncio.timeout(_JOIN_LIMIT_S) as limit:
+                    await connection.open()
+                    raise_if_cancelled()
+                    await self._use(connection, limit)
+        except RedisUnavailableError as error:
+            self._tell_lost(error)
+            if not self._is_joined:
+                raise
+        finally:
+            self._is_joined = False
+            await connection.aclose()
+
+    async def _use(self, connection: Connection, limit: asyncio.Timeout) -> None:
+        """Read, write and try a connection until one of these fails, and raise that failure."""
+        bodies = {
+            "reader": connection.read(),
+            "heartbeat": connection.try_silent(self._heartbeat_s),
+            "joins": self._keep_joined(connection, limit),
+        }
+        tasks = [asyncio.create_task(b, name=f"spotd-client-{n}") for n, b in bodies.items()]
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+        finally:
+            await stop(*tasks)
+
+    async def _keep_joined(self, connection: Connection, limit: asyncio.Timeout) -> NoReturn:
+        """Subscribe and fetch as ``joins`` says; ``limit`` ends with the first fetch."""
+        now = asyncio.get_running_loop().time
+        check_every_s = min(_CHECK_EVERY_S, self._heartbeat_s)
+        check_at = now() + check_every_s
+        while True:
+            raise_if_cancelled()
+            self._wake_up.clear()
+            commands = self._joins.commands()
+            await connection.send("SUBSCRIBE", commands.subscribe)
+            await connection.send("UNSUBSCRIBE", commands.unsubscribe)
+            if batch := self._joins.due(_MOST_AT_ONCE):
+                await self._join(batch)
+                limit.reschedule(None)
+                continue
+            with suppress(TimeoutError):
+                async with asyncio.timeout_at(check_at):
+                    await self._wake_up.wait()
+            if now() >= check_at:
+                for check in self._joins.checks(_MOST_AT_ONCE):
+                    await self._tell_stored(check, await self._fetch(check, prices=False))
+                check_at = now() + check_every_s
+
+    async def _join(self, batch: Batch) -> None:
+        if not self._is_joined and self._was_joined:
+            # The server may have come back empty.
+            await self._rejoined()
+        stored = await self._fetch(batch)
+        if not self._is_joined:
+            self._take_note_of_join()
+        for reader in batch.readers:
+            if not reader.connected:
+                reader.connected = True
+                reader.listener.connection(True, f"joined {place_of(self._call.redis)}")
+        await self._tell_stored(batch, stored)
+        for reader in self._joins.joined(batch):
+            waiting = self._waiting.get(reader)
+            if waiting is not None and not waiting.done():
+                waiting.set_result(None)
+
+    async def _fetch(self, batch: Batch, *, prices: bool = True) -> Stored:
+        """Return what is stored of a batch. Raises what redis-py raises, and TimeoutError."""
+        call, keys = self._call, self._keys
+        batch.begin()
+        last = list(batch.by_symbol()) if prices else []
+        states = list(batch.by_symbol(events=True))
+        async with asyncio.timeout(_FETCH_LIMIT_S):
+            return Stored(
+                await call("GET", keys.status) if batch.readers else None,
+                await call("HVALS", keys.states) if batch.everything else [],
+                await call("HMGET", keys.last, *last) if last else [],
+                await call("HMGET", keys.states, *states) if states else [],
+            )
+
+    async def _tell_stored(self, batch: Batch, stored: Stored) -> None:
+        for _ in self._teller.stored(batch, stored):
+            await asyncio.sleep(0)
+
+    def _confirmed(self, channel: bytes) -> None:
+        self._joins.confirmed(channel)
+        self._wake_up.set()
+
+    def _take_note_of_join(self) -> None:
+        self._is_joined = True
+        if self._was_joined:
+            self._counts.reconnects += 1
+        if self._logged:
+            log.info("joined %s again", place_of(self._call.redis))
+            self._logged = False
+        self._was_joined = True
+
+    def _tell_lost(self, error: RedisUnavailableError) -> None:
+        for waiting in self._waiting.values():
+            if not waiting.done():
+                waiting.set_exception(error)
+        others = [reader for reader in self._joins.readers if reader not in self._waiting]
+        if others and not self._logged:  # those that wait raise it
+            what = "lost the subscription" if self._is_joined else "no subscription"
+            log.warning("%s, joining again: %s", what, error)
+            self._logged = True
+        for reader in others:
+            if reader.connected is not False:
+                reader.connected = False
+                reader.listener.connection(False, str(error))
+
+    def _ended(self, task: asyncio.Task[NoReturn]) -> None:
+        """Tell the readers of the defect that ended the task, if it was not cancelled."""
+        error = None if task.cancelled() else task.exception()
+        if error is None:
+            return
+        self._task = None
+        for waiting in self._waiting.values():
+            if not waiting.done():
+                waiting.set_exception(error)
+        for reader in tuple(self._joins.readers):
+            reader.failed(error)
+            self._joins.detach(reader)

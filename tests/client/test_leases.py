@@ -12,6 +12,7 @@ import pytest
 from redis.asyncio import Redis
 
 from spotd.client import SpotClient
+from spotd.client.calls import Calls
 from spotd.client.leases import Leases
 from tests.kit.publisher import KEYS, Publisher
 from tests.kit.servers import Server
@@ -128,7 +129,7 @@ async def test_renewal_fails(url: str, daemon: Publisher, caplog: pytest.LogCapt
         await anext(updates)
         await daemon.redis.config_set("min-replicas-to-write", 1)
         try:
-            await until(lambda: "not renewed" in caplog.text, "the failure to be logged")
+            await until(lambda: "not written" in caplog.text, "the failure to be logged")
             refused = await failures()
 
             async def tried_on() -> bool:
@@ -137,7 +138,7 @@ async def test_renewal_fails(url: str, daemon: Publisher, caplog: pytest.LogCapt
             await until(tried_on, "three more tries")
         finally:
             await daemon.redis.config_set("min-replicas-to-write", 0)
-        await until(lambda: "renewed again" in caplog.text, "the recovery to be logged")
+        await until(lambda: "written again" in caplog.text, "the recovery to be logged")
     assert [record.levelname for record in caplog.records] == ["WARNING", "INFO"]
 
 
@@ -153,20 +154,18 @@ async def test_held_again_while_released(url: str, daemon: Publisher) -> None:
             return await super().execute_command(*args, **options)  # type: ignore[no-untyped-call]
 
     async with Slow.from_url(url) as redis:
-        leases = Leases(redis, KEYS, "me", 30.0)
+        leases = Leases(Calls(redis), KEYS, "me", 30.0)
         leases.hold(["SPY"])
-        writing = asyncio.create_task(leases.write(wake=False))
         await renewing.wait()
-        releasing = asyncio.create_task(leases.release(["SPY"]))
-        for _ in range(10):  # until the release waits for the renewal
-            await asyncio.sleep(0)
+        leases.release(["SPY"])
         leases.hold(["SPY"])
         go_on.set()
-        await asyncio.gather(writing, releasing)
+        await leases.confirm(["SPY"])
         assert set(await daemon.leases()) == {"SPY@me"}
-        await leases.release(["SPY"])
-        await leases.write(wake=False)
+        leases.release(["SPY"])
+        await leases.settle()
         assert await daemon.leases() == {}
+        await leases.aclose()
 
 
 async def test_redis_away_at_the_end(own_server: Server) -> None:

@@ -14,6 +14,7 @@ from spotd.client import SpotClient
 from spotd.errors import RedisUnavailableError, SettingsError
 from spotd.keys import Keys
 from spotd.redis.addresses import connect
+from tests.client.told import Told
 from tests.kit.ports import free_port
 from tests.kit.publisher import Publisher, state_of, status_of, update_of
 from tests.kit.recorder import Recorder
@@ -34,7 +35,7 @@ async def publish(daemon: Publisher, symbol: str, *seqs: int) -> None:
     for seq in seqs:
         json = update_of(symbol, seq).to_json()
         await daemon.redis.hset(daemon.keys.last, symbol, json)
-        await daemon.redis.publish(daemon.keys.channel(symbol), json)
+        await daemon.redis.execute_command("PUBLISH", daemon.keys.channel(symbol), json)
 
 
 async def check_calls(spot: SpotClient, daemon: Publisher) -> None:
@@ -64,7 +65,8 @@ async def check_iterations(spot: SpotClient, daemon: Publisher) -> None:
         assert [await anext(events), await anext(events)] == [status_of(), state_of("SPY")]
         await publish(daemon, "SPY", 2)
         assert (await anext(updates)).seq == 2
-        await daemon.redis.publish(daemon.keys.events, state_of("SPY", "stale").to_json())
+        stale = state_of("SPY", "stale").to_json()
+        await daemon.redis.execute_command("PUBLISH", daemon.keys.events, stale)
         assert await anext(events) == state_of("SPY", "stale")
     assert await daemon.leases() == {}
 
@@ -100,6 +102,25 @@ class TestSentinel:
             await publish(successor, "SPY", 2)
             assert (await taking).seq == 2
             assert (await spot.latest("SPY"))["SPY"] == update_of("SPY", 2)
+
+    async def test_follower_in_a_fail_over(self, sentinels: SentinelServers) -> None:
+        """A follower is told of the loss and of the return, and goes on at the new master."""
+        told = Told()
+        async with (
+            Publisher(sentinels.replica.url) as successor,
+            SpotClient(sentinels.url, owner="me") as spot,
+            spot.follow(told) as follower,
+        ):
+            follower.add("SPY")
+            await told.until("connection", True)
+            sentinels.master.kill()
+            assert await told.until("connection", True) == [
+                ("connection", False),
+                ("connection", True),
+            ]
+            assert set(await successor.leases()) == {"SPY@me"}
+            await publish(successor, "SPY", 1)
+            await told.until("SPY", 1)
 
     async def test_frozen_sentinel(self, sentinels: SentinelServers, tmp_path: Path) -> None:
         """A Sentinel that hangs is passed over, and the next one names the master."""
@@ -150,6 +171,30 @@ class TestCluster:
         async with SpotClient(cluster.url, key_prefix="{spotd}:") as spot:
             await check_calls(spot, daemon)
             await check_iterations(spot, daemon)
+
+    async def test_follower(self, cluster: ClusterServers, daemon: Publisher) -> None:
+        """A follower works from any node, and at another one after the loss of its connection."""
+        told = Told()
+        async with (
+            SpotClient(cluster.url, key_prefix="{spotd}:", owner="me") as spot,
+            spot.follow(told) as follower,
+        ):
+            follower.add("SPY")
+            await follower.confirm("SPY")
+            assert set(await daemon.leases()) == {"SPY@me"}
+            await publish(daemon, "SPY", 1)
+            await told.until("SPY", 1)
+            await until(lambda: follower.connected, "the join")
+            told.calls.clear()
+            await daemon.redis.hset(IN_ONE_SLOT.last, "SPY", update_of("SPY", 2).to_json())
+            for node in cluster.nodes:
+                with node.client() as client:
+                    client.client_kill_filter(_type="pubsub")
+            assert await told.until("SPY", 2) == [
+                ("connection", False),
+                ("connection", True),
+                ("SPY", 2),
+            ]
 
     async def test_own_client(self, cluster: ClusterServers, daemon: Publisher) -> None:
         """A cluster's client of the caller's own works too, and stays open."""

@@ -8,8 +8,7 @@ from contextlib import aclosing
 from typing import Any
 
 import pytest
-from redis.asyncio import Redis
-from redis.asyncio.client import PubSub
+from redis.asyncio import Connection, ConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
@@ -22,6 +21,11 @@ from tests.kit.waiting import GUARD_S, until
 async def subscribed(daemon: Publisher) -> None:
     """Wait until somebody listens to SPY."""
     await until(lambda: daemon.subscribers(KEYS.channel("SPY")), "a subscriber")
+
+
+def connecting_by(kind: type[Connection], url: str) -> Redis:
+    """Return a client whose connections are of a kind of the test's own."""
+    return Redis.from_pool(ConnectionPool.from_url(url, connection_class=kind, protocol=2))
 
 
 class TestJoin:
@@ -91,18 +95,17 @@ class TestJoin:
     async def test_message_among_confirmations(self, url: str, daemon: Publisher) -> None:
         """A message for one symbol, while others are not yet confirmed, is not lost."""
 
-        class Slow(PubSub):
-            async def subscribe(self, *args: Any, **kwargs: Any) -> None:
-                await super().subscribe(args[0])
-                await daemon.redis.publish(args[0], update_of("SPY", 7).to_json())
-                await super().subscribe(*args[1:])
-
-        class Subscribing(Redis):
-            def pubsub(self, **kwargs: Any) -> PubSub:
-                return Slow(self.connection_pool)
+        class Slow(Connection):
+            async def send_command(self, *args: Any, **options: Any) -> None:
+                if args[0] != "SUBSCRIBE":
+                    await super().send_command(*args, **options)
+                    return
+                await super().send_command(*args[:2], **options)
+                await daemon.redis.publish(args[1], update_of("SPY", 7).to_json())
+                await super().send_command(args[0], *args[2:], **options)
 
         async with (
-            Subscribing.from_url(url) as redis,
+            connecting_by(Slow, url) as redis,
             SpotClient(redis=redis) as spot,
             aclosing(spot.updates("SPY", "QQQ")) as updates,
         ):
@@ -163,23 +166,19 @@ class TestMessages:
     async def test_defect(self, url: str, daemon: Publisher) -> None:
         """A defect in the reader is raised in the iteration, instead of a silence."""
 
-        class Broken(PubSub):
-            async def get_message(self, *args: Any, **options: Any) -> Any:
-                message = await super().get_message(*args, **options)
-                return {} if message and message["type"] == "message" else message
-
-        class Breaking(Redis):
-            def pubsub(self, **options: Any) -> PubSub:
-                return Broken(self.connection_pool)
+        class Broken(Connection):
+            async def read_response(self, *args: Any, **options: Any) -> Any:
+                reply = await super().read_response(*args, **options)
+                return {} if isinstance(reply, list) and reply[0] == b"message" else reply
 
         async with (
-            Breaking.from_url(url) as redis,
+            connecting_by(Broken, url) as redis,
             SpotClient(redis=redis) as spot,
             aclosing(spot.updates("SPY")) as updates,
         ):
             taking = asyncio.ensure_future(anext(updates))
-            await until(daemon.leases, "the join")
-            await daemon.publish("SPY", 1)
+            await subscribed(daemon)
+            await daemon.redis.publish(KEYS.channel("SPY"), b"")
             with pytest.raises(KeyError):
                 await taking
 
@@ -290,6 +289,18 @@ class TestClosing:
         assert await consuming in ([1], [])
         assert await daemon.leases() == {}
         await spot.aclose()
+
+    async def test_closed_while_joining(self, own_server: Server) -> None:
+        """Closing the client ends an iteration that has not joined yet, without an error."""
+        spot = SpotClient(f"{own_server.url}?socket_timeout=1")
+        own_server.freeze()
+        taking = asyncio.ensure_future(anext(spot.updates("SPY", demand=False), None))
+        async with Publisher(own_server.url):
+            for _ in range(10):  # until it waits for the join
+                await asyncio.sleep(0)
+        await spot.aclose()
+        assert await taking is None
+        own_server.thaw()
 
     async def test_no_tasks_left(self, url: str, daemon: Publisher) -> None:
         """Once the client is closed, none of its tasks runs and no subscription stays."""

@@ -1,0 +1,24 @@
+"""Decides which symbols entries mean, by the daemon's own rule. Must not talk to anything."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import spotd.symbols
+
+
+def symbol_of(entry: str, *, allow_wildcard: bool = False) -> str | None:
+    """Return the symbol that an entry means, trimmed and upper-cased; None if it means none."""
+    # Only ASCII is upper-cased there: "ſpy".upper() would be a symbol that nobody asked for.
+    raw = entry.encode("utf-8", "replace")
+    symbol = spotd.symbols.symbol_of(raw, allow_wildcard=allow_wildcard)
+    return symbol if isinstance(symbol, str) else None
+
+
+def symbols_of(entries: Iterable[str], *, allow_wildcard: bool = False) -> list[str]:
+    """Return the symbols that entries mean, each once. Raises ValueError with the malformed."""
+    meaning = {entry: symbol_of(entry, allow_wildcard=allow_wildcard) for entry in entries}
+    malformed = [repr(entry[:64]) for entry, symbol in meaning.items() if symbol is None]
+    if malformed:
+        raise ValueError(f"not a symbol: {', '.join(malformed)}")
+    return list(dict.fromkeys(symbol for symbol in meaning.values() if symbol is not None))
