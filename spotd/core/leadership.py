@@ -139,20 +139,29 @@ class LeaderKey:
         return LeaderKeyRequest(self.leadership.token, self._former, self._advance(now))
 
     def answered(self, request: LeaderKeyRequest, answer: LeaderKeyAnswer, now: float) -> Change:
-        """Take in the answer to a request."""
-        now = self._advance(now)
+        """Take in the answer to a request.
+
+        The clock decides first. A term whose right is over has ended, also where this answer says
+        that the key was renewed in time: another loop may have seen already that the right was
+        over, and only a change of the value tells it that the right is back.
+        """
+        over = self.checked(now)
+        change = self._take_in(request, answer, self._advance(now))
+        return change if over.ends is None else replace(change, ends=over.ends)
+
+    def _take_in(self, request: LeaderKeyRequest, answer: LeaderKeyAnswer, now: float) -> Change:
         if request.sent_at <= self._sent_at:
-            return self.checked(now)
+            return Change(self.leadership)
         self._sent_at = request.sent_at
         self.leadership = replace(self.leadership, answered=True, started=True)
         if answer.held == "another":
             return self._another_leads()
         if request.token != self.leadership.token:
             self._former = request.token  # its term has ended meanwhile
-            return self.checked(now)
+            return Change(self.leadership)
         until = request.sent_at + self._valid_s
         if until <= now:
-            return self.checked(now)  # the key may have lapsed since: another request will tell
+            return Change(self.leadership)  # the key may have lapsed since: ask again
         if self.leadership.leads and answer.held == "renewed":
             self._extend(until)
             return Change(self.leadership)
@@ -175,13 +184,15 @@ class LeaderKey:
     def next_try_at(self, *, calm: bool) -> float:
         """Return when to ask Redis again, in monotonic seconds; ``calm``: no call has failed.
 
-        A leader asks before its right ends, and at once where the last answer came too late.
+        Never later than the moment at which the right to publish ends, so that the term ends then.
         """
-        if not (self.leadership.answered and calm):
-            return self._now + RETRY_S
-        if self.leadership.leads:
-            return min(self._sent_at + self._renew_every_s, self.leadership.publish_until)
-        return self._now + (STANDBY_TRIES_EVERY_S if self.leadership.another else 0.0)
+        leadership = self.leadership
+        at = self._now + RETRY_S
+        if leadership.answered and calm:
+            at = self._now + (STANDBY_TRIES_EVERY_S if leadership.another else 0.0)
+            if leadership.leads:
+                at = self._sent_at + self._renew_every_s
+        return min(at, leadership.publish_until) if leadership.leads else at
 
     def _begin_term(self, answer: LeaderKeyAnswer, until: float) -> Change:
         before = self.leadership

@@ -18,11 +18,13 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field
 from typing import Any
 
 import structlog
 
 from spotd import __version__
+from spotd.alpaca.handshake import Timeouts
 from spotd.alpaca.rest import Snapshots
 from spotd.alpaca.stream import AlpacaStream
 from spotd.core.demand import Demand, DemandStep
@@ -32,15 +34,15 @@ from spotd.core.pacing import Pacing, Pauses
 from spotd.core.redis_health import RedisHealth
 from spotd.core.states import StreamState
 from spotd.core.subscriptions import Subscriptions
-from spotd.daemon.demand import DemandLoop
+from spotd.daemon.demand import LINGER_S, DemandLoop
 from spotd.daemon.leader import LeaderLoop
 from spotd.daemon.prices import Prices
 from spotd.daemon.publish import PublishLoop
 from spotd.daemon.redis_calls import RedisCalls
 from spotd.daemon.silence import SilenceLoop
 from spotd.daemon.snapshots import SnapshotLoop
-from spotd.daemon.states import StatesLoop
-from spotd.daemon.stream import StreamLoop
+from spotd.daemon.states import STATUS_EVERY_S, StatesLoop
+from spotd.daemon.stream import PAUSE_IN_ROW_S, StreamLoop
 from spotd.daemon.value import Value
 from spotd.errors import RedisUnavailableError, SpotdError
 from spotd.ops import logs, systemd
@@ -63,18 +65,24 @@ _LOOP_LAG_EVERY_S = 0.1
 log = structlog.get_logger("spotd.daemon")
 
 
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """The times that no setting sets, in seconds. Each part documents its own."""
+
+    pauses: Pauses = field(default_factory=Pauses)
+    timeouts: Timeouts = field(default_factory=Timeouts)
+    silence_s: float = 30.0
+    linger_s: float = LINGER_S
+    status_every_s: float = STATUS_EVERY_S
+    pause_in_row_s: float = PAUSE_IN_ROW_S
+
+
 class Daemon:
     """One daemon: ``run`` until ``stop``."""
 
-    def __init__(
-        self,
-        settings: Settings,
-        *,
-        pauses: Pauses | None = None,
-        silence_s: float = 30.0,
-        linger_s: float = 10.0,
-    ) -> None:
+    def __init__(self, settings: Settings, timing: Timing | None = None) -> None:
         self.settings = settings
+        self._timing = Timing() if timing is None else timing
         self.instance = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:4]}"
         self.metrics = Metrics()
         self._key = LeaderKey(
@@ -89,7 +97,7 @@ class Daemon:
         self.stream: Value[StreamState] = Value(StreamState())  # StreamLoop
         self.stopping: Value[bool] = Value(False)  # Daemon
 
-        self._silence = Silence(silence_s)
+        self._silence = Silence(self._timing.silence_s)
         self.prices = Prices(
             throttle_s=settings.throttle_s,
             wants=lambda symbol: self.demand.get().wants(symbol),
@@ -109,14 +117,14 @@ class Daemon:
             calls=calls,
             prices=self.prices,
         )
-        self._build_alpaca_side(Pauses() if pauses is None else pauses)
-        self._build_redis_side(linger_s)
+        self._build_alpaca_side()
+        self._build_redis_side()
         self.http = HttpServer(self)
         self.metrics.report(self._states.numbers)
         self._stop_asked = asyncio.Event()
         self._stops = 0
 
-    def _build_alpaca_side(self, pauses: Pauses) -> None:
+    def _build_alpaca_side(self) -> None:
         settings = self.settings
         api_key, secret_key = settings.credentials()
         self._alpaca = AlpacaStream(
@@ -124,10 +132,16 @@ class Daemon:
             api_key=api_key,
             secret_key=secret_key,
             on_data=self.prices.receive,
+            timeouts=self._timing.timeouts,
         )
         self._snapshots = Snapshots(settings)
         self._snapshot_loop = SnapshotLoop(
-            self._snapshots, self.prices, stream=self.stream, metrics=self.metrics
+            self._snapshots,
+            self.prices,
+            leadership=self.leadership,
+            demand=self.demand,
+            stream=self.stream,
+            metrics=self.metrics,
         )
         self._stream_loop = StreamLoop(
             self._alpaca,
@@ -136,19 +150,20 @@ class Daemon:
             pacing=Pacing(
                 breaker_failures=settings.breaker_failures,
                 breaker_recovery_s=settings.breaker_recovery_s,
-                pauses=pauses,
+                pauses=self._timing.pauses,
             ),
             leadership=self.leadership,
             demand=self.demand,
             stream=self.stream,
             fetch=self._fetch,
             metrics=self.metrics,
+            pause_in_row_s=self._timing.pause_in_row_s,
         )
         self._silence_loop = SilenceLoop(
             self._alpaca, self._snapshots, self.prices, silence=self._silence, stream=self.stream
         )
 
-    def _build_redis_side(self, linger_s: float) -> None:
+    def _build_redis_side(self) -> None:
         settings = self.settings
         self._demand_loop = DemandLoop(
             self._port,
@@ -159,7 +174,7 @@ class Daemon:
             follow=self._follow,
             allow_wildcard=settings.allow_wildcard,
             subscribers_are_demand=settings.subscribers_are_demand,
-            linger_s=linger_s,
+            linger_s=self._timing.linger_s,
         )
         self._publish_loop = PublishLoop(
             self._port,
@@ -182,6 +197,7 @@ class Daemon:
             not_leader=self._leader.wake_up,
             instance=self.instance,
             feed=settings.feed,
+            status_every_s=self._timing.status_every_s,
         )
 
     def _follow(self, demand: Demand, step: DemandStep) -> None:

@@ -52,6 +52,7 @@ class DemandLoop:
         allow_wildcard: bool,
         subscribers_are_demand: bool,
         linger_s: float = LINGER_S,
+        read_every_s: float = READ_EVERY_S,
     ) -> None:
         self._port = port
         self._prices = prices
@@ -61,6 +62,7 @@ class DemandLoop:
         self._follow = follow
         self._subscribers_are_demand = subscribers_are_demand
         self._subscribers = Subscribers(linger_s)
+        self._read_every_s = read_every_s
         # What each source said last. It stands while the source cannot be read.
         self._known: dict[str, set[bytes]] = {"symbols": set(), "leases": set(), "channels": set()}
         self._reader = DemandReader(allow_wildcard=allow_wildcard)
@@ -74,7 +76,7 @@ class DemandLoop:
         while True:
             if self._leadership.get().may_publish(time.monotonic()):
                 await self._read_all()
-            await self.wake_up.wait(time.monotonic() + READ_EVERY_S)
+            await self.wake_up.wait(time.monotonic() + self._read_every_s)
 
     async def listen(self) -> None:
         """Read the demand at every message on the wake channel."""
@@ -95,7 +97,7 @@ class DemandLoop:
             if self._subscribers_are_demand:
                 await self._read("channels", self._channels())
             if self._floors_of_term != term:
-                # Before anything is subscribed, and so before any snapshot is asked for.
+                # Before the demand of this term is published: no snapshot is taken in earlier.
                 self._prices.set_floors(_times(await self._port.last_prices()))
                 self._floors_of_term = term
             self._apply(term)

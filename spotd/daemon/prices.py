@@ -59,8 +59,7 @@ class Prices:
         now = self._silence.data_at = time.monotonic()
         self._receive(messages, now)
         if now - self._lag_seen_at >= _LAG_EVERY_S:
-            self._lag_seen_at = now
-            self._see_lag(messages[-1])
+            self._see_lag(messages[-1], now)
         if self.cache.halted is not self.halted.get():
             self.halted.set(self.cache.halted)
         if self.conflator.ready and not self.due.is_set:
@@ -134,8 +133,9 @@ class Prices:
         if self.conflator.ready:
             self.due.set()
 
-    def _see_lag(self, newest: Message) -> None:
+    def _see_lag(self, newest: Message, now: float) -> None:
         if isinstance(newest, Quote | Trade):
+            self._lag_seen_at = now
             self.last_message_unix_s = received = time.time()
             self.lag_s = lag_s = received - newest.at.timestamp()
             self._metrics.feed_lag.observe(max(0.0, lag_s))

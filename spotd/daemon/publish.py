@@ -20,7 +20,7 @@ import structlog
 from spotd.core.conflate import Slot
 from spotd.core.leadership import Leadership
 from spotd.core.prices import reflected_at
-from spotd.core.publishing import BatchSize, wait_s
+from spotd.core.publishing import BatchSize, SeqCounter, wait_s
 from spotd.core.redis_health import RedisHealth
 from spotd.daemon.prices import Prices
 from spotd.daemon.value import Value, WakeUp
@@ -110,7 +110,7 @@ class PublishLoop:
         due_at = min(map(_DUE_AT, taken))
         # From here to the call's first await nothing else runs: the prices, the right to publish
         # and the token belong together.
-        lines, highest_seq = self._render(taken)
+        lines, highest_seq = render(taken, self._prices.seq)
         delivered = False
         sent_at = time.monotonic()
         try:
@@ -137,16 +137,6 @@ class PublishLoop:
             self._metrics.publish_latency.observe(max(0.0, now - due_at))
         return delivered
 
-    def _render(self, taken: Sequence[Slot]) -> tuple[bytes, int]:
-        """Return the JSON of the newest prices, one a line, and the highest seq among them."""
-        counter = self._prices.seq
-        seq = counter.next(len(taken), int(time.time() * 1_000_000))
-        updates = [
-            spot_price(slot.symbol, slot.bid, slot.ask, slot.last_price, reflected_at(slot), n)
-            for n, slot in enumerate(taken, seq)
-        ]
-        return encode_updates(updates), counter.highest
-
     async def _drop(self) -> None:
         prices = self._prices
         # One call, so that a whole market that leaves does not hold up the prices of others.
@@ -160,3 +150,13 @@ class PublishLoop:
             await asyncio.sleep(_RETRY_S)
         else:
             prices.dropping.difference_update(dropping)
+
+
+def render(taken: Sequence[Slot], counter: SeqCounter) -> tuple[bytes, int]:
+    """Return the JSON of the newest prices, one a line, and the highest seq among them."""
+    seq = counter.next(len(taken), int(time.time() * 1_000_000))
+    updates = [
+        spot_price(slot.symbol, slot.bid, slot.ask, slot.last_price, reflected_at(slot), n)
+        for n, slot in enumerate(taken, seq)
+    ]
+    return encode_updates(updates), counter.highest

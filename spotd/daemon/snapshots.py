@@ -1,18 +1,22 @@
 """Fetches a first price for new symbols: latest quote and trade over REST, in batches.
 
 A failure costs a first price, never the stream: after one more try the symbol waits for its first
-quote. Must not decide whether a snapshot is newer than what the stream brought.
+quote. In each term nothing is fetched before it is known what was published earlier.
+
+Must not decide whether a snapshot is newer than what the stream brought.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import structlog
 
-from spotd.alpaca.rest import MAX_SYMBOLS_PER_CALL, Snapshots
+from spotd.alpaca.rest import MAX_SYMBOLS_PER_CALL, Snapshot, Snapshots
+from spotd.core.demand import Demand
+from spotd.core.leadership import Leadership
 from spotd.core.states import StreamState
 from spotd.daemon.prices import Prices
 from spotd.daemon.value import Value, WakeUp
@@ -44,17 +48,22 @@ class SnapshotLoop:
         snapshots: Snapshots,
         prices: Prices,
         *,
+        leadership: Value[Leadership],
+        demand: Value[Demand],
         stream: Value[StreamState],
         metrics: Metrics,
         retry: RetryPolicy | None = None,
     ) -> None:
         self._snapshots = snapshots
         self._prices = prices
+        self._leadership = leadership
+        self._demand = demand
         self._stream = stream
         self._metrics = metrics
         self._retry = RetryPolicy() if retry is None else retry
         self._waiting: dict[str, None] = {}  # the next one last
         self._wake_up = WakeUp()
+        demand.wakes(self._wake_up)
 
     def want(self, symbols: Iterable[str]) -> None:
         """Fetch these before those that wait already: one new symbol does not wait for a market."""
@@ -69,7 +78,7 @@ class SnapshotLoop:
         free = asyncio.Semaphore(_CALLS_AT_ONCE)
         async with asyncio.TaskGroup() as calls:
             while True:
-                if not self._waiting:
+                if not (self._waiting and self._floors_known()):
                     await self._wake_up.wait()
                     continue
                 await free.acquire()
@@ -94,6 +103,20 @@ class SnapshotLoop:
                     return
                 await asyncio.sleep(retry.retry_s)
             else:
-                self._prices.take_snapshots(found, trades=self._stream.get().subscriptions.trades)
-                log.debug("snapshots taken in", asked=len(symbols), found=len(found))
+                self._take_in(symbols, found)
                 return
+
+    def _take_in(self, asked: list[str], found: Mapping[str, Snapshot]) -> None:
+        if not self._floors_known():
+            self.want(asked)  # a term began meanwhile
+            return
+        self._prices.take_snapshots(found, trades=self._stream.get().subscriptions.trades)
+        log.debug("snapshots taken in", asked=len(asked), found=len(found))
+
+    def _floors_known(self) -> bool:
+        """Return whether it is known what was published before the newest term.
+
+        Another daemon may have published newer prices than REST has. They are read before the
+        demand of a term is published. The stream of that term may be open earlier.
+        """
+        return self._demand.get().term == self._leadership.get().term

@@ -68,6 +68,7 @@ class StatesLoop:
         not_leader: WakeUp,
         instance: str,
         feed: str,
+        status_every_s: float = STATUS_EVERY_S,
     ) -> None:
         self._port = port
         self._prices = prices
@@ -81,6 +82,7 @@ class StatesLoop:
         self._not_leader = not_leader
         self._instance = instance
         self._feed = feed
+        self._status_every_s = status_every_s
         self._verdicts = Verdicts()
         self._writes = StateWrites()
         self._written_in: tuple[int, int] | None = None  # term, and returns of Redis
@@ -95,7 +97,7 @@ class StatesLoop:
     async def run(self) -> None:
         """Write at every change, and the status every few seconds."""
         while True:
-            pause_s = STATUS_EVERY_S
+            pause_s = self._status_every_s
             self.status()  # a standby's state is logged and timed too, and written by nobody
             if self._leadership.get().may_publish(time.monotonic()):
                 try:

@@ -36,7 +36,8 @@ _CHECK_EVERY_S = 60.0
 # Between two requests of a long row. Each acknowledgement carries all symbols, and brings states
 # to write and prices to fetch. Without a pause a row fills a second in which what is live already
 # comes late. Where nothing was live before the row, it has no pauses.
-_PAUSE_IN_ROW_S = 0.02
+PAUSE_IN_ROW_S = 0.02
+_BREAKER_IS_OPEN = f"the circuit breaker {BREAKER_NAME} is open"
 
 log = structlog.get_logger("spotd.stream")
 
@@ -59,6 +60,7 @@ class StreamLoop:
         stream: Value[StreamState],
         fetch: Callable[[frozenset[str]], None],
         metrics: Metrics,
+        pause_in_row_s: float = PAUSE_IN_ROW_S,
     ) -> None:
         self._alpaca = alpaca
         self._prices = prices
@@ -69,6 +71,7 @@ class StreamLoop:
         self._stream = stream
         self._fetch = fetch
         self._metrics = metrics
+        self._pause_in_row_s = pause_in_row_s
         self._right = WakeUp()  # of whoever guards the session, or waits for the next try
         self._wake_up = WakeUp()  # of the session
         leadership.wakes(self._right)
@@ -109,6 +112,9 @@ class StreamLoop:
         while self._leadership.get().may_publish(now := time.monotonic()):
             if now >= until:
                 return True
+            if self._stream.get().phase == "closed":
+                # A new term began. Only the wait of an open breaker outlasts the term before.
+                self._tell("waiting", _BREAKER_IS_OPEN)
             await self._right.wait(min(until, self._leadership.get().publish_until))
         return False
 
@@ -169,10 +175,11 @@ class StreamLoop:
                     continue
                 await self._ask(request)
                 if live_before and len(request.symbols) >= MAX_SYMBOLS_PER_REQUEST:
-                    await asyncio.sleep(_PAUSE_IN_ROW_S)
+                    await asyncio.sleep(self._pause_in_row_s)
             raise ended.result()
         finally:
             ended.cancel()
+            await asyncio.wait({ended})
 
     async def _ask(self, request: Request) -> None:
         """Send one request, and take in its answer."""
@@ -206,7 +213,7 @@ class StreamLoop:
         self._metrics.reconnects[error.reason] += 1
         sentence = str(error)
         if self._pacing.breaker == "open":
-            sentence += f"; the circuit breaker {BREAKER_NAME} is open"
+            sentence += f"; {_BREAKER_IS_OPEN}"
         self._tell("waiting", sentence)
         log.warning(
             "stream is down",

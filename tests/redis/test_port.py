@@ -169,7 +169,7 @@ async def test_a_seq_of_the_far_future_is_taken_for_unknown(
 
 
 async def test_a_bare_seq_is_read_too(port: RedisPort, db: redis.Redis) -> None:
-    """A seq without the token of who published it is somebody's."""
+    """A seq without a token has an unknown publisher."""
     db.set(KEYS.seq, "12")
     answer = await port.lead(OURS, 5.0)
     assert (answer.highest_seq, answer.published_by) == (12, None)
