@@ -20,7 +20,6 @@ def relay() -> None:
     settings = RelaySettings.load()
 
     from spotd.relay.server import (  # noqa: PLC0415 - wrong settings are told before
-        RelayServer,
         configure_logs,
         run_relay,
     )
@@ -28,9 +27,9 @@ def relay() -> None:
     configure_logs(settings)
 
     async def serve() -> None:
-        server = RelayServer(settings)
+        stop_asked = asyncio.Event()
         for number in (signal.SIGINT, signal.SIGTERM):
-            asyncio.get_running_loop().add_signal_handler(number, server.stop)
-        await run_relay(settings, server)
+            asyncio.get_running_loop().add_signal_handler(number, stop_asked.set)
+        await run_relay(settings, stop_asked)
 
     asyncio.run(serve())

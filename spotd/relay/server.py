@@ -10,7 +10,8 @@ import asyncio
 import gc
 import resource
 import socket
-from typing import Any
+from collections.abc import Callable
+from typing import Self
 
 import structlog
 from aiohttp import web
@@ -20,7 +21,7 @@ from spotd.client import SpotClient
 from spotd.errors import SettingsError
 from spotd.ops import logs, systemd
 from spotd.redis.addresses import secrets_in
-from spotd.relay.api import Api
+from spotd.relay.api import Api, Prices
 from spotd.relay.relay import Relay
 from spotd.relay.settings import RelaySettings
 
@@ -37,59 +38,40 @@ log = structlog.get_logger("spotd.relay")
 
 
 class RelayServer:
-    """One relay on one address: ``run`` until ``stop``."""
+    """One relay on one address. ``async with`` listens and serves, and stops in order.
 
-    def __init__(self, settings: RelaySettings) -> None:
-        self.settings = settings
-        self.relay = Relay(settings.limits, demand=settings.relay_demand)
+    Raises SettingsError where the address cannot be had. ``prices`` answers single requests.
+    """
+
+    def __init__(self, settings: RelaySettings, relay: Relay, prices: Prices) -> None:
+        self.relay = relay
         self.port = 0
-        self._spot = SpotClient(
-            settings.redis_url.get_secret_value(),
-            key_prefix=settings.key_prefix,
-            channel_prefix=settings.channel_prefix,
-            lease_ttl_s=_LEASE_S,
-        )
-        self._api = Api(self.relay, self._spot, settings.tokens, settings.relay_origins)
+        self._settings = settings
+        self._api = Api(relay, prices, settings.tokens, settings.relay_origins)
         self._runner: web.AppRunner | None = None
         self._listening: asyncio.Server | None = None
-        self._stop_asked = asyncio.Event()
-        self._loops: list[asyncio.Task[Any]] = []
-        self.started = asyncio.Event()
 
-    def stop(self) -> None:
-        """Stop in order."""
-        self._stop_asked.set()
+    async def __aenter__(self) -> Self:
+        """Listen."""
+        await self._listen()
+        return self
 
-    async def run(self) -> None:
-        """Serve until stopped. Raises SettingsError where the address cannot be had."""
-        async with self._spot, self._spot.follow(self.relay, demand=self.relay.demands) as source:
-            self.relay.attach(source)
-            await self._listen()
-            running = asyncio.create_task(self.relay.run(), name="relay")
-            stopping = asyncio.create_task(self._stop_asked.wait(), name="stop")
-            systemd.notify("READY=1")
-            log.info("listening", version=__version__, address=self.address)
-            self.started.set()
-            try:
-                await asyncio.wait((running, stopping), return_when=asyncio.FIRST_COMPLETED)
-                if running.done():
-                    running.result()
-            finally:
-                systemd.notify("STOPPING=1")
-                await self._shut_down()
-                for task in (running, stopping):
-                    task.cancel()
-                await asyncio.wait((running, stopping))
-        log.info("stopped")
+    async def __aexit__(self, *_: object) -> None:
+        """Take no more connections, say goodbye to clients, end all connections."""
+        if self._listening is not None:
+            self._listening.close()
+        await self.relay.stop(_GOODBYE_S)
+        if self._runner is not None:
+            await self._runner.cleanup()
 
     @property
     def address(self) -> str:
         """The address for a browser on this machine."""
-        host = self.settings.relay_host
+        host = self._settings.relay_host
         return f"http://{f'[{host}]' if ':' in host else host}:{self.port}/"
 
     async def _listen(self) -> None:
-        settings = self.settings
+        settings = self._settings
         # No access log: the token of a browser's stream may stand in its address.
         self._runner = web.AppRunner(
             self._api.app, access_log=None, shutdown_timeout=0.5, keepalive_timeout=_KEEPALIVE_S
@@ -127,13 +109,6 @@ class RelayServer:
 
         asyncio.get_running_loop().call_later(_REQUEST_S, end)
         return handler
-
-    async def _shut_down(self) -> None:
-        if self._listening is not None:
-            self._listening.close()
-        await self.relay.stop(_GOODBYE_S)
-        if self._runner is not None:
-            await self._runner.cleanup()
 
 
 class _Refused(asyncio.Protocol):
@@ -174,14 +149,46 @@ def raise_file_limit() -> int:
     return hard
 
 
-async def run_relay(settings: RelaySettings, server: RelayServer | None = None) -> None:
-    """Run one relay in this process until it is stopped."""
+async def run_relay(
+    settings: RelaySettings,
+    stop_asked: asyncio.Event,
+    started: Callable[[str], None] = lambda _: None,
+) -> None:
+    """Run one relay until it is asked to stop. ``started`` is called with its address."""
     for warning in warnings_for(settings, raise_file_limit()):
         log.warning(warning)
-    server = RelayServer(settings) if server is None else server
+    relay = Relay(settings.limits, demand=settings.relay_demand)
+    spot = SpotClient(
+        settings.redis_url.get_secret_value(),
+        key_prefix=settings.key_prefix,
+        channel_prefix=settings.channel_prefix,
+        lease_ttl_s=_LEASE_S,
+    )
     # What was imported stays for good: there is no garbage to be found in it.
     gc.freeze()
-    await server.run()
+    async with spot, spot.follow(relay, demand=settings.relay_demand) as source:
+        relay.attach(source)
+        async with RelayServer(settings, relay, spot) as server:
+            log.info("listening", version=__version__, address=server.address)
+            systemd.notify("READY=1")
+            started(server.address)
+            await _serve_until(stop_asked, relay)
+            systemd.notify("STOPPING=1")
+    log.info("stopped")
+
+
+async def _serve_until(stop_asked: asyncio.Event, relay: Relay) -> None:
+    """Return when asked to stop. Raises what ended the relay's loops: a defect."""
+    running = asyncio.create_task(relay.run(), name="relay")
+    stopping = asyncio.create_task(stop_asked.wait(), name="stop")
+    try:
+        await asyncio.wait((running, stopping), return_when=asyncio.FIRST_COMPLETED)
+        if running.done():
+            running.result()
+    finally:
+        for task in (running, stopping):
+            task.cancel()
+        await asyncio.wait((running, stopping))
 
 
 def configure_logs(settings: RelaySettings) -> None:
