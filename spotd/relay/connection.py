@@ -53,10 +53,10 @@ class Connection(asyncio.Protocol):
 
     # For the relay
 
-    def serve(self, now: float, unix_s: float) -> None:
+    def serve(self, now: float, timestamp: str) -> None:
         """Write what is due, in one piece."""
         waited_s = now - self.client.since
-        parts = self._relay.hub.take(self.client, now, unix_s)
+        parts = self._relay.hub.take(self.client, now, timestamp)
         if parts:
             self._send(parts[0] if len(parts) == 1 else b"".join(parts))
             self._relay.metrics.latency.observe(waited_s)
@@ -71,7 +71,7 @@ class Connection(asyncio.Protocol):
 
     def stop(self) -> None:
         """Send what is due, and say goodbye."""
-        self.serve(time.monotonic(), time.time())
+        self.serve(time.monotonic(), rfc3339(utc(time.time())))
         self.goodbye(STOPPING)
 
     def abort(self) -> None:
@@ -154,10 +154,10 @@ class WebSocket(Connection):
         """The client sends no more: asyncio closes the transport."""
         self._protocol.receive_eof()
 
-    def serve(self, now: float, unix_s: float) -> None:
+    def serve(self, now: float, timestamp: str) -> None:
         """Write what is due, in one piece, unless the connection ends."""
         if self._protocol.state is OPEN:
-            super().serve(now, unix_s)
+            super().serve(now, timestamp)
 
     def goodbye(self, code: CloseCode) -> None:
         """Send a close frame. The client answers with its own, then the connection ends."""

@@ -302,15 +302,18 @@ class Hub:
         self._listed -= len(due)
         return due
 
-    def take(self, client: Client, now: float, unix_s: float) -> list[bytes]:
-        """Return what a client has not been told yet, each message as its wire has it."""
+    def take(self, client: Client, now: float, timestamp: str) -> list[bytes]:
+        """Return what a client has not been told yet, each message as its wire has it.
+
+        ``timestamp`` is that of a batch, as JSON writes times.
+        """
         wire = client.wire
         parts = [cell.form(wire) for cell in client.news]
         if client.prices:
             self.counts.updates += len(client.prices)
             if client.batch:
                 raws = [cell.raw for cell in client.prices]
-                message = protocol.batch_message(raws, rfc3339(utc(unix_s)))
+                message = protocol.batch_message(raws, timestamp)
                 parts.append(encoded(wire, protocol.BATCH, message))
             else:
                 parts += [cell.forms[wire] or cell.form(wire) for cell in client.prices]

@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from typing import NoReturn, Protocol
 
 from spotd.errors import RedisUnavailableError
-from spotd.models import DaemonStatus, SpotPriceUpdate, SymbolState
+from spotd.models import DaemonStatus, SpotPriceUpdate, SymbolState, rfc3339, utc
 from spotd.relay import protocol
 from spotd.relay.hub import Client, Hub, Wanted
 from spotd.relay.limits import Admission, Full, Limits
@@ -42,8 +42,8 @@ class Source(Protocol):
 class Sink(Protocol):
     """A client's connection."""
 
-    def serve(self, now: float, unix_s: float) -> None:
-        """Take what is due from the hub, and send it."""
+    def serve(self, now: float, timestamp: str) -> None:
+        """Take what is due from the hub, and send it. ``timestamp`` is that of batches."""
 
     def beat(self, now: float) -> None:
         """Ping the client, or give it up, where it is time to."""
@@ -222,11 +222,11 @@ class Relay:
                 hub.release(clock())
                 continue
             await asyncio.sleep(max(0.0, tick.next_at(clock()) - clock()))
-            begun, unix_s = clock(), time.time()
+            begun, timestamp = clock(), rfc3339(utc(time.time()))
             for client in hub.due(tick.begin(begun)):
                 sink = self._sinks.get(client)
                 if sink is not None:
-                    sink.serve(begun, unix_s)
+                    sink.serve(begun, timestamp)
             hub.release(begun)
             tick.served(clock() - begun)
 

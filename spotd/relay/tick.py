@@ -45,7 +45,8 @@ class Tick:
         # From the time that was due, so that a late timer does not make every tick longer; but
         # what was missed in a pause is not made up for.
         interval_s = self.length_s / SLICES
-        self._due_at = max(self._due_at + interval_s, now)
+        paused = now - self._due_at > interval_s
+        self._due_at = (now if paused else self._due_at) + interval_s
         return served
 
     def served(self, cost_s: float) -> None:

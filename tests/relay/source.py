@@ -1,4 +1,4 @@
-"""A source of prices that a test drives: it says what Redis would say, and keeps what is followed."""
+"""A source of prices that a test drives: it says what Redis would say."""
 
 from __future__ import annotations
 
