@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from typing import Any
+
+from pydantic import SecretStr
 
 from spotd.models import DaemonStatus, SpotPriceUpdate, SymbolCounts, SymbolState, spot_price
+from spotd.relay.settings import RelaySettings
 
 NOON = datetime(2026, 1, 20, 12, 0, tzinfo=UTC)
 
@@ -37,3 +41,10 @@ def status(feed: str = "iex") -> DaemonStatus:
         updates_published=1,
         reconnects=0,
     )
+
+
+def settings_of(**fields: Any) -> RelaySettings:
+    """Return the defaults but for these fields; ``relay_token`` as text."""
+    if "relay_token" in fields:
+        fields["relay_token"] = SecretStr(fields["relay_token"])
+    return RelaySettings(**fields)

@@ -216,13 +216,12 @@ def test_a_held_price_says_when_it_is_due() -> None:
     """So that a relay without anything else to do knows when to wake up."""
     setup = Setup()
     setup.client("SPY", max_hz=1)
-    assert setup.hub.held_until is None
-    setup.price("SPY", 1)
-    assert setup.hub.listed
-    setup.tick()
-    setup.price("SPY", 2)
-    assert not setup.hub.listed
-    assert setup.hub.held_until == setup.now + 1
+    seen: list[tuple[bool, float | None]] = [(setup.hub.listed, setup.hub.held_until)]
+    for seq in (1, 2):
+        setup.price("SPY", seq)
+        seen.append((setup.hub.listed, setup.hub.held_until))
+        setup.tick()
+    assert seen == [(False, None), (True, None), (False, setup.now + 1)]
 
 
 def test_max_hz_may_be_changed_and_ended() -> None:
