@@ -58,5 +58,5 @@ class Keys:
         return f"{self.key_prefix}seq"
 
     def channel(self, symbol: str) -> str:
-        """Channel of one symbol's updates."""
+        """Return the channel of one symbol's updates."""
         return f"{self.channel_prefix}{symbol}"

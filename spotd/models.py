@@ -58,7 +58,7 @@ class SpotPriceUpdate(msgspec.Struct, frozen=True, gc=False):
 
     @classmethod
     def from_json(cls, raw: bytes | str) -> SpotPriceUpdate:
-        """Decode one message. Raise msgspec.DecodeError if it is not such an update."""
+        """Return the update in ``raw``. Raise msgspec.DecodeError if ``raw`` is no such JSON."""
         return _decoded(_UPDATE_DECODER, raw)
 
 
@@ -117,7 +117,7 @@ class SymbolState(
 
     @classmethod
     def from_json(cls, raw: bytes | str) -> SymbolState:
-        """Decode. Raise msgspec.DecodeError if it is not such a state."""
+        """Return the state in ``raw``. Raise msgspec.DecodeError if ``raw`` is no such JSON."""
         return _decoded(_STATE_DECODER, raw)
 
 
@@ -159,7 +159,7 @@ class DaemonStatus(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", 
 
     @classmethod
     def from_json(cls, raw: bytes | str) -> DaemonStatus:
-        """Decode. Raise msgspec.DecodeError if it is not such a status."""
+        """Return the status in ``raw``. Raise msgspec.DecodeError if ``raw`` is no such JSON."""
         return _decoded(_STATUS_DECODER, raw)
 
 
@@ -187,7 +187,7 @@ class _Encoder:
 
 
 def _decoded(decoder: msgspec.json.Decoder[T], raw: bytes | str) -> T:
-    """Decode. Raise msgspec.DecodeError for anything that is wrong with foreign bytes."""
+    """Return what ``raw`` holds. Raise msgspec.DecodeError for anything that is wrong with it."""
     try:
         return decoder.decode(raw)
     except (UnicodeDecodeError, RecursionError) as error:

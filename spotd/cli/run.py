@@ -23,7 +23,7 @@ def run() -> None:
         settings = Settings.load()
         settings.credentials()
 
-        from spotd.daemon.daemon import run_daemon  # noqa: PLC0415 - settings come first
+        from spotd.daemon.process import run_daemon  # noqa: PLC0415 - settings come first
 
         raise click.exceptions.Exit(run_daemon(settings))
 

@@ -54,12 +54,12 @@ class FeedChannels:
         return self._trades and self._wildcard_trades
 
     def connected(self) -> None:
-        """A new connection: all channels are asked for again."""
+        """Take in that a new connection is open: all channels are asked for again."""
         self._trades = self._wildcard_trades = self._wants_trades
         self._statuses = "untried"
 
     def disconnected(self) -> None:
-        """The connection is gone, and with it every subscription."""
+        """Take in that the connection is gone, and with it every subscription."""
         self._on_trades = frozenset()
 
     # Trades
@@ -69,7 +69,7 @@ class FeedChannels:
         self._on_trades = frozenset(trades)
 
     def trades_expected(self, symbols: frozenset[str]) -> None:
-        """Note which symbols have no trades; all of them were asked for and got quotes."""
+        """Note which of ``symbols`` got no trades. All were asked for, and got quotes."""
         self.without_trades = symbols - self._on_trades
 
     def any_on_trades(self, symbols: Iterable[str]) -> bool:
@@ -77,7 +77,7 @@ class FeedChannels:
         return not self._on_trades.isdisjoint(symbols)
 
     def trades_refused(self, *, whole_market: bool) -> str:
-        """A request with trades was answered with 410. Return a log line."""
+        """Take in that a request with trades was answered with 410. Return a log line."""
         if whole_market:
             self._wildcard_trades = False
             return "trades of the whole market are not available: asking for its quotes alone"
@@ -87,22 +87,25 @@ class FeedChannels:
     # Statuses
 
     def statuses_action(self, *, any_active: bool) -> Action | None:
-        """What to do about the statuses: an unsubscribe comes before all else, a subscribe last."""
+        """Return what to ask about the statuses.
+
+        An unsubscribe goes before all other requests, a subscribe behind them.
+        """
         if self._statuses == "give back":
             return "unsubscribe"
         return "subscribe" if self._statuses == "untried" and any_active else None
 
     def statuses_acknowledged(self, action: Action) -> None:
-        """A request for or against the statuses was acknowledged."""
+        """Take in that a request about the statuses was acknowledged."""
         self._statuses = "on" if action == "subscribe" else "off"
 
     def statuses_refused(self, code: int) -> str:
-        """A request for or against the statuses was answered with an error. Return a log line."""
+        """Take in that a request about the statuses was refused. Return a log line."""
         self._statuses = "off"
         return f"trading statuses are not available ({code}): halts will not be shown"
 
     def give_statuses_back(self) -> bool:
-        """Quotes need room. Return whether the statuses may hold some, and are given back."""
+        """Give the statuses back, since quotes need room. Return whether they may hold some."""
         if self._statuses != "on":
             return False
         self._statuses = "give back"

@@ -61,6 +61,7 @@ class Refusals:
     def forgive(self, now: float) -> bool:
         """Drop the refusals that are one hour old. Return whether there were any."""
         since = self._refused_at
+        # The earliest come first, so the first refusal that is younger ends the search.
         old = list(takewhile(lambda symbol: now - since[symbol] >= RETRY_REFUSED_S, since))
         self.forget(old)
         return bool(old)
@@ -72,9 +73,9 @@ class Refusals:
         return f"{len(symbols)} symbols refused together (400): looking for the ill-formed one"
 
     def next_suspects(self) -> tuple[str, ...] | None:
-        """Take out the half to ask for next; None: nothing is suspected."""
+        """Remove and return the half to ask for next; None: nothing is suspected."""
         return self._suspects.pop() if self._suspects else None
 
     def disconnected(self) -> None:
-        """The connection is gone: all symbols are asked for anew, so none is suspected."""
+        """Take in that the connection is gone: no symbol is suspected, all are asked for anew."""
         self._suspects = []

@@ -16,7 +16,7 @@ from spotd.symbols import Refusal
 class SubscriptionState:
     """The subscriptions at one moment. Nothing in it is altered after it was handed out."""
 
-    #: What Alpaca acknowledged on this connection.
+    #: Symbols that Alpaca acknowledged on this connection.
     active: frozenset[str] = frozenset()
     #: Desired symbols that were active, on any connection, since they became desired.
     served: frozenset[str] = frozenset()

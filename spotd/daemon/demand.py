@@ -1,8 +1,8 @@
 """Reads the demand every half second, and at once when it is woken. Never writes it.
 
 A demand may be the whole market. It is therefore read in slices, and only what changed since the
-last read is taken in. What follows from a change is decided in core and carried out in one turn
-of the event loop, so nobody ever finds half of it done.
+last read is taken in. Core decides what follows from a change. All of it is carried out in one
+turn of the event loop, so no other task finds a part of it done.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ log = structlog.get_logger("spotd.demand")
 
 
 class DemandLoop:
-    """From entries in Redis to the one value of what is desired.
+    """The loop that reads the entries in Redis and publishes the demand as one value.
 
     ``follow`` carries out what follows from a change, in the same turn as the value is set.
     """
@@ -63,7 +63,7 @@ class DemandLoop:
         self._subscribers_are_demand = subscribers_are_demand
         self._subscribers = Subscribers(linger_s)
         self._read_every_s = read_every_s
-        # What each source said last. It stands while the source cannot be read.
+        # The entries that each source had last. They stand while the source cannot be read.
         self._known: dict[str, set[bytes]] = {"symbols": set(), "leases": set(), "channels": set()}
         self._reader = DemandReader(allow_wildcard=allow_wildcard)
         self._floors_of_term = 0
@@ -85,7 +85,7 @@ class DemandLoop:
                 async for _ in self._port.wakes():
                     self.wake_up.set()
             except RedisUnavailableError:
-                # Until this is heard again, the half second finds changes too.
+                # Meanwhile the reads of every half second find changes too.
                 await asyncio.sleep(_RETRY_WAKES_S)
 
     async def _read_all(self) -> None:
@@ -97,16 +97,17 @@ class DemandLoop:
             if self._subscribers_are_demand:
                 await self._read("channels", self._channels())
             if self._floors_of_term != term:
-                # Before the demand of this term is published: no snapshot is taken in earlier.
+                # No snapshot is taken in before the demand of this term is published. As a
+                # consequence, each one is compared with these floors.
                 self._prices.set_floors(_times(await self._port.last_prices()))
                 self._floors_of_term = term
             self._apply(term)
 
     def _apply(self, term: int) -> None:
-        """Carry out what follows, and publish the value in the same turn."""
+        """Publish the demand that was read, and carry out what follows in the same turn."""
         leadership = self._leadership.get()
         if leadership.term != term or not leadership.may_publish(time.monotonic()):
-            return  # what was read belongs to a term that is over
+            return  # the demand was read in a term that is over
         before, after = self._demand.get(), self._reader.result(term)
         if after == before:
             return
@@ -145,7 +146,7 @@ class DemandLoop:
                 log.info("can read the source of the demand again", source=source)
 
     async def _compare(self, source: str, slices: AsyncIterator[Sequence[bytes]]) -> None:
-        """Take in what came and what left, once the source was read to its end.
+        """Take in the entries that came and left, once the source was read to its end.
 
         After a fail-over a scan may go on at another server and end early. Redis is therefore asked
         by name whether entries that the scan did not find have left.
@@ -156,6 +157,7 @@ class DemandLoop:
         async for some in slices:
             seen.update(some)
             new.update(entry for entry in some if entry not in known)
+        # ``seen`` without ``new`` is what stayed. Where that is all of ``known``, nothing left.
         gone = list(known - seen) if len(seen) - len(new) < len(known) else []
         if new:
             await self._take_in(source, list(new))
@@ -163,12 +165,12 @@ class DemandLoop:
             await self._take_in(source, await self._left(source, some), left=True)
 
     async def _left(self, source: str, entries: list[bytes]) -> list[bytes]:
-        """Return those of the entries that are there no more."""
+        """Return those of the entries that have left the source."""
         if source == "symbols":
             return await self._port.not_in_set(entries)
         if source == "leases":
             return await self._port.not_leased(entries, time.time())
-        return entries  # channels come in one answer
+        return entries  # all channels came in one answer, so none of the others is subscribed
 
     async def _take_in(self, source: str, entries: list[bytes], *, left: bool = False) -> None:
         if not entries:

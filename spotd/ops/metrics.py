@@ -38,7 +38,6 @@ class Numbers:
     quotes_conflated: int = 0
     quotes_dropped: dict[str, int] = field(default_factory=dict)
     messages_ignored: dict[str, int] = field(default_factory=dict)
-    updates_published: int = 0
     stream_connected: bool = False
     symbols: dict[str, int] = field(default_factory=dict)
     breaker: str = "closed"
@@ -102,7 +101,7 @@ class Metrics:
         """Number of streams that were lost or could not be opened."""
         return sum(self.reconnects.values())
 
-    def report(self, read: Callable[[], Numbers]) -> None:
+    def numbers_from(self, read: Callable[[], Numbers]) -> None:
         """Call ``read`` for the numbers at every scrape."""
         self._registry.register(_Numbers(self, read))
 

@@ -70,11 +70,11 @@ class Calls:
 
     @asynccontextmanager
     async def _asking(
-        self, key: str = "a key", *, refusal_answers: bool = False
+        self, key: str = "a key", *, answer: type[RefusedError] | tuple[()] = ()
     ) -> AsyncIterator[None]:
         """Make one call, or a few that count as one, and report the outcome.
 
-        ``refusal_answers``: a RefusedError concerns this one key, and so is an answer. Raises
+        ``answer``: an error of this type concerns this one key, and so is an answer. Raises
         RedisUnavailableError.
         """
         sent_at = time.monotonic()
@@ -83,7 +83,7 @@ class Calls:
             async with self._limited(key):
                 yield
         except RedisUnavailableError as error:
-            if not (refusal_answers and isinstance(error, RefusedError)):
+            if not isinstance(error, answer):
                 failure = str(error)
             self._outcome(Outcome(sent_at, time.monotonic(), failure))
             raise

@@ -189,7 +189,7 @@ class RedisPort(DemandCalls):
     async def last_prices(self) -> list[bytes]:
         """Return all JSON in ``spotd:last``, as it is stored."""
         try:
-            async with self._asking(self.keys.last, refusal_answers=True):
+            async with self._asking(self.keys.last, answer=WrongTypeError):
                 return list(await self._client.hvals(self.keys.last))
         except WrongTypeError:
             return []  # the next write replaces it
@@ -200,7 +200,7 @@ class RedisPort(DemandCalls):
 
     async def _fields(self, key: str) -> set[str]:
         try:
-            async with self._asking(key, refusal_answers=True):
+            async with self._asking(key, answer=WrongTypeError):
                 return {field.decode("utf-8", "replace") for field in await self._client.hkeys(key)}
         except WrongTypeError:
             return set()  # the next write replaces it

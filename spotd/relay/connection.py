@@ -113,6 +113,8 @@ class Connection(asyncio.Protocol):
 
     def _answer(self, data: bytes) -> None:
         """Write an answer. A client that asks and does not read must not fill our memory."""
+        if self._transport.is_closing():
+            return
         self._send(data)
         if self._blocked:
             self._unread_bytes += len(data)

@@ -22,9 +22,9 @@ def daemon(monkeypatch: pytest.MonkeyPatch) -> list[Settings]:
         seen.append(settings)
         return 3
 
-    module = ModuleType("spotd.daemon.daemon")
+    module = ModuleType("spotd.daemon.process")
     module.run_daemon = run_daemon  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "spotd.daemon.daemon", module)
+    monkeypatch.setitem(sys.modules, "spotd.daemon.process", module)
     return seen
 
 

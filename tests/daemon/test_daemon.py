@@ -14,7 +14,7 @@ from tests.kit.waiting import GUARD_S, until
 # The daemon holds the main thread. Another thread waits until it handles signals and stops it.
 _PROGRAM = f"""
 import gc, os, signal, threading, time
-from spotd.daemon.daemon import run_daemon
+from spotd.daemon.process import run_daemon
 from spotd.settings import Settings
 
 def look():

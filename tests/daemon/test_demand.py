@@ -109,6 +109,7 @@ async def test_a_removed_symbol_leaves_no_trace(rig: NewRig, sim: Simulator) -> 
         await forgotten(daemon, "SPY")
         await daemon.quote("SPY", 2.0)
         await prices_flow(daemon, "QQQ", 2.0)
+        await until(lambda: daemon.values.live("QQQ"), "QQQ to be live")
         assert (await daemon.values.all_last()).keys() == {"QQQ"}
         assert (await daemon.values.states()).keys() == {"QQQ"}
 
@@ -220,7 +221,7 @@ async def test_very_much_garbage_disturbs_nothing(rig: NewRig) -> None:
                 return len(await values.states()) == MAX_REFUSED_SHOWN + 1
 
             await until(shown, "1,000 to be shown")
-            assert await values.live("SPY")
+            await until(lambda: values.live("SPY"), "SPY to be live")
             await values.unwant(*garbage)
 
             async def clean() -> bool:
@@ -261,6 +262,27 @@ async def test_what_the_whole_market_brought_leaves_with_it(rig: NewRig) -> None
 
         await until(left, "the prices of all others to go")
         assert daemon.daemon.prices.cache.slots.keys() == {"SPY"}
+
+
+async def test_what_a_predecessor_published_leaves_with_the_whole_market(
+    rig: NewRig, server: Server
+) -> None:
+    """A price that was only stored goes too: no message of its symbol came in this term."""
+    with server.client() as client:
+        client.sadd("spotd:symbols", "*", "SPY")
+        for symbol in ("SPY", "OLD"):
+            client.hset("spotd:last", symbol, "not JSON")
+    async with rig(allow_wildcard=True) as daemon:
+        await prices_flow(daemon, "ANY", 1.0)
+        await until(lambda: daemon.values.live("SPY"), "the stored names to be read")
+        assert await daemon.values.raw_last("OLD") is not None
+        await daemon.values.unwant("*")
+        await asks_for(daemon, "SPY")
+
+        async def left() -> bool:
+            return await daemon.values.redis.hkeys(daemon.values.keys.last) == ["SPY"]
+
+        await until(left, "the prices of all others to go")
 
 
 # Subscribers
@@ -317,6 +339,7 @@ async def test_two_daemons_with_other_prefixes_do_not_touch(
         await prices_flow(one, "SPY", 1.0)
         await prices_flow(two, "QQQ", 2.0)
         for daemon, symbol in ((one, "SPY"), (two, "QQQ")):
+            await until(lambda: daemon.values.live(symbol), f"{symbol} to be live")  # noqa: B023
             assert daemon.leads()
             assert (await daemon.values.all_last()).keys() == {symbol}
             assert (await daemon.values.states()).keys() == {symbol}
@@ -495,12 +518,14 @@ async def test_a_message_on_the_wake_channel_has_the_demand_read(server: Server)
         Alone.run(server.url, read_every_s=NEVER) as alone,
         Values(server.url) as values,
     ):
-        for count, symbol in enumerate(("SPY", "QQQ", "IWM"), 1):
-            await values.want(symbol)
-            await until(
-                lambda count=count: len(alone.demand.get().symbols) == count,  # type: ignore[misc]
-                symbol,
-            )
+        for wanted in ({"SPY"}, {"SPY", "QQQ"}, {"SPY", "QQQ", "IWM"}):
+            await values.want(*wanted, wake=False)
+
+            async def read(wanted: set[str] = wanted) -> bool:
+                await values.wake()  # again, as a read that fails is not repeated here
+                return alone.demand.get().symbols == wanted
+
+            await until(read, f"{wanted} to be read")
 
 
 async def test_what_was_read_in_an_earlier_term_is_not_applied(server: Server) -> None:

@@ -32,9 +32,14 @@ async def given_up(*daemons: Rig) -> None:
     A server that hangs meanwhile takes that request when it goes on, and answers nobody.
     """
     await until(lambda: not any(daemon.leads() for daemon in daemons), "the terms to end")
-    ended_at = time.monotonic()
-    await until(lambda: time.monotonic() > ended_at + 1.2 * CALL_TIMEOUT_S, "a try to be given up")
-    assert all(daemon.daemon.health.get().away for daemon in daemons)
+    given_up_at = time.monotonic() + 1.2 * CALL_TIMEOUT_S
+    await until(
+        lambda: (
+            time.monotonic() > given_up_at
+            and all(daemon.daemon.health.get().away for daemon in daemons)
+        ),
+        "a request to be given up",
+    )
 
 
 async def stored(values: Values, **bids: float) -> None:

@@ -9,11 +9,18 @@ import time
 
 import pytest
 
+from spotd.core.demand import Demand, step_between
+from spotd.core.freshness import Silence
+from spotd.daemon.prices import Prices
+from spotd.daemon.value import Value
+from spotd.ops.metrics import Metrics
 from spotd.simulator import MarketModel, Simulator
 from tests.daemon.rig import NewRig, Rig, quote, trade
 from tests.kit.recorder import Recorder
 from tests.kit.servers import Server
 from tests.kit.waiting import until
+
+NONE = frozenset[str]()
 
 
 async def test_everything_is_counted_once(rig: NewRig, sim: Simulator) -> None:
@@ -109,6 +116,28 @@ async def test_only_a_price_that_changed_is_published(
         await until(lambda: 2.0 in recorder.bids("SPY"), "the last price")
         assert recorder.bids("SPY") == [1.0, 2.0]
         assert recorder.updates("SPY")[-1]["last_price"] is None
+
+
+def test_what_the_whole_market_covers_again_is_not_dropped() -> None:
+    """It left and came back before Redis had dropped its prices."""
+    demand = Value(Demand(frozenset("*")))
+    prices = Prices(
+        throttle_s=0.0,
+        wants=lambda symbol: demand.get().wants(symbol),
+        silence=Silence(),
+        metrics=Metrics(),
+    )
+    priced = {"ANY", "SPY"}
+
+    def change_to(after: Demand) -> None:
+        before = demand.get()
+        demand.set(after)
+        prices.follow(step_between(before, after, active=NONE, priced=priced, limited=False))
+
+    change_to(Demand())
+    assert prices.dropping == priced
+    change_to(Demand(frozenset("*")))
+    assert not prices.dropping
 
 
 async def test_a_busy_market_with_all_its_oddities(server: Server) -> None:

@@ -4,20 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import re
-import time
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from functools import partial
 
 import pytest
 import structlog
 
-from spotd.alpaca.rest import Snapshot
-from spotd.core.freshness import Silence
 from spotd.core.messages import Quote
 from spotd.core.publishing import BatchSize
-from spotd.daemon.prices import Prices
 from spotd.keys import Keys
-from spotd.ops.metrics import Metrics
 from tests.daemon.rig import NewRig, Rig, commands, frozen, logged, quote
 from tests.kit.recorder import Recorder
 from tests.kit.servers import Server
@@ -257,13 +252,15 @@ async def test_calls_that_are_given_up_are_followed_by_smaller_ones(
         with commands(server) as seen:
             with frozen(server):
                 await daemon.send(*(quote(symbol, 1) for symbol in MANY))
-                await until(lambda: daemon.daemon.health.get().away, "a call to be given up")
+                ready, limit = daemon.daemon.prices.conflator.ready, BatchSize().limit
+                await until(lambda: len(ready) == len(MANY) - limit, "a call to be sent")
+                await until(lambda: len(ready) > len(MANY) - limit, "it to be given up")
             await until(lambda: _has_all(daemon, MANY), "all prices")
     calls = [command for command in seen if f"{KEYS.last} {KEYS.seq} " in command]
     # In the order of sending: those that were given up arrive in any order.
     sizes = [call.count("mid_price") for call in sorted(calls, key=_first_seq)]
-    assert sizes[0] == BatchSize().limit
-    assert sizes[1] <= sizes[0] / 2
+    assert sizes[0] == limit
+    assert sizes[1] <= limit / 2
 
 
 def _first_seq(call: str) -> int:
@@ -325,20 +322,3 @@ async def test_a_stop_does_not_wait_for_a_redis_that_is_away(rig: NewRig, server
         server.kill()
         await daemon.quote("SPY", 1)
         assert await daemon.stop() == 0
-
-
-# Prices of a predecessor
-
-
-def test_a_snapshot_waits_until_it_is_known_what_another_daemon_published() -> None:
-    """After another daemon led, one that is older than what it published changes nothing."""
-    prices = Prices(throttle_s=0.0, wants=lambda _: True, silence=Silence(30.0), metrics=Metrics())
-    now = datetime.now(UTC)
-    prices.forget()
-    prices.take_snapshots(
-        {symbol: Snapshot(Quote(symbol, 1.0, 1.02, now), None) for symbol in ("SPY", "QQQ")},
-        trades=True,
-    )
-    assert not prices.pending()
-    prices.set_floors({"SPY": now + timedelta(seconds=1), "QQQ": now})
-    assert [slot.symbol for slot in prices.conflator.take(time.monotonic(), 10)] == ["QQQ"]

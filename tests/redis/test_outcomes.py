@@ -124,10 +124,10 @@ async def test_a_wrong_type_in_what_is_read_is_an_answer(
     assert failures(outcomes) == [None] * 7
 
 
-async def test_a_refusal_is_an_answer_for_reads_and_a_failure_for_writes(
+async def test_a_refusal_is_an_answer_only_where_the_demand_is_read(
     server: Server, db: redis.Redis, outcomes: list[Outcome]
 ) -> None:
-    """A user who may do nothing at all cannot publish, and so Redis is not to be relied on."""
+    """The demand loop says so, and goes on without a source. Without any other call nobody can."""
     db.acl_setuser("poor", enabled=True, nopass=True, keys="*", commands=["-@all"])
     port = RedisPort(f"redis://poor:x@127.0.0.1:{server.port}/0", KEYS, outcome=outcomes.append)
     for read in (
@@ -135,16 +135,21 @@ async def test_a_refusal_is_an_answer_for_reads_and_a_failure_for_writes(
         port.not_in_set([b"A"]),
         port.not_leased([b"A"], 0.0),
         port.subscribed_channels(),
-        port.last_fields(),
-        port.last_prices(),
     ):
         with pytest.raises(RefusedError):
             await read
-    assert failures(outcomes) == [None] * 6
+    assert failures(outcomes) == [None] * 4
     outcomes.clear()
-    for write in (port.lead("t", 5.0), port.publish("t", LINE, 1), port.drop_last("t", ["A"])):
+    for call in (
+        port.last_fields(),
+        port.last_prices(),
+        port.state_fields(),
+        port.lead("t", 5.0),
+        port.publish("t", LINE, 1),
+        port.drop_last("t", ["A"]),
+    ):
         with pytest.raises(RefusedError) as caught:
-            await write
+            await call
         assert outcomes[-1].failure == str(caught.value)
     await port.close()
     db.acl_deluser("poor")
