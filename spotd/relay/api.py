@@ -1,14 +1,11 @@
-"""Talks HTTP to clients: every route of the web tier, behind tokens and origins.
-
-What is wrong with a request is always told as ``SubscribeSpotPricesResponse`` with ``"error"``.
-Decides nothing about prices.
-"""
+"""Talks HTTP to clients: every route of the web tier. Decides nothing about prices."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+import asyncio
+from collections.abc import Iterable
 from http import HTTPStatus
-from typing import Any, Protocol
+from typing import Protocol
 
 import msgspec
 from aiohttp import hdrs, web
@@ -19,8 +16,9 @@ from websockets.server import ServerProtocol
 from spotd.errors import RedisUnavailableError
 from spotd.models import SpotPriceUpdate
 from spotd.relay import protocol
-from spotd.relay.access import SUBPROTOCOL, Origins, Tokens, bearer_of, offered_token
+from spotd.relay.access import SUBPROTOCOL
 from spotd.relay.connection import EventStream, WebSocket, take_over
+from spotd.relay.guard import Guard, RefusedError, answer
 from spotd.relay.limits import Full
 from spotd.relay.openapi import openapi
 from spotd.relay.pages import page_handlers
@@ -33,11 +31,6 @@ from spotd.relay.session import refusal
 
 _JSON = "application/json"
 _PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
-_PREFLIGHT = {
-    hdrs.ACCESS_CONTROL_ALLOW_METHODS: "GET, POST",
-    hdrs.ACCESS_CONTROL_ALLOW_HEADERS: "Authorization, Content-Type",
-    hdrs.ACCESS_CONTROL_MAX_AGE: "600",
-}
 _EVENTS_HEAD = (
     "HTTP/1.1 200 OK\r\n"
     "Content-Type: text/event-stream; charset=utf-8\r\n"
@@ -45,10 +38,7 @@ _EVENTS_HEAD = (
     "X-Accel-Buffering: no\r\n"  # nginx would hold events back
     "Connection: close\r\n"
 )
-_STREAMS = ("/ws", "/sse")  # their clients cannot always set headers
 _RETRY_AFTER_S = 2  # where Redis is away
-
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class Prices(Protocol):
@@ -56,23 +46,6 @@ class Prices(Protocol):
 
     async def latest(self, *symbols: str) -> dict[str, SpotPriceUpdate | None]:
         """Return the newest price of each. Raises RedisUnavailableError."""
-
-
-class RefusedError(Exception):
-    """A request is answered with an error."""
-
-    def __init__(
-        self,
-        status: int,
-        message: str,
-        *,
-        refused: dict[str, str] | None = None,
-        headers: Mapping[str, str] | None = None,
-    ) -> None:
-        super().__init__(message)
-        self.status = status
-        self.refused = refused or {}
-        self.headers = dict(headers or {})
 
 
 class Api:
@@ -83,13 +56,11 @@ class Api:
     ) -> None:
         self._relay = relay
         self._prices = prices
-        self._tokens = Tokens(tokens)
-        self._origins = Origins(origins)
         self._openapi = msgspec.json.encode(openapi())
         pages = page_handlers()
-        self._open_paths = frozenset({"/livez", "/readyz", *pages})
+        guard = Guard(tokens, origins, {"/livez", "/readyz", *pages}, self._count_refused)
         self.app = web.Application(
-            middlewares=[self._guard], client_max_size=relay.limits.message_bytes
+            middlewares=[guard.let_through], client_max_size=relay.limits.message_bytes
         )
         self.app.add_routes([web.get(path, handler) for path, handler in pages.items()])
         self.app.add_routes(
@@ -105,46 +76,8 @@ class Api:
             ]
         )
 
-    # Who may ask
-
-    @web.middleware
-    async def _guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """Let a request through or refuse it, and tell every error in the same form."""
-        origin = request.headers.get(hdrs.ORIGIN)
-        try:
-            if request.path in self._open_paths:
-                return await handler(request)
-            if not self._origins.accept(origin, request.headers.get(hdrs.HOST, "")):
-                raise RefusedError(403, "the origin of the page is not allowed")
-            if request.method == hdrs.METH_OPTIONS:
-                # A browser asks whether the page may ask; it sends no token with this.
-                response: web.StreamResponse = web.Response(status=204, headers=_PREFLIGHT)
-            else:
-                self._require_token(request)
-                response = await handler(request)
-        except RefusedError as error:
-            response = _error(error)
-        except web.HTTPException as error:
-            headers = {name: error.headers[name] for name in ("Allow",) if name in error.headers}
-            response = _error(RefusedError(error.status, _words(error), headers=headers))
-        if response.status >= 400:
-            self._relay.metrics.refused[str(response.status)] += 1
-        response.headers.setdefault(hdrs.VARY, hdrs.ORIGIN)
-        if origin is not None and response.status != 403:
-            response.headers[hdrs.ACCESS_CONTROL_ALLOW_ORIGIN] = origin
-            response.headers[hdrs.ACCESS_CONTROL_EXPOSE_HEADERS] = hdrs.RETRY_AFTER
-        return response
-
-    def _require_token(self, request: web.Request) -> None:
-        given = bearer_of(request.headers.get(hdrs.AUTHORIZATION))
-        if given is None and request.path in _STREAMS:
-            given = offered_token(_subprotocols(request)) or request.query.get("token")
-        if not self._tokens.accept(given):
-            raise RefusedError(
-                401,
-                "the token is missing or wrong",
-                headers={hdrs.WWW_AUTHENTICATE: "Bearer"},
-            )
+    def _count_refused(self, code: str) -> None:
+        self._relay.metrics.refused[code] += 1
 
     # For operators
 
@@ -180,7 +113,7 @@ class Api:
             symbol: None if price is None else msgspec.Raw(price.to_json())
             for symbol, price in prices.items()
         }
-        return _answer({"prices": raw})
+        return answer({"prices": raw})
 
     async def _subscribe(self, request: web.Request) -> web.Response:
         body = await request.read()
@@ -200,7 +133,7 @@ class Api:
         refused |= wanted.refused
         if not wanted.accepted:
             raise RefusedError(422, refusal(refused) or "symbols is empty", refused=refused)
-        return _answer(
+        return answer(
             SubscribeSpotPricesResponse(
                 "success", self._words_for(wanted.accepted), wanted.accepted, refused
             )
@@ -236,14 +169,16 @@ class Api:
                     if name in ("Upgrade", "Sec-WebSocket-Version")
                 },
             )
-        self._enter()
-        transport, behind = take_over(request)
+        taken = self._enter(request)
+        if taken is None:
+            return _unsent()
+        transport, behind = taken
         transport.write(response.serialize())
         connection = WebSocket(self._relay, transport)
         connection.start()
         if behind:
             connection.data_received(behind)
-        return web.Response()  # never sent: for aiohttp, the connection is lost
+        return _unsent()
 
     async def _events(self, request: web.Request) -> web.StreamResponse:
         symbols = self._symbols_asked(request)
@@ -255,8 +190,10 @@ class Api:
             )
         except msgspec.ValidationError as error:
             raise RefusedError(422, f"max_hz: {error}") from error
-        self._enter()
-        transport, _ = take_over(request)
+        taken = self._enter(request)
+        if taken is None:
+            return _unsent()
+        transport, _ = taken
         head = _EVENTS_HEAD
         if (origin := request.headers.get(hdrs.ORIGIN)) is not None:
             head += f"Access-Control-Allow-Origin: {origin}\r\nVary: Origin\r\n"
@@ -264,12 +201,17 @@ class Api:
         connection = EventStream(self._relay, transport)
         connection.start()
         connection.subscribe(symbols, max_hz)
-        return web.Response()  # never sent: for aiohttp, the connection is lost
+        return _unsent()
 
-    def _enter(self) -> None:
+    def _enter(self, request: web.Request) -> tuple[asyncio.Transport, bytes] | None:
+        """Take over the connection of a client that is let in; None where it has left."""
         full = self._relay.enter()
         if full is not None:
             raise _full(full)
+        taken = take_over(request)
+        if taken is None:
+            self._relay.turn_back()
+        return taken
 
     def _symbols_asked(self, request: web.Request) -> list[str]:
         """Return the symbols of a query. Raises RefusedError for malformed and for too many."""
@@ -289,34 +231,9 @@ def _select(_: ServerProtocol, offered: list[str]) -> str | None:
     return SUBPROTOCOL if SUBPROTOCOL in offered else None
 
 
-def _subprotocols(request: web.Request) -> list[str]:
-    headers = request.headers.getall(hdrs.SEC_WEBSOCKET_PROTOCOL, [])
-    return [part.strip() for header in headers for part in header.split(",")]
-
-
-def _answer(value: Any, status: int = 200) -> web.Response:
-    return web.Response(
-        body=msgspec.json.encode(value),
-        status=status,
-        content_type=_JSON,
-        headers={hdrs.CACHE_CONTROL: "no-store"},
-    )
-
-
-def _error(error: RefusedError) -> web.Response:
-    response = _answer(
-        SubscribeSpotPricesResponse("error", str(error), [], error.refused), error.status
-    )
-    response.headers.update(error.headers)
-    return response
-
-
-def _words(error: web.HTTPException) -> str:
-    return {
-        404: "there is no such page",
-        405: "the method is not allowed here",
-        413: "the body is too large",
-    }.get(error.status, error.reason)
+def _unsent() -> web.Response:
+    """Return what a handler returns whose connection is taken over: for aiohttp it is lost."""
+    return web.Response()
 
 
 def _full(full: Full) -> RefusedError:

@@ -37,7 +37,7 @@ class Connection(asyncio.Protocol):
     def __init__(self, relay: Relay, transport: asyncio.Transport) -> None:
         self._relay = relay
         self._transport = transport
-        self._heartbeat = Heartbeat(self.wire, time.monotonic())
+        self._heartbeat = Heartbeat(self.wire, relay.clock())
         self._blocked = False
         self._unread_bytes = 0  # of answers since the client stopped reading
         self.client = relay.join(self.wire, self)
@@ -71,7 +71,7 @@ class Connection(asyncio.Protocol):
 
     def stop(self) -> None:
         """Send what is due, and say goodbye."""
-        self.serve(time.monotonic(), rfc3339(utc(time.time())))
+        self.serve(self._relay.clock(), rfc3339(utc(time.time())))
         self.goodbye(STOPPING)
 
     def abort(self) -> None:
@@ -92,7 +92,7 @@ class Connection(asyncio.Protocol):
     def pause_writing(self) -> None:
         """The socket takes no more: the client is passed over until all has left."""
         self._blocked = True
-        self._heartbeat.blocked(time.monotonic())
+        self._heartbeat.blocked(self._relay.clock())
         self._relay.hub.block(self.client)
 
     def resume_writing(self) -> None:
@@ -140,7 +140,7 @@ class WebSocket(Connection):
     def __init__(self, relay: Relay, transport: asyncio.Transport) -> None:
         super().__init__(relay, transport)
         self._protocol = Protocol(SERVER, max_size=relay.limits.message_bytes)
-        self._session = Session(relay.hub, self.client, relay.limits, time.monotonic())
+        self._session = Session(relay.hub, self.client, relay.limits, relay.clock())
         self._parts: list[Frame] = []  # of a message that comes in several frames
 
     def data_received(self, data: bytes) -> None:
@@ -174,7 +174,7 @@ class WebSocket(Connection):
             self._send(PING_FRAME)
 
     def _receive(self, frame: Frame) -> None:
-        now = time.monotonic()
+        now = self._relay.clock()
         if (refused := self._session.admit(now)) is not None:
             self._follow(refused)
         elif frame.opcode in (Opcode.TEXT, Opcode.BINARY, Opcode.CONT):
@@ -226,7 +226,7 @@ class EventStream(Connection):
 
     def subscribe(self, symbols: list[str], max_hz: float | None) -> None:
         """Have the client told of symbols, and at once of those without room."""
-        now = time.monotonic()
+        now = self._relay.clock()
         wanted = self._relay.hub.subscribe(self.client, symbols, max_hz, now)
         for symbol in wanted.refused:
             message = protocol.no_room(symbol, rfc3339(utc(time.time())))
@@ -261,16 +261,16 @@ class _Behind:
         """Nothing: the connection is not ours yet."""
 
 
-def take_over(request: web.Request) -> tuple[asyncio.Transport, bytes]:
+def take_over(request: web.Request) -> tuple[asyncio.Transport, bytes] | None:
     """Take the connection of a request from aiohttp, and what was read behind the request.
 
-    aiohttp then holds it for lost: its handler ends without writing, and it keeps nothing. Raises
-    ConnectionResetError where the client has left.
+    aiohttp then holds it for lost: its handler ends without writing, and it keeps nothing. Return
+    None where the client has left.
     """
     handler = request.protocol
     transport = request.transport
     if transport is None or transport.is_closing():
-        raise ConnectionResetError("the client has left")
+        return None
     behind = _Behind()
     handler.set_parser(behind)  # type: ignore[arg-type]  # it calls nothing but the two methods
     handler.transport = None  # else it would close the transport

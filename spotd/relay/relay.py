@@ -10,19 +10,19 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import NoReturn, Protocol
 
 from spotd.errors import RedisUnavailableError
 from spotd.models import DaemonStatus, SpotPriceUpdate, SymbolState, rfc3339, utc
 from spotd.relay import protocol
-from spotd.relay.hub import Client, Hub, Wanted
+from spotd.relay.hub import Hub, Wanted
 from spotd.relay.limits import Admission, Full, Limits
 from spotd.relay.metrics import Numbers, RelayMetrics
+from spotd.relay.slots import Client
 from spotd.relay.tick import Tick
 from spotd.relay.wire import Wire
 
-_EVERY_S = 1.0  # of heartbeats, and of symbols that nobody wants any more
 _CONFIRM_S = 5.0  # the longest wait for Redis to take a demand
 
 
@@ -56,15 +56,28 @@ class Sink(Protocol):
 
 
 class Relay:
-    """One relay. It is the source's listener, too."""
+    """One relay. It is the source's listener, too.
 
-    def __init__(self, limits: Limits, *, demand: bool = True) -> None:
+    ``clock`` is monotonic seconds. ``every_s``: how often clients are pinged and symbols that
+    nobody wants any more are given up, where it is time to.
+    """
+
+    def __init__(
+        self,
+        limits: Limits,
+        *,
+        demand: bool = True,
+        clock: Callable[[], float] = time.monotonic,
+        every_s: float = 1.0,
+    ) -> None:
         self.limits = limits
+        self.clock = clock
         self.hub = Hub(limits)
         self.metrics = RelayMetrics()
         self.metrics.report(self._numbers)
         self._demand = demand
-        self._admission = Admission(limits, time.monotonic())
+        self._every_s = every_s
+        self._admission = Admission(limits, clock())
         self._tick = Tick()
         self._sinks: dict[Client, Sink] = {}
         self._source: Source | None = None
@@ -87,24 +100,24 @@ class Relay:
     def price(self, update: SpotPriceUpdate, raw: bytes) -> None:
         """Take in the newest price of a symbol."""
         raw = protocol.one_line(raw, update)
-        self.hub.price(update.symbol, raw, time.monotonic(), time.time())
+        self.hub.price(update.symbol, raw, self.clock(), time.time())
         self._serve_soon()
 
     def state(self, state: SymbolState, raw: bytes) -> None:
         """Take in the newest state of a symbol."""
-        self.hub.state(state.symbol, protocol.one_line(raw, state), time.monotonic())
+        self.hub.state(state.symbol, protocol.one_line(raw, state), self.clock())
         self._serve_soon()
 
     def ended(self, symbol: str) -> None:
         """Take in that a symbol is streamed no longer."""
-        self.hub.ended(symbol, time.monotonic(), time.time())
+        self.hub.ended(symbol, self.clock(), time.time())
         self._serve_soon()
 
     def status(self, status: DaemonStatus | None, raw: bytes) -> None:
         """Take in how the daemon stands; None: there is none."""
         self._status = status
         self._status_raw = b"" if status is None else protocol.one_line(raw, status)
-        self.hub.daemon(None if status is None else self._status_raw, time.monotonic())
+        self.hub.daemon(None if status is None else self._status_raw, self.clock())
         self._tell_own_status()
 
     def connection(self, connected: bool, why: str) -> None:
@@ -117,10 +130,14 @@ class Relay:
 
     def enter(self) -> Full | None:
         """Let a connection in that will ``join``, or say why not."""
-        full = self._admission.enter(time.monotonic())
+        full = self._admission.enter(self.clock())
         if full is not None:
             self.metrics.refused[full.code] += 1
         return full
+
+    def turn_back(self) -> None:
+        """Forget a connection that has entered and was gone before it could join."""
+        self._admission.leave()
 
     @property
     def has_room(self) -> bool:
@@ -141,7 +158,7 @@ class Relay:
     def leave(self, client: Client) -> None:
         """Forget a client whose connection ended. May be called twice."""
         if self._sinks.pop(client, None) is not None:
-            self.hub.leave(client, time.monotonic())
+            self.hub.leave(client, self.clock())
             self._admission.leave()
         if not self._sinks:
             self._no_clients.set()
@@ -155,12 +172,12 @@ class Relay:
 
     def unblock(self, client: Client) -> None:
         """Serve a client again whose connection holds no bytes any more."""
-        self.hub.unblock(client, time.monotonic())
+        self.hub.unblock(client, self.clock())
         self._serve_soon()
 
     async def reserve(self, symbols: list[str]) -> Wanted:
         """Want symbols for a while. Raises RedisUnavailableError where that cannot be written."""
-        wanted = self.hub.reserve(symbols, time.monotonic())
+        wanted = self.hub.reserve(symbols, self.clock())
         self.follow(wanted.new)
         if self._demand and wanted.accepted:
             if self._source is None:
@@ -215,7 +232,7 @@ class Relay:
                 sink.abort()
 
     async def _serve(self) -> NoReturn:
-        clock, tick, hub = time.monotonic, self._tick, self.hub
+        clock, tick, hub = self.clock, self._tick, self.hub
         while True:
             if not hub.listed:
                 await self._wait(hub.held_until)
@@ -234,17 +251,15 @@ class Relay:
         """Wait until a client is listed, or until a time."""
         self._wake_up.clear()
         try:
-            async with asyncio.timeout(
-                None if until is None else max(0.0, until - time.monotonic())
-            ):
+            async with asyncio.timeout(None if until is None else max(0.0, until - self.clock())):
                 await self._wake_up.wait()
         except TimeoutError:
             return
 
     async def _keep(self) -> NoReturn:
         while True:
-            await asyncio.sleep(_EVERY_S)
-            now = time.monotonic()
+            await asyncio.sleep(self._every_s)
+            now = self.clock()
             gone = self.hub.lapse(now)
             if gone and self._source is not None:
                 self._source.remove(*gone)
@@ -260,7 +275,7 @@ class Relay:
         told = protocol.relay_status(self.not_ready())
         if told != self._told:
             self._told = told
-            self.hub.relay(told, time.monotonic())
+            self.hub.relay(told, self.clock())
         self._serve_soon()
 
     def _numbers(self) -> Numbers:

@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 
 from spotd.relay import protocol
 from spotd.relay.close_codes import TOO_MANY_MESSAGES, CloseCode
-from spotd.relay.hub import Client, Hub
+from spotd.relay.hub import Hub
 from spotd.relay.limits import Bucket, Limits
 from spotd.relay.protocol import Ping, Problem, Subscribe, Unsubscribe
+from spotd.relay.slots import Client
 
 _BINARY = Problem("not_text", "a message is text, not binary")
 _TOO_MANY = Problem("too_many_messages", TOO_MANY_MESSAGES.reason)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, TypeAlias
@@ -19,16 +20,28 @@ from tests.relay.source import TestSource
 Json: TypeAlias = dict[str, Any]
 
 
+class Clock:
+    """The monotonic clock, which a test may set forward."""
+
+    def __init__(self) -> None:
+        self.ahead_s = 0.0
+
+    def __call__(self) -> float:
+        """Return monotonic seconds."""
+        return time.monotonic() + self.ahead_s
+
+
 class Setup:
     """One relay, its source, and a client of its HTTP."""
 
     def __init__(
-        self, server: RelayServer, source: TestSource, http: aiohttp.ClientSession
+        self, server: RelayServer, source: TestSource, http: aiohttp.ClientSession, clock: Clock
     ) -> None:
         self.server = server
         self.relay = server.relay
         self.source = source
         self.http = http
+        self.clock = clock
 
     @asynccontextmanager
     async def websocket(self, *symbols: str, **options: Any) -> AsyncIterator[Socket]:
@@ -90,7 +103,8 @@ NewSetup = Callable[..., AbstractAsyncContextManager[Setup]]
 async def running(**settings: Any) -> AsyncIterator[Setup]:
     """Run a relay with these settings, by field name."""
     given = settings_of(relay_port=0, **settings)
-    relay = Relay(given.limits, demand=given.relay_demand)
+    clock = Clock()
+    relay = Relay(given.limits, demand=given.relay_demand, clock=clock, every_s=0.01)
     source = TestSource(relay)
     loops = asyncio.create_task(relay.run(), name="relay")
     try:
@@ -98,7 +112,7 @@ async def running(**settings: Any) -> AsyncIterator[Setup]:
             RelayServer(given, relay, source) as server,
             aiohttp.ClientSession(server.address) as http,
         ):
-            yield Setup(server, source, http)
+            yield Setup(server, source, http, clock)
     finally:
         loops.cancel()
         await asyncio.wait([loops])

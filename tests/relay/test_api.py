@@ -29,6 +29,15 @@ async def test_post_demands_symbols(setup: Setup) -> None:
     assert setup.source.confirmed == ["SPY", "QQQ"]
 
 
+async def test_what_post_demanded_lapses_unless_somebody_listens(setup: Setup) -> None:
+    """After 60 s; a websocket keeps its symbols."""
+    await setup.http.post(SUBSCRIBE, json={"symbols": ["SPY", "QQQ"]})
+    async with setup.websocket("SPY") as client:
+        await client.synced()
+        setup.clock.ahead_s += 60
+        await until(lambda: setup.source.followed == {"SPY"}, "QQQ to be wanted no longer")
+
+
 async def test_post_says_where_no_daemon_runs(new_setup: NewSetup) -> None:
     """It succeeds: the demand stands when a daemon comes."""
     async with new_setup() as setup:

@@ -103,3 +103,13 @@ async def test_what_a_client_sends_behind_its_request_is_ignored(setup: Setup) -
         setup.source.price("SPY", 1)
         assert b'"seq":1' in await reader.readuntil(b"\n\n")
     writer.close()
+
+
+async def test_a_comment_shows_that_the_stream_lives(setup: Setup) -> None:
+    """Every 15 s, so that no proxy takes the stream for dead."""
+    response = await setup.http.get("/sse?symbols=SPY")
+    await event(response)
+    setup.clock.ahead_s += 15
+    async with asyncio.timeout(GUARD_S):
+        assert (await response.content.readuntil(b"\n\n")).startswith(b":")
+    response.close()

@@ -11,8 +11,9 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from spotd.relay.hub import LINGER_S, RESERVED_S, Client, Hub
+from spotd.relay.hub import LINGER_S, RESERVED_S, Hub
 from spotd.relay.limits import Limits
+from spotd.relay.slots import Client
 from spotd.relay.tick import SLICES
 from spotd.relay.wire import Wire
 from tests.relay.examples import price, state, status
@@ -309,6 +310,16 @@ def test_a_client_that_left_is_never_served() -> None:
     setup.hub.daemon(None, setup.now)
     assert setup.tick() == {}
     assert setup.hub.clients == 0
+
+
+def test_a_listed_client_that_hears_more_is_listed_once() -> None:
+    """States, status and prices that come before its tick come together."""
+    setup = Setup()
+    client = setup.client("SPY", max_hz=1)
+    setup.state("SPY", "live")
+    setup.price("SPY", 1)
+    setup.hub.daemon(status().to_json(), setup.now)
+    assert setup.due() == [client]
 
 
 def test_clients_are_spread_over_the_slices() -> None:

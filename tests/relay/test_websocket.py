@@ -231,6 +231,23 @@ async def test_a_client_that_asks_and_does_not_read_is_given_up(new_setup: NewSe
         client.socket.close()
 
 
+async def test_clients_are_pinged_and_given_up_without_an_answer(setup: Setup) -> None:
+    """A client that reads, and answers no ping, is let go after a minute; others stay."""
+    client = RawClient(setup.server.port)
+    await client.connect()
+    await client.read()
+    async with setup.websocket() as other:
+        setup.clock.ahead_s += 20
+        assert await client.read() == [b""]
+        for _ in range(3):
+            setup.clock.ahead_s += 20
+            await other.synced()
+        await until(lambda: setup.relay.hub.clients == 1, "the silent client to be given up")
+        await other.synced()
+    assert setup.relay.metrics.closed[NOT_READING.code] == 1
+    client.socket.close()
+
+
 async def test_a_client_that_vanishes_is_forgotten(setup: Setup) -> None:
     """Without a close frame, and by the end of its sending half."""
     reset, half_closed = RawClient(setup.server.port), RawClient(setup.server.port)
