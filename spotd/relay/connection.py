@@ -128,7 +128,7 @@ class Connection(asyncio.Protocol):
 
     def _end(self) -> None:
         """Let the client go, and the connection when the client has closed it, or after a while."""
-        self._relay.leave(self.client)
+        self._relay.retire(self.client)
         asyncio.get_running_loop().call_later(_CLOSE_S, self._transport.abort)
 
 

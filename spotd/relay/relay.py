@@ -130,7 +130,10 @@ class Relay:
 
     def enter(self) -> Full | None:
         """Let a connection in that will ``join``, or say why not."""
-        full = self._admission.enter(self.clock())
+        if self._stopping:
+            full: Full | None = Full("stopping", "the relay stops", 1)
+        else:
+            full = self._admission.enter(self.clock())
         if full is not None:
             self.metrics.refused[full.code] += 1
         return full
@@ -138,6 +141,11 @@ class Relay:
     def turn_back(self) -> None:
         """Forget a connection that has entered and was gone before it could join."""
         self._admission.leave()
+
+    @property
+    def has_nobody(self) -> bool:
+        """Whether no connection is left."""
+        return not self._sinks
 
     @property
     def has_room(self) -> bool:
@@ -154,6 +162,10 @@ class Relay:
     def hello(self) -> bytes:
         """Return the first message for a client."""
         return protocol.hello(self.limits, self._status, self._status_raw, self._told)
+
+    def retire(self, client: Client) -> None:
+        """Tell a client nothing more: its connection is about to end."""
+        self.hub.leave(client, self.clock())
 
     def leave(self, client: Client) -> None:
         """Forget a client whose connection ended. May be called twice."""

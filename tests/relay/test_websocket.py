@@ -324,11 +324,28 @@ async def test_a_relay_that_stops_says_try_again(new_setup: NewSetup) -> None:
         async with setup.websocket("SPY") as client:
             await client.synced()
             setup.source.price("SPY", 1)
-            await setup.relay.stop(GUARD_S)
+            stopping = asyncio.create_task(setup.relay.stop(GUARD_S))
             assert await client.price("SPY", 1)
             assert await client.closed() == 4000
+            await stopping
             assert setup.relay.not_ready()[0].startswith("stopping:")
+            with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
+                await setup.http.ws_connect("/ws")
+            assert refused.value.status == 503
         assert b'"seq":1' in await events.read()
+
+
+async def test_a_relay_that_stops_does_not_wait_for_a_client_that_does_not_read(
+    new_setup: NewSetup,
+) -> None:
+    """Its connection ends after a while all the same."""
+    async with new_setup() as setup:
+        client = RawClient(setup.server.port)
+        await client.connect()
+        await until(lambda: setup.relay.hub.clients == 1, "the client")
+        await setup.relay.stop(0.01)
+        await until(lambda: setup.relay.has_nobody, "the connection to end")
+        client.socket.close()
 
 
 async def test_clients_are_told_that_redis_is_away(setup: Setup) -> None:
