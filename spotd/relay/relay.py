@@ -273,7 +273,9 @@ class Relay:
             await asyncio.sleep(self._every_s)
             now = self.clock()
             gone = self.hub.lapse(now)
-            if gone and self._source is not None:
+            if self._source is not None:
+                # Also where nothing lapsed: a source that a defect ended raises here, and the
+                # relay ends with it instead of showing old prices.
                 self._source.remove(*gone)
             for sink in tuple(self._sinks.values()):
                 sink.beat(now)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from spotd.errors import RedisUnavailableError
-from spotd.models import SpotPriceUpdate
+from spotd.models import SpotPriceUpdate, SymbolStateName
 from spotd.relay.relay import Relay
-from tests.relay import examples
+from tests.kit.publisher import state_of, status_of, update_of
 
 
 class TestSource:
@@ -50,18 +50,18 @@ class TestSource:
 
     def price(self, symbol: str, seq: int, bid: float = 421.35) -> None:
         """Have a price come from Redis."""
-        self.stored[symbol] = update = examples.price(symbol, seq, bid)
+        self.stored[symbol] = update = update_of(symbol, seq, bid)
         if symbol in self.followed:
             self._relay.price(update, update.to_json())
 
-    def state(self, symbol: str, name: str = "live") -> None:
+    def state(self, symbol: str, name: SymbolStateName = "live") -> None:
         """Have a state come from Redis."""
-        state = examples.state(symbol, name)
+        state = state_of(symbol, name)
         self._relay.state(state, state.to_json())
 
-    def status(self, feed: str = "iex") -> None:
+    def status(self) -> None:
         """Have a daemon's status come from Redis."""
-        status = examples.status(feed)
+        status = status_of()
         self._relay.status(status, status.to_json())
 
     def ready(self) -> None:

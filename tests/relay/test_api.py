@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.kit.publisher import update_of
 from tests.kit.waiting import GUARD_S, until
 from tests.relay.conftest import NewSetup, Setup
-from tests.relay.examples import price
 
 SUBSCRIBE = "/api/positions/subscribe-spot-prices"
 
@@ -110,11 +110,11 @@ async def test_post_keeps_the_limits(new_setup: NewSetup) -> None:
 
 async def test_get_returns_the_newest_prices(setup: Setup) -> None:
     """Null where none is known; nothing is demanded."""
-    setup.source.stored["SPY"] = price("SPY", 7)
+    setup.source.stored["SPY"] = update_of("SPY", 7)
     response = await setup.http.get("/api/spot-prices?symbols=spy,QQQ")
     assert response.status == 200
     prices = (await response.json())["prices"]
-    assert prices["SPY"]["timestamp"] == "2026-01-20T12:00:00.000000Z"
+    assert prices["SPY"]["timestamp"] == "2026-01-20T05:12:00.000000Z"
     assert (prices["SPY"]["seq"], prices["QQQ"]) == (7, None)
     assert not setup.source.followed
     nothing = await setup.http.get("/api/spot-prices")

@@ -11,12 +11,13 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
+from spotd.models import SymbolStateName
 from spotd.relay.hub import LINGER_S, RESERVED_S, Hub
 from spotd.relay.limits import Limits
 from spotd.relay.slots import Client
 from spotd.relay.tick import SLICES
 from spotd.relay.wire import Wire
-from tests.relay.examples import price, state, status
+from tests.kit.publisher import state_of, status_of, update_of
 
 TIMESTAMP = "2026-01-20T12:00:00.000000Z"
 
@@ -38,11 +39,11 @@ class Setup:
 
     def price(self, symbol: str, seq: int) -> None:
         """Have a price come."""
-        self.hub.price(symbol, price(symbol, seq).to_json(), self.now, self.now)
+        self.hub.price(symbol, update_of(symbol, seq).to_json(), self.now, self.now)
 
-    def state(self, symbol: str, name: str) -> None:
+    def state(self, symbol: str, name: SymbolStateName) -> None:
         """Have a state come."""
-        self.hub.state(symbol, state(symbol, name).to_json(), self.now)
+        self.hub.state(symbol, state_of(symbol, name).to_json(), self.now)
 
     def due(self) -> list[Client]:
         """Return the clients that a whole tick serves."""
@@ -187,7 +188,7 @@ def test_status_is_told_to_everybody() -> None:
     """That of the daemon, that there is none, and the relay's own."""
     setup = Setup()
     client = setup.client()
-    setup.hub.daemon(status().to_json(), setup.now)
+    setup.hub.daemon(status_of().to_json(), setup.now)
     assert told(setup.tick()[client]) == [("daemon", "streaming")]
     setup.hub.relay(b'{"type":"relay","state":"no_daemon","reason":null}', setup.now)
     setup.hub.daemon(None, setup.now)
@@ -318,7 +319,7 @@ def test_a_listed_client_that_hears_more_is_listed_once() -> None:
     client = setup.client("SPY", max_hz=1)
     setup.state("SPY", "live")
     setup.price("SPY", 1)
-    setup.hub.daemon(status().to_json(), setup.now)
+    setup.hub.daemon(status_of().to_json(), setup.now)
     assert setup.due() == [client]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,7 +13,9 @@ from hypothesis import strategies as st
 from spotd.relay import protocol
 from spotd.relay.limits import Limits
 from spotd.relay.protocol import Ping, Problem, Subscribe, Unsubscribe
-from tests.relay.examples import price, state, status
+from tests.kit.publisher import state_of, status_of, update_of
+
+LATE = msgspec.structs.replace(status_of(), feed="delayed_sip")
 
 
 @pytest.mark.parametrize(
@@ -79,9 +82,9 @@ def decoded(raw: bytes) -> Any:
 
 def test_hello_tells_version_limits_feed_and_status() -> None:
     """The status is as the daemon wrote it; the feed stands for itself, with its delay."""
-    raw = status("delayed_sip").to_json()
+    raw = LATE.to_json()
     relay = protocol.relay_status([])
-    hello = decoded(protocol.hello(Limits(symbols=7), status("delayed_sip"), raw, relay))
+    hello = decoded(protocol.hello(Limits(symbols=7), LATE, raw, relay))
     assert hello == {
         "type": "hello",
         "version": 1,
@@ -112,13 +115,13 @@ def test_hello_without_a_daemon_knows_no_feed() -> None:
 
 def test_a_feed_that_is_not_late_has_no_delay() -> None:
     """All but one of Alpaca's feeds."""
-    hello = protocol.hello(Limits(), status("iex"), status("iex").to_json(), b"{}")
+    hello = protocol.hello(Limits(), status_of(), status_of().to_json(), b"{}")
     assert decoded(hello)["delay_s"] == 0
 
 
 def test_updates_keep_the_bytes_of_spotd() -> None:
     """One update, and several in a batch, with the relay's time."""
-    spy, qqq = price("SPY", 1).to_json(), price("QQQ", 2).to_json()
+    spy, qqq = update_of("SPY", 1).to_json(), update_of("QQQ", 2).to_json()
     assert decoded(protocol.update_message(spy, "2026-01-20T12:00:00.000000Z")) == {
         "type": "spot_price_update",
         "update": decoded(spy),
@@ -151,7 +154,7 @@ def test_ends_refusals_and_errors_are_told() -> None:
     assert decoded(protocol.PONG) == {"type": "pong"}
 
 
-@pytest.mark.parametrize("value", [price("SPY", 1), state("SPY"), status()])
+@pytest.mark.parametrize("value", [update_of("SPY", 1), state_of("SPY"), status_of()])
 def test_what_spotd_wrote_is_sent_on_as_it_is(value: Any) -> None:
     """Also fields that this version does not know."""
     raw = value.to_json()[:-1] + b',"later":1}'
@@ -161,5 +164,5 @@ def test_what_spotd_wrote_is_sent_on_as_it_is(value: Any) -> None:
 @pytest.mark.parametrize("harm", [b"\n", b"\r", b"\xff"])
 def test_what_would_break_a_stream_is_written_anew(harm: bytes) -> None:
     """A line break, or bytes that may not be UTF-8, of another publisher."""
-    value = price("SPY", 1)
+    value = update_of("SPY", 1)
     assert protocol.one_line(value.to_json() + harm, value) == value.to_json()
