@@ -11,7 +11,7 @@ from spotd.relay.settings import RelaySettings
 
 def settings_of(**fields: Any) -> RelaySettings:
     """Return the defaults but for these fields; ``relay_token`` and ``redis_url`` as text."""
-    secret = {
-        name: SecretStr(fields[name]) for name in ("relay_token", "redis_url") if name in fields
-    }
-    return RelaySettings(**(fields | secret))
+    for name in ("relay_token", "redis_url"):
+        if name in fields:
+            fields[name] = SecretStr(fields[name])
+    return RelaySettings(**fields)
