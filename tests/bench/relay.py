@@ -28,7 +28,7 @@ from tests.kit.servers import Server
 FIRST = os.environ.get("BENCH_FIRST", "").split()
 _LIMIT_S = 120.0
 _WARM_UP_S = 4.0
-_FILL_S = 25.0  # until the kernel's buffers of clients that never read are full
+_FILL_S = 20.0  # until the kernel's buffers of clients that never read are full
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 

@@ -111,6 +111,8 @@ async def stall_all(args: argparse.Namespace) -> list[Any]:
         )
         while True:
             sock = socket.socket()
+            # Else this machine's kernel reads for them: megabytes each.
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16_384)
             sock.setblocking(False)
             await loop.sock_connect(sock, (parts.hostname, parts.port))
             await loop.sock_sendall(sock, head.encode())
