@@ -33,11 +33,12 @@ _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
-async def start(*args: str, core: int, env: dict[str, str] | None = None) -> Process:
-    """Start a Python program on one core."""
+async def start(*args: str, core: int | None, env: dict[str, str] | None = None) -> Process:
+    """Start a Python program on one core, or on any."""
+    pinned = () if core is None else ("taskset", "-c", str(core))
     settings = environment(PYTHONPATH=os.environ.get("PYTHONPATH", str(Path.cwd())), **(env or {}))
     return await asyncio.create_subprocess_exec(
-        *(*FIRST, "taskset", "-c", str(core), sys.executable, *args),
+        *(*FIRST, *pinned, sys.executable, *args),
         stdin=PIPE,
         stdout=PIPE,
         env=settings,
@@ -62,7 +63,7 @@ async def end(process: Process) -> None:
 
 
 @asynccontextmanager
-async def relay(url: str, core: int) -> AsyncIterator[tuple[Process, int]]:
+async def relay(url: str, core: int | None) -> AsyncIterator[tuple[Process, int]]:
     """Run a relay on a core of its own. Yield its process and port."""
     port = free_port()
     env = {"SPOTD_REDIS_URL": url, "SPOTD_RELAY_PORT": str(port)}
