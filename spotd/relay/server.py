@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import logging
 import resource
 import socket
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from typing import Self
 
 import structlog
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from spotd import __version__
 from spotd.client import SpotClient
@@ -35,6 +37,22 @@ _LEASE_S = 60.0  # how long the demand of a relay that died stays
 _GOODBYE_S = 2.5  # for clients to answer our close frame
 
 log = structlog.get_logger("spotd.relay")
+
+
+class _DefectsOnly(logging.Filter):
+    """Lets through what is wrong with the relay, not what is wrong with a request.
+
+    aiohttp logs every request that is not HTTP, with its text: anybody could fill the log.
+    """
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Return whether the line is to be written."""
+        error = record.exc_info[1] if record.exc_info else None
+        return not isinstance(error, HttpProcessingError)
+
+
+_http_log = logging.getLogger("spotd.relay.http")
+_http_log.addFilter(_DefectsOnly())
 
 
 class RelayServer:
@@ -74,7 +92,11 @@ class RelayServer:
         settings = self._settings
         # No access log: the token of a browser's stream may stand in its address.
         self._runner = web.AppRunner(
-            self._api.app, access_log=None, shutdown_timeout=0.5, keepalive_timeout=_KEEPALIVE_S
+            self._api.app,
+            access_log=None,
+            logger=_http_log,
+            shutdown_timeout=0.5,
+            keepalive_timeout=_KEEPALIVE_S,
         )
         await self._runner.setup()
         try:

@@ -184,6 +184,22 @@ async def test_what_does_not_exist_is_an_error_too(
         assert response.headers["Allow"]
 
 
+async def test_what_is_no_http_is_refused_and_fills_no_log(
+    setup: Setup, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Anybody may send it; a defect of the relay is logged all the same, and answered by 500."""
+    for nonsense in (b"\0\1\2\r\n\r\n", b"GET /ws?token=secret HTTP/9\r\n\r\n"):
+        reader, writer = await asyncio.open_connection("127.0.0.1", setup.server.port)
+        writer.write(nonsense)
+        async with asyncio.timeout(GUARD_S):
+            assert b" 400 " in await reader.readline()
+        writer.close()
+    assert not caplog.records
+    setup.source.stored["SPY"] = "no price"  # type: ignore[assignment]
+    assert (await setup.http.get("/api/spot-prices?symbols=SPY")).status == 500
+    assert [record.name for record in caplog.records] == ["spotd.relay.http"]
+
+
 # Tokens
 
 
