@@ -11,10 +11,10 @@ ARG BASE=python:3.12-slim-bookworm
 FROM ${BASE} AS build
 # Extras of the package, separated by commas: demo, relay, all.
 ARG EXTRAS=""
-# pip lives in a place of its own: it is not part of what is shipped.
+# pip has an environment of its own, which is not in the final image.
 RUN python3 -m venv /pip && python3 -m venv --without-pip /opt/spotd
 WORKDIR /src
-# The dependencies first, for a package with nothing in it: this layer is nearly all of the build,
+# The dependencies are installed first, for an empty package. This layer is nearly all of the build,
 # and changes only with pyproject.toml.
 COPY pyproject.toml ./
 RUN mkdir spotd && touch README.md LICENSE && echo '__version__ = "0"' > spotd/__init__.py \
@@ -27,8 +27,8 @@ FROM ${BASE}
 LABEL org.opencontainers.image.title="spotd" \
       org.opencontainers.image.description="One Alpaca stock stream for a whole company, on one Redis channel per symbol" \
       org.opencontainers.image.licenses="MIT"
-# A fixed number, so that secret files and volumes can be given to it; written by hand, because
-# bases differ in the tools that would do it.
+# The user has a fixed number, so that secret files and volumes can be given to it. It is written by
+# hand, because bases differ in the tools that add users.
 RUN echo 'spotd:x:10001:10001:spotd:/srv/spotd:/usr/sbin/nologin' >> /etc/passwd \
  && echo 'spotd:x:10001:' >> /etc/group
 COPY --from=build /opt/spotd /opt/spotd

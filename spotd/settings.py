@@ -108,8 +108,8 @@ class Settings(BaseSettings):
         validation_alias=AliasChoices("SPOTD_REDIS_URL", "REDIS_URL"),
         description="`redis://`, `rediss://`, `unix://`, `redis+sentinel://`, `redis+cluster://`",
     )
-    key_prefix: Prefix = Field("spotd:", description="in front of every key")
-    channel_prefix: Prefix = Field("spot:", description="in front of every channel")
+    key_prefix: Prefix = Field("spotd:", description="prefix of every key")
+    channel_prefix: Prefix = Field("spot:", description="prefix of every channel")
     throttle_ms: int = Field(
         200,
         ge=0,
@@ -125,7 +125,7 @@ class Settings(BaseSettings):
     max_symbols: int | None = Field(
         None,
         ge=1,
-        description="never ask for more; the rest is refused with `symbol_limit`",
+        description="never ask for more symbols; the rest is refused with `symbol_limit`",
     )
     allow_wildcard: bool = Field(
         False,
@@ -144,7 +144,7 @@ class Settings(BaseSettings):
         60.0,
         gt=0,
         allow_inf_nan=False,
-        description="how long it stays open before one try, in seconds",
+        description="how long the breaker stays open before one try, in seconds",
     )
     leader_ttl_s: float = Field(
         5.0,

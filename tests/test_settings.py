@@ -17,7 +17,7 @@ SECRET = "tell-nobody"
 
 @pytest.fixture(autouse=True)
 def _nothing_set(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """An empty environment, and a working directory without a `.env`."""
+    """Empty the environment, and work in a directory without a `.env`."""
     import os
 
     for name in os.environ:
@@ -29,7 +29,7 @@ def _nothing_set(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 @pytest.fixture
 def credentials(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """Where systemd puts files of secrets."""
+    """Return the directory in which systemd puts files of secrets."""
     directory = tmp_path / "credentials"
     directory.mkdir()
     monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(directory))
@@ -37,7 +37,7 @@ def credentials(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 
 def plain(value: object) -> object:
-    """A setting's value, also where it is a secret."""
+    """Return a setting's value, also where it is a secret."""
     return value.get_secret_value() if isinstance(value, SecretStr) else value
 
 
@@ -106,7 +106,7 @@ def test_the_defaults_are_the_contracts() -> None:
 def test_every_variable_is_read(
     monkeypatch: pytest.MonkeyPatch, field: str, variable: str, text: str, value: object
 ) -> None:
-    """Under each of its names, and nothing else changes."""
+    """A variable is read under each of its names, and changes nothing else."""
     monkeypatch.setenv(variable, text)
     loaded = Settings.load()
     assert {name: plain(getattr(loaded, name)) for name in Settings.model_fields} == {
@@ -139,7 +139,7 @@ def test_a_variable_of_another_program_is_not_read(
 def test_an_empty_value_counts_as_not_set(
     monkeypatch: pytest.MonkeyPatch, credentials: Path
 ) -> None:
-    """In the environment, in `.env` and in a file of secrets: compose files are full of them."""
+    """An empty value counts as not set, in whichever source: compose files are full of them."""
     monkeypatch.setenv("SPOTD_MAX_SYMBOLS", "")
     monkeypatch.setenv("ALPACA_API_KEY", "")
     monkeypatch.setenv("APCA_API_KEY_ID", "key")
@@ -157,7 +157,7 @@ def test_an_empty_value_counts_as_not_set(
 
 
 def test_a_dotenv_file_is_read() -> None:
-    """In the working directory, with comments, quotes and `export`."""
+    """A `.env` in the working directory is read, with comments, quotes and `export`."""
     Path(".env").write_text(
         "# keys\nexport ALPACA_API_KEY='key'\nSPOTD_FEED=\"sip\"\nOTHER=1\nSPOTD_THROTTLE_MS=50\n"
     )
@@ -169,14 +169,14 @@ def test_a_dotenv_file_is_read() -> None:
 
 @pytest.mark.parametrize("name", ["ALPACA_API_KEY", "alpaca_api_key", "apca_api_key_id"])
 def test_a_secret_may_come_from_a_file(credentials: Path, name: str) -> None:
-    """Named like the variable, in upper or lower case; an editor's newline is no part of it."""
+    """A secret's file is named like the variable, in any case, and loses an editor's newline."""
     (credentials / name).write_text(f"{SECRET}\n")
     (credentials / "unrelated").write_text("?")
     assert plain(Settings.load().api_key) == SECRET
 
 
 def test_any_setting_may_come_from_a_file(credentials: Path) -> None:
-    """Not only what is secret."""
+    """Any setting may come from a file, not only a secret one."""
     (credentials / "spotd_redis_url").write_text("redis://:secret@h:1/0\n")
     (credentials / "SPOTD_HTTP_PORT").write_text("1\n")
     loaded = Settings.load()
@@ -195,7 +195,7 @@ def test_a_directory_of_credentials_that_is_not_there_is_no_error(
 def test_the_environment_goes_before_dotenv_before_secrets(
     monkeypatch: pytest.MonkeyPatch, credentials: Path
 ) -> None:
-    """Under whichever of its names."""
+    """The environment goes before `.env`, and `.env` before files, under whichever name."""
     (credentials / "ALPACA_API_KEY").write_text("from the file")
     assert plain(Settings.load().api_key) == "from the file"
     Path(".env").write_text("ALPACA_API_KEY=dotenv\n")
@@ -223,7 +223,7 @@ def test_the_environment_goes_before_dotenv_before_secrets(
 def test_an_unknown_name_is_an_error_that_names_the_nearest(
     monkeypatch: pytest.MonkeyPatch, wrong: str, nearest: str
 ) -> None:
-    """In the environment and in `.env`; its value is nobody's business."""
+    """An unknown name is an error, in the environment and in `.env`, that hides its value."""
     message = f"{wrong} is not a setting of spotd; did you mean {nearest}?"
     monkeypatch.setenv(wrong, SECRET)
     with pytest.raises(SettingsError) as caught:
@@ -237,7 +237,7 @@ def test_an_unknown_name_is_an_error_that_names_the_nearest(
 
 
 def test_however_far_off_a_name_is_there_is_a_nearest() -> None:
-    """And all unknown ones are told at once."""
+    """Every unknown name has a nearest known one, and all unknown names are told at once."""
     with pytest.raises(SettingsError) as caught:
         reject_unknown(["SPOTD_ZZZ", "SPOTD_", "PATH", "SPOTD_FEED"])
     assert str(caught.value).count("did you mean SPOTD_") == 2
@@ -252,7 +252,7 @@ def test_an_unknown_name_is_told_in_secret_files_too(credentials: Path) -> None:
 
 
 def test_a_line_that_is_no_assignment_is_told() -> None:
-    """By file and line, without what it says."""
+    """A line that is no assignment is told by file and line, without its text."""
     Path(".env").write_text(f"SPOTD_TRADES=false\nSPOTD_FEED {SECRET}\n")
     with pytest.raises(SettingsError) as caught:
         Settings.load()
@@ -260,21 +260,21 @@ def test_a_line_that_is_no_assignment_is_told() -> None:
 
 
 def test_an_env_file_that_cannot_be_read_is_told() -> None:
-    """A directory of that name, for one."""
+    """A `.env` that cannot be read, such as a directory of that name, is an error."""
     Path(".env").mkdir()
     with pytest.raises(SettingsError, match=r"cannot read the settings in \.env"):
         Settings.load()
 
 
 def test_no_address_is_shown_by_repr(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It may hold a proxy's password."""
+    """No address is shown by repr, since it may hold a proxy's password."""
     monkeypatch.setenv("SPOTD_STREAM_URL", f"ws://user:{SECRET}@h/v2/iex")
     monkeypatch.setenv("SPOTD_DATA_URL", f"http://user:{SECRET}@h")
     assert SECRET not in repr(Settings.load())
 
 
 def test_known_names_are_not_rejected() -> None:
-    """Nor the relay's, which may stand in the same file."""
+    """Known names are accepted, and so are the relay's, which may stand in the same file."""
     reject_unknown([*known_names(), "spotd_feed", "SPOTD_RELAY_TOKEN"])
 
 
@@ -314,7 +314,7 @@ def test_known_names_are_not_rejected() -> None:
 def test_a_wrong_value_is_named_and_never_shown(
     monkeypatch: pytest.MonkeyPatch, variable: str, text: str
 ) -> None:
-    """One sentence with the variable's name; the value may hold a password."""
+    """A wrong value is one sentence with the variable's name, and without the value."""
     monkeypatch.setenv(variable, text)
     with pytest.raises(SettingsError) as caught:
         Settings.load()
@@ -326,7 +326,7 @@ def test_a_wrong_value_is_named_and_never_shown(
 
 
 def test_all_that_is_wrong_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody wants to start a daemon once per mistake."""
+    """All wrong settings are told at once, so that one start shows every mistake."""
     monkeypatch.setenv("SPOTD_FEED", "?")
     monkeypatch.setenv("SPOTD_HTTP_PORT", "?")
     with pytest.raises(SettingsError, match=r"SPOTD_FEED: .*; SPOTD_HTTP_PORT: "):
@@ -347,7 +347,7 @@ def test_all_that_is_wrong_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> N
     ],
 )
 def test_every_kind_of_redis_address_is_taken(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
-    """One server, a socket, sentinels, a cluster."""
+    """The address may be that of a server, a socket, Sentinels or a cluster."""
     monkeypatch.setenv("SPOTD_REDIS_URL", url)
     assert plain(Settings.load().redis_url) == url.strip()
 
@@ -366,7 +366,7 @@ def test_spaces_around_a_value_are_no_part_of_it(
 
 
 def test_no_secret_is_in_what_is_printed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """repr, str and a dump hide keys and the Redis address, which may hold a password."""
+    """The repr, str and dump of settings hide keys and the Redis address."""
     monkeypatch.setenv("ALPACA_API_KEY", f"{SECRET}-1")
     monkeypatch.setenv("ALPACA_SECRET_KEY", f"{SECRET}-2")
     monkeypatch.setenv("SPOTD_REDIS_URL", f"redis://:{SECRET}@h")
@@ -389,7 +389,7 @@ def test_no_secret_is_in_what_is_printed(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_every_feed_has_its_address(
     monkeypatch: pytest.MonkeyPatch, feed: str, endpoint: str
 ) -> None:
-    """Alpaca's, unless another one is set."""
+    """Every feed has Alpaca's address, unless another one is set."""
     monkeypatch.setenv("SPOTD_FEED", feed)
     assert Settings.load().stream_endpoint == endpoint
     monkeypatch.setenv("SPOTD_STREAM_URL", "ws://127.0.0.1:9/v2/iex")
@@ -434,7 +434,7 @@ def test_keys_are_given_without_the_spaces_around_them(monkeypatch: pytest.Monke
 
 
 def test_settings_can_be_given_by_field_name_and_never_changed() -> None:
-    """For programs that embed the daemon."""
+    """Programs that embed the daemon give settings by field name, and cannot change them."""
     made = Settings.load(feed="sip", throttle_ms=0)
     assert made.feed == "sip"
     assert made.throttle_s == 0.0

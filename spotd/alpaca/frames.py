@@ -7,43 +7,31 @@ from collections.abc import Iterator
 
 import msgspec
 
-from spotd.core.messages import (
-    Acknowledgement,
-    Cancel,
-    Correction,
-    Error,
-    Quote,
-    Success,
-    Trade,
-    TradingStatus,
-)
+from spotd.core.messages import Message
 
-WireMessage = (
-    Quote | Trade | TradingStatus | Correction | Cancel | Success | Error | Acknowledgement
-)
-decode = msgspec.msgpack.Decoder(list[WireMessage]).decode
-_decode_one = msgspec.msgpack.Decoder(WireMessage).decode
+decode = msgspec.msgpack.Decoder(list[Message]).decode
+_decode_one = msgspec.msgpack.Decoder(Message).decode
 _decode_raw = msgspec.msgpack.Decoder(list[msgspec.Raw]).decode
 _decode_tag = msgspec.msgpack.Decoder(dict[str, msgspec.Raw]).decode
-# What decoding raises. Text that is not UTF-8 and nesting too deep are not msgspec's own errors.
+# What decoding raises. msgspec has no error of its own for bad UTF-8 and for nesting too deep.
 UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 
 class FrameDecoder:
-    """Decodes frames, and counts what cannot be decoded, which costs nothing else."""
+    """Decodes frames. A message that cannot be decoded is counted, and costs no other message."""
 
     def __init__(self) -> None:
         self.malformed: Counter[str] = Counter()  # by kind: frame, message, quote, trade, …
 
-    def decode(self, payload: bytes) -> list[WireMessage]:
+    def decode(self, payload: bytes) -> list[Message]:
         """Return the messages of a frame, in order, without those that are malformed or unknown."""
         try:
             return decode(payload)
         except UNREADABLE:
             return list(self._salvage(payload))
 
-    def _salvage(self, payload: bytes) -> Iterator[WireMessage]:
-        """Decode one by one, since at least one message of the frame is malformed or unknown."""
+    def _salvage(self, payload: bytes) -> Iterator[Message]:
+        """Yield the messages that can be decoded, of a frame with one that cannot."""
         try:
             parts = _decode_raw(payload)
         except UNREADABLE:

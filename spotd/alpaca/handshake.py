@@ -23,7 +23,7 @@ from spotd.errors import StreamError
 _READ_BYTES = 128 * 1024  # about a thousand quotes: a millisecond of decoding or less
 _STATUS_LINE = re.compile(rb"HTTP/\d\.\d (\d{3})\b")
 
-# picows logs what this module raises as errors.
+# picows would log, as errors, the failures that this module raises.
 logging.getLogger("picows").setLevel(logging.CRITICAL)
 
 
@@ -41,7 +41,7 @@ class Timeouts:
 
 
 async def connect(session: Session, endpoint: str, timeouts: Timeouts) -> None:
-    """Connect a session to Alpaca. Raise StreamError, and then leave no socket behind.
+    """Connect a session to Alpaca. Raise StreamError, and leave no socket behind then.
 
     No extension is offered: with compression, a quote costs 1.5 to 2.1 times the CPU time.
     """
@@ -109,11 +109,11 @@ class _BoundedSocket(socket.socket):
 
 
 async def dial(host: str, port: int, deadline: float) -> socket.socket:
-    """Connect to the first address of a host that accepts. Reads of the socket are bounded.
+    """Return a socket, with bounded reads, connected to the first address of a host that accepts.
 
     ``deadline`` is in the loop's time. Each address gets an equal share of the time left, so that
-    one that swallows packets leaves time for the others. Raise OSError (TimeoutError included),
-    and UnicodeError for a text that cannot be a host name.
+    an address that swallows packets leaves time for the others. Raise OSError (TimeoutError
+    included), and UnicodeError for a text that cannot be a host name.
     """
     loop = asyncio.get_running_loop()
     addresses = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)

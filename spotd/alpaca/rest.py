@@ -34,7 +34,7 @@ from spotd.settings import Settings
 MAX_SYMBOLS_PER_CALL = 100
 SOCKET_TIMEOUT_S = 5.0
 
-# HTTP 400 names one bad symbol, and nothing is returned of the others.
+# HTTP 400 names one bad symbol, and brings no values of the others.
 _INVALID_SYMBOL = re.compile(r"invalid symbol:?\s*([^\s\"',}]+)", re.IGNORECASE)
 # The digits after microseconds, which datetime cannot hold.
 _NANOSECONDS = re.compile(r"(\.\d{6})\d+")
@@ -89,7 +89,7 @@ class Snapshots:
         self._client._session.close()
 
     def _get(self, symbols: Iterable[str], deadline: float) -> dict[str, Snapshot]:
-        """Ask, and read the answer here in the thread, since it would hold the loop too long."""
+        """Return the snapshots. The answer is read here in the thread: the loop would be held."""
         return {
             symbol: _snapshot(symbol, fields)
             for symbol, fields in self._ask(symbols, deadline).items()
@@ -97,9 +97,9 @@ class Snapshots:
         }
 
     def _ask(self, symbols: Iterable[str], deadline: float) -> dict[str, Any]:
-        """Ask, and again without each symbol that is refused, until the caller has gone.
+        """Return REST's answer. Ask again without each symbol that is refused.
 
-        ``deadline`` is in monotonic seconds.
+        After ``deadline``, in monotonic seconds, the caller has gone, and nothing is asked again.
         """
         wanted = list(symbols)
         while wanted and time.monotonic() < deadline:
@@ -150,7 +150,10 @@ class _Client(StockHistoricalDataClient):  # type: ignore[misc]  # alpaca-py is 
 
 
 async def _in_daemon_thread(get: Callable[[], dict[str, Snapshot]]) -> dict[str, Snapshot]:
-    """Run ``get`` in a thread that a shutdown does not wait for, unlike those of an executor."""
+    """Return what ``get`` returns in a thread. A shutdown does not wait for the thread.
+
+    It would wait for the threads of an executor.
+    """
     loop = asyncio.get_running_loop()
     result: asyncio.Future[dict[str, Snapshot]] = loop.create_future()
 

@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterable
 import msgspec
 import picows
 
-from spotd.alpaca.frames import UNREADABLE, FrameDecoder, WireMessage, decode
-from spotd.core.messages import Acknowledgement, Control, Error, Quote, Success
+from spotd.alpaca.frames import UNREADABLE, FrameDecoder, decode
+from spotd.core.messages import Acknowledgement, Control, Error, Message, Quote, Success
 from spotd.errors import StreamError
 
 MAX_FRAME_BYTES = 16 * 1024 * 1024
@@ -36,7 +36,7 @@ class Session(picows.WSListener):
     thread; ``secrets`` are masked in Alpaca's words.
     """
 
-    # An attribute is found faster without a dictionary, and some are read for every frame.
+    # Attributes that are read for every frame are found faster without a dictionary.
     __slots__ = (
         "_answers",
         "_decoder",
@@ -54,19 +54,19 @@ class Session(picows.WSListener):
     def __init__(
         self,
         decoder: FrameDecoder,
-        on_data: Callable[[list[WireMessage]], None],
+        on_data: Callable[[list[Message]], None],
         secrets: tuple[str, ...] = (),
     ) -> None:
         super().__init__()
         self.transport: picows.WSTransport | None = None
         self.end: asyncio.Future[StreamError] = asyncio.get_running_loop().create_future()
-        self.closing = False  # from now on nothing is handed on
+        self.closing = False  # True: no message is handed on any more
         self._decoder = decoder
         self._on_data = on_data
         self._secrets = secrets
         self._answers: asyncio.Queue[Control | StreamError] = asyncio.Queue()
-        self._in_handshake = True  # every control message is an answer
-        self._expecting = False  # the next acknowledgement or error is an answer
+        self._in_handshake = True  # then every control message is an answer
+        self._expecting = False  # True: the next acknowledgement or error is an answer
         self._parts: list[bytes] = []  # of a message in fragments
         self._parts_bytes = 0
 
@@ -109,7 +109,7 @@ class Session(picows.WSListener):
         self.transport = transport
 
     def is_user_specific_pong(self, frame: picows.WSFrame) -> bool:  # noqa: ARG002 - picows' own
-        """Count any frame as the answer to a ping; picows asks while one awaits its answer."""
+        """Count any frame as the answer to a ping. picows calls this while a ping awaits one."""
         if self.transport is None:
             raise AssertionError("no ping goes out before the handshake")
         self.transport.notify_user_specific_pong_received()
@@ -118,9 +118,9 @@ class Session(picows.WSListener):
     def on_ws_frame(self, transport: picows.WSTransport, frame: picows.WSFrame) -> None:
         """Take in a frame; its memory is valid only until this returns."""
         try:
-            # A whole frame that decodes as a list of messages is taken for data. The type of a
-            # frame is read only where it does not, since picows makes an enum of it, which costs
-            # a third of decoding a quote.
+            # A whole frame that decodes as a list of messages is taken for data. The type of the
+            # frame is read only where it does not decode: picows makes an enum of the type, which
+            # costs a third of decoding a quote.
             if frame.fin and not frame.rsv1 and not self._parts:
                 try:
                     messages = decode(frame.get_payload_as_bytes())
@@ -128,13 +128,13 @@ class Session(picows.WSListener):
                     self._look_closer(transport, frame)
                 else:
                     if messages and type(messages[0]) is Quote and not self.closing:
-                        self._on_data(messages)  # nearly always
+                        self._on_data(messages)  # nearly every frame comes here
                     else:
                         self._hand_on(messages)
             else:
                 self._look_closer(transport, frame)
         except Exception as error:
-            # picows ends the connection, but still delivers the frames that it has read.
+            # picows ends the connection, but still delivers the frames that it read before.
             self.closing = True
             self.finish(_why_failed(error))
             raise
@@ -187,7 +187,7 @@ class Session(picows.WSListener):
             self._parts_bytes = 0
             self._hand_on(self._decoder.decode(message))
 
-    def _hand_on(self, messages: list[WireMessage]) -> None:
+    def _hand_on(self, messages: list[Message]) -> None:
         if not messages or self.closing:
             return
         # Alpaca sends a control message alone in its frame (its documentation). As a consequence,
@@ -204,7 +204,7 @@ class Session(picows.WSListener):
         if self._in_handshake:
             self._answers.put_nowait(message)
         elif self._expecting and not isinstance(message, Success):
-            # A request has one answer. What comes after it must not answer the next request.
+            # A request has one answer. A message behind it must not answer the next request.
             self._expecting = False
             self._answers.put_nowait(message)
         elif isinstance(message, Error):

@@ -20,10 +20,10 @@ import picows
 from alpaca.data.live import StockDataStream
 from pydantic import SecretStr
 
-from spotd.alpaca.frames import FrameDecoder, WireMessage
+from spotd.alpaca.frames import FrameDecoder
 from spotd.alpaca.handshake import Timeouts, connect
 from spotd.alpaca.session import Session
-from spotd.core.messages import Acknowledgement, Error, Success
+from spotd.core.messages import Acknowledgement, Error, Message, Success
 from spotd.core.subscriptions import Request
 from spotd.errors import (
     AlpacaRefusedError,
@@ -52,7 +52,7 @@ class AlpacaStream(StockDataStream):  # type: ignore[misc]  # alpaca-py is not t
         endpoint: str,
         api_key: SecretStr,
         secret_key: SecretStr,
-        on_data: Callable[[list[WireMessage]], None],
+        on_data: Callable[[list[Message]], None],
         timeouts: Timeouts | None = None,
     ) -> None:
         super().__init__(
@@ -112,14 +112,14 @@ class AlpacaStream(StockDataStream):  # type: ignore[misc]  # alpaca-py is not t
         return await asyncio.shield(self._session.end)
 
     def give_up(self, why: StreamError) -> None:
-        """End the session for a reason found elsewhere, such as silence; ``close`` it then."""
+        """End the session for a reason found elsewhere, such as silence. Then call ``close``."""
         if self._session is not None:
             self._session.finish(why)
 
     async def close(self) -> None:
         """End the session with a close frame; cut the connection of a peer that does not answer.
 
-        Nothing is handed on from here on.
+        From now on no message is handed on.
         """
         session, self._session = self._session, None
         if session is None:

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, cast
 
 import click
 
-from spotd.cli.options import complete, load_settings, redis_url_option
+from spotd.cli.options import load_settings, redis_url_option
 from spotd.cli.table import age_text, price_text
 from spotd.errors import AlpacaRefusedError, SettingsError, SnapshotError, SpotdError
 from spotd.models import DaemonStatus
@@ -29,7 +29,7 @@ _ALPACA_LIMIT_S = 10.0
 
 
 class Finding(NamedTuple):
-    """One line of output. With ``exit_code`` 0 it is ok, or ``skipped``; otherwise it failed."""
+    """One line of output. ``exit_code`` is 0 where the check is ok or was ``skipped``."""
 
     text: str
     exit_code: int = 0
@@ -51,8 +51,8 @@ def check(redis_url: str | None) -> None:
         raise click.exceptions.Exit(error.exit_code) from error
     codes = [
         _report("settings", check_settings(settings)),
-        _report("redis", complete(check_redis(settings))),
-        _report("alpaca", complete(check_alpaca(settings))),
+        _report("redis", asyncio.run(check_redis(settings))),
+        _report("alpaca", asyncio.run(check_alpaca(settings))),
     ]
     raise click.exceptions.Exit(next((code for code in codes if code), 0))
 
@@ -113,7 +113,7 @@ async def check_alpaca(settings: Settings) -> Finding:
 
 
 async def _try_redis(settings: Settings) -> str:
-    """Make each kind of call that the daemon makes, without effect; return the finding's text."""
+    """Make each kind of call that the daemon makes, without effect. Return the finding's text."""
     from spotd.redis.port import RedisPort  # noqa: PLC0415 - not for `--help`
 
     url = settings.redis_url.get_secret_value()

@@ -1,7 +1,7 @@
 """``spotd demo``: the daemon on a simulated market with an embedded server, in one command.
 
 Needs no account and no Redis. Everything listens on free ports of 127.0.0.1 and is gone when the
-demo ends. Each price that it shows went through simulator, socket, daemon, server and client.
+demo ends. Each price that it shows has passed simulator, socket, daemon, server and client.
 """
 
 from __future__ import annotations
@@ -52,22 +52,24 @@ class Screen(Protocol):
 
 
 @click.command()
-@click.option("--seconds", type=click.FloatRange(0, min_open=True), help="End after so long.")
-@click.option("--symbols", default=None, metavar="A,B,…", help="What to ask for at the start.")
+@click.option(
+    "--seconds", type=click.FloatRange(0, min_open=True), help="End after this many seconds."
+)
+@click.option("--symbols", default=None, metavar="A,B,…", help="Ask for these symbols at first.")
 @click.option(
     "--replay",
     type=click.Path(exists=True, dir_okay=False, readable=True, path_type=Path),
-    help="Play this file of JSON lines of Alpaca messages (also .gz) instead of a market.",
+    help="Play this file instead of the market: Alpaca messages as JSON lines, plain or .gz.",
 )
 @click.option(
-    "--speed", type=click.FloatRange(0), default=1.0, help="Play it so many times faster."
+    "--speed", type=click.FloatRange(0), default=1.0, help="Play the file this many times faster."
 )
 @click.option(
     "--quotes-per-s",
     type=click.FloatRange(0.1, 50_000),
     default=_QUOTES_PER_S,
     show_default=True,
-    help="How busy the simulated market is, over all symbols.",
+    help="Quotes per second of the simulated market, over all symbols.",
 )
 def demo(
     seconds: float | None,
@@ -76,7 +78,7 @@ def demo(
     speed: float,
     quotes_per_s: float,
 ) -> None:
-    """Run everything on this machine, the market simulated. Ctrl-C ends it."""
+    """Run everything on this machine, with a simulated market. Ctrl-C ends it."""
     playing = None if replay is None else Replay(replay, speed=speed)
     try:
         wanted = symbols_of((symbols or "").split(",")) if symbols else []
@@ -151,7 +153,7 @@ async def _demo(simulator: Simulator, port: int, symbols: list[str], seconds: fl
 
 
 def _settings(simulator: Simulator, url: str) -> Settings:
-    """Return the defaults; the environment is meant for a real daemon, so none of it is read."""
+    """Return the default settings. The environment is not read: it is meant for a real daemon."""
     defaults = {name: field.default for name, field in Settings.model_fields.items()}
     own = {
         "api_key": _KEY,
@@ -167,7 +169,7 @@ def _settings(simulator: Simulator, url: str) -> Settings:
 def _commands(port: int, url: str, http_port: int, symbols: list[str]) -> list[str]:
     """Return commands for a second terminal."""
     started_as = Path(sys.argv[0])
-    # Its own path where it is not on PATH. With `python -m spotd`, argv[0] has another name.
+    # A command off the PATH needs its path. With `python -m spotd`, argv[0] has another name.
     spotd = sys.argv[0] if started_as.name == "spotd" and not which("spotd") else "spotd"
     return [
         f"redis-cli -p {port} SUBSCRIBE spot:{symbols[0]}",
@@ -224,7 +226,7 @@ async def _as_lines(spot: SpotClient, symbols: list[str], commands: list[str]) -
 
 
 async def _follow(spot: SpotClient, symbols: list[str], screen: Screen) -> None:
-    """Demand the symbols, and show their prices and those of any that are added meanwhile."""
+    """Demand the symbols. Show their prices, and those of symbols that are added meanwhile."""
     followed: set[str] = set()
 
     async def prices(symbol: str) -> None:

@@ -30,10 +30,10 @@ class Command(NamedTuple):
 
 COMMANDS = {
     "run": Command("spotd.cli.run:run", "Run the daemon."),
-    "demo": Command("spotd.cli.demo:demo", "Run everything on this machine, the market simulated."),
+    "demo": Command("spotd.cli.demo:demo", "Run everything here, with a simulated market."),
     "simulate": Command("spotd.simulator.command:simulate", "Run the simulated Alpaca alone."),
     "check": Command("spotd.cli.check:check", "Check settings, Redis and Alpaca."),
-    "status": Command("spotd.cli.status:status", "Show how the daemon stands."),
+    "status": Command("spotd.cli.status:status", "Show the state of the daemon."),
     "watch": Command("spotd.cli.watch:watch", "Watch prices as they arrive."),
     "relay": Command("spotd.cli.relay:relay", "Serve prices to browsers."),
     "symbols": Command("spotd.cli.symbols:symbols", "Add, remove and list symbols."),
@@ -63,7 +63,7 @@ class LazyGroup(click.Group):
         ctx: click.Context,  # noqa: ARG002 - click's signature
         cmd_name: str,
     ) -> click.Command | None:
-        """Import one subcommand and return it; None where there is no such name."""
+        """Import one subcommand and return it. Return None for an unknown name."""
         if cmd_name not in COMMANDS:
             return None
         module, _, attribute = COMMANDS[cmd_name].home.partition(":")
@@ -80,7 +80,7 @@ class LazyGroup(click.Group):
             formatter.write_dl([(name, command.summary) for name, command in COMMANDS.items()])
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the subcommand. Foreseen errors become one line and a code; others are defects."""
+        """Run the subcommand. A foreseen error becomes one line and an exit code."""
         try:
             return super().invoke(ctx)
         except SpotdError as error:
@@ -90,7 +90,7 @@ class LazyGroup(click.Group):
             if package not in EXTRAS:
                 raise
             extra = EXTRAS[package]
-            # Without the bare name, which on the public index may belong to another project.
+            # The bare name is not in the hint: on the public index it may be another project's.
             hint = f"pip install '.[{extra}]' in the checkout, or 'spotd[{extra}]' from where "
             hint += "spotd came"
             raise Failure(f"{package} is not installed: {hint}", 2) from error
@@ -135,7 +135,7 @@ def _is_closed_pipe(error: BaseException) -> bool:
 
 def _discard_output() -> None:
     """Replace closed pipes, so that the interpreter reports none when it flushes at exit."""
-    # With `2>&1` both are that pipe. A stream that was closed from the start is None.
+    # With `2>&1` both are the closed pipe. A stream that was closed from the start is None.
     for stream in filter(None, (sys.stdout, sys.stderr)):
         try:
             stream.flush()

@@ -1,4 +1,4 @@
-"""The options that the small commands share, and the two ways in which their bodies run.
+"""The options that the small commands share, and how a command runs until it is stopped.
 
 Talks to nothing itself. Must not require Alpaca keys, since the small commands need none.
 """
@@ -9,7 +9,7 @@ import asyncio
 import signal
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 from pydantic import SecretStr
@@ -17,19 +17,17 @@ from pydantic import SecretStr
 from spotd.client import SpotClient
 from spotd.settings import Settings
 
-T = TypeVar("T")
-
 redis_url_option = click.option(
     "--redis-url",
     metavar="URL",
-    help="The address of Redis. Better in SPOTD_REDIS_URL when it holds a password: other users of "
+    help="The address of Redis. Set SPOTD_REDIS_URL instead if it holds a password: other users of "
     "the machine can see arguments.",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="JSON, for programs.")
 
 
 def load_settings(redis_url: str | None = None) -> Settings:
-    """Return all settings, with another Redis where one is named. Raises SettingsError."""
+    """Return all settings, with ``redis_url`` if it is given. Raises SettingsError."""
     settings = Settings.load()
     if redis_url is None:
         return settings
@@ -45,13 +43,8 @@ def client_of(settings: Settings) -> SpotClient:
     )
 
 
-def complete(body: Coroutine[Any, Any, T]) -> T:
-    """Run a body that ends by itself, and return what it returns."""
-    return asyncio.run(body)
-
-
 def until_stopped(body: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    """Run a body until it ends, or until SIGINT or SIGTERM cancels it; neither is a failure.
+    """Run a body until it ends, or until SIGINT or SIGTERM cancels it. Neither is a failure.
 
     Since the signals cancel the body, it removes its leases from Redis before it ends.
     """

@@ -14,8 +14,8 @@ import click
 def run() -> None:
     """Run the daemon until SIGTERM or SIGINT.
 
-    Reads every setting from the environment, a .env file, Docker secrets or systemd credentials;
-    ALPACA_API_KEY and ALPACA_SECRET_KEY are required.
+    The daemon reads its settings from the environment, a .env file, Docker secrets or systemd
+    credentials. ALPACA_API_KEY and ALPACA_SECRET_KEY are required.
     """
     with _stoppable_while_loading():
         from spotd.settings import Settings  # noqa: PLC0415 - `spotd run --help` needs none of this

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime
 
 import click
 
-from spotd.cli.options import (
-    client_of,
-    complete,
-    json_option,
-    load_settings,
-    redis_url_option,
-)
+from spotd.cli.options import client_of, json_option, load_settings, redis_url_option
 from spotd.cli.table import state_text
 from spotd.errors import SpotdError
 from spotd.models import DaemonStatus, rfc3339
@@ -23,9 +18,9 @@ from spotd.settings import Settings
 @redis_url_option
 @json_option
 def status(redis_url: str | None, as_json: bool) -> None:
-    """Show how the daemon stands. Exit code 1 where none runs."""
+    """Show the state of the daemon. The exit code is 1 where no daemon runs."""
     settings = load_settings(redis_url)
-    found = complete(_fetch(settings))
+    found = asyncio.run(_fetch(settings))
     if found is None:
         raise SpotdError(f"no daemon runs here: Redis answers, but holds no {settings.keys.status}")
     if as_json:

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 
 import click
 import msgspec
 
-from spotd.cli.options import (
-    client_of,
-    complete,
-    json_option,
-    load_settings,
-    redis_url_option,
-)
+from spotd.cli.options import client_of, json_option, load_settings, redis_url_option
 from spotd.cli.table import price_text
 from spotd.client import SpotClient, symbols_of
 from spotd.models import SpotPriceUpdate, SymbolState
@@ -33,8 +28,8 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
 def symbols() -> None:
     """Add, remove and list symbols.
 
-    What is added here is demanded until it is removed. Demand by leases comes and goes with the
-    programs that hold it.
+    Symbols that are added here are demanded until they are removed. Leases end with the programs
+    that hold them.
     """
 
 
@@ -57,7 +52,7 @@ def add(entries: tuple[str, ...], redis_url: str | None) -> None:
 @click.argument("entries", metavar="SYMBOL...", nargs=-1, required=True)
 @redis_url_option
 def remove(entries: tuple[str, ...], redis_url: str | None) -> None:
-    """End what `add` began; a malformed entry goes if it is written as it is stored."""
+    """Remove symbols that were added. A malformed entry has to be written as it is stored."""
     gone = _change(redis_url, lambda spot: spot.remove(*entries))
     meant = dict.fromkeys(entry if entry in gone else entry.strip().upper() for entry in entries)
     click.echo(_told("removed", gone, "not there", [name for name in meant if name not in gone]))
@@ -68,7 +63,7 @@ def remove(entries: tuple[str, ...], redis_url: str | None) -> None:
 @json_option
 def list_(redis_url: str | None, as_json: bool) -> None:
     """Show every desired symbol and refused entry with its state and last mid price."""
-    rows = complete(_rows(redis_url))
+    rows = asyncio.run(_rows(redis_url))
     if as_json:
         click.echo(msgspec.json.encode(rows))
         return
@@ -96,7 +91,7 @@ def _change(
             return await change(spot)
 
     try:
-        return complete(body())
+        return asyncio.run(body())
     except ValueError as error:
         raise click.UsageError(
             f"{error}. A symbol is 1 to 8 letters, optionally a dot and 1 to 4 more."

@@ -19,7 +19,7 @@ from rich.text import Text
 from spotd.models import DaemonStatus, SpotPriceUpdate, SymbolState, rfc3339
 
 RATE_WINDOW_S = 5.0
-_MAX_ARRIVALS = 256  # the rate of a faster row is measured over a shorter time
+_MAX_ARRIVALS = 256  # the rate of a row with more updates is measured over a shorter time
 
 # The columns from left to right, and the order in which a narrow terminal loses them.
 _COLUMNS = ("symbol", "bid", "ask", "mid", "last", "age", "updates/s", "state")
@@ -159,7 +159,7 @@ class _Row:
             arrivals.popleft()
         if len(arrivals) == _MAX_ARRIVALS:
             return _MAX_ARRIVALS / max(now - arrivals[0], 1e-3)
-        # At least a second, since a new row would otherwise show hundreds for its first update.
+        # The time is at least 1 s: otherwise a new row would show hundreds after its first update.
         return len(arrivals) / min(RATE_WINDOW_S, max(1.0, now - self._began_at))
 
     def _state_text(self, absent: bool) -> Text:
@@ -202,7 +202,7 @@ def price_text(price: float | None) -> str:
 
 
 def age_text(now: datetime, then: datetime) -> str:
-    """Return how long ago it was, in one unit. Clocks that disagree make no negative age."""
+    """Return the age of a moment in one unit. Clocks that disagree make no negative age."""
     seconds = max(0.0, (now - then).total_seconds())
     if seconds < 60:
         return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"

@@ -25,17 +25,19 @@ _PRESENCE_S = 5.0  # between two checks for a daemon, whose status lapses after 
 
 @click.command()
 @click.argument("entries", metavar="[SYMBOL]...", nargs=-1)
-@click.option("--seconds", type=click.FloatRange(min=0, min_open=True), help="End after so long.")
-@click.option("--count", type=click.IntRange(min=1), help="End after so many updates.")
+@click.option(
+    "--seconds", type=click.FloatRange(min=0, min_open=True), help="End after this many seconds."
+)
+@click.option("--count", type=click.IntRange(min=1), help="End after this many updates.")
 @redis_url_option
 def watch(
     entries: tuple[str, ...], seconds: float | None, count: int | None, redis_url: str | None
 ) -> None:
     """Watch prices as they arrive.
 
-    Named symbols are demanded while this runs. Without any, what is streamed now is shown, and
-    nothing demanded. On a terminal a table, otherwise one line per update; states that are not
-    as they should be are then told on stderr.
+    The command demands the named symbols while it runs. Without names it shows the symbols that
+    are streamed now, and demands none. On a terminal it shows a table. In a pipe it writes one
+    line per update, and abnormal states on stderr.
     """
     settings = load_settings(redis_url)
     try:
@@ -140,14 +142,14 @@ async def _table(
 
 
 async def _until_first_ends(**bodies: Coroutine[Any, Any, None]) -> None:
-    """Run all until one ends, then cancel the others. Raise the error that ended it, if any."""
+    """Run all until one ends, then cancel the others. Raise the error of the one that ended."""
     tasks = [asyncio.create_task(body, name=f"watch-{name}") for name, body in bodies.items()]
     try:
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         for task in done:
             task.result()
     finally:
-        # More than once, since in Python 3.11 redis-py's wait_for may swallow a cancellation.
+        # Once may not be enough: in Python 3.11 redis-py's wait_for may swallow a cancellation.
         running = set(tasks)
         while running:
             for task in running:

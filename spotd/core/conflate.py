@@ -116,7 +116,7 @@ class Conflator:
             self.ready.append(slot)
 
     def take(self, now: float, limit: int) -> list[Slot]:
-        """Emit at most ``limit`` changed slots whose window is over, longest waiting first.
+        """Emit and return at most ``limit`` changed slots that are ready, longest waiting first.
 
         They are in flight until the caller hands them to ``settle``. ``now`` may jump ahead.
         """

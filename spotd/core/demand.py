@@ -42,9 +42,9 @@ class DemandStep:
     ``subscribe`` and ``unsubscribe`` are the symbols that came and left. ``first`` are those of
     ``subscribe`` that do not wait behind symbols that came earlier. ``drop`` are the symbols whose
     prices leave the cache and Redis. ``fetch`` are the symbols that need a snapshot although
-    Alpaca will not acknowledge them by name: those that left and came back before they were
-    unsubscribed, so they are active still, but their prices are dropped, and those that are
-    active as a part of the whole market.
+    Alpaca will not acknowledge them by name. Some left and came back before they were
+    unsubscribed, so they are still active, but their prices are dropped. The others are active as
+    a part of the whole market.
     """
 
     subscribe: frozenset[str]
@@ -79,7 +79,7 @@ def step_between(
 
 
 def to_fetch(acknowledged: frozenset[str], demand: Demand) -> frozenset[str]:
-    """Return which symbols need a snapshot after Alpaca acknowledged some for the first time.
+    """Return which symbols need a snapshot after Alpaca acknowledged some that were not active.
 
     A symbol that left the demand meanwhile needs none. When Alpaca acknowledges the whole market,
     every desired symbol needs one.

@@ -5,7 +5,7 @@ last. Symbols that are desired, not active and not refused *wait*. Symbols that 
 desired are *surplus*. The symbols that wait have three ranks. Room goes to one rank after the
 other, and to the symbols of a rank by name:
 
-1. Symbols that had room on the last connection and are still desired. As a consequence, no symbol
+1. Symbols that had room in the last session and are still desired. As a consequence, no symbol
    loses its room to another by a reconnect.
 2. Newcomers that the caller lets in front.
 3. All others.
@@ -71,7 +71,7 @@ class SortedSymbols:
 
 
 class Difference:
-    """The difference between desired and active, over all connections of one account."""
+    """The difference between desired and active, over all sessions of one account."""
 
     def __init__(self, refusals: Refusals) -> None:
         self.desired: frozenset[str] = frozenset()
@@ -185,7 +185,7 @@ class Difference:
 
         ``room`` is the number of further symbols for which there was room; None: no limit.
         """
-        # The connection may have ended before all symbols of rank 1 had their room again. The
+        # The session may have ended before all symbols of rank 1 had their room again. The
         # missing ones keep the rank, as many as there was room for.
         missing = sorted(self._had_room - self.active - self._refusals.by_symbol.keys())
         self._had_room = (self.active & self.desired) | frozenset(missing[:room])

@@ -1,10 +1,10 @@
 """Decides which channels beside quotes to ask a feed for. Must not know symbols or limits.
 
 410 says that a channel does not exist on this feed. Each channel that spotd can do without is
-asked for until then, and again on the next connection, which may lead to another server:
+asked for until then, and again in the next session, which may lead to another server:
 
 - *Trades of single symbols*: asked for with the quotes, unless the settings say no. A 410 to a
-  request with trades turns them off for this connection; the last price stays null.
+  request with trades turns them off for this session; the last price stays null.
 - *Trades of the whole market*, ``*``: turned off by their own 410, which says nothing about the
   trades of single symbols.
 - *Statuses* (halts), one entry for all symbols:
@@ -16,7 +16,7 @@ asked for until then, and again on the next connection, which may lead to anothe
   on        nothing                                       give back, after a 405 to quotes
   give back unsubscribe, before anything else: the entry  off, whatever the answer is
             may hold the room that a symbol needs
-  off       nothing                                       untried, on the next connection
+  off       nothing                                       untried, in the next session
   ========= ============================================= =====================================
 
 An acknowledgement may also leave trades out without an error. That is only noted.
@@ -32,7 +32,7 @@ Action = Literal["subscribe", "unsubscribe"]
 
 
 class FeedChannels:
-    """The channels beside quotes, on one connection after another."""
+    """The channels beside quotes, in one session after another."""
 
     def __init__(self, *, trades: bool = True) -> None:
         #: Symbols of the last acknowledged request for trades whose trades were left out.
@@ -45,21 +45,21 @@ class FeedChannels:
 
     @property
     def trades(self) -> bool:
-        """Whether trades of single symbols are asked for on this connection."""
+        """Whether trades of single symbols are asked for in this session."""
         return self._trades
 
     @property
     def wildcard_trades(self) -> bool:
-        """Whether trades of the whole market are asked for on this connection."""
+        """Whether trades of the whole market are asked for in this session."""
         return self._trades and self._wildcard_trades
 
     def connected(self) -> None:
-        """Take in that a new connection is open: all channels are asked for again."""
+        """Take in that a new session is open: all channels are asked for again."""
         self._trades = self._wildcard_trades = self._wants_trades
         self._statuses = "untried"
 
     def disconnected(self) -> None:
-        """Take in that the connection is gone, and with it every subscription."""
+        """Take in that the session is over, and with it every subscription."""
         self._on_trades = frozenset()
 
     # Trades

@@ -1,7 +1,7 @@
-"""Decides which symbols a first price is fetched for next. Must not fetch anything.
+"""Decides for which symbols a first price is fetched next. Must not fetch anything.
 
-What was wanted last is fetched first. As a consequence, one new symbol never waits behind a market
-that came before it.
+The symbols that were wanted last are fetched first. As a consequence, one new symbol never waits
+behind a market that came before it.
 """
 
 from __future__ import annotations
@@ -26,6 +26,6 @@ class SnapshotQueue:
             self._waiting[symbol] = None
 
     def take(self, count: int) -> list[str]:
-        """Take out the next symbols, at most ``count``."""
+        """Remove and return the next symbols, at most ``count``."""
         waiting = self._waiting
         return [waiting.popitem()[0] for _ in range(min(len(waiting), count))]

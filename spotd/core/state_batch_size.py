@@ -1,8 +1,8 @@
-"""Decides how many states one call writes to Redis. Must not know which.
+"""Decides how many states one call writes to Redis. Must not know which states.
 
-A call holds the server while the server works on it, and prices wait for it. So a call is small,
-and others get their turn after it. If the answer takes longer than the work of a small call can,
-the call was mostly on its way. Then its size matters little to others, and few large calls write a
+The server serves nobody else while it works on a call, so prices wait for it. So a call is small,
+and other calls get their turn after it. If the answer takes longer than the work of a small call,
+most of the time was the way. Then the size hardly delays other calls, and few large calls write a
 whole market far sooner.
 """
 
@@ -13,16 +13,16 @@ _DISTANT_S = 0.03  # a small call that takes longer was mostly on its way
 
 
 class StateBatchSize:
-    """The number of states in the next call; a large call has ``large`` at most."""
+    """How many states the next call may write. A large call writes at most ``large``."""
 
     def __init__(self, large: int) -> None:
         self._large = large
         self._distant = False
 
     def limit(self, *, stopping: bool) -> int:
-        """Return how many states to write at most.
+        """Return how many states the next call may write.
 
-        While the daemon stops, no symbol is live any more whose prices could be late.
+        A large call is right while the daemon stops: no price is published that it could delay.
         """
         return self._large if stopping or self._distant else SMALL
 

@@ -8,8 +8,8 @@ The rules of Alpaca's protocol behind it:
 - 400 refuses a whole request for one ill-formed symbol, 405 for the symbol limit, 410 for a channel
   that this feed does not have. 409, 411, 412 and 413 were seen on other streams of Alpaca's in
   answer to a whole market, so they refuse ``*`` alone. Any other error, any error to an
-  unsubscribe, and an unsubscribe without effect mean that the two sides do not agree: the
-  connection must be made anew.
+  unsubscribe, and an unsubscribe without effect mean that the two sides do not agree: a new
+  session must begin.
 
 Four machines decide, each described at the head of its module:
 
@@ -49,7 +49,7 @@ _NAMES_IN_LOG = 5
 
 
 class UnexpectedAnswerError(Exception):
-    """Alpaca's answer fits no request of ours: the connection cannot be trusted any more."""
+    """Alpaca's answer fits no request of ours: the session cannot be trusted any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,7 @@ class Request:
 
 
 class Subscriptions:
-    """The subscriptions of one account, over all its connections."""
+    """The subscriptions of one account, over all its sessions."""
 
     def __init__(
         self,
@@ -92,7 +92,7 @@ class Subscriptions:
 
     @property
     def active(self) -> frozenset[str]:
-        """The symbols that Alpaca acknowledged on this connection."""
+        """The symbols that Alpaca acknowledged in this session."""
         return self._difference.active
 
     @property
@@ -102,7 +102,7 @@ class Subscriptions:
 
     @property
     def trades(self) -> bool:
-        """Whether trades are asked for on this connection."""
+        """Whether trades are asked for in this session."""
         return self._channels.trades
 
     @property
@@ -137,8 +137,8 @@ class Subscriptions:
         """Return whether the next request is to wait a little after the answer to ``request``.
 
         Each acknowledgement carries all symbols, and brings states to write and prices to fetch. A
-        long row of full requests would make the prices late of symbols that were live before it.
-        Where none was, nothing is late.
+        long row of full requests would delay the prices of symbols that were live before the row.
+        Where no symbol was live, the row delays none.
         """
         return self._live_before and len(request.symbols) >= self._batch
 
@@ -151,13 +151,13 @@ class Subscriptions:
         self._may_differ = True
 
     def connected(self) -> None:
-        """Take in that a new connection is authenticated: nothing is active on it yet."""
+        """Take in that a new session is open: nothing is active in it yet."""
         self.disconnected()
         self._channels.connected()
         self._limit.connected()
 
     def disconnected(self) -> None:
-        """Take in that the connection is gone, and with it every subscription."""
+        """Take in that the session is over, and with it every subscription."""
         self._difference.disconnected(self._limit.room(len(self.active)))
         self._channels.disconnected()
         self._refusals.disconnected()

@@ -19,7 +19,7 @@ exact     one symbol more than the active ones is too many what is left up to th
 - exact -> searching: a 405 with fewer symbols. The plan became smaller.
 - any -> unknown: the ceiling, or more, was acknowledged. The plan became larger.
 
-The plan may have grown while nobody was connected. So each new connection *probes* once: when
+The plan may have grown while nobody was connected. So each new session *probes* once: when
 all room is taken, one symbol above the limit is asked for. The probe never exceeds the setting.
 
 Alpaca may count trades and statuses too. The search does not need to know: its result is the
@@ -35,7 +35,7 @@ _REASON: RefusalReason = "symbol_limit"
 
 
 class SymbolLimit:
-    """The limit of one account, over all its connections."""
+    """The limit of one account, over all its sessions."""
 
     def __init__(self, max_symbols: int | None = None) -> None:
         self._max_symbols = max_symbols
@@ -80,7 +80,7 @@ class SymbolLimit:
         return size
 
     def connected(self) -> None:
-        """Take in a new connection: a limit that was learned earlier may be probed once on it."""
+        """Take in a new session: a limit that was learned earlier may be probed once in it."""
         self._may_probe = self._ceiling is not None
 
     def acknowledged(self, active: int) -> None:

@@ -80,11 +80,19 @@ class DemandLoop:
 
     async def listen(self) -> None:
         """Read the demand at every message on the wake channel."""
+        refused = False
         while True:
             try:
                 async for _ in self._port.wakes():
+                    if refused:
+                        log.info("listening to the wake channel again")
+                        refused = False
                     self.wake_up.set()
-            except RedisUnavailableError:
+            except RedisUnavailableError as error:
+                # No other loop notices that Redis refuses this alone.
+                if isinstance(error, RefusedError) and not refused:
+                    log.error("cannot listen to the wake channel", why=str(error))
+                    refused = True
                 # Meanwhile the reads of every half second find changes too.
                 await asyncio.sleep(_RETRY_WAKES_S)
 

@@ -47,7 +47,7 @@ class Prices:
         self.halted: Value[frozenset[str]] = Value(self.cache.halted)
         self.due = WakeUp()
         self.dropping: set[str] = set()
-        self._stored: frozenset[str] = frozenset()  # in Redis when it was last asked, by symbol
+        self._stored: frozenset[str] = frozenset()  # symbols in ``spotd:last`` when last read
         self.last_message_unix_s: float | None = None
         self.lag_s: float | None = None
         self._wants = wants
@@ -86,15 +86,15 @@ class Prices:
         self._drop(self.dropping | step.drop | stored)
 
     def drop_stored(self, symbols: Iterable[str]) -> None:
-        """Have Redis drop what a predecessor left of symbols that nobody wants.
+        """Have Redis drop the prices of stored ``symbols`` that nobody wants.
 
-        What is wanted as a part of the whole market is dropped when that leaves the demand.
+        A price that is wanted as a part of the whole market is dropped when the market leaves.
         """
         self._stored = frozenset(symbols)
         self._drop(self.dropping | self._stored)
 
     def _drop(self, symbols: Iterable[str]) -> None:
-        # Nothing that came back is dropped, also where it came back as a part of the whole market.
+        # A symbol that came back is not dropped, also if it came back as a part of the market.
         self.dropping = {symbol for symbol in symbols if not self._wants(symbol)}
         if self.dropping:
             self.due.set()

@@ -1,4 +1,4 @@
-"""One daemon as a process: logs, signals, garbage, exit code. Must not know its parts."""
+"""Runs one daemon as a process: logs, signals, garbage, exit code. Must not know its parts."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from spotd.ops import logs
 from spotd.redis.addresses import secrets_in
 from spotd.settings import Settings
 
-_STUCK_S = 0.4  # how long the interpreter may take to end
+_STUCK_S = 0.4  # time for the interpreter to end by itself
 
 
 def run_daemon(settings: Settings) -> int:

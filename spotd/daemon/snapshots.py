@@ -91,8 +91,7 @@ class SnapshotLoop:
 
     async def _fetch(self, symbols: list[str]) -> None:
         trying = AsyncRetrying(
-            # Refused keys are not tried again. They end the daemon when the *stream* says so: plans
-            # may lack REST.
+            # REST's refusal of the keys is final. It does not end the daemon: a plan may lack REST.
             retry=retry_if_exception_type(SnapshotError),
             stop=stop_after_attempt(self._retry.tries),
             wait=wait_fixed(self._retry.retry_s),
@@ -111,7 +110,7 @@ class SnapshotLoop:
 
     def _take_in(self, asked: list[str], found: Mapping[str, Snapshot]) -> None:
         if not self._floors_known():
-            self.want(asked)  # a term began meanwhile
+            self.want(asked)  # a term has begun meanwhile
             return
         self._prices.take_snapshots(found, trades=self._stream.get().subscriptions.trades)
         log.debug("snapshots taken in", asked=len(asked), found=len(found))

@@ -42,7 +42,7 @@ STATUS_TTL_S = 15.0
 STATUS_EVERY_S = 4.0
 _AT_MOST_EVERY_S = 0.02  # changes that come together are written together
 _RETRY_S = 0.5
-_STATES_PER_TURN = 100  # are made JSON before others get their turn
+_STATES_PER_TURN = 100  # this many are made JSON in one turn of the event loop
 _STATUS_WAITS_S = 0.2  # at most, while states are written: a call more may have begun by then
 
 log = structlog.get_logger("spotd.states")

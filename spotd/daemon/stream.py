@@ -28,7 +28,7 @@ from spotd.ops.metrics import BREAKER_NAME, Metrics
 
 # A refused symbol is asked for again after an hour, so a check each minute is often enough.
 _CHECK_EVERY_S = 60.0
-# How long a request of a long row gives way to others. Without a pause, a row fills a second.
+# The pause between two requests of a long row. Without pauses, a row fills a second.
 PAUSE_IN_ROW_S = 0.02
 _BREAKER_IS_OPEN = f"the circuit breaker {BREAKER_NAME} is open"
 

@@ -1,6 +1,6 @@
 """Talks HTTP: health, status and metrics for operators. Must not decide or change anything.
 
-Connections are few and short-lived: a page is answered at once, so no client needs more.
+Each page is answered at once. As a consequence, few connections with short lives are enough.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class _Refused(asyncio.Protocol):
     """A connection beyond the limit."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Close it."""
+        """Close the connection."""
         transport.close()
 
 

@@ -36,7 +36,7 @@ _IN_QUERY = re.compile(
 _MAX_WAITING = 2_000  # lines
 _AT_EXIT_S = 0.5  # for lines that are not written yet
 _MAX_LINE_CHARS = 16_384
-_TAIL_CHARS = 4_096  # of these, since a JSON line has its event and level at its end
+_TAIL_CHARS = 4_096  # of these, at the end, where a JSON line has its event and level
 _MAX_URL_PART = 800  # the part of a password that may be left where a URL was cut
 
 
@@ -44,7 +44,7 @@ class _Sink(Protocol):
     """A stream that lines are written to."""
 
     def write(self, text: str, /) -> int:
-        """Write the text."""
+        """Write the text. Return its length."""
 
     def flush(self) -> None:
         """Write what is held back."""
@@ -68,7 +68,7 @@ class BackgroundWriter:
         atexit.register(self.drain, _AT_EXIT_S)
 
     def write(self, text: str) -> int:
-        """Queue the text."""
+        """Queue the text. Return its length."""
         with self._change:
             if len(self._waiting) < _MAX_WAITING:
                 self._waiting.append(text.encode("utf-8", "backslashreplace"))
@@ -120,7 +120,7 @@ class _Nowhere:
     """The sink of a process whose stderr was closed before it began."""
 
     def write(self, text: str) -> int:
-        """Discard the text."""
+        """Discard the text. Return its length."""
         return len(text)
 
     def flush(self) -> None:
@@ -144,11 +144,11 @@ class _Redacting:
         self._half_a_secret = max([_MAX_URL_PART, *map(len, longest_first)])
 
     def write(self, text: str) -> int:
-        """Write the text without the secrets."""
+        """Write the text without the secrets. Return the length of what is written."""
         if len(text) <= _MAX_LINE_CHARS:
             return self._stream.write(self._redacted(text))
-        # Part of a secret may be left on either side of the cut, where the search does not find it.
-        # As a consequence, as many characters as a secret has are cut there as well.
+        # On either side of the cut a part of a secret may be left, which the search does not find.
+        # As a consequence, as many characters as the longest secret has are cut there as well.
         head = self._redacted(text[: _MAX_LINE_CHARS - _TAIL_CHARS])[: -self._half_a_secret]
         tail = self._redacted(text[-_TAIL_CHARS:])[self._half_a_secret :].rstrip()
         text = f"{head} […] {tail}"
@@ -172,7 +172,7 @@ class _Redacting:
 
 
 def _spellings(secret: str) -> set[str]:
-    """Return a secret as it is, and as JSON, repr and URLs write it, also nested in each other."""
+    """Return a secret as it is, and as JSON, repr and URLs escape it, one inside the other too."""
     found = {secret, quote(secret, safe="")}
     for _ in range(2):
         found |= {
@@ -196,8 +196,8 @@ def configure(
 ) -> None:
     """Set up logging for this process, for spotd and for libraries.
 
-    Lines go to ``stream`` at once, or without one to stderr from a thread, since its reader may
-    stall.
+    Lines go to ``stream`` at once. Without a stream they go to stderr from a thread, since the
+    reader of stderr may stall.
     """
     target: TextIO | None = sys.stderr if stream is None else stream
     terminal = target is not None and target.isatty()
@@ -248,6 +248,6 @@ def _sink(stream: TextIO | None) -> _Sink:
 
 
 def _name_library(_: object, __: str, event: EventDict) -> EventDict:
-    """Add the name of the library to a line that is not spotd's."""
+    """Return a library's line with the name of the library."""
     event["library"] = event["_record"].name
     return event

@@ -1,6 +1,6 @@
 """Talks Prometheus. Must not decide anything.
 
-The counters of the hot path are plain numbers where they arise, and are read at each scrape. As a
+The counters of the hot path are plain numbers in the parts that count, read at each scrape. As a
 consequence, a quote costs no lock and no look-up of labels. Only events that happen once per frame
 or per call are counted here.
 """
@@ -62,7 +62,7 @@ class Distribution:
         self._sum += value
 
     def family(self) -> HistogramMetricFamily:
-        """Return it for Prometheus, with the number of values up to each bound."""
+        """Return the histogram for Prometheus, with the number of values up to each bound."""
         bounds = [*map(str, self._bounds), "+Inf"]
         buckets = list(zip(bounds, accumulate(self._counts), strict=True))
         return HistogramMetricFamily(self._name, self._help, buckets=buckets, sum_value=self._sum)
@@ -98,7 +98,7 @@ class Metrics:
 
     @property
     def reconnects_total(self) -> int:
-        """Number of streams that were lost or could not be opened."""
+        """The number of streams that were lost or could not be opened."""
         return sum(self.reconnects.values())
 
     def numbers_from(self, read: Callable[[], Numbers]) -> None:

@@ -1,7 +1,7 @@
-"""Redis addresses: which URLs are valid, the client that one describes, and what in it is secret.
+"""Redis addresses: which URLs are valid, the client that one describes, and its secrets.
 
 Shared by daemon and client. Builds clients of redis-py; sends nothing itself. Must not read
-settings, and no text that it returns for people holds a password.
+settings, and must not return a text for people that holds a password.
 
 ``redis://`` and ``rediss://`` (TLS) name one server, ``unix://`` a socket.
 ``redis+sentinel://[user:password@]host:port,host:port/service[/db]`` asks Sentinels for the
@@ -44,13 +44,13 @@ SCHEMES = (
 
 CONNECT_TIMEOUT_S = 0.5
 COMMAND_TIMEOUT_S = 2.0  # of one answer to a person's command
-# Sentinels are asked one after the other. One that does not answer must leave time for the next.
+# Sentinels are asked one after the other. A dead one must leave time for the next.
 _SENTINEL_TIMEOUT_S = 1.0
 
 _SENTINEL_PORT, _REDIS_PORT = 26379, 6379
 
-# What to do once a new connection has logged in and selected its database. The port of the daemon
-# sets it for the task in which it makes a call, and gives that call its whole time again.
+# This is called once a new connection has logged in and selected its database. The daemon's port
+# sets it in the task that makes a call, in order to give the call its whole time again.
 after_login: ContextVar[Callable[[], None] | None] = ContextVar("after_login", default=None)
 
 
@@ -120,7 +120,7 @@ def _service_of(named: _Hosts) -> tuple[str, int]:
 
 
 def _hosts_of(url: str) -> _Hosts:
-    """Take apart a URL that names several hosts. Raises ValueError."""
+    """Return the parts of a URL that names several hosts. Raises ValueError."""
     scheme, _, rest = url.partition("://")
     authority, tail = re.fullmatch(r"([^/?]*)(.*)", rest, re.DOTALL).groups()  # type: ignore[union-attr]
     credentials, _, hosts = authority.rpartition("@")
@@ -184,7 +184,7 @@ def connect(
             del limits["socket_keepalive"]
         return _checked(aioredis.Redis.from_url(url, **limits))
     except (ValueError, TypeError, redis.exceptions.RedisError):
-        # Not chained: what was wrong may be quoted there, and so perhaps the password.
+        # The error is not chained: it may quote the wrong part, and so perhaps the password.
         raise SettingsError(f"{name} has an option or a value that redis-py refuses") from None
 
 
@@ -195,7 +195,7 @@ async def _log_in(connection: Any) -> None:
         then()
 
 
-# Saves the two round trips in which redis-py tells the server its own name and version.
+# This saves the two round trips in which redis-py tells the server its own name and version.
 _NAMELESS: dict[str, Any] = (
     {"driver_info": None}
     if "driver_info" in signature(aioredis.Redis.__init__).parameters
@@ -268,9 +268,9 @@ def check_prefix(client: Any, keys: Keys, name: str) -> None:
 
 
 async def pubsub_of(client: Any) -> PubSub:
-    """Return a subscriber, to be closed by ``aclose``. Raises what redis-py raises.
+    """Return a subscriber. The caller closes it by ``aclose``. Raises redis-py's own errors.
 
-    Each node of a cluster receives every PUBLISH, so there the subscriber takes any one node.
+    Each node of a cluster receives every PUBLISH. As a consequence, any one node will do there.
     """
     if not is_cluster(client):
         return client.pubsub()  # type: ignore[no-any-return]
@@ -292,7 +292,7 @@ class _NodePubSub(PubSub):
 
 
 def place_of(client: Any) -> str:
-    """Return where a client leads, for people: ``host:port/db``, ``path/db`` or ``service/db``."""
+    """Return where a client connects, for people: ``host:port/db``, ``path/db``, ``service/db``."""
     if is_cluster(client):
         return f"the cluster of {min(client.nodes_manager.startup_nodes, default='no node')}"
     where = client.connection_pool.connection_kwargs

@@ -15,7 +15,6 @@ from typing import NamedTuple
 from spotd.errors import RedisUnavailableError
 from spotd.keys import Keys
 from spotd.redis.addresses import (
-    CONNECT_TIMEOUT_S,
     after_login,
     check_prefix,
     connect,
@@ -31,8 +30,8 @@ CALL_TIMEOUT_S = 0.8
 class Outcome(NamedTuple):
     """How one call to Redis ended.
 
-    ``sent_at`` and ``at`` are monotonic seconds of its begin and end. ``failure`` says why Redis
-    is not to be relied on; None: it answered.
+    ``sent_at`` and ``at`` are its begin and end, in monotonic seconds. ``failure`` says why Redis
+    cannot be relied on; None: Redis answered.
     """
 
     sent_at: float
@@ -47,22 +46,33 @@ def ignore(_: Outcome) -> None:
 class Calls:
     """Calls over one pool of connections, each with its limit and its outcome.
 
-    ``outcome`` takes the outcome of every call but those that were cancelled.
+    ``outcome`` takes the outcome of every call that was not cancelled.
     """
 
     def __init__(
-        self, url: str, keys: Keys, outcome: Callable[[Outcome], None], call_timeout_s: float
+        self,
+        url: str,
+        keys: Keys,
+        outcome: Callable[[Outcome], None],
+        *,
+        call_timeout_s: float,
+        connect_timeout_s: float,
     ) -> None:
         self.keys = keys
         # The limit of a call is ours, because redis-py's own uses wait_for, which in Python 3.11
         # may swallow a cancellation: a loop that was told to end would go on.
-        self._client = connect(url, name="SPOTD_REDIS_URL", answer_timeout_s=None)
+        self._client = connect(
+            url,
+            name="SPOTD_REDIS_URL",
+            connect_timeout_s=connect_timeout_s,
+            answer_timeout_s=None,
+        )
         check_prefix(self._client, keys, "SPOTD_KEY_PREFIX")
         self._clustered = is_cluster(self._client)
         self._outcome = outcome
         self._call_timeout_s = call_timeout_s
-        # Each host beside the first may have to be found dead before another one is asked.
-        self._limit_s = call_timeout_s + CONNECT_TIMEOUT_S * url.count(",")
+        # Any host may be dead. Then the next one is asked only after the try to connect timed out.
+        self._limit_s = call_timeout_s + connect_timeout_s * url.count(",")
 
     async def close(self) -> None:
         """Close all connections."""
@@ -74,7 +84,7 @@ class Calls:
     ) -> AsyncIterator[None]:
         """Make one call, or a few that count as one, and report the outcome.
 
-        ``answer``: an error of this type concerns this one key, and so is an answer. Raises
+        ``answer``: an error of this type concerns this one key, so it counts as an answer. Raises
         RedisUnavailableError.
         """
         sent_at = time.monotonic()
@@ -91,9 +101,9 @@ class Calls:
 
     @asynccontextmanager
     async def _limited(self, key: str = "a key") -> AsyncIterator[None]:
-        """Limit what is asked inside, and translate its errors.
+        """Limit the time of a call that is made inside, and translate its errors.
 
-        A new connection has one limit until it is logged in, and the call then another.
+        A new connection has one limit until it is logged in. Then the call gets its own.
         """
         loop = asyncio.get_running_loop()
         with translated(self._client, key):

@@ -1,6 +1,6 @@
 """Reads the demand from Redis: the set, the leases, plain subscribers. Decides nothing.
 
-That Redis refuses one of these keys (another type, no permission) is an answer, not an outage.
+A refusal of one of these keys (another type, no permission) is an answer, not an outage.
 """
 
 from __future__ import annotations
@@ -19,12 +19,14 @@ SCAN_COUNT = 500
 
 
 class DemandCalls(Calls):
-    """The calls that read the demand. Each raises WrongTypeError where its key is not as it should
-    be, and RedisUnavailableError where Redis does not answer.
+    """The calls that read the demand.
+
+    Each raises WrongTypeError where its key has another type, and RedisUnavailableError where
+    Redis does not answer.
     """
 
     async def demand_set(self) -> AsyncIterator[Sequence[bytes]]:
-        """Yield the entries of ``spotd:symbols``, in slices where they are many."""
+        """Yield the entries of ``spotd:symbols``; more than ``SCAN_ABOVE`` come in slices."""
         key = self.keys.symbols
         async with self._asking(key, answer=RefusedError):
             small = await self._client.scard(key) <= SCAN_ABOVE
@@ -41,9 +43,9 @@ class DemandCalls(Calls):
                 return
 
     async def live_leases(self, unix_s: float) -> list[bytes]:
-        """Return the members of ``spotd:leases`` that have not lapsed; remove the lapsed.
+        """Return the members of ``spotd:leases`` that have not lapsed, and remove the others.
 
-        They too are read in slices where they are many.
+        More than ``SCAN_ABOVE`` are read in slices.
         """
         key = self.keys.leases
         async with self._asking(key, answer=RefusedError):
@@ -64,8 +66,8 @@ class DemandCalls(Calls):
     async def not_in_set(self, entries: Sequence[bytes]) -> list[bytes]:
         """Return those of at most ``MAX_FIELDS_PER_CALL`` entries that the set does not hold.
 
-        Asked by name, because a scan that another server continued ends without an error and with
-        a part of the set.
+        Entries are asked for by name, because a scan that another server continued ends without an
+        error although it found only a part of the set.
         """
         key = self.keys.symbols
         async with self._asking(key, answer=RefusedError):

@@ -34,14 +34,14 @@ class RefusedError(RedisUnavailableError):
 
 
 class WrongTypeError(RefusedError):
-    """A key holds something of another type than it should."""
+    """A key has another type than it should have."""
 
 
 @contextmanager
 def translated(client: Any, key: str = "a key") -> Iterator[None]:
-    """Turn what redis-py raises inside into RedisUnavailableError, which says where Redis is.
+    """Raise RedisUnavailableError, which says where Redis is, in place of redis-py's errors.
 
-    ``key`` is named where it is of the wrong type.
+    The error names ``key`` where the key is of the wrong type.
     """
     try:
         yield
@@ -52,11 +52,11 @@ def translated(client: Any, key: str = "a key") -> Iterator[None]:
 
 
 def words_of(client: Any, error: BaseException) -> str:
-    """Return what a foreign error says, on one line and without a password; or its name."""
+    """Return a foreign error's text on one line, without a password; its type where it has none."""
     words = " ".join(str(error).split())
     for password in passwords_of(client):
         words = words.replace(password, "***")
-    # What follows repeats the arguments of a command that the server does not know.
+    # The text behind this repeats the arguments of a command that the server does not know.
     return words.partition(", with args")[0][:_MAX_WORDS] or type(error).__name__
 
 

@@ -1,7 +1,7 @@
 """All that the daemon says to Redis: demand in; updates, states, status and leadership out.
 
-Decides nothing. Whatever a leader writes goes through a script that first checks that the leader
-key still holds our token: a daemon that froze and woke up can write nothing.
+Decides nothing. A leader writes by scripts alone, each of which first checks that the leader key
+still holds our token. As a consequence, a daemon that froze and woke up can write nothing.
 
 One server, Sentinel and Cluster differ only in how the client is built. In a cluster the scripts
 need their keys in one slot: ``SPOTD_KEY_PREFIX={spotd}:``.
@@ -20,7 +20,7 @@ import redis.exceptions
 from spotd.core.leadership import LeaderKeyAnswer
 from spotd.errors import NotLeaderError
 from spotd.keys import Keys
-from spotd.redis.addresses import pubsub_of
+from spotd.redis.addresses import CONNECT_TIMEOUT_S, pubsub_of
 from spotd.redis.calls import CALL_TIMEOUT_S, Outcome, ignore
 from spotd.redis.demand import MAX_FIELDS_PER_CALL, SCAN_ABOVE, DemandCalls
 from spotd.redis.errors import WrongTypeError, translated
@@ -35,7 +35,7 @@ from spotd.redis.scripts import (
 
 __all__ = ["MAX_FIELDS_PER_CALL", "SCAN_ABOVE", "Outcome", "RedisPort"]
 
-# A seq is microseconds since 1970 or a little above. One of a later future is no seq of ours.
+# A seq is microseconds since 1970, or a little more. One that is further ahead is no seq of ours.
 SEQ_AHEAD_S = 366 * 86_400
 # After this silence a ping tries the connection of ``wakes``, and has as long to be answered.
 WAKE_SILENCE_S = 10.0
@@ -55,9 +55,16 @@ class RedisPort(DemandCalls):
         *,
         outcome: Callable[[Outcome], None] = ignore,
         call_timeout_s: float = CALL_TIMEOUT_S,
+        connect_timeout_s: float = CONNECT_TIMEOUT_S,
         wake_silence_s: float = WAKE_SILENCE_S,
     ) -> None:
-        super().__init__(url, keys, outcome, call_timeout_s)
+        super().__init__(
+            url,
+            keys,
+            outcome,
+            call_timeout_s=call_timeout_s,
+            connect_timeout_s=connect_timeout_s,
+        )
         self._wake_silence_s = wake_silence_s
         self._shas = {
             script: hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest()
@@ -101,9 +108,9 @@ class RedisPort(DemandCalls):
     # Leading
 
     async def lead(self, token: str, ttl_s: float, *, former: str = "") -> LeaderKeyAnswer:
-        """Renew the leader key if it holds our token, take it if it is free.
+        """Renew the leader key if it holds our token, take it if it is free. Return the answer.
 
-        ``former``: a token that we gave up, and whose key we may take over.
+        ``former``: a token that we gave up. A key that holds it may be taken, too.
         """
         held, seq = await self._call(
             LEAD, (self.keys.leader, self.keys.seq), token, round(ttl_s * 1000), former
@@ -115,7 +122,7 @@ class RedisPort(DemandCalls):
         return LeaderKeyAnswer("renewed" if held == 1 else "acquired", highest_seq, published_by)
 
     async def release(self, token: str) -> bool:
-        """Delete the leader key and the status, and return True, if we hold the key."""
+        """Delete leader key and status if the key holds our token. Return whether it did."""
         return bool(await self._call(RELEASE, (self.keys.leader, self.keys.status), token))
 
     async def leader(self) -> str | None:
@@ -125,7 +132,7 @@ class RedisPort(DemandCalls):
         return None if held is None else held.decode("utf-8", "replace")
 
     async def publish(self, token: str, lines: bytes, highest_seq: int) -> None:
-        """Publish and keep updates: the JSON of each, followed by a line feed.
+        """Publish and store updates. ``lines`` is the JSON of each, followed by a line feed.
 
         Raises NotLeaderError where nothing was published, because the key is not ours or
         ``highest_seq`` is not above what was published before, and RedisUnavailableError where
@@ -137,7 +144,7 @@ class RedisPort(DemandCalls):
             token,
             self.keys.channel_prefix,
             highest_seq,
-            # A seq of our own must not stop what follows it, however the clock was set.
+            # However the clock was set, a seq of our own must not count as garbage.
             max(_seq_bound(), highest_seq + SEQ_AHEAD_S * 1_000_000),
             lines,
         )
@@ -226,7 +233,7 @@ def _seq_bound() -> int:
 
 
 def _parse_seq(raw: bytes | None) -> tuple[int | None, str | None]:
-    """Read ``seq token`` as ``PUBLISH`` wrote it; None for what is missing or garbage."""
+    """Return seq and token as ``PUBLISH`` wrote them; None where one is missing or garbage."""
     match = re.fullmatch(rb"([0-9]{1,16})(?: (.*))?", raw or b"", re.DOTALL)
     if match is None or int(match[1]) >= _seq_bound():
         return None, None

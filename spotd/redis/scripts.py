@@ -1,4 +1,4 @@
-"""What Redis does for spotd in one step, in Lua. A leader's script first checks the leader key.
+"""Lua scripts, each of which Redis runs in one step. A leader's script first checks the leader key.
 
 ``KEYS`` and ``ARGV`` stand above each. A script that returns 0 did nothing, because the leader key
 does not hold the token.
@@ -6,7 +6,7 @@ does not hold the token.
 
 from __future__ import annotations
 
-# A key of ours that is not a hash was written by somebody else. It is replaced.
+# A hash of ours that has another type was written by another program. It is replaced.
 _MEND = """
 local kind = redis.call('TYPE', KEYS[2]).ok
 if kind ~= 'hash' and kind ~= 'none' then redis.call('DEL', KEYS[2]) end
@@ -15,12 +15,15 @@ if kind ~= 'hash' and kind ~= 'none' then redis.call('DEL', KEYS[2]) end
 # JSON of one update, which begins {"symbol":"SPY". One argument for all updates costs the client
 # far less than two for each. The hash is written in steps, because unpack has a limit.
 # A batch whose seq is not above the published one was under way for too long, and is dropped.
+# A seq is read as the port reads it. Anything else that counted as a seq here would refuse every
+# batch below it, and the leader, which does not know it, would not rise above it.
 # The batch is kept before it is published: a server that is out of memory then publishes nothing,
 # instead of the same again and again.
 PUBLISH = f"""
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
 local seq = redis.pcall('GET', KEYS[3])
-local highest = type(seq) == 'string' and tonumber(string.match(seq, '^%d+'))
+seq = type(seq) == 'string' and (string.match(seq, '^%d+$') or string.match(seq, '^(%d+) '))
+local highest = seq and #seq <= 16 and tonumber(seq)
 if highest and highest < tonumber(ARGV[4]) and highest >= tonumber(ARGV[3]) then return 0 end
 local lines, from, fields, n = ARGV[5], 1, {{}}, 0
 while true do

@@ -1,4 +1,4 @@
-"""The time that the market loop and a replay go by; tests pass a clock that they move by hand."""
+"""The clock of the market loop and of a replay. Tests pass a clock that they move by hand."""
 
 import asyncio
 import time
@@ -15,7 +15,7 @@ class Clock(Protocol):
         """Return nanoseconds since 1970, for the times in messages."""
 
     async def sleep(self, delay_s: float) -> None:
-        """Return after `delay_s` seconds, or in the next turn of the loop when it is below 0."""
+        """Sleep for `delay_s` seconds, or until the next turn of the loop if that is below 0."""
 
 
 class _SystemClock:

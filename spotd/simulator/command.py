@@ -1,6 +1,6 @@
 """`spotd simulate`: the simulated Alpaca alone, until it is told to stop.
 
-Talks to the terminal. Every knob is a flag; its field has its name and its help.
+Talks to the terminal. Every knob is a flag. The name and the help of a flag come from its field.
 """
 
 import asyncio
@@ -29,7 +29,7 @@ _DEFAULT_OF = {"limits.dead_session_hold_s": 90.0}
 
 
 def _flag(group: str, name: str) -> str:
-    """Return the flag of a knob: `dead_session_hold_s` is `dead-session-hold`; rates keep units."""
+    """Return a knob's flag: `dead_session_hold_s` is `dead-session-hold`. A rate keeps its unit."""
     if f"{group}.{name}" in _FLAG_OF:
         return _FLAG_OF[f"{group}.{name}"]
     if name.endswith("_s") and not name.endswith("_per_s"):
@@ -120,7 +120,7 @@ def simulate(
 ) -> None:
     """Simulate Alpaca's stock stream and REST on this machine.
 
-    Prints the settings that point spotd to it. Every fault is a flag; a flag that ends in `-p`
+    It prints the settings that point spotd to it. Every fault has a flag. A flag that ends in `-p`
     takes a probability.
     """
     playing = Replay(replay, flags["speed"], flags["loop"]) if replay else None
@@ -203,7 +203,7 @@ def _print_settings(simulator: Simulator) -> None:
 
 
 async def _show_progress(simulator: Simulator, every_s: float) -> None:
-    """Print a line on stderr in each period, and one if a replay has malformed lines."""
+    """Print a line on stderr in each period, and first one about malformed lines of a replay."""
     replay = simulator.replay
     if replay:
         await simulator.wait_for(lambda: replay.scanned, timeout_s=3600.0)

@@ -1,8 +1,8 @@
 """Which sessions count against the connection limit of an endpoint.
 
 Decides; does not read the clock: `now` is monotonic seconds. A session that closes cleanly frees
-its slot at once. A session that vanishes keeps it for a while, and so a client that crashed
-receives 406 when it connects again.
+its slot at once. A session that vanishes keeps its slot for a while. As a consequence, a client
+that crashed receives 406 when it connects again.
 """
 
 from typing import TypeAlias
@@ -12,7 +12,7 @@ Endpoint: TypeAlias = tuple[str, str]
 
 
 class ConnectionSlots:
-    """The taken slots: one for each authenticated session and for each vanished one still held."""
+    """The taken slots: one for each authenticated session, and one for each that is still held."""
 
     def __init__(self) -> None:
         self._endpoints: dict[int, Endpoint] = {}
@@ -26,7 +26,7 @@ class ConnectionSlots:
         return True
 
     def taken(self, endpoint: Endpoint, now: float) -> int:
-        """Return the number of taken slots of an endpoint, after holds that lapsed are freed."""
+        """Free the holds that lapsed. Return the number of taken slots of an endpoint."""
         for session in [one for one, until in self._held_until.items() if until <= now]:
             self.free(session)
         return sum(1 for each in self._endpoints.values() if each == endpoint)
@@ -37,6 +37,6 @@ class ConnectionSlots:
         self._held_until.pop(session, None)
 
     def hold(self, session: int, until: float) -> None:
-        """Keep the slot of a session that vanished taken until then."""
+        """Keep the slot of a session that vanished until `until`."""
         if session in self._endpoints:
             self._held_until[session] = until

@@ -41,8 +41,8 @@ class Delivery:
     def deliver(self, messages: list[Message], feeds: Collection[str], per_frame: int = 0) -> None:
         """Send each session of these feeds the messages that it is subscribed to.
 
-        At most `per_frame` messages share a frame; 0 means all. REST answers with the messages from
-        now on, also when a fault keeps them from the stream.
+        At most `per_frame` messages share a frame; 0 means all. From now on REST answers with these
+        messages, also when a fault keeps them from the stream.
         """
         self._latest.remember(feeds, messages)
         faults = self._faults
@@ -91,7 +91,7 @@ class Delivery:
         return any(not self.subscribed(feed).isdisjoint(wanted) for feed in self.live_feeds())
 
     def wake_up(self) -> None:
-        """Make those who await a condition check it again."""
+        """Make all waiters check their conditions again."""
         self._changes.wake_up()
 
     async def until(self, condition: Callable[[], object]) -> None:
@@ -147,7 +147,7 @@ _MALFORMED: list[Message] = [
 
 
 def frame_of(messages: list[Message], encoding: Encoding) -> Frame:
-    """Return the messages as one frame, with their numbers for the counters."""
+    """Return the messages as one frame, with the numbers that the counters need."""
     kinds = [one["T"] for one in messages]
     return Frame(
         encode(messages, encoding),

@@ -39,7 +39,7 @@ class Instrument:
         self._per_usd = 100 if facts.price >= 1 else 10_000
         self._base = max(2, round(facts.price * self._per_usd))
         self._volatility = max(1.0, self._base * 4e-5)
-        # a few basis points for a busy symbol, more for a quiet one, at least one tick
+        # The spread is a few basis points for a busy symbol, more for a quiet one, at least a tick.
         points = 0.4 + 6.0 / (1.0 + facts.activity)
         self._spread = max(1, round(self._base * points / 10_000))
         self._half = self._spread
@@ -58,7 +58,7 @@ class Instrument:
         return (self._bid + self._half) / self._per_usd
 
     def quote(self, feed: str, now_ns: int, odd_p: float) -> Message:
-        """Move the market by one step and return its quote, odd with the chance `odd_p`."""
+        """Move the market by one step. Return its quote, which is odd with probability `odd_p`."""
         draw = self._random.random
         step = draw()
         if step > 0.5:
@@ -99,7 +99,7 @@ class Instrument:
             self._half = max(1, int(self._spread * (0.5 + 2.0 * draw() * draw())))
 
     def _make_odd(self, quote: Message, luck: float) -> None:
-        """Change a quote in one of the ways in which a real feed is odd now and then."""
+        """Change a quote in one of the ways in which a real feed is odd at times."""
         oddity = ""
         for name, chance in self._model.oddities():
             if luck < chance:
@@ -127,7 +127,7 @@ class Instrument:
                 quote["bp"] = int(quote["bp"]) or quote["bp"]
 
     def trade(self, feed: str, now_ns: int) -> Message:
-        """Return a trade at the bid or the ask: often an odd lot, rarely one off the market."""
+        """Return a trade at the bid or the ask: often an odd lot, rarely at another price."""
         draw = self._random.random
         tape = self._listing.tape
         price = self.bid if draw() < 0.5 else self.ask
@@ -180,7 +180,7 @@ class Instrument:
         return {"T": kind, "S": self.symbol} | known
 
     def closed_minute(self, begin_ns: int) -> Message | None:
-        """Return the bar of the minute that began then, or None if nothing was traded in it."""
+        """Return the bar of the minute that began at `begin_ns`, None if nothing was traded."""
         for kind in ("b", "before"):
             bar = self._bars.get(kind)
             if bar is not None and bar["t"] == begin_ns:

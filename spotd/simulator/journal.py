@@ -13,6 +13,8 @@ from spotd.simulator.changes import Changes
 
 Kind: TypeAlias = Literal["connect", "message", "ping", "pong", "close", "rest"]
 
+_MOST_RECORDS = 20_000
+
 
 @dataclass(frozen=True, slots=True)
 class Record:
@@ -31,8 +33,8 @@ class Record:
 class Journal:
     """The newest records, oldest first. Each new one wakes up all waiters for conditions."""
 
-    def __init__(self, changes: Changes, size: int = 20_000) -> None:
-        self._records: deque[Record] = deque(maxlen=size)
+    def __init__(self, changes: Changes) -> None:
+        self._records: deque[Record] = deque(maxlen=_MOST_RECORDS)
         self._changes = changes
 
     def add(self, record: Record) -> None:

@@ -24,7 +24,7 @@ def meanings(knobs: type) -> list[tuple[Field[Any], str]]:
 
 
 class Knobs:
-    """Base of the knobs: an assignment wakes up all waiters for conditions of the simulator."""
+    """Base of the knobs: an assignment wakes up all waiters of the simulator."""
 
     _changes: ClassVar[Changes | None] = None
 

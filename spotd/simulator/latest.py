@@ -1,7 +1,7 @@
 """The latest quote, trade and bars of every symbol, by feed, for the answers of REST.
 
-Holds what was sent, also without subscribers. A market answers for symbols of which nothing was
-sent.
+Holds the messages that were sent, also without subscribers. For a symbol of which none was sent,
+the market answers.
 """
 
 from collections.abc import Iterable

@@ -123,8 +123,8 @@ def error(code: int) -> Message:
 def complete(given: Message, now_ns: int) -> Message:
     """Return a message in Alpaca's key order, absent fields filled in; a given None stays None.
 
-    `T` is the first key, since Alpaca's Go SDK fails otherwise; an unknown type gets no other
-    field. Raise `ValueError` without `T`, or if `t` or `r` is not a time.
+    `T` is the first key, since Alpaca's Go SDK fails otherwise. A message of an unknown type gets
+    no other field. Raise `ValueError` without `T`, or if `t` or `r` is not a time.
     """
     if "T" not in given:
         raise ValueError(f"a message without its type T: {given}")
@@ -147,7 +147,7 @@ def complete(given: Message, now_ns: int) -> Message:
 
 
 def _other_side(given: Message) -> tuple[float | None, float | None]:
-    """Return both prices of a quote of which one is given, two cents apart."""
+    """Return both prices of a quote, two cents apart, of which one is given."""
     if "bp" in given:
         bid = given["bp"]
         return bid, None if bid is None else round(bid + 0.02, 4)

@@ -1,7 +1,7 @@
 """The answers of Alpaca's stream to the messages of a client.
 
-Decides, and talks to nobody: a message goes in, messages come out, and whether the session ends.
-The stream adds the delays, and withholds answers where a fault says so.
+Decides: a message goes in; the messages to send, and whether the session ends, come out. Must not
+talk. The stream adds the delays, and withholds answers where a fault says so.
 """
 
 from collections.abc import Container, Mapping
@@ -44,7 +44,10 @@ class Route:
     any_type: Container[str]
 
     def takes(self, message: Message) -> bool:
-        """Return whether the session receives a message; of an unknown type, any of its symbols."""
+        """Return whether the session receives a message.
+
+        It receives a message of an unknown type if any channel has the message's symbol.
+        """
         symbol = message.get("S")
         return symbol is None or symbol in self.by_type.get(message["T"], self.any_type)
 

@@ -36,7 +36,7 @@ class Stage(Protocol):
         """Return whether a session is subscribed to any of the symbols."""
 
     def wake_up(self) -> None:
-        """Make those who await the progress of the replay check it again."""
+        """Make all waiters check their conditions again."""
 
     async def until(self, condition: Callable[[], object]) -> None:
         """Wait for a condition that a client may make true."""
@@ -51,7 +51,7 @@ class Replay:
 
     path: Path | str
     speed: float = 1.0
-    """2 plays twice as fast; 0 or infinity as fast as the clients read."""
+    """2 plays twice as fast; 0 or infinity plays as fast as the clients read."""
     loop: bool = False
     await_subscriber: bool = True
     """Begin when the first session subscribes to one of the recorded symbols, not at once."""
@@ -112,7 +112,7 @@ class Replay:
         self.symbols = frozenset(symbols)
 
     def _read(self) -> Iterator[tuple[int, Message | str]]:
-        """Yield number of line and message, or what is wrong with it; skip control messages."""
+        """Yield each line's number with a message, or with what is wrong; skip control messages."""
         path = cast(Path, self.path)
         number = 0
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
@@ -172,7 +172,7 @@ class Replay:
 
 
 def _messages(line: bytes) -> Iterator[Message | str]:
-    """Yield the data messages of a line, times parsed; for a malformed one, what is wrong."""
+    """Yield the data messages of a line with parsed times, or what is wrong with them."""
     try:
         decoded = msgspec.json.decode(line)
     except (msgspec.DecodeError, UnicodeDecodeError) as problem:

@@ -34,7 +34,7 @@ class Simulator:
 
     `keys` maps each key to its secret, `feeds` are the feeds that the keys are entitled to. Without
     market and replay, it sends only the messages passed to `send`. `limits` and `faults` may be
-    changed at any time and take effect at once.
+    changed at any time, and a change takes effect at once.
     """
 
     def __init__(
@@ -155,8 +155,8 @@ class Simulator:
     async def send(self, messages: Iterable[Message], feed: str | None = None) -> None:
         """Send messages to the sessions subscribed to them, in one frame per session.
 
-        Absent fields are filled in, `t` with the current time. REST answers with the messages from
-        now on, also without a subscriber. `feed` limits them to one feed. Raise `ValueError` if a
+        Absent fields are filled in, `t` with the current time. From now on REST answers with these
+        messages, also without a subscriber. `feed` limits them to one feed. Raise `ValueError` if a
         message has no type or its time is not a time.
         """
         now_ns = time.time_ns()

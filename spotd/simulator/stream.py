@@ -32,7 +32,7 @@ class Stream:
         self._ids = count(1)
 
     async def serve(self, request: web.Request, feed: str) -> web.StreamResponse:
-        """Serve one connection, from its handshake to its end."""
+        """Serve one connection, from its handshake to its end. Return the response."""
         number = next(self._ids)
         self._stats.connections += 1
         self._journal.add(Record("connect", number, request.path, headers=dict(request.headers)))

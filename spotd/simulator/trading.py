@@ -14,7 +14,7 @@ from spotd.simulator.wire import Message
 TICK_S = 0.01
 """All messages of one tick are sent together."""
 LONGEST_TICK_S = 0.25
-"""A loop that was held up for longer does not make up for the rest."""
+"""The longest time that one tick makes up for, however long the loop was held up."""
 
 
 class Subscribers(Protocol):

@@ -1,6 +1,6 @@
 """The symbols of the simulated market: plausible prices, tapes, and how busy each symbol is.
 
-A symbol and the seed alone decide: every machine and every order of calls has the same result.
+The result depends on the symbol and the seed alone, not on the machine or the order of calls.
 """
 
 import hashlib
@@ -57,7 +57,6 @@ _USUAL: dict[str, tuple[float, str, float]] = {
 class Listing:
     """The facts of a symbol that do not change."""
 
-    symbol: str
     price: float
     """The price in USD at which its walk begins."""
     tape: str
@@ -69,13 +68,13 @@ def listing(symbol: str, seed: int) -> Listing:
     """Return the listing of any well-formed symbol. Most are quiet, a few are busy (Pareto)."""
     if symbol in _USUAL:
         price, tape, activity = _USUAL[symbol]
-        return Listing(symbol, price, tape, activity)
+        return Listing(price, tape, activity)
     digest = hashlib.blake2b(f"{seed}/{symbol}".encode(), digest_size=24).digest()
     first, second, third = (int.from_bytes(digest[at : at + 8], "big") / 2**64 for at in (0, 8, 16))
     price = round(3.0 * 300.0**first, 2)  # 3 to 900 USD; half of the symbols are below 52
     tape = "C" if len(symbol) >= 4 and "." not in symbol else "AAB"[int(second * 3)]
     activity = min(100.0, 0.2 * (1.0 - third) ** (-1 / 1.1))
-    return Listing(symbol, price, tape, activity)
+    return Listing(price, tape, activity)
 
 
 @cache

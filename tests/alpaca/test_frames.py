@@ -140,7 +140,7 @@ def test_one_malformed_message_costs_only_itself(bad: dict[str, Any], counted: s
 
 @pytest.mark.parametrize("bad", [None, 1, "text", [], True])
 def test_an_element_that_is_not_a_map_costs_only_itself(bad: object) -> None:
-    """It is counted as a malformed message."""
+    """An element that is not a message is counted as a malformed one."""
     decoder = FrameDecoder()
     good = msgspec.msgpack.decode(_frame(_quote()))[0]
     assert decoder.decode(msgspec.msgpack.encode([bad, good])) == [_GOOD]

@@ -262,14 +262,14 @@ async def test_an_empty_list_of_extensions() -> None:
 
 
 async def test_connection_refused() -> None:
-    """Nobody listens at the address."""
+    """An address at which nobody listens is an error."""
     with _closed() as (host, port):
         assert _reason(await _refused(stream_to(f"ws://{host}:{port}/"))) == "connect"
 
 
 @pytest.mark.parametrize("host", ["no-such-host.invalid", "a" * 70 + ".invalid", "a..b"])
 async def test_unknown_hosts(host: str) -> None:
-    """A name that does not exist, and two texts that cannot be a host name."""
+    """A name that does not exist, and a text that cannot be a host name, are errors."""
     patient = Timeouts(connect_s=GUARD_S)
     assert _reason(await _refused(stream_to(f"ws://{host}/", timeouts=patient))) == "dns"
 

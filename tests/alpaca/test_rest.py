@@ -71,7 +71,7 @@ async def test_the_feed_is_asked_for_by_name(feed: Feed) -> None:
 
 
 async def test_the_test_feed_has_no_snapshots() -> None:
-    """Nothing is asked for the test feed, which REST does not know, nor for no symbols."""
+    """REST is not asked about the test feed, which it does not know, or about no symbols."""
     async with Simulator() as sim:
         assert await snapshots_of(sim, feed="test").fetch(["FAKEPACA"], deadline_s=1) == {}
         assert await snapshots_of(sim).fetch([], deadline_s=1) == {}

@@ -353,7 +353,7 @@ async def test_fragments_beyond_it_are_refused_too() -> None:
 
 @pytest.mark.parametrize("nonsense", [b"\x83\x00", b"\x82\x80", b"\x09\x00", b"HTTP/1.1 200 OK"])
 async def test_a_peer_that_breaks_the_rules(nonsense: bytes) -> None:
-    """Unknown opcodes, masked frames, pings in fragments: the session ends, and says why."""
+    """Unknown opcodes, masked frames and pings in fragments end the session, which says why."""
     async with Simulator() as sim, session_with(sim) as stream:
         await sim.send_raw(nonsense, framed=False)
         why = await why_ended(stream)

@@ -28,13 +28,13 @@ Certificates = tuple[Path, Path, Path]
 
 @pytest.fixture(scope="module")
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
-    """An authority of our own, a certificate for this machine, and its key."""
+    """Return an authority of our own, a certificate for this machine, and its key."""
     return make_certificates(tmp_path_factory.mktemp("tls"))
 
 
 @pytest.fixture
 def trusted(certificates: Certificates, monkeypatch: pytest.MonkeyPatch) -> Certificates:
-    """The same, with the authority trusted by this process."""
+    """Return the certificates, with their authority trusted by this process."""
     monkeypatch.setenv("SSL_CERT_FILE", str(certificates[0]))
     return certificates
 

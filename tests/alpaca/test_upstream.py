@@ -102,7 +102,7 @@ def test_run_is_closed() -> None:
 
 
 async def test_run_forever_is_closed() -> None:
-    """Nor can the coroutine that it runs."""
+    """Upstream's ``_run_forever``, which ``run`` runs, cannot be called either."""
     with pytest.raises(RuntimeError, match="own loop"):
         await _stream()._run_forever()
 

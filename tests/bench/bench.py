@@ -48,7 +48,7 @@ class Plan:
 
     @classmethod
     def quick(cls, rounds: int) -> Plan:
-        """Enough to see that all works; too short for figures that count."""
+        """Return a plan that shows that all works, and is too short for figures that count."""
         return cls(
             rounds,
             burst_s=0.4,
@@ -98,16 +98,16 @@ class Bench:
         self._row = ""
 
     def begin(self, row: str) -> None:
-        """A row begins."""
+        """Begin a row."""
         self._row = row
 
     def say(self, text: str) -> None:
-        """Progress."""
+        """Print a line of progress."""
         print(f"[{self._row}] {text}", file=sys.stderr, flush=True)
 
     @contextmanager
     def setup(self) -> Iterator[Setup]:
-        """A new setup, and its end."""
+        """Yield a new setup that ends with the block."""
         home = self._home / f"{self._row}-{time.monotonic_ns()}"
         home.mkdir()
         with Setup(home) as setup:
@@ -153,9 +153,9 @@ class Bench:
         return Contender(name, process, f"{symbols}", least=_PER_SYMBOL * symbols, silent=True)
 
     @staticmethod
-    def pool(setup: Setup, symbols: int, per_frame: int, *, name: str = "") -> str:
+    def pool(setup: Setup, symbols: int, per_frame: int) -> str:
         """Have the source encode quotes of ``symbols`` symbols. Return the pool's name."""
-        name = name or f"{symbols}"
+        name = f"{symbols}"
         setup.source.ask(
             "pool",
             name=name,
@@ -168,7 +168,7 @@ class Bench:
     # Bursts
 
     def burst(self, setup: Setup, contender: Contender) -> Burst:
-        """Send a burst, and wait until it was taken in and published."""
+        """Send a burst, and wait until it was taken in and published. Return what it cost."""
         number, name = next(self._marks), contender.name
         pid = contender.process.pid
         updates, cpu, began = _published(setup), cpu_ns(pid), time.monotonic()
@@ -204,7 +204,7 @@ class Bench:
                 break
 
     def paired(self, setup: Setup, contenders: Sequence[Contender]) -> dict[str, list[Burst]]:
-        """A burst for each in turn, and all that again in every round."""
+        """Send each a burst in turn, in every round. Return the bursts of each."""
         for contender in contenders:
             self.calibrate(setup, contender)
         bursts: dict[str, list[Burst]] = {contender.name: [] for contender in contenders}
@@ -222,7 +222,7 @@ class Bench:
     def each_in_turn(
         self, measures: Mapping[str, Callable[[], dict[str, float]]]
     ) -> dict[str, dict[str, list[float]]]:
-        """Measure each in turn, and all that again in every round. Return the values of each."""
+        """Measure each in turn, in every round. Return the values of each."""
         values: dict[str, dict[str, list[float]]] = {key: {} for key in measures}
         for number in range(self.plan.rounds):
             for key, measure in _alternating(measures.items(), number):

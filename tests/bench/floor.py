@@ -32,7 +32,7 @@ class Floor(picows.WSListener):
         self._names = names
 
     def on_ws_frame(self, transport: picows.WSTransport, frame: picows.WSFrame) -> None:
-        """A frame of quotes, or the handshake's."""
+        """Take in a frame of quotes, or of the handshake."""
         try:
             messages = decode(frame.get_payload_as_bytes())
         except UNREADABLE:

@@ -40,7 +40,7 @@ def _name(number: int) -> str:
 
 
 def quote(symbol: str, bid: float, ask: float, at_ns: int) -> bytes:
-    """One quote in msgpack, its keys in Alpaca's order; its last 8 bytes are the time."""
+    """Return one quote in msgpack, its keys in Alpaca's order; its last 8 bytes are the time."""
     packed: bytes = msgpack.packb(
         {
             "T": "q",
@@ -61,19 +61,19 @@ def quote(symbol: str, bid: float, ask: float, at_ns: int) -> bytes:
 
 
 def time_bytes(unix_ns: int) -> bytes:
-    """A time as the last 8 bytes of a quote: 30 bits of nanoseconds, 34 bits of seconds."""
+    """Return a time as the last 8 bytes of a quote: 30 bits of nanoseconds, 34 bits of seconds."""
     seconds, nanoseconds = divmod(unix_ns, 1_000_000_000)
     return struct.pack(">Q", nanoseconds << 34 | seconds)
 
 
 def message(quotes: Sequence[bytes]) -> bytes:
-    """The payload of one frame: an array of quotes."""
+    """Return the payload of one frame: an array of quotes."""
     packer = msgpack.Packer()
     return bytes(packer.pack_array_header(len(quotes))) + b"".join(quotes)
 
 
 def framed(payload: bytes) -> bytes:
-    """A whole binary frame as a server sends it, header included."""
+    """Return a whole binary frame as a server sends it, header included."""
     if len(payload) < 126:
         return struct.pack(">BB", _BINARY, len(payload)) + payload
     if len(payload) < 65_536:
@@ -81,11 +81,9 @@ def framed(payload: bytes) -> bytes:
     return struct.pack(">BBQ", _BINARY, 127, len(payload)) + payload
 
 
-def messages(
-    names: Sequence[str], *, quotes: int, per_frame: int, seed: int = 1
-) -> Iterator[list[bytes]]:
-    """``quotes`` quotes in groups of a frame: every symbol once, shuffled, then all again."""
-    rng = random.Random(seed)
+def messages(names: Sequence[str], *, quotes: int, per_frame: int) -> Iterator[list[bytes]]:
+    """Yield ``quotes`` quotes by frames: every symbol once, shuffled, then all of them again."""
+    rng = random.Random(1)
     cents = {name: rng.randrange(500, 90_000) for name in names}
     order = list(names)
     gathered: list[bytes] = []
@@ -131,11 +129,11 @@ class Pool:
             data[place : place + _TIME_BYTES] = now
 
 
-def pool(names: Sequence[str], *, quotes: int, per_frame: int, seed: int = 1) -> Pool:
-    """Frames of ``per_frame`` quotes each, about ``quotes`` in all."""
+def pool(names: Sequence[str], *, quotes: int, per_frame: int) -> Pool:
+    """Return frames of ``per_frame`` quotes each, about ``quotes`` in all."""
     whole = max(1, quotes // per_frame) * per_frame
     data, bounds, times = bytearray(), [0], []
-    for group in messages(names, quotes=whole, per_frame=per_frame, seed=seed):
+    for group in messages(names, quotes=whole, per_frame=per_frame):
         frame = framed(message(group))
         place = len(data) + len(frame) - sum(map(len, group))
         for one in group:

@@ -29,7 +29,7 @@ _PR_SET_PDEATHSIG = 1
 
 
 def die_with_parent() -> None:
-    """For a new process: be killed when the one that started it is gone, however it went."""
+    """Have the kernel kill this new process when the one that started it is gone."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
@@ -73,7 +73,7 @@ class Process:
             raise RuntimeError(f"{self.name} ended ({self._popen.returncode})\n{self.tail()}")
 
     def tail(self) -> str:
-        """The end of what it said."""
+        """Return the end of what it said."""
         return self.log.read_text("utf-8", "replace")[-3_000:]
 
     def stop(self, guard_s: float = 10.0) -> None:
@@ -116,7 +116,7 @@ class Worker(Process):
         return number
 
     def answer(self, number: int, guard_s: float = GUARD_S) -> Json:
-        """Wait for the answer to an order. Raises RuntimeError where it failed or none comes."""
+        """Return the answer to an order. Raises RuntimeError where it failed or none comes."""
         deadline = time.monotonic() + guard_s
         while True:
             try:
@@ -133,9 +133,9 @@ class Worker(Process):
                     raise RuntimeError(f"{self.name}: {answer['error']}")
                 return answer
 
-    def ask(self, what: str, guard_s: float = GUARD_S, **fields: Any) -> Json:
-        """Give an order and wait for its answer."""
-        return self.answer(self.order(what, **fields), guard_s)
+    def ask(self, what: str, **fields: Any) -> Json:
+        """Give an order. Return its answer."""
+        return self.answer(self.order(what, **fields))
 
     @property
     def _stdin(self) -> Any:

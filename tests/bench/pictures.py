@@ -30,13 +30,13 @@ class _Axis:
 
     @classmethod
     def between(cls, values: Sequence[float], start: float, end: float) -> _Axis:
-        """From the first of the values to the last, each of them marked."""
+        """Return an axis from the lowest of the values to the highest, each of them marked."""
         ticks = sorted(set(values))
         return cls(math.log10(ticks[0]), math.log10(ticks[-1]), start, end, ticks)
 
     @classmethod
     def decades(cls, values: Sequence[float], start: float, end: float) -> _Axis:
-        """Whole decades, each of them marked."""
+        """Return an axis of whole decades, each of them marked."""
         low = math.floor(math.log10(min(values)) + 1e-9)
         high = math.ceil(math.log10(max(values)) - 1e-9)
         ticks = [10.0**power for power in range(low, high + 1)]
@@ -48,7 +48,7 @@ class _Axis:
 
 
 def draw(rows: Mapping[str, Row]) -> str:
-    """The pictures of the rows that were measured."""
+    """Return the pictures of the rows that were measured."""
     panels = []
     if "growth" in rows:
         panels.append(
@@ -125,7 +125,7 @@ def _curve(points: Points, colour: str) -> str:
 
 
 def _apart(places: Mapping[str, float]) -> dict[str, float]:
-    """The same places from top to bottom, moved down where two labels would overlap."""
+    """Return the same places from top to bottom, moved down where two labels would overlap."""
     found: dict[str, float] = {}
     least = -math.inf
     for name, place in sorted(places.items(), key=lambda item: item[1]):

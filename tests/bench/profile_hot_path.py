@@ -74,14 +74,14 @@ class HotPath:
     # Stages: each returns the number by which its time is divided
 
     def decode(self) -> int:
-        """Msgpack to structs."""
+        """Decode msgpack to structs. Return the number of quotes, as all stages of quotes do."""
         decode = FrameDecoder().decode
         for payload in self._payloads:
             decode(payload)
         return self.quotes
 
     def floor(self) -> int:
-        """What any program has to do that keeps the newest quote of every symbol."""
+        """Do what any program does that keeps the newest quote of every symbol."""
         decode = FrameDecoder().decode
         newest = {}
         for payload in self._payloads:
@@ -90,7 +90,7 @@ class HotPath:
         return self.quotes
 
     def receive_stage(self) -> Callable[[], int]:
-        """The price cache, with messages decoded beforehand."""
+        """Return the stage of the price cache, with messages decoded beforehand."""
         decode = FrameDecoder().decode
         decoded = [cast(Sequence[Message], decode(payload)) for payload in self._payloads]
 
@@ -103,19 +103,19 @@ class HotPath:
         return receive
 
     def frame(self) -> int:
-        """What picows calls for every frame."""
+        """Call what picows calls for every frame."""
         on_frame, transport = self._session.on_ws_frame, cast(Any, None)
         for frame in self._frames:
             on_frame(transport, frame)
         return self.quotes
 
     def take_render(self) -> int:
-        """Everything that changed, in batches as the publisher takes it."""
+        """Take and render everything that changed, in batches as the publisher does."""
         self._change_all()
         return self._emit(pack=False)
 
     def pack_stage(self) -> Callable[[], int]:
-        """One full call, as redis-py turns it into bytes."""
+        """Return the stage in which redis-py turns one full call into bytes."""
         self._change_all()
         taken = self._take()
         lines, highest_seq = render(taken, self.prices.seq)
@@ -128,7 +128,7 @@ class HotPath:
         return pack
 
     def whole(self) -> int:
-        """All of it at the rate at which quotes come in, by a clock that follows the quotes."""
+        """Do all of it at the rate of the quotes, by a clock that follows them."""
         on_frame, transport = self._session.on_ws_frame, cast(Any, None)
         conflator = self.prices.conflator
         for frame in self._frames:
@@ -169,7 +169,7 @@ class HotPath:
 
 
 def best_ns(stage: Callable[[], int], repeat: int) -> float:
-    """Nanoseconds per item, best of ``repeat``; one run beforehand warms up."""
+    """Return nanoseconds per item, best of ``repeat``; one run beforehand warms up."""
     stage()
     best = float("inf")
     for _ in range(repeat):
@@ -183,7 +183,7 @@ def best_ns(stage: Callable[[], int], repeat: int) -> float:
 async def profile(
     names: Sequence[str], per_frame: int, *, quotes: int, repeat: int, rate: float
 ) -> dict[str, float]:
-    """Nanoseconds of every stage; ``updates`` is how many went out per 1,000 quotes of whole."""
+    """Return nanoseconds of every stage, and as ``updates`` those out per 1,000 quotes of whole."""
     path = HotPath(names, per_frame, quotes, rate)
     # The order matters: the cache must hold prices before anything can be emitted.
     figures = {

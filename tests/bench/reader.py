@@ -100,11 +100,11 @@ class Reader:
         return {}
 
     def count(self) -> Json:
-        """How many messages were heard, and when that was, in monotonic seconds."""
+        """Return how many messages were heard, and when that was, in monotonic seconds."""
         return {"count": len(self._lags), "at": time.monotonic()}
 
     def lags(self, first: int, end: int) -> Json:
-        """How the lags of messages ``first`` to ``end`` (not included) are spread, in ms."""
+        """Return the spread, in ms, of the lags of messages ``first`` to ``end`` (not included)."""
         some = sorted(self._lags[first:end])
         if not some:
             return {"count": 0}

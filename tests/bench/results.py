@@ -39,7 +39,7 @@ class Figure:
         return self.unit if self.unit in ("", "×", "%") else f" {self.unit}"
 
     def json(self) -> Json:
-        """All of it."""
+        """Return all of it."""
         return {
             "name": self.name,
             "unit": self.unit,
@@ -63,13 +63,13 @@ class Row:
     series: Json = field(default_factory=dict)  # for the pictures
 
     def add(self, name: str, unit: str, values: Iterable[float]) -> Figure:
-        """Add one more figure, and return it."""
+        """Add a figure. Return it."""
         figure = Figure(name, unit, list(values))
         self.figures.append(figure)
         return figure
 
     def ratio(self, name: str, dear: Sequence[float], cheap: Sequence[float]) -> Figure:
-        """Add how many times as much one was as the other, round by round, and return it."""
+        """Add the quotients of two figures, round by round. Return the new figure."""
         return self.add(name, "×", [a / b for a, b in zip(dear, cheap, strict=True)])
 
     @property
@@ -78,7 +78,7 @@ class Row:
         return {True: "yes", False: "**no**", None: "–"}[self.reached]
 
     def json(self) -> Json:
-        """All of it."""
+        """Return all of it."""
         return {
             "key": self.key,
             "what": self.what,
@@ -91,7 +91,7 @@ class Row:
 
 
 def table(rows: Sequence[Row]) -> str:
-    """The rows as Markdown."""
+    """Return the rows as Markdown."""
     lines = ["| what | target | median (min–max) | reached |", "| --- | --- | --- | --- |"]
     for row in rows:
         found = "; ".join([*map(str, row.figures), *row.notes])
@@ -100,7 +100,7 @@ def table(rows: Sequence[Row]) -> str:
 
 
 def machine() -> Json:
-    """What the figures depend on."""
+    """Return what the figures depend on."""
     model = ""
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
@@ -117,7 +117,7 @@ def machine() -> Json:
 
 
 def _short(number: float) -> str:
-    """Three digits that count, and no exponent."""
+    """Return three digits that count, and no exponent."""
     if abs(number) >= 100:
         return f"{number:,.0f}"
     if abs(number) >= 10:

@@ -13,12 +13,12 @@ _SILENT = {"SPOTD_THROTTLE_MS": "60000"}
 
 
 def batched(bench: Bench) -> Row:
-    """50 quotes per frame."""
+    """Measure what a quote costs with 50 quotes per frame."""
     return _against_baselines(bench, "batched", per_frame=50, times=40)
 
 
 def single(bench: Bench) -> Row:
-    """One quote per frame."""
+    """Measure what a quote costs with one quote per frame."""
     return _against_baselines(bench, "single", per_frame=1, times=10)
 
 
@@ -55,7 +55,7 @@ def _costs(row: Row, bursts: dict[str, list[Burst]]) -> None:
 
 
 def paced(bench: Bench) -> Row:
-    """At a rate that all can follow, where a burst would let each one conflate more or less."""
+    """Measure at a rate that all can follow. In a burst, each conflates as its speed allows."""
     row = Row(
         "paced",
         f"quotes in at {_PACED_PER_S:,}/s, 1 quote per frame, {SOME} symbols: CPU time per quote "
@@ -90,7 +90,7 @@ def _paced_us(bench: Bench, setup: Setup, contender: Contender, pool: str) -> fl
 
 
 def growth(bench: Bench) -> Row:
-    """From 100 symbols to the whole market."""
+    """Measure what a quote costs from 100 symbols to the whole market."""
     counts = bench.plan.counts
     row = Row(
         "growth",

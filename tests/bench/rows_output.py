@@ -23,7 +23,7 @@ _SPREAD = ("p50", "p90", "p99", "p99.9")
 
 
 def out(bench: Bench) -> Row:
-    """All symbols of the market moving."""
+    """Measure updates going out while all symbols of the market move."""
     row = Row(
         "out",
         f"updates out, {MARKET:,} symbols all moving, one PSUBSCRIBE reader, "
@@ -91,7 +91,7 @@ def _outflow(bench: Bench, setup: Setup, daemon: Process, reader: Worker) -> dic
 
 
 def limit(bench: Bench) -> Row:
-    """A peak second, over and over."""
+    """Measure a peak second that is repeated."""
     plan = bench.plan
     row = Row(
         "limit",
@@ -149,7 +149,7 @@ def _peak(bench: Bench, setup: Setup, daemon: Process, reader: Worker) -> dict[s
 
 
 def latency(bench: Bench) -> Row:
-    """Symbols that were quiet, while others are busy."""
+    """Measure the lag of quiet symbols while others are busy."""
     row = Row(
         "latency",
         "quote sent to SUBSCRIBE received, leading edge: 500 quotes/s; and 500/s of quiet symbols "

@@ -55,7 +55,7 @@ def imports(program: Program = PRESENT) -> dict[str, float]:
 
 
 def idle(bench: Bench) -> Row:
-    """Nothing comes in."""
+    """Measure the CPU time while nothing comes in."""
     row = Row(
         "idle", f"CPU per second while nothing comes in, {SOME} symbols", "under 1 % of a core"
     )
@@ -89,7 +89,7 @@ def _at_rest(bench: Bench, daemons: list[Process]) -> dict[str, float]:
 
 
 def memory(bench: Bench) -> Row:
-    """The whole market, busy for minutes."""
+    """Measure the memory while the whole market is busy for minutes."""
     plan = bench.plan
     row = Row(
         "memory",
@@ -135,7 +135,7 @@ def _sampled(bench: Bench, setup: Setup, daemon: Process) -> list[float]:
 
 
 def start(bench: Bench) -> Row:
-    """From the command to the first subscribe."""
+    """Measure the time from the command to the first subscribe."""
     row = Row(
         "start",
         f"`spotd run` to the first subscribe message, {SOME} symbols",
@@ -171,7 +171,7 @@ def _started(setup: Setup, program: Program) -> dict[str, float]:
 
 
 def adding(bench: Bench) -> Row:
-    """The whole market at once, beside symbols that are live."""
+    """Measure the whole market that is added at once, beside symbols that are live."""
     row = Row(
         "adding",
         f"adding {MARKET:,} symbols at once, beside {SOME} live ones with {SOME} quotes/s; and "

@@ -98,7 +98,7 @@ class Setup:
     # Processes
 
     def reader(self, name: str = "reader") -> Worker:
-        """A subscriber that notes lags."""
+        """Return a subscriber that notes lags."""
         return self._kept(Worker(name, "reader", str(self.server.port), home=self.home))
 
     def daemon(
@@ -150,7 +150,7 @@ class Setup:
         return process
 
     def stream_url(self, name: str) -> str:
-        """Where a client of this name connects."""
+        """Return where a client of this name connects."""
         return f"{self._stream_url}/{name}"
 
     def cores(self, daemon: Process, reader: Process) -> Callable[[], dict[str, float]]:

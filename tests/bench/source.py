@@ -70,11 +70,11 @@ class Source:
     # Orders
 
     async def ports(self) -> Json:
-        """Where it listens."""
+        """Return where it listens."""
         return self._ports
 
     async def state(self, client: str) -> Json:
-        """What a client is subscribed to, and since when."""
+        """Return what a client is subscribed to, and since when."""
         session = self._sessions.get(client)
         if session is None:
             return {"open": False, "quotes": 0, "trades": 0}
@@ -94,14 +94,14 @@ class Source:
         per_frame: int,
         first_letter: str = "",
     ) -> Json:
-        """Encode frames; sent again and again, they are the market."""
+        """Encode frames, which are sent again and again as the market."""
         names = frames.symbols(symbols, first_letter=first_letter)
         made = frames.pool(names, quotes=quotes, per_frame=per_frame)
         self._pools[name] = made
         return {"frames": made.frames, "bytes": len(made.data)}
 
     async def burst(self, client: str, pool: str, quotes: int) -> Json:
-        """As fast as the client reads."""
+        """Send ``quotes`` quotes as fast as the client reads."""
         session, source = self._sessions[client], self._pools[pool]
         data, bounds = memoryview(source.data), source.bounds
         at, left = 0, max(1, quotes // source.per_frame)
@@ -119,10 +119,10 @@ class Source:
     async def pace(
         self, client: str, pool: str, rate: float, seconds: float, stamp: Stamp | None = None
     ) -> Json:
-        """``rate`` quotes per second for so long.
+        """Send ``rate`` quotes per second for ``seconds``.
 
-        ``sent`` writes the moment of sending into them; ``due`` the moment at which they were to
-        be sent, so that a client that holds up the source cannot hide it.
+        ``stamp`` says which time is written into them: ``sent`` is the moment of sending, ``due``
+        the moment at which they were to be sent, so that a client that holds up the source shows.
         """
         session, source = self._sessions[client], self._pools[pool]
         data, bounds = memoryview(source.data), source.bounds
@@ -155,7 +155,7 @@ class Source:
         return {}
 
     async def mark(self, client: str, number: int) -> Json:
-        """One quote with this number as its bid."""
+        """Send one quote with this number as its bid."""
         one = frames.quote(MARK, float(number), number + 0.01, time.time_ns())
         frame = frames.framed(frames.message([one]))
         await self._sessions[client].write(memoryview(frame))

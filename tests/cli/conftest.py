@@ -21,7 +21,7 @@ Call = Callable[..., Outcome]
 
 @pytest.fixture(scope="session")
 def shared_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server that lives as long as the tests."""
+    """Yield a server that lives as long as the tests."""
     with Server(tmp_path_factory.mktemp("cli")) as server:
         yield server
 
@@ -37,7 +37,7 @@ def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 @pytest.fixture
 def server(shared_server: Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[redis.Redis]:
-    """A client of an empty server, which SPOTD_REDIS_URL names."""
+    """Yield a client of an empty server, which SPOTD_REDIS_URL names."""
     monkeypatch.setenv("SPOTD_REDIS_URL", shared_server.url)
     with redis.Redis.from_url(shared_server.url) as client:
         client.flushall()
@@ -46,7 +46,7 @@ def server(shared_server: Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[r
 
 @pytest.fixture
 def spotd(capsys: pytest.CaptureFixture[str]) -> Call:
-    """The command, in this process."""
+    """Return a function that calls the command in this process."""
 
     def call(*args: str) -> Outcome:
         code = main(args)
@@ -58,7 +58,7 @@ def spotd(capsys: pytest.CaptureFixture[str]) -> Call:
 
 @pytest.fixture
 def process() -> Call:
-    """The command, as a process of its own."""
+    """Return a function that runs the command as a process of its own."""
 
     def call(*args: str) -> Outcome:
         ran = subprocess.run(

@@ -21,13 +21,13 @@ from tests.kit.publisher import KEYS, status_of
 
 @pytest.fixture
 async def alpaca() -> AsyncIterator[Simulator]:
-    """An Alpaca that grants the iex feed, with prices for every symbol."""
+    """Yield an Alpaca that grants the iex feed, with prices for every symbol."""
     async with Simulator(feeds=("iex", "sip"), market=MarketModel()) as simulator:
         yield simulator
 
 
 def settings_for(simulator: Simulator | None = None, **more: object) -> Settings:
-    """Settings with the simulator's keys."""
+    """Return settings with the simulator's keys."""
     url = {} if simulator is None else {"data_url": f"http://{simulator.host}:{simulator.port}"}
     keys = {"api_key": SecretStr("demo-key"), "secret_key": SecretStr("demo-secret")}
     return Settings(**{**keys, **url, **more})  # type: ignore[arg-type]
@@ -160,7 +160,7 @@ def test_settings() -> None:
 
 
 def test_unreadable_settings(spotd: Call, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With settings that cannot be read nothing else is tried."""
+    """Where the settings cannot be read, nothing else is tried."""
     monkeypatch.setenv("SPOTD_FED", "iex")
     outcome = spotd("check")
     assert outcome.code == 2

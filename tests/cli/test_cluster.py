@@ -25,7 +25,7 @@ def prefix(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ClusterServers]:
-    """Three masters, whose addresses SPOTD_REDIS_URL names."""
+    """Yield three masters, whose addresses SPOTD_REDIS_URL names."""
     with ClusterServers(tmp_path) as running:
         monkeypatch.setenv("SPOTD_REDIS_URL", running.url)
         yield running

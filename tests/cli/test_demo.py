@@ -136,7 +136,7 @@ def test_wrong_usage_is_told(spotd: Call, args: tuple[str, ...], said: str) -> N
 
 @contextmanager
 def on_terminal(cwd: Path) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
-    """The demo on a terminal of its own, as the leader of the foreground process group."""
+    """Yield the demo on a terminal of its own, as the leader of the foreground process group."""
     master, slave = pty.openpty()
     process = subprocess.Popen(
         [SPOTD, "demo"],
@@ -156,9 +156,9 @@ def on_terminal(cwd: Path) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
         os.close(master)
 
 
-def read_until(master: int, pattern: str, guard_s: float = GUARD_S) -> str:
+def read_until(master: int, pattern: str) -> str:
     """Return what the terminal shows until a pattern appears."""
-    end, shown = time.monotonic() + guard_s, b""
+    end, shown = time.monotonic() + GUARD_S, b""
     while time.monotonic() < end:
         with suppress(OSError):
             shown += os.read(master, 65536)

@@ -15,7 +15,7 @@ KEYS = {"ALPACA_API_KEY": "k", "ALPACA_SECRET_KEY": "secretDoNotPrint0001"}
 
 @pytest.fixture
 def daemon(monkeypatch: pytest.MonkeyPatch) -> list[Settings]:
-    """A daemon that records its settings, and ends with 3."""
+    """Return a daemon that records its settings, and ends with 3."""
     seen: list[Settings] = []
 
     def run_daemon(settings: Settings) -> int:

@@ -15,7 +15,7 @@ from tests.kit.servers import Server
 
 @pytest.fixture
 def sentinel(shared_server: Server, tmp_path: Path) -> Iterator[str]:
-    """A Sentinel that watches the server as ``main``: its address for the commands."""
+    """Yield a Sentinel that watches the server as ``main``: its address for the commands."""
     config = f"sentinel monitor main 127.0.0.1 {shared_server.port} 1\n"
     with Server(tmp_path / "sentinel", "--sentinel", config=config) as running:
         yield f"redis+sentinel://127.0.0.1:{running.port}/main/0"

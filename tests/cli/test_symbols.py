@@ -70,7 +70,7 @@ def test_list(spotd: Call, server: redis.Redis) -> None:
 
 
 def test_empty_list(spotd: Call, server: redis.Redis) -> None:
-    """Nothing desired is said to people, and is an empty list to programs."""
+    """An empty demand is a hint to people and an empty list to programs."""
     outcome = spotd("symbols", "list")
     assert (outcome.code, outcome.out) == (0, "")
     assert "nothing is desired" in outcome.err

@@ -22,7 +22,7 @@ class Clock:
 
 
 def lines(table: PriceTable, width: int = 100) -> list[str]:
-    """The table as a terminal without colours shows it."""
+    """Return the lines of the table on a terminal without colours."""
     console = Console(width=width, no_color=True)
     with console.capture() as captured:
         console.print(table.render())
@@ -30,7 +30,7 @@ def lines(table: PriceTable, width: int = 100) -> list[str]:
 
 
 def table_of(clock: Clock, *symbols: str) -> PriceTable:
-    """A table whose prices are two seconds old."""
+    """Return a table whose prices are two seconds old."""
     return PriceTable(symbols, monotonic=clock, wall=lambda: AT.timestamp() + 2)
 
 

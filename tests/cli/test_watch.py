@@ -78,7 +78,7 @@ def test_no_daemon(spotd: Call, server: redis.Redis) -> None:
 
 
 def test_states(server: redis.Redis) -> None:
-    """In a pipe, states that are not as they should be are told on stderr, and their end too."""
+    """In a pipe, abnormal states are told on stderr, and so is their end."""
     server.set(KEYS.status, status_of().to_json())
     server.hset(KEYS.states, "SPY", state_of("SPY", "stale").to_json())
     server.hset(KEYS.states, "QQQ", state_of("QQQ").to_json())

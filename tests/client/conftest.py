@@ -13,14 +13,14 @@ from tests.kit.servers import Server
 
 @pytest.fixture(scope="session")
 def shared_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server that lives as long as the tests."""
+    """Yield a server that lives as long as the tests."""
     with Server(tmp_path_factory.mktemp("shared")) as server:
         yield server
 
 
 @pytest.fixture
 def url(shared_server: Server) -> str:
-    """The URL of an empty server."""
+    """Return the URL of an empty server."""
     with shared_server.client() as admin:
         admin.flushall()
         admin.config_resetstat()
@@ -29,13 +29,13 @@ def url(shared_server: Server) -> str:
 
 @pytest.fixture
 async def daemon(url: str) -> AsyncIterator[Publisher]:
-    """The publishing side, on the same server."""
+    """Yield the publishing side, on the same server."""
     async with Publisher(url) as publisher:
         yield publisher
 
 
 @pytest.fixture
 def own_server(tmp_path: Path) -> Iterator[Server]:
-    """A server that a test may kill and start again, at the same port."""
+    """Yield a server that a test may kill and start again, at the same port."""
     with Server(tmp_path / "own") as server:
         yield server

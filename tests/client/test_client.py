@@ -27,14 +27,14 @@ STATUS = status_of()
 
 @pytest.fixture
 async def fake() -> AsyncIterator[Redis]:
-    """A server in this process."""
+    """Yield a server in this process."""
     async with fakeredis.FakeAsyncRedis() as redis:
         yield redis
 
 
 @pytest.fixture
 async def spot(fake: Redis) -> AsyncIterator[SpotClient]:
-    """A client of it."""
+    """Yield a client of the server in this process."""
     async with SpotClient(redis=fake, owner="me") as client:
         yield client
 
@@ -56,7 +56,7 @@ class TestReading:
         assert await spot.latest() == {"SPY": update_of("SPY", 1)}
 
     async def test_status(self, spot: SpotClient, fake: Redis) -> None:
-        """Without a daemon it is None, and so is a status that cannot be read."""
+        """Without a daemon the status is None, and so is a status that cannot be read."""
         assert await spot.status() is None
         await fake.set(KEYS.status, STATUS.to_json())
         assert await spot.status() == STATUS
@@ -74,7 +74,7 @@ class TestReading:
         assert spot.malformed == 1
 
     async def test_desired(self, spot: SpotClient, fake: Redis) -> None:
-        """Set and live leases together, lapsed ones not, malformed entries as written."""
+        """The demand is the set and the live leases together, with malformed entries as written."""
         await fake.sadd(KEYS.symbols, "spy ", "b!", b"\xff", "*")
         await fake.zadd(KEYS.leases, {"QQQ@me": time.time() + 60, "IWM@me": time.time() - 1})
         assert await spot.desired() == {"SPY", "b!", "\\xff", "*", "QQQ"}

@@ -72,12 +72,12 @@ async def check_iterations(spot: SpotClient, daemon: Publisher) -> None:
 class TestSentinel:
     @pytest.fixture
     def sentinels(self, tmp_path: Path) -> Iterator[SentinelServers]:
-        """A master, a replica and a Sentinel."""
+        """Yield a master, a replica and a Sentinel."""
         with SentinelServers(tmp_path) as running:
             yield running
 
     async def test_calls_and_iterations(self, sentinels: SentinelServers) -> None:
-        """Everything goes to the master that the Sentinel names."""
+        """Calls and iterations go to the master that the Sentinel names."""
         async with Publisher(sentinels.master.url) as daemon, SpotClient(sentinels.url) as spot:
             assert "prices/0" in repr(spot)
             await check_calls(spot, daemon)
@@ -123,14 +123,14 @@ class TestSentinel:
 
 @pytest.fixture(scope="module")
 def cluster_servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClusterServers]:
-    """Three masters."""
+    """Yield three masters."""
     with ClusterServers(tmp_path_factory.mktemp("cluster")) as running:
         yield running
 
 
 @pytest.fixture
 def cluster(cluster_servers: ClusterServers) -> ClusterServers:
-    """The three masters, empty."""
+    """Return the three masters, empty."""
     for node in cluster_servers.nodes:
         with node.client() as client:
             client.flushall()
@@ -139,7 +139,7 @@ def cluster(cluster_servers: ClusterServers) -> ClusterServers:
 
 @pytest.fixture
 async def daemon(cluster: ClusterServers) -> AsyncIterator[Publisher]:
-    """The publishing side."""
+    """Yield the publishing side."""
     async with Publisher(connect(cluster.url), IN_ONE_SLOT) as publisher:
         yield publisher
 

@@ -59,7 +59,7 @@ def test_a_window_without_news_ends_in_silence() -> None:
 
 
 def test_what_was_perhaps_not_delivered_goes_out_again() -> None:
-    """It waits for the end of its window, because Redis may have published it nevertheless."""
+    """What was perhaps not delivered waits for its window, since Redis may have published it."""
     conflator, a = Conflator(0.25), slot("A")
     conflator.offer(a, 0.0)
     conflator.settle(conflator.take(0.0, 10), 1.0, delivered=False)
@@ -79,7 +79,7 @@ def test_what_was_cleared_in_flight_does_not_come_back() -> None:
 
 
 def test_what_was_cleared_while_ready_is_skipped() -> None:
-    """It takes no room in the batch, and it may be offered anew."""
+    """A slot that was cleared while ready takes no room in the batch, and may be offered anew."""
     conflator, a, b = Conflator(0.25), slot("A"), slot("B")
     conflator.offer(a, 0.0)
     conflator.offer(b, 0.0)
@@ -103,7 +103,7 @@ def test_what_was_cleared_while_ready_waits_anew() -> None:
 
 
 def test_an_empty_batch_changes_nothing() -> None:
-    """To settle nothing opens no window."""
+    """An empty batch that is settled opens no window."""
     conflator = Conflator(0.25)
     conflator.settle([], 1.0, delivered=False)
     assert conflator.next_at() is None
@@ -139,7 +139,7 @@ def test_what_was_answered_together_is_due_together() -> None:
 
 
 def test_an_update_is_due_from_its_offer_or_from_the_end_of_its_window() -> None:
-    """Neither a later offer nor a late ``take`` changes that."""
+    """Neither a later offer nor a late ``take`` changes since when an update is due."""
     conflator, a = Conflator(0.25), slot("A")
     conflator.offer(a, 7.0)
     conflator.offer(a, 8.0)

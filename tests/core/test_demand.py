@@ -22,7 +22,7 @@ from spotd.symbols import INVALID, WILDCARD, WILDCARD_NOT_ALLOWED
 def read(
     entries: list[bytes], leases: list[bytes] | None = None, *, allow_wildcard: bool = False
 ) -> Demand:
-    """The demand of one set and its leases."""
+    """Return the demand of a set and of leases."""
     reader = DemandReader(allow_wildcard=allow_wildcard)
     reader.add(entries)
     reader.add_leases(leases or [])
@@ -89,7 +89,7 @@ _entries = st.frozensets(
 def test_what_came_and_left_gives_the_same_demand_as_reading_it_anew(
     reads: list[tuple[frozenset[bytes], frozenset[bytes]]], allow_wildcard: bool
 ) -> None:
-    """Whatever else meant the same symbol, or was written the same, is still there."""
+    """An entry that means the same symbol, or is written the same, outlives another's removal."""
     reader = DemandReader(allow_wildcard=allow_wildcard)
     set_before, leases_before = frozenset[bytes](), frozenset[bytes]()
     for entries, leases in reads:
@@ -147,7 +147,7 @@ NONE = frozenset[str]()
 def test_what_follows_from_a_change(
     before: str, after: str, active: str, expected: DemandStep
 ) -> None:
-    """One table for what is subscribed, unsubscribed, dropped and fetched."""
+    """A change decides what is subscribed, unsubscribed, dropped and fetched."""
     assert step(demand(*before), demand(*after), active=active) == expected
 
 
@@ -159,7 +159,7 @@ def test_what_the_whole_market_brought_leaves_with_it() -> None:
 
 
 def test_a_small_change_goes_in_front() -> None:
-    """A market that comes at once does not, and with a known limit nothing does."""
+    """A small change goes in front; a whole market does not, and nothing where a limit is known."""
     some = demand(*(f"S{n}" for n in range(MAX_NEWCOMERS)))
     assert step(demand(), some).first == some.symbols
     assert step(demand(), demand("X", *some.symbols)).first == NONE
@@ -190,12 +190,12 @@ def test_what_is_kept_is_what_is_wanted(
 def test_an_acknowledged_symbol_needs_a_snapshot(
     acknowledged: str, desired: str, fetch: str
 ) -> None:
-    """Unless it left the demand meanwhile."""
+    """An acknowledged symbol needs a snapshot, unless it left the demand meanwhile."""
     assert to_fetch(frozenset(acknowledged), demand(*desired)) == frozenset(fetch)
 
 
 def test_a_subscriber_is_demand_for_ten_seconds_after_it_was_found_gone() -> None:
-    """It left at some time since the check before: ten seconds from then are not over earlier."""
+    """Ten seconds count from the check that finds no subscriber, so they are never too short."""
     subscribers = Subscribers(linger_s=10.0)
     assert subscribers.seen([b"SPY", b"QQQ"], 100.0) == {b"SPY", b"QQQ"}
     assert subscribers.seen([b"QQQ"], 105.0) == {b"SPY", b"QQQ"}
@@ -206,7 +206,7 @@ def test_a_subscriber_is_demand_for_ten_seconds_after_it_was_found_gone() -> Non
 
 
 def test_a_subscriber_that_returns_in_time_never_left() -> None:
-    """And its next departure has ten seconds of its own."""
+    """A subscriber that returns in time has ten new seconds when it leaves again."""
     subscribers = Subscribers(linger_s=10.0)
     subscribers.seen([b"SPY"], 100.0)
     subscribers.seen([], 101.0)

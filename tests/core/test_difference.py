@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from spotd.core.difference import Difference, SortedSymbols
 from spotd.core.refusals import Refusals
 from spotd.symbols import WILDCARD
+from tests.kit.properties import at_least
 
 ALL = 1_000
 NAMES = "ABCDEFGHIJ"
@@ -107,7 +108,7 @@ def test_room_is_given_by_rank_and_name() -> None:
 def test_a_short_connection_leaves_the_first_rank_as_far_as_there_was_room(
     room: int | None, waiting: str
 ) -> None:
-    """It ended before all symbols of the connection before had their room again."""
+    """A short connection leaves their rank to symbols that had no room on it yet."""
     pair = Pair()
     pair.want("MNO")
     pair.acknowledge("MNO")
@@ -119,7 +120,7 @@ def test_a_short_connection_leaves_the_first_rank_as_far_as_there_was_room(
 
 
 def test_suspects_are_asked_for_only_while_they_wait() -> None:
-    """They may have left, or become active."""
+    """Suspects that left or became active are not asked for."""
     pair = Pair()
     pair.want("ABC")
     pair.acknowledge("A")
@@ -127,7 +128,7 @@ def test_suspects_are_asked_for_only_while_they_wait() -> None:
 
 
 def test_served_stays_the_same_object_until_it_changes() -> None:
-    """So does what is active."""
+    """The sets of served and of active symbols stay the same objects until they change."""
     pair = Pair()
     pair.want("ABC")
     pair.acknowledge("AB")
@@ -148,7 +149,7 @@ _events = st.lists(
 )
 
 
-@settings(max_examples=500)
+@settings(max_examples=at_least(500))
 @given(_events)
 def test_small_changes_come_to_the_same_as_a_new_comparison(
     events: list[tuple[str, ...]],
@@ -178,7 +179,7 @@ def test_small_changes_come_to_the_same_as_a_new_comparison(
 
 @given(st.frozensets(st.sampled_from(NAMES)), st.frozensets(st.sampled_from(NAMES)))
 def test_sorted_symbols_stay_sorted(symbols: frozenset[str], others: frozenset[str]) -> None:
-    """Whatever is added and removed."""
+    """Symbols stay sorted, whatever is added and removed."""
     kept = SortedSymbols(symbols)
     kept.add(others - symbols)
     assert kept.first() == sorted(symbols | others)

@@ -41,7 +41,7 @@ def test_what_to_ask_about_the_statuses(
     ("state", "given"), [("untried", False), ("on", True), ("give back", False), ("off", False)]
 )
 def test_statuses_are_given_back_if_they_may_hold_room(state: StatusesState, given: bool) -> None:
-    """Only an active entry can hold room."""
+    """Only statuses that are on can hold room, so only these are given back."""
     channels = in_state(state)
     before = channels.statuses_action(any_active=True)
     assert channels.give_statuses_back() == given
@@ -63,7 +63,7 @@ def test_statuses_that_were_given_back_are_off(refused: bool) -> None:
 
 @pytest.mark.parametrize("state", ["untried", "on", "give back", "off"])
 def test_each_connection_asks_for_statuses_anew(state: StatusesState) -> None:
-    """It may lead to another server."""
+    """Each connection may lead to another server, so all channels are asked for anew."""
     channels = in_state(state)
     channels.connected()
     assert channels.statuses_action(any_active=True) == "subscribe"
@@ -104,7 +104,7 @@ def test_trades_that_were_left_out_are_noted() -> None:
 
 
 def test_trades_are_unsubscribed_where_there_are_any() -> None:
-    """A lost connection leaves none."""
+    """Trades are unsubscribed where they are active; a lost connection leaves none."""
     channels = FeedChannels()
     channels.listed(["A"])
     assert channels.any_on_trades("AB")

@@ -17,18 +17,18 @@ NOTHING = Judgement(mute=(), unpriced=False)
 
 
 def at(seconds: float) -> datetime:
-    """So many seconds after noon."""
+    """Return the time that is this many seconds after noon."""
     return NOON + timedelta(seconds=seconds)
 
 
 def quote(seconds: float, bid: float = 10.0, ask: float = 10.1, symbol: str = "SPY") -> Quote:
-    """A quote so many seconds after noon, two-sided unless said otherwise."""
+    """Return a quote of this time after noon, two-sided unless said otherwise."""
     return Quote(symbol, bid, ask, at(seconds))
 
 
-def silent(silence_s: float = 30.0) -> Silence:
-    """Silent since 100.0."""
-    silence = Silence(silence_s)
+def silent() -> Silence:
+    """Return the silence of 30 s of a stream that is silent since 100.0."""
+    silence = Silence(30.0)
     silence.opened(100.0)
     return silence
 
@@ -45,7 +45,7 @@ def test_before_the_first_session_nothing_was_heard() -> None:
 
 
 def test_rest_is_asked_after_the_silence() -> None:
-    """Not before its end, and at its end."""
+    """REST is asked at the end of the silence, and not before."""
     silence = silent()
     assert not silence.due(129.9)
     assert silence.due(130.0)
@@ -102,7 +102,7 @@ CHOICES = {
 def test_which_symbols_are_asked_about(
     prices: list[tuple[str, float | None]], most: int, chosen: list[str]
 ) -> None:
-    """Those that moved last, and some of those without a price."""
+    """The symbols that moved last are asked about, and some of those without a price."""
     times = [(symbol, None if s is None else at(s)) for symbol, s in prices]
     assert Silence.choose([(symbol, time, time) for symbol, time in times], most) == chosen
 
@@ -118,7 +118,7 @@ def test_a_trade_moves_a_price_too() -> None:
     st.integers(1, 20),
 )
 def test_the_choice_uses_all_its_room(seconds: list[int | None], most: int) -> None:
-    """As many as fit, none twice, and no symbol left out moved later than one that is in."""
+    """As many symbols as fit are chosen, none twice, and no other one moved later."""
     prices = {f"S{n}": s for n, s in enumerate(seconds)}
     times = [(symbol, None if s is None else at(s)) for symbol, s in prices.items()]
     chosen = Silence.choose([(symbol, time, time) for symbol, time in times], most)
@@ -193,7 +193,7 @@ def test_an_answer_is_void_when_the_stream_spoke_meanwhile(how: str, heard_at: f
 def test_rest_is_never_asked_sooner_than_after_the_silence(
     events: list[tuple[str, float]],
 ) -> None:
-    """Neither after data, nor after a session was opened, nor after REST was asked."""
+    """Data, a new session and each try to ask REST begin a whole silence."""
     silence, now = silent(), 100.0
     for what, later_s in events:
         now += later_s

@@ -72,13 +72,13 @@ class Dialogue:
 
 @pytest.fixture
 def dialogue() -> Dialogue:
-    """A daemon that has just started."""
+    """Return a daemon that has just started."""
     return Dialogue()
 
 
 @pytest.fixture
 def leader(dialogue: Dialogue) -> Dialogue:
-    """A daemon in its first term."""
+    """Return a daemon in its first term."""
     dialogue.answer("acquired")
     return dialogue
 
@@ -210,7 +210,7 @@ class TestEnd:
     """How a term ends, and what follows."""
 
     def test_it_ends_by_our_clock(self, leader: Dialogue) -> None:
-        """Whatever Redis says later; the next term has another token."""
+        """A term ends by our clock, whatever Redis says later; the next has another token."""
         assert leader.passes(VALID_S - 0.1) == Change(leader.value)
         change = leader.passes(0.1)
         assert change.ends == "the leader key lapsed before it was renewed"
@@ -220,7 +220,7 @@ class TestEnd:
         assert leader.passes(1.0).ends is None
 
     def test_a_key_that_still_holds_the_former_token_is_ours(self, leader: Dialogue) -> None:
-        """Nobody published meanwhile: the prices are kept and the reign stays."""
+        """A key with the former token is ours: nobody published, so prices and reign stay."""
         leader.passes(10.0)
         request = leader.ask()
         assert (request.token, request.former) == ("us:2", "us:1")
@@ -286,7 +286,7 @@ class TestEnd:
         assert change.leadership.reign == 1
 
     def test_another_led_and_left_unseen(self, leader: Dialogue) -> None:
-        """Between two of our requests: who published last tells."""
+        """Another daemon may lead between two of our requests: who published last tells."""
         leader.passes(10.0)
         change = leader.answer("acquired", seq=9, by="them:1")
         assert change.begins
@@ -385,17 +385,17 @@ class TestNextTry:
     """When Redis is asked again."""
 
     def test_a_leader_renews_four_times_per_ttl(self, leader: Dialogue) -> None:
-        """Counted from the request before, not from its answer."""
+        """A leader renews four times per TTL, counted from the request, not from its answer."""
         assert leader.key.next_try_at(calm=True) == 100.0 + RENEW_EVERY_S
 
     def test_a_leader_asks_before_its_right_ends(self, leader: Dialogue) -> None:
-        """Also where a renewal was read late."""
+        """A leader asks before its right ends, also where a renewal was read late."""
         leader.now = 101.0
         leader.answer("renewed", after_s=3.0)
         assert leader.key.next_try_at(calm=True) == 101.0 + RENEW_EVERY_S
 
     def test_a_standby_waits_for_a_free_key(self, dialogue: Dialogue) -> None:
-        """Another daemon leads."""
+        """A standby waits before it asks again, since another daemon leads."""
         dialogue.answer("another")
         assert dialogue.key.next_try_at(calm=True) == 100.0 + STANDBY_TRIES_EVERY_S
 
@@ -425,7 +425,7 @@ EVENTS = st.lists(
 
 @given(EVENTS)
 def test_invariants(events: list[tuple[str, float, tuple[int | None, str | None]]]) -> None:
-    """Whatever comes in whatever order: the value is always consistent with itself."""
+    """Whatever comes in whatever order, the value is consistent with itself."""
     dialogue = Dialogue(keep_stream_s=1.0)
     requests = [dialogue.ask()]
     steps: dict[str, Callable[[Held, float, int | None, str | None], Change]] = {

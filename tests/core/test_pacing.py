@@ -20,14 +20,14 @@ JITTERS = st.floats(0.0, 1.0, exclude_max=True)
 def paced(
     pauses: Pauses = PLAIN, *, breaker_failures: int = 1_000, breaker_recovery_s: float = 60.0
 ) -> Pacing:
-    """A pacing whose breaker stays closed, unless a test says otherwise."""
+    """Return a pacing whose breaker stays closed, unless a test says otherwise."""
     return Pacing(
         breaker_failures=breaker_failures, breaker_recovery_s=breaker_recovery_s, pauses=pauses
     )
 
 
 def opened() -> Pacing:
-    """A pacing whose breaker two failures opened at 1.0, for a minute."""
+    """Return a pacing whose breaker two failures opened at 1.0, for a minute."""
     pacing = paced(breaker_failures=2)
     pacing.trying(0.0)
     assert pacing.failed(0.0, jitter=0.0) == 1.0
@@ -229,7 +229,7 @@ def test_a_failed_half_open_try_opens_it_for_the_whole_time_again() -> None:
 
 
 def test_a_half_open_try_that_is_acknowledged_closes_it() -> None:
-    """And the next single failure does not open it."""
+    """An acknowledged half-open try closes the breaker, and one failure does not open it again."""
     pacing = opened()
     pacing.trying(61.0)
     assert pacing.served(62.0)
@@ -263,7 +263,7 @@ def test_a_held_connection_is_tried_soon_and_then_slowly() -> None:
 
 @pytest.mark.parametrize(("jitter", "pause_s"), [(0.0, 1.6), (0.25, 1.8), (0.75, 2.2)])
 def test_a_pause_after_406_varies_by_a_fifth(jitter: float, pause_s: float) -> None:
-    """Two daemons that wait for the same connection do not try together."""
+    """A pause after 406 varies, so that two daemons do not try at the same moment."""
     assert paced().connection_limited(0.0, jitter=jitter) == pytest.approx(pause_s)
 
 
@@ -326,7 +326,7 @@ def test_a_new_leader_does_not_wait_for_a_pause() -> None:
 
 
 def test_a_new_leader_waits_for_an_open_breaker() -> None:
-    """To lose and win leadership is no way around it."""
+    """A new leader waits for an open breaker: to lose and win leadership does not shorten it."""
     pacing = paced(breaker_failures=1, breaker_recovery_s=60.0)
     pacing.failed(0.0, after_s=120.0, jitter=0.0)
     pacing.leadership_lost()

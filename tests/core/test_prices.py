@@ -343,7 +343,7 @@ def test_a_snapshot_may_differ_from_the_stream_by_how_its_time_was_rounded() -> 
     ids=["earliest", "latest"],
 )
 def test_a_floor_may_be_any_time(edge: datetime, published: str) -> None:
-    """What is stored is foreign data: the earliest and the latest time that there are do no harm."""
+    """What is stored is foreign data: the earliest and the latest time do no harm."""
     desk = Desk()
     desk.prices.set_floors({"SPY": edge, "QQQ": at(0)})
     desk.snapshot("SPY", quote())
@@ -390,7 +390,7 @@ def test_new_floors_replace_the_old_ones() -> None:
 def test_a_slot_is_made_by_the_first_message_of_a_desired_symbol(
     first: Callable[[Desk], None],
 ) -> None:
-    """To desire a symbol makes no slot; from its first message on, nobody is asked again."""
+    """A desired symbol gets its slot by its first message, after which nobody is asked again."""
     desk = Desk()
     assert not desk.prices.slots
     first(desk)
@@ -425,7 +425,7 @@ def test_a_symbol_that_leaves_is_forgotten() -> None:
 
 
 def test_a_symbol_in_flight_that_leaves_does_not_come_back() -> None:
-    """Also where its call fails: a price that was forgotten is not repeated."""
+    """A symbol that left while its update was in flight is not repeated, though the call fails."""
     desk = Desk()
     desk.receive(quote())
     taken = desk.conflator.take(0.0, 9)
@@ -443,7 +443,7 @@ def test_the_others_keep_their_price() -> None:
 
 
 def test_a_symbol_without_a_slot_may_be_dropped() -> None:
-    """Not every desired symbol was heard of."""
+    """A desired symbol of which nothing was heard has no slot, and may be dropped."""
     desk = Desk()
     desk.receive(quote())
     desk.prices.drop(["QQQ", "IWM"])
@@ -494,7 +494,7 @@ def test_a_symbol_that_returns_after_its_window_is_published_at_once() -> None:
 
 
 def test_memory_does_not_grow_with_the_symbols_that_left() -> None:
-    """Only those whose window is open are remembered, and no longer than that."""
+    """Symbols that left are remembered only as long as their window is open."""
     desk = Desk(window_s=1.0)
     before = _slots_alive()
     for n in range(100):
@@ -534,7 +534,7 @@ def test_every_price_can_be_forgotten() -> None:
 
 
 def test_what_is_forgotten_is_still_throttled() -> None:
-    """To forget a price leaves its symbol's window open."""
+    """A symbol whose price is forgotten keeps its open window."""
     desk = Desk(window_s=10.0)
     desk.receive(quote())
     desk.published()

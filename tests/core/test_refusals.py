@@ -35,7 +35,7 @@ def test_a_change_leaves_the_old_mapping_as_it_is() -> None:
 
 
 def test_without_a_change_the_mapping_is_the_same_object() -> None:
-    """To refuse, forget or forgive nothing is no change."""
+    """The mapping stays the same object where nothing is refused, forgotten or forgiven."""
     refusals = Refusals()
     refusals.refuse(["A"], "?", 0.0)
     mapping = refusals.by_symbol

@@ -99,7 +99,7 @@ NOT_ANSWERED = "leadership: the last request for the leader key was not answered
 def test_what_the_daemon_says(
     facts: Facts, state: DaemonStateName, reason: str | None, not_ready: list[str]
 ) -> None:
-    """One state for each combination of facts, and ready exactly where the contract says so."""
+    """Each combination of facts has one state, and is ready exactly where the contract says so."""
     assert daemon_state(facts, NOW) == (state, reason)
     assert not_ready_because(facts, NOW) == not_ready
 
@@ -166,7 +166,7 @@ class TestVerdicts:
         ],
     )
     def test_table(self, subscriptions: SubscriptionState, halted: str, expected: Verdict) -> None:
-        """One verdict for what Alpaca acknowledged, refused, halted and once served."""
+        """What Alpaca acknowledged, refused, halted or once served decides each verdict."""
         verdicts = Verdicts()
         facts = Facts(
             demand=Demand(frozenset(("AAA",))),
@@ -308,7 +308,7 @@ class TestWrites:
         assert list(batch.states) == ["NEW", "REF"]
 
     def test_what_changed_there_and_back_is_not_written(self) -> None:
-        """Nor is a name that came and left before Redis heard of it."""
+        """A name that came and left before Redis heard of it is not written."""
         writes = StateWrites()
         writes.changed(["AAA"], {"AAA": LIVE})
         writes.wrote(writes.next_batch(9, {"AAA": LIVE}), {"AAA": LIVE})
@@ -352,7 +352,7 @@ class TestWrites:
 def test_redis_comes_to_hold_what_is_true(
     history: list[tuple[dict[str, Verdict], int, bool]], random: Random
 ) -> None:
-    """Whatever changes while batches are under way, and whatever Redis loses."""
+    """Redis comes to hold what is true, whatever changes meanwhile and whatever Redis loses."""
     writes, redis = StateWrites(), {"LEFT": LIVE}
     verdicts: dict[str, Verdict] = {}
     writes.start_afresh(redis, verdicts)

@@ -537,7 +537,7 @@ def _row(talk: Talk, *symbols: str) -> list[tuple[str, bool]]:
 
 
 def test_a_long_row_gives_way_to_what_was_live_before() -> None:
-    """After a full request, where symbols were live when the row began; else nothing is late."""
+    """A full request is followed by a pause if symbols were live when its row began."""
     talk = Talk(Plan(), batch=2)
     assert _row(talk, *"ABC") == [("AB", False), ("C", False), ("", False)]
     assert _row(talk, *"ABCDEF") == [("DE", True), ("F", False)]

@@ -15,14 +15,14 @@ from tests.kit.servers import Server
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[Server]:
-    """A server of this test's own: it may be killed, frozen and emptied."""
+    """Yield a server of this test's own: it may be killed, frozen and emptied."""
     with Server(tmp_path / "server") as own:
         yield own
 
 
 @pytest.fixture
 async def sim() -> AsyncIterator[Simulator]:
-    """A simulated Alpaca that sends what the test says."""
+    """Yield a simulated Alpaca that sends what the test says."""
     async with Simulator(keys={KEY: SECRET}) as own:
         yield own
 

@@ -27,6 +27,9 @@ from tests.kit.values import Values
 from tests.kit.waiting import GUARD_S, until
 
 KEY, SECRET = "demo-key", "demo-secret"
+# Longer than ``until`` waits, so that no busy machine ends a term. A test about the end of a term
+# names its own.
+LONG_TTL_S = 120.0
 # No pause between tries that a test would have to sit out.
 BRISK = Pauses(
     first_s=0.01, most_s=0.05, jitter_s=0.01, connection_limit_s=0.1, rate_limit_s=0.1, steady_s=60
@@ -71,7 +74,7 @@ class Rig:
             "data_url": sim.data_url,
             "redis_url": SecretStr(url),
             "http_port": 0,
-            "leader_ttl_s": 1.0,
+            "leader_ttl_s": LONG_TTL_S,
             "snapshots": False,
             "throttle_ms": 0,
         }

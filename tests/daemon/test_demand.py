@@ -177,6 +177,21 @@ async def test_a_key_of_the_wrong_type_disturbs_nothing(
     assert len(logged(lines, "can read the source of the demand again")) == 1
 
 
+async def test_that_redis_refuses_the_wake_channel_is_said_once(
+    rig: NewRig, server: Server
+) -> None:
+    """Changes are found without it, later; its return is said too."""
+    with server.client() as client, structlog.testing.capture_logs() as lines:
+        client.execute_command("ACL", "SETUSER", "default", "-subscribe")
+        async with rig() as daemon:
+            await until(lambda: logged(lines, "cannot listen to the wake channel"), "a log line")
+            await daemon.want("SPY")
+            client.execute_command("ACL", "SETUSER", "default", "+subscribe")
+            await until(lambda: logged(lines, "listening to the wake channel again"), "the return")
+    [line] = logged(lines, "cannot listen to the wake channel")
+    assert "subscribe" in line["why"]
+
+
 async def test_entries_that_name_no_symbol_are_refused(rig: NewRig) -> None:
     """Each is shown under what was written, cut at 64 characters, and disturbs no other."""
     async with rig() as daemon:
@@ -207,7 +222,7 @@ async def test_entries_that_name_no_symbol_are_refused(rig: NewRig) -> None:
 
 
 async def test_very_much_garbage_disturbs_nothing(rig: NewRig) -> None:
-    """All entries are counted, 1,000 are shown, it is said once, and prices go on."""
+    """Of very many bad entries all are counted, 1,000 are shown, and prices go on."""
     garbage = [f"garbage-{n}" for n in range(5_000)]
     with structlog.testing.capture_logs() as lines:
         async with rig() as daemon:
@@ -234,7 +249,7 @@ async def test_very_much_garbage_disturbs_nothing(rig: NewRig) -> None:
 
 
 async def test_the_wildcard_is_refused_unless_it_is_allowed(rig: NewRig) -> None:
-    """By default nothing but the named symbols is asked for."""
+    """The wildcard is refused by default, and only the named symbols are asked for."""
     async with rig() as daemon:
         await daemon.values.want("*")
         await daemon.want("SPY")
@@ -280,7 +295,7 @@ async def test_what_a_predecessor_published_leaves_with_the_whole_market(
         await asks_for(daemon, "SPY")
 
         async def left() -> bool:
-            return await daemon.values.redis.hkeys(daemon.values.keys.last) == ["SPY"]
+            return bool(await daemon.values.redis.hkeys(daemon.values.keys.last) == ["SPY"])
 
         await until(left, "the prices of all others to go")
 
@@ -373,7 +388,7 @@ async def watched(daemon: Rig) -> AsyncIterator[list[int]]:
 
 
 async def test_a_large_change_is_one_step(rig: NewRig) -> None:
-    """Nobody finds a part of it, in whichever turn of the event loop he reads."""
+    """No turn of the event loop finds a part of a large change."""
     async with rig() as daemon:
         await daemon.want("SPY")
         await prices_flow(daemon, "SPY", 1.0)
@@ -424,7 +439,7 @@ async def test_a_newcomer_does_not_wait_behind_a_large_change(rig: NewRig, sim: 
 
 
 async def test_with_a_limit_a_newcomer_waits_its_turn(rig: NewRig, sim: Simulator) -> None:
-    """Otherwise the moment of a message would decide which symbols get room."""
+    """With a limit a newcomer waits: else the moment of a message would decide who gets room."""
     async with rig(max_symbols=600) as daemon:
         sim.faults.ack_silent = True
         await daemon.values.want(*MANY[:700])

@@ -13,7 +13,7 @@ from spotd.keys import Keys
 from spotd.models import spot_price
 from spotd.redis.calls import CALL_TIMEOUT_S
 from spotd.simulator import Simulator
-from tests.daemon.rig import NewRig, Rig, commands, frozen, logged, quote
+from tests.daemon.rig import LONG_TTL_S, NewRig, Rig, commands, frozen, logged, quote
 from tests.kit.publisher import update_of
 from tests.kit.recorder import Recorder
 from tests.kit.servers import Server
@@ -22,7 +22,6 @@ from tests.kit.waiting import until
 
 KEYS = Keys()
 TTL_S = 1.0  # of a rig, unless a test says otherwise
-LONG_TTL_S = 120.0  # longer than ``until`` waits: here no key lapses, and renewals are rare
 OTHER = "other:1"
 
 
@@ -76,7 +75,7 @@ async def test_a_leader_leads_again_after_redis_hung_for_longer_than_the_ttl(
     rig: NewRig, server: Server, key: str
 ) -> None:
     """What it does and what it says agree, and it keeps its prices: nobody else published."""
-    async with rig() as daemon, Recorder(server.url) as heard:
+    async with rig(leader_ttl_s=TTL_S) as daemon, Recorder(server.url) as heard:
         await daemon.want("SPY", "QQQ")
         await daemon.quote("SPY", 10)
         await daemon.quote("QQQ", 20)
@@ -106,12 +105,12 @@ async def test_a_daemon_leads_that_was_started_while_redis_hung(
     rig: NewRig, server: Server
 ) -> None:
     """Redis took a request that was given up, so what it says first is "renewed"."""
-    async with rig() as before:
+    async with rig(leader_ttl_s=TTL_S) as before:
         await before.want("SPY", "QQQ")
         await before.quote("QQQ", 20)
         await stored(before.values, QQQ=20)
     server.freeze()
-    async with rig(leads=False) as daemon:
+    async with rig(leader_ttl_s=TTL_S, leads=False) as daemon:
         await given_up(daemon)
         assert daemon.status["state"] == "starting"
         assert daemon.daemon.not_ready() != []
@@ -139,7 +138,11 @@ async def test_of_two_daemons_one_leads_after_redis_hung_for_longer_than_the_ttl
     rig: NewRig, server: Server
 ) -> None:
     """The other one says that it stands by, and ``spotd:last`` is complete."""
-    async with rig() as first, rig(leads=False) as second, Recorder(server.url) as heard:
+    async with (
+        rig(leader_ttl_s=TTL_S) as first,
+        rig(leader_ttl_s=TTL_S, leads=False) as second,
+        Recorder(server.url) as heard,
+    ):
         await first.want("SPY", "QQQ")
         await first.quote("SPY", 10)
         await first.quote("QQQ", 20)
@@ -159,10 +162,13 @@ async def test_of_two_daemons_that_were_started_while_redis_hung_one_leads(
     rig: NewRig, server: Server
 ) -> None:
     """The other one says that it stands by."""
-    async with rig() as before:
+    async with rig(leader_ttl_s=TTL_S) as before:
         await before.want("SPY")
     server.freeze()
-    async with rig(leads=False) as first, rig(leads=False) as second:
+    async with (
+        rig(leader_ttl_s=TTL_S, leads=False) as first,
+        rig(leader_ttl_s=TTL_S, leads=False) as second,
+    ):
         await given_up(first, second)
         server.thaw()
         leader = await only_one_works(first, second)
@@ -205,7 +211,7 @@ async def test_a_server_that_was_emptied_is_written_anew_over_the_same_stream(
 ) -> None:
     """A write finds out that the key vanished. Nobody else leads, so the session goes on."""
     with structlog.testing.capture_logs() as lines:
-        async with rig(leader_ttl_s=LONG_TTL_S) as daemon, Recorder(server.url) as heard:
+        async with rig() as daemon, Recorder(server.url) as heard:
             await daemon.want("SPY", "QQQ")
             await daemon.quote("SPY", 10)
             await daemon.quote("QQQ", 20)
@@ -231,7 +237,7 @@ async def test_anothers_key_ends_the_stream_and_the_prices_are_forgotten(
 ) -> None:
     """A write finds it out. When the other has left, only what came in since is published."""
     ahead = int((time.time() + 60) * 1_000_000)
-    async with rig(leader_ttl_s=LONG_TTL_S) as daemon, Recorder(server.url) as heard:
+    async with rig() as daemon, Recorder(server.url) as heard:
         await daemon.want("SPY", "QQQ")
         await daemon.quote("SPY", 10)
         await daemon.quote("QQQ", 20)
@@ -261,7 +267,7 @@ async def test_a_reign_that_rises_ends_the_session_and_fetches_all_anew(
     rig: NewRig, server: Server, sim: Simulator
 ) -> None:
     """Another took the key that vanished, published and left before we asked."""
-    async with rig(leader_ttl_s=LONG_TTL_S, snapshots=True) as daemon:
+    async with rig(snapshots=True) as daemon:
         await daemon.want("SPY", "QQQ")
         await daemon.quote("SPY", 10)
         await daemon.quote("QQQ", 20)
@@ -302,7 +308,7 @@ async def test_a_leader_that_froze_and_woke_writes_nothing(
     It froze with a price to publish, a field to drop and a state to write. None of them reaches
     Redis, nor does anything of them later.
     """
-    async with rig() as daemon, Recorder(server.url) as heard:
+    async with rig(leader_ttl_s=TTL_S) as daemon, Recorder(server.url) as heard:
         await daemon.want("SPY", "QQQ")
         await daemon.quote("SPY", 10)
         await stored(daemon.values, SPY=10)
@@ -349,7 +355,7 @@ async def test_seq_rises_over_restarts_and_a_clock_that_was_set_back(
         client.set(KEYS.seq, f"{ahead} before:1")
     async with Recorder(server.url) as heard:
         for life in (1, 2):
-            async with rig() as daemon:
+            async with rig(leader_ttl_s=TTL_S) as daemon:
                 await daemon.want("SPY")
                 await daemon.quote("SPY", life)
                 await stored(daemon.values, SPY=life)
@@ -360,7 +366,7 @@ async def test_seq_rises_over_restarts_and_a_clock_that_was_set_back(
 
 async def test_a_seq_that_was_raised_by_hand_is_stepped_over(rig: NewRig, server: Server) -> None:
     """Redis refuses the batch. The leader asks for its key, learns the seq and goes on."""
-    async with rig(leader_ttl_s=LONG_TTL_S) as daemon:
+    async with rig() as daemon:
         await daemon.want("SPY")
         ahead = int((time.time() + 60) * 1_000_000)
         with server.client() as client:

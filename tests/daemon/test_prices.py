@@ -119,7 +119,7 @@ async def test_only_a_price_that_changed_is_published(
 
 
 def test_what_the_whole_market_covers_again_is_not_dropped() -> None:
-    """It left and came back before Redis had dropped its prices."""
+    """A symbol that came back with the whole market keeps prices that Redis still holds."""
     demand = Value(Demand(frozenset("*")))
     prices = Prices(
         throttle_s=0.0,

@@ -13,14 +13,13 @@ import structlog
 from spotd.core.messages import Quote
 from spotd.core.publishing import BatchSize
 from spotd.keys import Keys
-from tests.daemon.rig import NewRig, Rig, commands, frozen, logged, quote
+from tests.daemon.rig import LONG_TTL_S, NewRig, Rig, commands, frozen, logged, quote
 from tests.kit.recorder import Recorder
 from tests.kit.servers import Server
 from tests.kit.waiting import until
 
 KEYS = Keys()
 MANY = [f"{a}{b}{c}" for a in "ABCDEFGHIJ" for b in "ABCDEFGHIJ" for c in "ABCDEFGHIJ"]
-LONG_TTL_S = 120.0  # longer than ``until`` waits: no key lapses
 
 
 async def heard_last(heard: Recorder, symbol: str, bid: float) -> None:
@@ -112,7 +111,7 @@ async def test_a_key_of_ours_that_has_the_wrong_type_is_replaced(
 
 async def test_a_symbol_that_left_does_not_come_back(rig: NewRig, server: Server) -> None:
     """Its prices come in while it leaves, and calls with them are under way."""
-    async with rig(leader_ttl_s=LONG_TTL_S) as daemon:
+    async with rig() as daemon:
         many = MANY[:300]
         await daemon.want("SPY", *many)
         bid = 1
@@ -152,7 +151,7 @@ async def test_a_field_that_redis_refused_to_drop_is_dropped_later(
     rig: NewRig, server: Server
 ) -> None:
     """A removal is not forgotten, and the prices of others go on meanwhile."""
-    async with rig(leader_ttl_s=LONG_TTL_S) as daemon, Recorder(server.url) as heard:
+    async with rig() as daemon, Recorder(server.url) as heard:
         await daemon.want("SPY", "QQQ")
         await daemon.send(quote("SPY", 1), quote("QQQ", 1))
         await heard_last(heard, "SPY", 1)
@@ -172,7 +171,7 @@ async def test_a_field_that_redis_refused_to_drop_is_dropped_later(
 
 async def test_while_redis_hangs_the_newest_price_waits_once(rig: NewRig, server: Server) -> None:
     """Memory is bounded by the symbols; one call is under way, and the newest price follows it."""
-    async with rig(leader_ttl_s=LONG_TTL_S) as daemon, Recorder(server.url) as heard:
+    async with rig() as daemon, Recorder(server.url) as heard:
         await daemon.want("SPY")
         await daemon.quote("SPY", 1)
         await heard_last(heard, "SPY", 1)
@@ -247,7 +246,7 @@ async def test_calls_that_are_given_up_are_followed_by_smaller_ones(
     rig: NewRig, server: Server
 ) -> None:
     """Perhaps they took so long for their size. All the same everything goes out in the end."""
-    async with rig(leader_ttl_s=LONG_TTL_S) as daemon:
+    async with rig() as daemon:
         await daemon.want(*MANY)
         with commands(server) as seen:
             with frozen(server):
@@ -317,7 +316,7 @@ async def test_what_is_pending_is_published_before_the_end(rig: NewRig, server: 
 
 async def test_a_stop_does_not_wait_for_a_redis_that_is_away(rig: NewRig, server: Server) -> None:
     """What could not be published is lost with the daemon."""
-    async with rig(leader_ttl_s=LONG_TTL_S) as daemon:
+    async with rig() as daemon:
         await daemon.want("SPY")
         server.kill()
         await daemon.quote("SPY", 1)

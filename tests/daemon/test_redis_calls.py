@@ -50,7 +50,7 @@ class Outcomes:
 
 @pytest.fixture
 def outcomes() -> Outcomes:
-    """Nothing was reported yet."""
+    """Return outcomes of which none was reported yet."""
     return Outcomes()
 
 

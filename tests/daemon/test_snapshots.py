@@ -65,7 +65,7 @@ def asked(sim: Simulator) -> list[list[str]]:
 async def test_a_new_symbol_is_published_without_a_quote_of_the_stream(
     rig: NewRig, sim: Simulator
 ) -> None:
-    """As when the market is closed: the latest quote and trade are published, however old."""
+    """The latest quote and trade are published, however old, as when the market is closed."""
     await sim.send([quote("SPY", 1.5), trade("SPY", 1.625)])
     async with rig(snapshots=True) as daemon:
         await daemon.want("SPY")

@@ -60,7 +60,7 @@ class TestChanges:
     """What is written and announced at a change."""
 
     async def test_the_status_has_every_field_of_the_contract(self, rig: NewRig) -> None:
-        """Also before any price came, and then with the time and the lag of the newest."""
+        """The status has every field before any price came, and then the newest's time and lag."""
         async with rig() as daemon:
             idle = await says(daemon, "idle")
             assert idle.keys() == {"type", *DaemonStatus.__struct_fields__}
@@ -113,7 +113,7 @@ class TestChanges:
             assert told[-1][0] == "streaming"
 
     async def test_a_symbol_that_is_not_wanted_any_more_has_no_state(self, rig: NewRig) -> None:
-        """Nor has an entry that was refused."""
+        """A symbol or refused entry that is not wanted any more has no state."""
         async with rig() as daemon:
             await daemon.want("SPY", "QQQ")
             await daemon.values.want("b-d")
@@ -124,7 +124,7 @@ class TestChanges:
     async def test_many_symbols_never_show_too_many_refused(
         self, rig: NewRig, server: Server
     ) -> None:
-        """Also while all that were refused become live, and all that were live refused."""
+        """Too many refused are never shown, also while refused and live symbols change places."""
         names = ["".join(letters) for letters in product(ascii_uppercase, repeat=3)][:2200]
         early, late = names[:1100], names[1100:]
         async with Recorder(server.url) as recorder, rig(max_symbols=1100) as daemon:
@@ -194,7 +194,7 @@ class TestStatus:
             assert not recorder.by_channel["spotd:events"]
 
     async def test_a_state_is_timed_when_it_begins(self, rig: NewRig, server: Server) -> None:
-        """Not when somebody asks: a standby writes its state nowhere but in its log."""
+        """A state is timed when it begins, and not when somebody asks for it."""
         with server.client() as client, structlog.testing.capture_logs() as lines:
             client.set("spotd:leader", ANOTHER)
             async with rig(leads=False) as standby:
@@ -270,7 +270,7 @@ class TestTerm:
     async def test_a_server_that_comes_back_empty_is_written_anew(
         self, rig: NewRig, server: Server
     ) -> None:
-        """As soon as somebody asks for the symbols again."""
+        """A server that comes back empty is written anew once its symbols are demanded again."""
         async with rig() as daemon:
             await daemon.want("SPY")
             await until(holds(daemon.values, SPY="live"), "the state")
@@ -321,7 +321,7 @@ class TestStop:
             assert recorder.states("SPY")[-2:] == ["live", "stale"]
 
     async def test_a_whole_market_is_stale_too(self, rig: NewRig) -> None:
-        """All of it in the time that a stop has."""
+        """A whole market is told as stale in the time that a stop has."""
         names = ["".join(letters) for letters in product(ascii_uppercase, repeat=3)][:2000]
         async with rig() as daemon:
             await daemon.want(*names)
@@ -408,7 +408,7 @@ class TestNumbers:
             assert found["spotd_feed_lag_seconds_count",] >= 1
 
     def test_the_lag_is_a_sample(self) -> None:
-        """At most one a millisecond, however many frames come, and the first one always."""
+        """The lag is sampled at most once a millisecond, and always at the first frame."""
         metrics = Metrics()
         prices = Prices(throttle_s=0.0, wants=lambda _: True, silence=Silence(), metrics=metrics)
         frame = [Quote("SPY", 1.0, 2.0, datetime.now(UTC) - timedelta(seconds=1))]

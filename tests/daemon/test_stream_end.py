@@ -47,7 +47,7 @@ async def closed_in(phase: str, sim: Simulator) -> None:
 
 @pytest.fixture(params=_PHASES)
 async def phase(request: pytest.FixtureRequest, sim: Simulator) -> AsyncIterator[str]:
-    """A phase of a session in which Alpaca lets the daemon wait until the test is over."""
+    """Yield a phase of a session in which Alpaca lets the daemon wait until the test is over."""
     knob, _ = _PHASES[request.param]
     if knob is not None:
         setattr(sim.faults, knob, True)
@@ -102,7 +102,7 @@ async def test_a_leader_key_that_runs_out_ends_the_session(
     rig: NewRig, sim: Simulator, server: Server
 ) -> None:
     """The clock alone ends it, while Redis says nothing."""
-    async with rig() as daemon:
+    async with rig(leader_ttl_s=1.0) as daemon:
         await daemon.want("SPY")
         server.freeze()
         try:

@@ -62,7 +62,7 @@ async def test_statuses_are_asked_for_once(rig: NewRig, sim: Simulator) -> None:
 
 
 async def test_without_trades_none_are_asked_for(rig: NewRig, sim: Simulator) -> None:
-    """SPOTD_TRADES=false."""
+    """With SPOTD_TRADES=false no trades are asked for."""
     async with rig(trades=False) as daemon:
         await daemon.want_only("SPY")
         await daemon.want_only()

@@ -46,7 +46,7 @@ class Manager:
 
 @pytest.fixture
 def manager(tmp_path: Path) -> Iterator[Manager]:
-    """A listening end of the notify socket."""
+    """Yield a listening end of the notify socket."""
     manager = Manager(tmp_path / "notify")
     yield manager
     manager.close()

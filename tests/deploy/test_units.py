@@ -33,14 +33,14 @@ STOP_S = 5  # the contract's limit of a stop
 
 
 def load_compose(path: Path) -> dict[str, Any]:
-    """The content of a compose file."""
+    """Return the content of a compose file."""
     document = yaml.safe_load(path.read_text())
     assert isinstance(document, dict)
     return document
 
 
 def services() -> Iterator[tuple[str, dict[str, Any]]]:
-    """Every service of every compose file, by the file's name and its own."""
+    """Yield every service of every compose file, by the file's name and its own."""
     for path in COMPOSE_FILES:
         for name, service in load_compose(path)["services"].items():
             yield f"{path.name}:{name}", service
@@ -51,14 +51,14 @@ OURS = {name: service for name, service in SERVICES.items() if service["image"].
 
 
 def seconds(duration: str) -> float:
-    """A compose duration, in seconds."""
+    """Return a compose duration, in seconds."""
     match = re.fullmatch(r"(\d+)s", duration)
     assert match, duration
     return float(match[1])
 
 
 def instructions() -> list[tuple[str, str]]:
-    """The instructions of the Dockerfile in order, continued lines joined."""
+    """Return the instructions of the Dockerfile in order, continued lines joined."""
     lines = [
         line
         for line in DOCKERFILE.read_text().splitlines()
@@ -72,12 +72,12 @@ def instructions() -> list[tuple[str, str]]:
 
 
 def last(instruction: str) -> str:
-    """The arguments of the last instruction of this name: the one that counts."""
+    """Return the arguments of the last instruction of this name: the one that counts."""
     return [rest for name, rest in instructions() if name == instruction][-1]
 
 
 def unit() -> dict[str, list[str]]:
-    """Every key of the unit with its values in order."""
+    """Return every key of the unit with its values in order."""
     values: dict[str, list[str]] = {}
     for line in UNIT.read_text().splitlines():
         if line and line[0] not in "#[":
@@ -173,7 +173,7 @@ class TestImage:
         assert re.fullmatch(r"[1-9]\d*:[1-9]\d*", last("USER"))
 
     def test_signals_arrive(self) -> None:
-        """Exec form: the daemon is process 1 and gets SIGTERM itself."""
+        """The exec form makes the daemon process 1, which gets SIGTERM itself."""
         assert json.loads(last("ENTRYPOINT")) == ["spotd"]
         assert json.loads(last("CMD")) == ["run"]
         assert last("STOPSIGNAL") == "SIGTERM"

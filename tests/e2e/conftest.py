@@ -13,13 +13,13 @@ from tests.e2e.setup import Setup
 
 @pytest.fixture
 async def setup(tmp_path: Path) -> AsyncIterator[Setup]:
-    """A simulated Alpaca that sends what the test says, and a real server."""
+    """Yield a simulated Alpaca that sends what the test says, and a real server."""
     async with Setup(tmp_path) as quiet:
         yield quiet
 
 
 @pytest.fixture
 async def market(tmp_path: Path) -> AsyncIterator[Setup]:
-    """The same with a market that sends quotes all the time."""
+    """Yield a simulated Alpaca whose market sends quotes all the time, and a real server."""
     async with Setup(tmp_path, market=MarketModel(seed=7, quotes_per_s=200.0)) as busy:
         yield busy

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
 
-from spotd.simulator import Faults, Limits, MarketModel, Replay, Simulator
+from spotd.simulator import MarketModel, Simulator
 from tests.kit.ports import free_port
 from tests.kit.processes import Command, Json
 from tests.kit.recorder import Recorder
@@ -45,15 +45,10 @@ class Setup:
         home: Path,
         *,
         market: MarketModel | None = None,
-        limits: Limits | None = None,
-        faults: Faults | None = None,
-        replay: Replay | None = None,
         server_options: tuple[str, ...] = (),
     ) -> None:
         self.home = home
-        self.sim = Simulator(
-            keys={KEY: SECRET}, market=market, limits=limits, faults=faults, replay=replay
-        )
+        self.sim = Simulator(keys={KEY: SECRET}, market=market)
         self.server = Server(home / "server", *server_options)
         self.values: Values
         self.commands: list[Command] = []

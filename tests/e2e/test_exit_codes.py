@@ -19,14 +19,14 @@ QUOTED = "p4ss%2Fw0rd%26of%2Bredis"
 
 
 async def _ends(setup: Setup, **settings: str | None) -> Command:
-    """A daemon that is expected to end by itself."""
+    """Return a daemon that is expected to end by itself."""
     daemon = await setup.start(**settings)
     await daemon.ends()
     return daemon
 
 
 def _sentence(daemon: Command) -> str:
-    """The last line on stderr, which is the one a person reads."""
+    """Return the last line on stderr, which is the one a person reads."""
     return daemon.stderr.strip().splitlines()[-1]
 
 
@@ -106,7 +106,7 @@ async def test_a_daemon_without_http_behind_a_unix_socket(setup: Setup) -> None:
 
 
 async def test_no_secret_in_the_output_of_a_hard_life(setup: Setup) -> None:
-    """At level debug, over refusals, broken REST and a Redis that goes: no key, no password."""
+    """Whatever fails, the output holds no key and no password, also at level debug."""
     await setup.redis.config_set("requirepass", PASSWORD)
     url = f"redis://:{QUOTED}@127.0.0.1:{setup.server.port}/0"
     await setup.values.aclose()
@@ -168,12 +168,12 @@ def _says(daemon: Command, words: str) -> bool:
 
 
 async def _misses_redis(daemon: Command) -> bool:
-    """Whether it has found out, or has ended over it."""
+    """Return whether the daemon has found out that Redis is away, or has ended."""
     return not daemon.running or "redis" in (await daemon.get("/readyz"))[1]
 
 
 def _listening(daemon: Command) -> set[str]:
-    """The inodes of TCP sockets on which the process listens."""
+    """Return the inodes of TCP sockets on which the process listens."""
     table = Path("/proc/net/tcp").read_text("ascii").splitlines()[1:]
     listening = {row.split()[9] for row in table if row.split()[3] == "0A"}
     own = set()

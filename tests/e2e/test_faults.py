@@ -97,7 +97,7 @@ async def test_a_redis_away_for_longer_than_the_leader_ttl(setup: Setup) -> None
 
 
 async def test_a_redis_that_hangs_is_like_one_that_is_gone(setup: Setup) -> None:
-    """Frozen for longer than the TTL: the stream is closed; awake, all is as before."""
+    """A Redis that hangs for longer than the TTL closes the stream; after it all is as before."""
     daemon = await _streaming(setup, ttl_s=1)
     recorder = await setup.recorder()
     setup.server.freeze()
@@ -114,7 +114,7 @@ async def test_a_redis_that_hangs_is_like_one_that_is_gone(setup: Setup) -> None
 
 
 async def test_redis_going_again_and_again(market: Setup) -> None:
-    """Killed and back with nothing in it, several times: prices go on each time, in order."""
+    """Each time that Redis is killed and comes back empty, prices go on in order."""
     daemon = await market.daemon(SPOTD_LEADER_TTL_S="2", SPOTD_THROTTLE_MS="50")
     recorder = await market.recorder()
     await market.streaming(*SYMBOLS)
@@ -130,7 +130,7 @@ async def test_redis_going_again_and_again(market: Setup) -> None:
 
 
 async def test_a_stream_that_is_cut_makes_prices_stale_until_it_is_back(setup: Setup) -> None:
-    """However it is cut: states go live, stale, live; the daemon says that it waits meanwhile."""
+    """However the stream is cut, states go live, stale, live, and the daemon waits meanwhile."""
     daemon = await _streaming(setup, ttl_s=20)
     recorder = await setup.recorder()
     for price in (700, 800):

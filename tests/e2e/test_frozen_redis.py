@@ -37,7 +37,7 @@ async def _pass(setup: Setup, seconds: float) -> None:
 
 @pytest.fixture
 async def setup(tmp_path: Path) -> AsyncIterator[Setup]:
-    """A quiet Alpaca that takes two sessions, and a server that knows DEBUG."""
+    """Yield a quiet Alpaca that takes two sessions, and a server that knows DEBUG."""
     async with Setup(tmp_path, server_options=("--enable-debug-command", "local")) as running:
         running.sim.limits.connections = 2
         yield running

@@ -30,7 +30,7 @@ async def _is(daemon: Command, *states: str) -> bool:
 
 
 async def _started(setup: Setup, state: str, **settings: str) -> Command:
-    """A daemon that wants SPY, once it says that it is in this state."""
+    """Return a daemon that wants SPY, once it says that it is in this state."""
     await setup.values.want("SPY")
     daemon = await setup.start(**settings)
     await setup.until(partial(_is, daemon, state), state)
@@ -38,25 +38,25 @@ async def _started(setup: Setup, state: str, **settings: str) -> Command:
 
 
 async def idle(setup: Setup) -> Command:
-    """Leader, nothing desired."""
+    """Return a leader for which nothing is desired."""
     return await setup.daemon()
 
 
 async def streaming(setup: Setup) -> Command:
-    """Connected and subscribed."""
+    """Return a daemon that is connected and subscribed."""
     daemon = await setup.daemon(**TTL)
     await setup.streaming("SPY")
     return daemon
 
 
 async def handshake_hangs(setup: Setup) -> Command:
-    """Connecting: the upgrade is never answered."""
+    """Return a daemon that connects, and whose upgrade is never answered."""
     setup.sim.faults.handshake_hang = True
     return await _started(setup, "connecting")
 
 
 async def never_greeted(setup: Setup) -> Command:
-    """Connecting: the socket is open and nothing comes."""
+    """Return a daemon that connects: its socket is open, and no greeting comes."""
     setup.sim.faults.no_greeting = True
     daemon = await _started(setup, "connecting")
     await setup.until(lambda: setup.sim.sessions, "a session without a greeting")
@@ -64,7 +64,7 @@ async def never_greeted(setup: Setup) -> Command:
 
 
 async def never_authenticated(setup: Setup) -> Command:
-    """Connecting: the keys are never answered."""
+    """Return a daemon that connects, and whose keys are never answered."""
     setup.sim.faults.auth_silent = True
     daemon = await _started(setup, "connecting")
     await setup.until(lambda: setup.sim.received.messages("auth"), "the keys were sent")
@@ -72,7 +72,7 @@ async def never_authenticated(setup: Setup) -> Command:
 
 
 async def never_acknowledged(setup: Setup) -> Command:
-    """Connecting: the subscription is never acknowledged."""
+    """Return a daemon that connects, and whose subscription is never acknowledged."""
     setup.sim.faults.ack_silent = True
     daemon = await _started(setup, "connecting")
     await setup.until(lambda: setup.asked("subscribe", "SPY"), "the subscription was sent")
@@ -80,19 +80,19 @@ async def never_acknowledged(setup: Setup) -> Command:
 
 
 async def connection_refused(setup: Setup) -> Command:
-    """Waiting: nobody listens at Alpaca's address."""
+    """Return a daemon that waits, since nobody listens at Alpaca's address."""
     url = f"ws://127.0.0.1:{free_port()}/v2/iex"
     return await _started(setup, "waiting", SPOTD_STREAM_URL=url)
 
 
 async def connection_limit(setup: Setup) -> Command:
-    """Waiting: another session holds the account."""
+    """Return a daemon that waits, since another session holds the account."""
     setup.sim.faults.auth_error = 406
     return await _started(setup, "waiting")
 
 
 async def breaker_open(setup: Setup) -> Command:
-    """Waiting: the breaker is open."""
+    """Return a daemon that waits, since its breaker is open."""
     setup.sim.faults.handshake_status = 502
     daemon = await _started(setup, "waiting", SPOTD_BREAKER_FAILURES="1")
     assert '"breaker":"open"' in (await daemon.get("/status"))[1]
@@ -100,7 +100,7 @@ async def breaker_open(setup: Setup) -> Command:
 
 
 async def redis_killed(setup: Setup) -> Command:
-    """Redis went away while streaming."""
+    """Return a daemon whose Redis went away while it streamed."""
     daemon = await streaming(setup)
     setup.server.kill()
     await setup.until(lambda: daemon.unready("redis"), "the loss is known")
@@ -108,7 +108,7 @@ async def redis_killed(setup: Setup) -> Command:
 
 
 async def redis_hangs(setup: Setup) -> Command:
-    """Redis went silent while streaming, with a value pending."""
+    """Return a daemon whose Redis went silent while it streamed, with a value pending."""
     daemon = await streaming(setup)
     setup.server.freeze()
     await setup.sim.send([quote("SPY", 10, 11)])
@@ -117,7 +117,7 @@ async def redis_hangs(setup: Setup) -> Command:
 
 
 async def redis_hangs_unnoticed(setup: Setup) -> Command:
-    """Redis went silent a moment ago: a call is under way."""
+    """Return a daemon whose Redis went silent a moment ago, with a call under way."""
     daemon = await streaming(setup)
     setup.server.freeze()
     await setup.sim.send([quote("SPY", 10, 11)])
@@ -125,7 +125,7 @@ async def redis_hangs_unnoticed(setup: Setup) -> Command:
 
 
 async def standby(setup: Setup) -> Command:
-    """Another daemon leads."""
+    """Return a daemon beside which another daemon leads."""
     await setup.daemon("leader")
     daemon = await setup.daemon("standby")
     assert await daemon.state() == "standby"
@@ -133,7 +133,7 @@ async def standby(setup: Setup) -> Command:
 
 
 async def starting_without_redis(setup: Setup) -> Command:
-    """Starting: nobody listens at Redis' address."""
+    """Return a daemon that starts while nobody listens at Redis' address."""
     url = f"redis://127.0.0.1:{free_port()}/0"
     daemon = await setup.start(SPOTD_REDIS_URL=url)
     await setup.until(lambda: daemon.unready("redis"), "the lack is known")
@@ -142,7 +142,7 @@ async def starting_without_redis(setup: Setup) -> Command:
 
 
 async def starting_with_a_hanging_redis(setup: Setup) -> Command:
-    """Starting: Redis accepts and never answers."""
+    """Return a daemon that starts while Redis accepts and never answers."""
     setup.server.freeze()
     daemon = await setup.start()
     await setup.until(partial(_is, daemon, "starting"), "starting")
@@ -150,7 +150,7 @@ async def starting_with_a_hanging_redis(setup: Setup) -> Command:
 
 
 async def subscribing_5000(setup: Setup) -> Command:
-    """In the middle of 5,000 symbols, each batch acknowledged late."""
+    """Return a daemon that subscribes 5,000 symbols, each batch of which is acknowledged late."""
     setup.sim.faults.ack_delay_s = 0.3
     await setup.values.want(*_symbols(5_000))
     daemon = await setup.start()
@@ -159,7 +159,7 @@ async def subscribing_5000(setup: Setup) -> Command:
 
 
 async def rest_hangs(setup: Setup) -> Command:
-    """REST never answers the requests for first prices."""
+    """Return a daemon whose requests for first prices REST never answers."""
     setup.sim.faults.rest_hang = True
     daemon = await setup.daemon()
     await setup.streaming(*_symbols(350))
@@ -168,7 +168,7 @@ async def rest_hangs(setup: Setup) -> Command:
 
 
 async def alpaca_is_a_dead_peer(setup: Setup) -> Command:
-    """The stream is open, and Alpaca neither reads nor writes any more."""
+    """Return a daemon whose stream is open while Alpaca neither reads nor writes any more."""
     daemon = await streaming(setup)
     setup.sim.faults.half_open = True
     return daemon
@@ -195,13 +195,13 @@ async def _stops(setup: Setup, scene: Scene, number: signal.Signals) -> None:
 
 @pytest.mark.parametrize("scene", SCENES, ids=lambda scene: scene.__name__)
 async def test_it_stops_in_every_state(setup: Setup, scene: Scene) -> None:
-    """Exit code 0, no traceback, and the leader key is free unless Redis is away."""
+    """A stop has exit code 0, no traceback, and frees the leader key unless Redis is away."""
     await _stops(setup, scene, signal.SIGTERM)
 
 
 @pytest.mark.parametrize("scene", [idle, connection_refused, never_greeted])
 async def test_sigint_stops_as_sigterm_does(setup: Setup, scene: Scene) -> None:
-    """The same for the other signal, at work, waiting and connecting."""
+    """SIGINT stops a daemon as SIGTERM does, at work, waiting and connecting."""
     await _stops(setup, scene, signal.SIGINT)
 
 
@@ -230,7 +230,7 @@ async def test_a_stop_is_orderly(setup: Setup, number: signal.Signals) -> None:
 
 @SIGNALS
 async def test_it_stops_while_it_still_loads(setup: Setup, number: signal.Signals) -> None:
-    """Asked to stop before it is at work, it ends with 0 too, and without a traceback."""
+    """A daemon that is stopped while it loads ends with 0 too, and without a traceback."""
     daemon = await setup.start()
     await setup.until(lambda: _handles_sigterm(daemon), "signals are handled")
     assert daemon.events() == []
@@ -241,7 +241,7 @@ async def test_it_stops_while_it_still_loads(setup: Setup, number: signal.Signal
 
 
 async def test_a_second_signal_forces(setup: Setup) -> None:
-    """Asked twice, it ends without the rest of an orderly stop, and says so."""
+    """A daemon that is asked twice ends without the rest of an orderly stop, and says so."""
     daemon = await redis_hangs_unnoticed(setup)
     daemon.send(signal.SIGTERM)
     await setup.until(setup.closes, "the orderly stop has begun")
@@ -254,7 +254,7 @@ async def test_a_second_signal_forces(setup: Setup) -> None:
 async def test_a_server_that_never_answers_its_tcp_handshake_cannot_hold_the_stop(
     setup: Setup,
 ) -> None:
-    """Redis behind an address whose queue is full: neither start nor stop hangs on it."""
+    """Neither start nor stop hangs on a Redis address whose queue is full."""
     async with _full_queue() as port:
         daemon = await setup.start(SPOTD_REDIS_URL=f"redis://127.0.0.1:{port}/0")
         await setup.until(lambda: daemon.unready("redis"), "the lack is known")
@@ -264,7 +264,7 @@ async def test_a_server_that_never_answers_its_tcp_handshake_cannot_hold_the_sto
 
 @asynccontextmanager
 async def _full_queue() -> AsyncIterator[int]:
-    """A port where connections are neither accepted nor refused."""
+    """Yield a port where connections are neither accepted nor refused."""
     with socket.socket() as deaf:
         deaf.bind(("127.0.0.1", 0))
         deaf.listen(0)
@@ -281,7 +281,7 @@ async def _full_queue() -> AsyncIterator[int]:
 
 
 def _handles_sigterm(daemon: Command) -> bool:
-    """Whether the process has said what to do with SIGTERM; Python itself does not."""
+    """Return whether the process has said what to do with SIGTERM; Python itself does not."""
     with open(f"/proc/{daemon.process.pid}/status") as status:  # noqa: PTH123
         caught = next(line for line in status if line.startswith("SigCgt:"))
     return bool(int(caught.split()[1], 16) >> (signal.SIGTERM - 1) & 1)

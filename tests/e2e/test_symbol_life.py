@@ -19,7 +19,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def setup(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Setup]:
-    """A quiet Alpaca, a server, and a daemon that streams IBM."""
+    """Yield a quiet Alpaca, a server, and a daemon that streams IBM."""
     async with Setup(tmp_path_factory.mktemp("symbol_life")) as shared:
         await shared.daemon()
         await shared.streaming("IBM")
@@ -144,7 +144,7 @@ async def test_the_status_is_refreshed_and_dies_with_the_daemon(setup: Setup) ->
 
 
 async def test_an_update_has_the_fields_of_the_contract(setup: Setup) -> None:
-    """Exactly the contract's fields, types and formats, ``last_price`` null until one is known."""
+    """An update has exactly the contract's fields and types; ``last_price`` may be null."""
     recorder = await setup.recorder("spot:T")
     await setup.streaming("T")
     await setup.sim.send([quote("T", 421.35, 421.39, t="2026-01-20T05:12:00Z")])

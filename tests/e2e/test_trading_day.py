@@ -76,14 +76,14 @@ class Reckoning:
 
 
 def nanoseconds(moment: str) -> int:
-    """Unix nanoseconds of an RFC 3339 time with up to nine digits."""
+    """Return Unix nanoseconds of an RFC 3339 time with up to nine digits."""
     whole, _, digits = moment.removesuffix("Z").partition(".")
     seconds = datetime.fromisoformat(whole + "+00:00").timestamp()
     return int(seconds) * 10**9 + int(digits.ljust(9, "0") or 0)
 
 
 def lines(path: Path) -> Iterator[dict[str, Any]]:
-    """The messages of a file."""
+    """Yield the messages of a file."""
     with gzip.open(path, "rt") as file:
         for line in file:
             yield json.loads(line)
@@ -124,7 +124,7 @@ def reckon(messages: Iterable[dict[str, Any]]) -> Reckoning:
 
 @pytest.fixture(scope="module")
 def day() -> Reckoning:
-    """The reckoning of the day's file."""
+    """Return the reckoning of the day's file."""
     return reckon(lines(DAY))
 
 
@@ -200,7 +200,7 @@ async def _took_in(daemon: Command, expected: Reckoning) -> bool:
 
 
 async def _is_out(daemon: Command, heard: list[Heard]) -> bool:
-    """Nothing was published for longer than any window, and all of it was heard."""
+    """Return whether all was heard, and nothing was published for longer than any window."""
     published = (await daemon.metrics())["spotd_updates_published_total"]
     return len(heard) == published and time.monotonic() - heard[-1].at > 0.5
 
@@ -321,7 +321,7 @@ def check_throttle(run: Run, throttle_s: float) -> None:
 
 
 def test_the_file_holds_what_its_description_says(day: Reckoning) -> None:
-    """55,064 quotes, all of them two-sided, and 11,419 trades, of which 4,638 set the last."""
+    """The file holds 55,064 two-sided quotes and 11,419 trades, of which 4,638 set the last."""
     assert (day.quotes, day.trades) == (QUOTES, TRADES)
     assert (day.one_sided, day.not_finite, day.eligible) == (0, 0, 4_638)
 
@@ -398,7 +398,7 @@ BLEMISHES: dict[str, Callable[[list[Heard]], None]] = {
 
 
 def test_the_comparison_accepts_what_is_right(day: Reckoning) -> None:
-    """A run without blemish passes."""
+    """The comparison accepts a run without blemish."""
     run = _unblemished(day)
     places = check_prices(run, day)
 

@@ -10,7 +10,6 @@ import redis
 
 from spotd.keys import Keys
 from spotd.models import (
-    BreakerStateName,
     DaemonStateName,
     DaemonStatus,
     SpotPriceUpdate,
@@ -27,11 +26,9 @@ KEYS = Keys()
 Call: TypeAlias = tuple[str, str, str | bytes, bytes] | tuple[str, str, bytes]
 
 
-def update_of(
-    symbol: str, seq: int = 1, bid: float = 421.35, ask: float | None = None
-) -> SpotPriceUpdate:
-    """Return an update of ``AT``; without an ``ask``, it is 0.04 USD above the bid."""
-    return spot_price(symbol, bid, round(bid + 0.04, 6) if ask is None else ask, None, AT, seq)
+def update_of(symbol: str, seq: int = 1, bid: float = 421.35) -> SpotPriceUpdate:
+    """Return an update of ``AT``, with an ask of 0.04 USD above the bid."""
+    return spot_price(symbol, bid, round(bid + 0.04, 6), None, AT, seq)
 
 
 def state_of(
@@ -42,16 +39,12 @@ def state_of(
     return SymbolState(symbol=symbol, state=state, reason=reason, since=AT, detail=detail)
 
 
-def status_of(
-    state: DaemonStateName = "streaming",
-    reason: str | None = None,
-    breaker: BreakerStateName = "closed",
-) -> DaemonStatus:
+def status_of(state: DaemonStateName = "streaming", reason: str | None = None) -> DaemonStatus:
     """Return the status of a daemon as of ``AT``."""
     return DaemonStatus(
         state=state, reason=reason, instance="host-1-ab", version="1.2.3", feed="iex", since=AT,
         at=AT, symbols=SymbolCounts(desired=3, live=2, refused=1), last_message_at=AT,
-        lag_ms=12.5, breaker=breaker, quotes_received=1234, updates_published=56, reconnects=0,
+        lag_ms=12.5, breaker="closed", quotes_received=1234, updates_published=56, reconnects=0,
     )  # fmt: skip
 
 
@@ -83,11 +76,9 @@ class Publisher(Values):
         """Publish updates of one symbol, all in one round trip."""
         await self._execute(price_calls(symbol, *seqs, keys=self.keys))
 
-    async def announce(
-        self, symbol: str, state: SymbolStateName, reason: str | None = None
-    ) -> None:
+    async def announce(self, symbol: str, state: SymbolStateName) -> None:
         """Write and announce the state of one symbol."""
-        await self._execute(state_calls(state_of(symbol, state, reason), keys=self.keys))
+        await self._execute(state_calls(state_of(symbol, state), keys=self.keys))
 
     async def _execute(self, calls: Iterator[Any]) -> None:
         async with self.redis.pipeline(transaction=False) as batch:

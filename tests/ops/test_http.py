@@ -24,27 +24,27 @@ class Pages:
         self.reasons: list[str] = []
 
     def not_ready(self) -> list[str]:
-        """Reasons."""
+        """Return the reasons."""
         return self.reasons
 
     def status_json(self) -> bytes:
-        """A status."""
+        """Return a status."""
         return '{"type":"daemon","reason":"größer"}'.encode()
 
     def metrics_text(self) -> bytes:
-        """A metric."""
+        """Return a metric."""
         return b"# TYPE up gauge\nup 1.0\n"
 
 
 @pytest.fixture
 def pages() -> Pages:
-    """What the server shows."""
+    """Return the pages that the server shows."""
     return Pages()
 
 
 @pytest.fixture
 async def server(pages: Pages, request: pytest.FixtureRequest) -> AsyncIterator[HttpServer]:
-    """A server on a port of its own, with limits that a test may set."""
+    """Yield a server on a port of its own, with limits that a test may set."""
     running = HttpServer(pages, **getattr(request, "param", {}))
     await running.start("127.0.0.1", 0)
     yield running

@@ -26,7 +26,7 @@ def manager(address: str) -> Iterator[socket.socket]:
 
 @pytest.fixture(params=["path", "abstract"])
 def address(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """Either kind of address."""
+    """Return an address of either kind."""
     return str(tmp_path / "notify") if request.param == "path" else f"@spotd-{uuid.uuid4().hex}"
 
 

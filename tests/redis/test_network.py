@@ -63,7 +63,7 @@ class Network:
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server with a password."""
+    """Yield a server with a password."""
     with Server(tmp_path_factory.mktemp("network")) as running:
         with running.client() as client:
             client.execute_command("ACL", "SETUSER", "u", "on", f">{PASSWORD}", "~*", "&*", "+@all")
@@ -72,7 +72,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 @pytest.fixture
 async def network(server: Server) -> AsyncIterator[Network]:
-    """The way to it."""
+    """Yield the network between client and server."""
     with server.client() as client:
         client.flushall()
     way = Network(server.port)

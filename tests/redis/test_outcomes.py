@@ -18,6 +18,7 @@ from spotd.redis.port import SCAN_ABOVE, Outcome, RedisPort
 from tests.kit.ports import free_port
 from tests.kit.servers import Server
 from tests.kit.waiting import until
+from tests.redis.patient import patient
 
 KEYS = Keys()
 LINE = b'{"symbol":"SPY"}\n'
@@ -25,14 +26,14 @@ LINE = b'{"symbol":"SPY"}\n'
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server with a user who may not do anything."""
+    """Yield a server with a user who may not do anything."""
     with Server(tmp_path_factory.mktemp("outcomes")) as running:
         yield running
 
 
 @pytest.fixture
 def db(server: Server) -> Iterator[redis.Redis]:
-    """The server, empty."""
+    """Yield the server, empty."""
     with server.client() as client:
         client.flushall()
         yield client
@@ -40,7 +41,7 @@ def db(server: Server) -> Iterator[redis.Redis]:
 
 @pytest.fixture
 def outcomes() -> list[Outcome]:
-    """What was reported."""
+    """Return the list of the outcomes that are reported."""
     return []
 
 
@@ -49,13 +50,13 @@ async def port(
     server: Server, db: redis.Redis, outcomes: list[Outcome]
 ) -> AsyncIterator[RedisPort]:
     """What is tested."""
-    under_test = RedisPort(server.url, KEYS, outcome=outcomes.append)
+    under_test = patient(server.url, KEYS, outcome=outcomes.append)
     yield under_test
     await under_test.close()
 
 
 def failures(outcomes: list[Outcome]) -> list[str | None]:
-    """The failure of each outcome, in order."""
+    """Return the failure of each outcome, in order."""
     return [outcome.failure for outcome in outcomes]
 
 
@@ -127,9 +128,9 @@ async def test_a_wrong_type_in_what_is_read_is_an_answer(
 async def test_a_refusal_is_an_answer_only_where_the_demand_is_read(
     server: Server, db: redis.Redis, outcomes: list[Outcome]
 ) -> None:
-    """The demand loop says so, and goes on without a source. Without any other call nobody can."""
+    """The demand loop goes on without a refused source; no other call can be done without."""
     db.acl_setuser("poor", enabled=True, nopass=True, keys="*", commands=["-@all"])
-    port = RedisPort(f"redis://poor:x@127.0.0.1:{server.port}/0", KEYS, outcome=outcomes.append)
+    port = patient(f"redis://poor:x@127.0.0.1:{server.port}/0", KEYS, outcome=outcomes.append)
     for read in (
         port.live_leases(0.0),
         port.not_in_set([b"A"]),
@@ -157,9 +158,9 @@ async def test_a_refusal_is_an_answer_only_where_the_demand_is_read(
 
 async def test_what_is_not_answered_is_a_failure(tmp_path: Path, outcomes: list[Outcome]) -> None:
     """Nobody there, no answer in time, an error instead of one: its text is the failure."""
-    gone = RedisPort(f"redis://127.0.0.1:{free_port()}/0", KEYS, outcome=outcomes.append)
+    gone = patient(f"redis://127.0.0.1:{free_port()}/0", KEYS, outcome=outcomes.append)
     with Server(tmp_path) as server:
-        frozen = RedisPort(server.url, KEYS, outcome=outcomes.append, call_timeout_s=0.2)
+        frozen = patient(server.url, KEYS, outcome=outcomes.append, call_timeout_s=0.2)
         await frozen.leader()
         server.freeze()
         try:

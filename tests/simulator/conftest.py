@@ -9,6 +9,6 @@ from spotd.simulator import Simulator
 
 @pytest.fixture
 async def sim() -> AsyncIterator[Simulator]:
-    """A simulator without market and replay."""
+    """Yield a simulator without market and replay."""
     async with Simulator() as simulator:
         yield simulator

@@ -76,16 +76,16 @@ class Dialogue:
         """Receive the greeting."""
         assert await self.hear_one() == CONNECTED
 
-    async def login(self, key: str = "demo-key", secret: str = "demo-secret") -> Message:
-        """Authenticate; return the answer."""
-        return await self.ask({"action": "auth", "key": key, "secret": secret})
+    async def login(self, secret: str = "demo-secret") -> Message:
+        """Authenticate. Return the answer."""
+        return await self.ask({"action": "auth", "key": "demo-key", "secret": secret})
 
     async def subscribe(self, **channels: list[str]) -> Message:
-        """Subscribe; return the answer."""
+        """Subscribe. Return the answer."""
         return await self.ask({"action": "subscribe", **channels})
 
     async def unsubscribe(self, **channels: list[str]) -> Message:
-        """Unsubscribe; return the answer."""
+        """Unsubscribe. Return the answer."""
         return await self.ask({"action": "unsubscribe", **channels})
 
     async def hear_end(self) -> int:

@@ -22,7 +22,7 @@ RUN_S = 60
 
 @pytest.fixture(scope="module")
 def sdk() -> Path:
-    """A directory with the SDK, outside the checkout and kept between runs."""
+    """Return a directory with the SDK, outside the checkout and kept between runs."""
     if shutil.which("node") is None or shutil.which("npm") is None:
         pytest.skip("node and npm are not installed")
     version = subprocess.run(["node", "--version"], capture_output=True, text=True, check=True)

@@ -25,7 +25,7 @@ async def test_one_frame_holds_what_a_session_subscribed_to(sim: Simulator) -> N
 
 
 async def test_sessions_that_are_not_subscribed_receive_nothing(sim: Simulator) -> None:
-    """Neither without authentication, nor without subscription, nor on another feed."""
+    """A session without authentication or subscription, or on another feed, receives nothing."""
     async with dial(sim) as idle, dial(sim, feed="sip") as other, dial(sim, login=False) as late:
         await late.greet()
         await other.subscribe(quotes=["SPY"])

@@ -56,11 +56,11 @@ class Client:
         return only
 
     def subscribe(self, **channels: Any) -> Message:
-        """Subscribe; return the answer."""
+        """Subscribe. Return the answer."""
         return self.ask({"action": "subscribe", **channels})
 
     def unsubscribe(self, **channels: Any) -> Message:
-        """Unsubscribe; return the answer."""
+        """Unsubscribe. Return the answer."""
         return self.ask({"action": "unsubscribe", **channels})
 
     def takes(self, kind: str, symbol: str) -> bool:
@@ -199,7 +199,7 @@ def test_a_malformed_symbol_refuses_the_whole_request(symbol: object) -> None:
 
 
 def test_a_well_formed_symbol_may_be_refused() -> None:
-    """So a client can be made to find the refused symbol among many."""
+    """A fault refuses well-formed symbols, so that a client has to find them among many."""
     plan = Plan()
     client = plan.client()
     plan.faults.bad_symbols = {"EVIL"}

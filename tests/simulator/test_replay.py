@@ -221,7 +221,7 @@ async def test_an_empty_file_ends_even_a_loop(tmp_path: Path) -> None:
 
 
 async def test_a_missing_file_is_an_error_at_the_start(tmp_path: Path) -> None:
-    """So is a speed that is below 0 or not a number."""
+    """A missing file is an error at the start, and so is a speed below 0 or not a number."""
     with pytest.raises(FileNotFoundError):
         await Simulator(replay=Replay(tmp_path / "none.jsonl")).start()
     for speed in (-1.0, float("nan")):

@@ -30,7 +30,7 @@ class Rest:
 
 @pytest.fixture
 async def rest(sim: Simulator) -> AsyncIterator[Rest]:
-    """A REST client of the quiet simulator."""
+    """Yield a REST client of the quiet simulator."""
     async with aiohttp.ClientSession() as http:
         yield Rest(http, sim)
 
@@ -98,7 +98,7 @@ async def test_what_is_refused(rest: Rest, path: str, status: int, body: object)
 
 
 async def test_sip_needs_its_plan() -> None:
-    """Else the answer is 403 with a code; without `feed` the best one of the plan is taken."""
+    """Without its plan `sip` is 403 with a code; without `feed` the plan's best one is taken."""
     async with Simulator(feeds=["iex"]) as sim, aiohttp.ClientSession() as http:
         rest = Rest(http, sim)
         await fill(sim)
@@ -176,7 +176,7 @@ async def test_rest_may_be_late(sim: Simulator, rest: Rest) -> None:
 
 
 async def test_rest_may_answer_with_a_page(sim: Simulator, rest: Rest) -> None:
-    """As some proxies do, with status 200 and without JSON."""
+    """With the fault REST answers as some proxies do, with status 200 and without JSON."""
     sim.faults.rest_garbage = True
     with pytest.raises(aiohttp.ContentTypeError):
         await rest.get("/v2/clock")

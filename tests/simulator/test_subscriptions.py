@@ -38,7 +38,7 @@ async def test_a_session_shows_its_subscriptions(sim: Simulator) -> None:
 async def test_bytes_that_cannot_be_decoded_are_400(
     sim: Simulator, encoding: str, data: bytes | str
 ) -> None:
-    """So is a frame of the other encoding's kind; the record holds the bytes."""
+    """Bytes that cannot be decoded are 400, as are frames of the other encoding, and recorded."""
     headers = {"Content-Type": f"application/{encoding}"}
     async with dial(sim, encoding="json", headers=headers, login=False) as talk:
         await talk.hear()
@@ -103,7 +103,7 @@ async def test_every_message_of_the_client_is_recorded(sim: Simulator) -> None:
 
 
 async def test_a_client_without_content_type_speaks_json(sim: Simulator) -> None:
-    """As wscat does in Alpaca's documentation."""
+    """A client without a content type speaks JSON, as wscat does in Alpaca's documentation."""
     async with connect(sim.stream_url(), proxy=None) as ws:
         assert await ws.recv() == '[{"T":"success","msg":"connected"}]'
         await ws.send('{"action":"auth","key":"demo-key","secret":"demo-secret"}')
