@@ -51,8 +51,12 @@ RELAY_NAMES = (
     "SPOTD_RELAY_HOST",
     "SPOTD_RELAY_PORT",
     "SPOTD_RELAY_TOKEN",
+    "SPOTD_RELAY_DEMAND",
     "SPOTD_RELAY_ORIGINS",
     "SPOTD_RELAY_MAX_SYMBOLS",
+    "SPOTD_RELAY_MAX_TOTAL_SYMBOLS",
+    "SPOTD_RELAY_MAX_CLIENTS",
+    "SPOTD_RELAY_MAX_CONNECTS_PER_S",
 )
 
 Prefix = Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=r"^[\x21-\x7e]+$")]
@@ -233,7 +237,7 @@ class Settings(BaseSettings):
             reject_unknown({*_env_file_names(), *_secret_file_names(), *os.environ})
             return cls(_secrets_dir=_secret_directories(), **overrides)  # type: ignore[call-arg]
         except ValidationError as error:
-            raise SettingsError("; ".join(_explain(error))) from None
+            raise SettingsError("; ".join(_explain(error, cls))) from None
         except OSError as error:
             raise SettingsError(
                 f"cannot read the settings in {error.filename}: {error.strerror}"
@@ -242,9 +246,9 @@ class Settings(BaseSettings):
             raise SettingsError(f"cannot read the settings: {error}") from error
 
 
-def names_of(field_name: str) -> tuple[str, ...]:
+def names_of(field_name: str, settings: type[BaseSettings] = Settings) -> tuple[str, ...]:
     """Return the variable names of one setting, the preferred one first."""
-    aliases = Settings.model_fields[field_name].validation_alias
+    aliases = settings.model_fields[field_name].validation_alias
     if isinstance(aliases, AliasChoices):
         return tuple(str(choice) for choice in aliases.choices)
     return (_PREFIX + field_name.upper(),)
@@ -309,10 +313,10 @@ def _require_url(value: str, schemes: tuple[str, ...]) -> None:
         raise ValueError("names no host")
 
 
-def _explain(error: ValidationError) -> Iterable[str]:
+def _explain(error: ValidationError, settings: type[BaseSettings]) -> Iterable[str]:
     """Yield a clause per wrong setting: the variable's name and what is wrong, never its value."""
     for item in error.errors(include_input=False, include_context=False, include_url=False):
         where = str(item["loc"][0]) if item["loc"] else "settings"
-        if where in Settings.model_fields:
-            where = names_of(where)[0]
+        if where in settings.model_fields:
+            where = names_of(where, settings)[0]
         yield f"{where}: {item['msg'].removeprefix('Value error, ')}"

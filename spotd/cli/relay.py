@@ -1,0 +1,35 @@
+"""``spotd relay``: reads the settings and runs the web tier. Talks to nothing itself."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+
+import click
+
+
+@click.command()
+def relay() -> None:
+    """Serve prices to browsers until SIGTERM or SIGINT: websocket, events, HTTP and a page.
+
+    Reads SPOTD_RELAY_HOST, SPOTD_RELAY_PORT, SPOTD_RELAY_TOKEN and the other SPOTD_RELAY_*
+    settings, and SPOTD_REDIS_URL. It needs no Alpaca keys.
+    """
+    from spotd.relay.settings import RelaySettings  # noqa: PLC0415 - `--help` needs none of this
+
+    settings = RelaySettings.load()
+
+    from spotd.relay.server import (  # noqa: PLC0415 - wrong settings are told before
+        configure_logs,
+        run_relay,
+    )
+
+    configure_logs(settings)
+
+    async def serve() -> None:
+        stop_asked = asyncio.Event()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(number, stop_asked.set)
+        await run_relay(settings, stop_asked)
+
+    asyncio.run(serve())

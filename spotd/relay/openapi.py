@@ -1,0 +1,181 @@
+"""Decides what ``/openapi.json`` says: OpenAPI 3.1, its schemas made from the models."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from spotd import __version__
+from spotd.models import DaemonStatus, SpotPriceUpdate, SymbolState
+from spotd.relay.close_codes import CLOSE_CODES
+from spotd.relay.protocol import (
+    Ping,
+    SpotPricesResponse,
+    Subscribe,
+    SubscribeSpotPricesRequest,
+    SubscribeSpotPricesResponse,
+    Unsubscribe,
+)
+
+_MODELS = (
+    SpotPriceUpdate,
+    SymbolState,
+    DaemonStatus,
+    SubscribeSpotPricesRequest,
+    SubscribeSpotPricesResponse,
+    SpotPricesResponse,
+    Subscribe,
+    Unsubscribe,
+    Ping,
+)
+_ERROR = SubscribeSpotPricesResponse
+_SYMBOLS = {
+    "name": "symbols",
+    "in": "query",
+    "required": True,
+    "description": "Symbols, separated by commas.",
+    "schema": {"type": "string", "examples": ["SPY,QQQ"]},
+}
+_MAX_HZ = {
+    "name": "max_hz",
+    "in": "query",
+    "required": False,
+    "description": "At most this many updates per second and symbol.",
+    "schema": {"type": "number", "minimum": 0.01, "maximum": 1000},
+}
+_TOKEN_PARAMETER = {
+    "name": "token",
+    "in": "query",
+    "required": False,
+    "description": "The token, for clients that cannot set headers. Prefer the header.",
+    "schema": {"type": "string"},
+}
+
+
+def openapi() -> dict[str, Any]:
+    """Return the document as builtins."""
+    _, schemas = msgspec.json.schema_components(_MODELS, ref_template="#/components/schemas/{name}")
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "spotd relay",
+            "version": __version__,
+            "description": "Live spot prices from Redis for browsers and other programs.",
+        },
+        "paths": _paths(),
+        "components": {
+            "schemas": schemas,
+            "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
+        },
+        "security": [{}, {"token": []}],
+    }
+
+
+def _paths() -> dict[str, Any]:
+    return {
+        "/api/positions/subscribe-spot-prices": {
+            "post": {
+                "operationId": "subscribeSpotPrices",
+                "summary": "Have symbols streamed.",
+                "description": "Each symbol is demanded for 60 s, and as long after that as a "
+                "websocket or an event stream for it is open.",
+                "requestBody": {"required": True, "content": _json(SubscribeSpotPricesRequest)},
+                "responses": {
+                    "200": _answer("The symbols are demanded.", SubscribeSpotPricesResponse),
+                    **_errors("400", "401", "403", "413", "422", "503"),
+                },
+            }
+        },
+        "/api/spot-prices": {
+            "get": {
+                "operationId": "spotPrices",
+                "summary": "The newest known price of symbols.",
+                "parameters": [_SYMBOLS],
+                "responses": {
+                    "200": _answer("The prices, null where none is known.", SpotPricesResponse),
+                    **_errors("401", "403", "422", "503"),
+                },
+            }
+        },
+        "/ws": {
+            "get": {
+                "operationId": "websocket",
+                "summary": "A websocket with prices, states and status.",
+                "description": _websocket_text(),
+                "parameters": [_TOKEN_PARAMETER],
+                "responses": {
+                    "101": {"description": "The websocket is open."},
+                    **_errors("400", "401", "403", "426", "503"),
+                },
+            }
+        },
+        "/sse": {
+            "get": {
+                "operationId": "events",
+                "summary": "The same messages as server-sent events.",
+                "parameters": [_SYMBOLS, _MAX_HZ, _TOKEN_PARAMETER],
+                "responses": {
+                    "200": {
+                        "description": "`event:` is the type of the message, `data:` its JSON.",
+                        "content": {"text/event-stream": {"schema": {"type": "string"}}},
+                    },
+                    **_errors("401", "403", "422", "503"),
+                },
+            }
+        },
+        "/livez": {"get": _probe("live", "200 while the relay runs.")},
+        "/readyz": {"get": _probe("ready", "503 with reasons when Redis or the daemon is away.")},
+    }
+
+
+def _websocket_text() -> str:
+    rows = [
+        f"| {code.code} | {code.reason} | {'yes' if code.try_again else 'no'} | {code.meaning} |"
+        for code in CLOSE_CODES
+    ]
+    return "\n".join(
+        [
+            "The client sends `Subscribe`, `Unsubscribe` and `Ping` objects.",
+            "",
+            "| close code | reason | try again | meaning |",
+            "| --- | --- | --- | --- |",
+            *rows,
+        ]
+    )
+
+
+def _probe(operation: str, summary: str) -> dict[str, Any]:
+    content = {"application/json": {"schema": {"type": "array", "items": {"type": "string"}}}}
+    return {
+        "operationId": operation,
+        "summary": summary,
+        "security": [{}],
+        "responses": {
+            "200": {"description": "Yes.", "content": content},
+            "503": {"description": "No; the reasons.", "content": content},
+        },
+    }
+
+
+def _json(model: type) -> dict[str, Any]:
+    return {"application/json": {"schema": {"$ref": f"#/components/schemas/{model.__name__}"}}}
+
+
+def _answer(description: str, model: type) -> dict[str, Any]:
+    return {"description": description, "content": _json(model)}
+
+
+_MEANINGS = {
+    "400": "The body is not JSON, or the handshake is wrong.",
+    "401": "The token is missing or wrong.",
+    "403": "The origin is not allowed.",
+    "413": "The body is too large.",
+    "422": "The body has another shape, or no symbol of it can be streamed.",
+    "426": "The request is not that of a websocket.",
+    "503": "Redis is away, or the relay is full; `Retry-After` says when to try again.",
+}
+
+
+def _errors(*statuses: str) -> dict[str, Any]:
+    return {status: _answer(_MEANINGS[status], _ERROR) for status in statuses}

@@ -1,0 +1,199 @@
+"""Decides what the messages between relay and client mean, in both directions.
+
+Section 8 of the contract. A client's message becomes an action, or a ``Problem`` that is told to
+the client. Must not know connections.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Literal
+
+import msgspec
+
+from spotd.models import DaemonStatus, SpotPriceUpdate, SymbolState
+from spotd.relay.limits import Limits
+from spotd.symbols import Refusal, as_written, symbol_of
+
+VERSION = 1
+MaxHz = Annotated[float, msgspec.Meta(ge=0.01, le=1000)]
+
+UPDATE = "spot_price_update"
+BATCH = "spot_price_update_batch"
+PONG = b'{"type":"pong"}'
+NO_DAEMON = b'{"type":"daemon","state":"absent","code":"no_daemon","reason":"no daemon runs"}'
+
+# Of the feeds that come late; all others are sent as they happen.
+_DELAYS_S = {"delayed_sip": 900}
+
+
+class Subscribe(msgspec.Struct, frozen=True, tag_field="action", tag="subscribe"):
+    """Ask for symbols. ``batch`` is kept for the connection until it is named again."""
+
+    symbols: list[str]
+    batch: bool | None = None
+    max_hz: MaxHz | None = None
+
+
+class Unsubscribe(msgspec.Struct, frozen=True, tag_field="action", tag="unsubscribe"):
+    """Ask for symbols no longer."""
+
+    symbols: list[str]
+
+
+class Ping(msgspec.Struct, frozen=True, tag_field="action", tag="ping"):
+    """Ask whether the relay is there."""
+
+
+Action = Subscribe | Unsubscribe | Ping
+
+
+class Problem(msgspec.Struct, frozen=True):
+    """What is wrong with a client's message: a code for programs, a sentence for people."""
+
+    code: str
+    message: str
+    refused: dict[str, str] = {}  # symbol, or entry as written: why
+
+
+class SubscribeSpotPricesRequest(msgspec.Struct, frozen=True):
+    """Body of ``POST /api/positions/subscribe-spot-prices``."""
+
+    symbols: list[str]
+
+
+class SubscribeSpotPricesResponse(msgspec.Struct, frozen=True):
+    """Its answer, and that of every request that fails. ``refused``: entry to reason."""
+
+    status: Literal["success", "error"]
+    message: str
+    symbols: list[str]
+    refused: dict[str, str]
+
+
+class SpotPricesResponse(msgspec.Struct, frozen=True):
+    """Answer of ``GET /api/spot-prices``: the newest price of each symbol, null without one."""
+
+    prices: dict[str, SpotPriceUpdate | None]
+
+
+_ACTIONS = msgspec.json.Decoder(Action)
+
+
+def parse(raw: bytes) -> Action | Problem:
+    """Return what a client's text message asks for."""
+    try:
+        action: Action = _ACTIONS.decode(raw)
+    except msgspec.ValidationError as error:
+        return Problem("wrong_message", str(error))
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return Problem("not_json", "a message is one JSON object")
+    return action
+
+
+def symbols_of(entries: Iterable[str]) -> tuple[list[str], dict[str, str]]:
+    """Return the symbols that entries mean, each once, and the others with their reason."""
+    symbols: dict[str, None] = {}
+    refused: dict[str, str] = {}
+    for entry in entries:
+        raw = entry.encode("utf-8", "replace")
+        found = symbol_of(raw)
+        if isinstance(found, Refusal):
+            refused[as_written(raw)] = found.reason
+        else:
+            symbols[found] = None
+    return list(symbols), refused
+
+
+# What the server sends
+
+
+def hello(limits: Limits, status: DaemonStatus | None, raw: bytes, relay: bytes) -> bytes:
+    """Return the first message of every connection.
+
+    ``raw`` is the status as the daemon wrote it, ``relay`` the relay's own (``relay_status``).
+    """
+    known = {
+        "symbols": limits.symbols,
+        "total_symbols": limits.total_symbols,
+        "message_bytes": limits.message_bytes,
+        "messages_per_s": limits.messages_per_s,
+    }
+    feed = None if status is None else status.feed
+    return msgspec.json.encode(
+        {
+            "type": "hello",
+            "version": VERSION,
+            "limits": known,
+            "feed": feed,
+            "delay_s": None if feed is None else _DELAYS_S.get(feed, 0),
+            "daemon": None if status is None else msgspec.Raw(raw),
+            "relay": msgspec.Raw(relay),
+        }
+    )
+
+
+def relay_status(reasons: Iterable[str]) -> bytes:
+    """Return how the relay stands: its ``state`` is ``ready``, or the code of the first reason.
+
+    A reason is a code, a colon and a sentence.
+    """
+    first = next(iter(reasons), None)
+    state = "ready" if first is None else first.partition(":")[0]
+    return msgspec.json.encode({"type": "relay", "state": state, "reason": first})
+
+
+def update_message(raw: bytes, timestamp: str) -> bytes:
+    """Return one update, ``raw`` as spotd published it. ``timestamp``: when the relay heard it."""
+    return b'{"type":"spot_price_update","update":%b,"timestamp":"%b"}' % (raw, timestamp.encode())
+
+
+def batch_message(raws: Iterable[bytes], timestamp: str) -> bytes:
+    """Return several updates in one message."""
+    return b'{"type":"spot_price_update_batch","updates":[%b],"timestamp":"%b"}' % (
+        b",".join(raws),
+        timestamp.encode(),
+    )
+
+
+def ended(symbol: str, timestamp: str) -> bytes:
+    """Return the SymbolState of a symbol that is not streamed any more."""
+    return msgspec.json.encode(
+        {"type": "symbol", "symbol": symbol, "state": "ended", "reason": None, "since": timestamp}
+    )
+
+
+def no_room(symbol: str, timestamp: str) -> bytes:
+    """Return the SymbolState of a symbol that the relay has no room for."""
+    return msgspec.json.encode(
+        {
+            "type": "symbol",
+            "symbol": symbol,
+            "state": "refused",
+            "reason": "symbol_limit",
+            "since": timestamp,
+        }
+    )
+
+
+def error(problem: Problem) -> bytes:
+    """Return the message that tells a client what was wrong."""
+    told: dict[str, str | Mapping[str, str]] = {
+        "type": "error",
+        "code": problem.code,
+        "message": problem.message,
+    }
+    if problem.refused:
+        told["refused"] = problem.refused
+    return msgspec.json.encode(told)
+
+
+def one_line(raw: bytes, value: SpotPriceUpdate | SymbolState | DaemonStatus) -> bytes:
+    """Return ``raw``, what was decoded as ``value``, if it can be sent on as it is.
+
+    A line break would end a server-sent event, and bytes that are not UTF-8 would end a websocket.
+    spotd writes neither, other publishers may. Then the value is written anew.
+    """
+    if raw.isascii() and b"\n" not in raw and b"\r" not in raw:
+        return raw
+    return value.to_json()

@@ -1,0 +1,219 @@
+"""Talks TCP: listens for the web tier, and stops in order. Wires relay, client and routes.
+
+``SO_SNDBUF`` is set on the listening socket, from which accepted ones inherit it: with the default,
+the kernel takes minutes of old prices for a client that does not read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import resource
+import socket
+from collections.abc import Callable
+from typing import Self
+
+import structlog
+from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
+
+from spotd import __version__
+from spotd.client import SpotClient
+from spotd.errors import SettingsError
+from spotd.ops import logs, systemd
+from spotd.redis.addresses import secrets_in
+from spotd.relay.api import Api, Prices
+from spotd.relay.relay import Relay
+from spotd.relay.settings import RelaySettings
+
+_SEND_BUFFER_BYTES = 16_384
+_BACKLOG = 2_048  # connections that wait to be accepted
+_REQUEST_S = 30.0  # the longest life of a connection that is no stream
+_KEEPALIVE_S = 15.0
+_MOST_REQUESTS = 4_096  # connections that are no streams
+_SPARE_FILES = 256  # beside clients: Redis, logs, requests
+_LEASE_S = 60.0  # how long the demand of a relay that died stays
+_GOODBYE_S = 2.5  # for clients to answer our close frame
+
+log = structlog.get_logger("spotd.relay")
+
+
+class _DefectsOnly(logging.Filter):
+    """Lets through what is wrong with the relay, not what is wrong with a request.
+
+    aiohttp logs every request that is not HTTP, with its text: anybody could fill the log.
+    """
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Return whether the line is to be written."""
+        error = record.exc_info[1] if record.exc_info else None
+        return not isinstance(error, HttpProcessingError)
+
+
+_http_log = logging.getLogger("spotd.relay.http")
+_http_log.addFilter(_DefectsOnly())
+
+
+class RelayServer:
+    """One relay on one address. ``async with`` listens and serves, and stops in order.
+
+    Raises SettingsError where the address cannot be had. ``prices`` answers single requests.
+    """
+
+    def __init__(self, settings: RelaySettings, relay: Relay, prices: Prices) -> None:
+        self.relay = relay
+        self.port = 0
+        self._settings = settings
+        self._api = Api(relay, prices, settings.tokens, settings.relay_origins)
+        self._runner: web.AppRunner | None = None
+        self._listening: asyncio.Server | None = None
+
+    async def __aenter__(self) -> Self:
+        """Listen."""
+        await self._listen()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Take no more connections, say goodbye to clients, end all connections."""
+        if self._listening is not None:
+            self._listening.close()
+        await self.relay.stop(_GOODBYE_S)
+        if self._runner is not None:
+            await self._runner.cleanup()
+
+    @property
+    def address(self) -> str:
+        """The address for a browser on this machine."""
+        host = self._settings.relay_host
+        return f"http://{f'[{host}]' if ':' in host else host}:{self.port}/"
+
+    async def _listen(self) -> None:
+        settings = self._settings
+        # No access log: the token of a browser's stream may stand in its address.
+        self._runner = web.AppRunner(
+            self._api.app,
+            access_log=None,
+            logger=_http_log,
+            shutdown_timeout=0.5,
+            keepalive_timeout=_KEEPALIVE_S,
+        )
+        await self._runner.setup()
+        try:
+            self._listening = await asyncio.get_running_loop().create_server(
+                self._connection,
+                settings.relay_host,
+                settings.relay_port,
+                backlog=_BACKLOG,
+                start_serving=False,
+            )
+        except OSError as error:
+            await self._runner.cleanup()
+            raise SettingsError(
+                "SPOTD_RELAY_HOST, SPOTD_RELAY_PORT: cannot listen on "
+                f"{settings.relay_host}:{settings.relay_port}: {error.strerror or error}"
+            ) from error
+        for listening in self._listening.sockets:
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)
+        self.port = int(self._listening.sockets[0].getsockname()[1])
+        await self._listening.start_serving()
+
+    def _connection(self) -> asyncio.BaseProtocol:
+        server = None if self._runner is None else self._runner.server
+        if server is None or len(server.connections) >= _MOST_REQUESTS:
+            return _Refused()
+        handler = server()
+
+        def end() -> None:
+            # A stream has left its handler by then.
+            if handler.transport is not None:
+                handler.transport.abort()
+
+        asyncio.get_running_loop().call_later(_REQUEST_S, end)
+        return handler
+
+
+class _Refused(asyncio.Protocol):
+    """A connection too many."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Close it."""
+        transport.close()
+
+
+def warnings_for(settings: RelaySettings, most_files: int) -> list[str]:
+    """Return what an operator should know at the start."""
+    warnings = []
+    if settings.is_exposed and not settings.tokens:
+        warnings.append(
+            "the relay listens beyond this machine and needs no token: everybody who reaches it "
+            "sees prices. Set SPOTD_RELAY_TOKEN. To show exchange data to others may need an "
+            "agreement with the exchanges"
+        )
+    elif settings.is_exposed:
+        warnings.append(
+            "the relay listens beyond this machine: to show exchange data to others may need an "
+            "agreement with the exchanges"
+        )
+    if most_files < settings.relay_max_clients + _SPARE_FILES:
+        warnings.append(
+            f"this process may open {most_files} files, too few for SPOTD_RELAY_MAX_CLIENTS="
+            f"{settings.relay_max_clients}: raise the limit (ulimit -n, LimitNOFILE)"
+        )
+    return warnings
+
+
+def raise_file_limit() -> int:
+    """Allow this process as many open files as it may have. Return how many."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return hard
+
+
+async def run_relay(
+    settings: RelaySettings,
+    stop_asked: asyncio.Event,
+    started: Callable[[str], None] = lambda _: None,
+) -> None:
+    """Run one relay until it is asked to stop. ``started`` is called with its address."""
+    for warning in warnings_for(settings, raise_file_limit()):
+        log.warning(warning)
+    relay = Relay(settings.limits, demand=settings.relay_demand)
+    spot = SpotClient(
+        settings.redis_url.get_secret_value(),
+        key_prefix=settings.key_prefix,
+        channel_prefix=settings.channel_prefix,
+        lease_ttl_s=_LEASE_S,
+    )
+    # What was imported stays for good: there is no garbage to be found in it.
+    gc.freeze()
+    async with spot, spot.follow(relay, demand=settings.relay_demand) as source:
+        relay.attach(source)
+        async with RelayServer(settings, relay, spot) as server:
+            log.info("listening", version=__version__, address=server.address)
+            systemd.notify("READY=1")
+            started(server.address)
+            await _serve_until(stop_asked, relay)
+            systemd.notify("STOPPING=1")
+    log.info("stopped")
+
+
+async def _serve_until(stop_asked: asyncio.Event, relay: Relay) -> None:
+    """Return when asked to stop. Raises what ended the relay's loops: a defect."""
+    running = asyncio.create_task(relay.run(), name="relay")
+    stopping = asyncio.create_task(stop_asked.wait(), name="stop")
+    try:
+        await asyncio.wait((running, stopping), return_when=asyncio.FIRST_COMPLETED)
+        if running.done():
+            running.result()
+    finally:
+        for task in (running, stopping):
+            task.cancel()
+        await asyncio.wait((running, stopping))
+
+
+def configure_logs(settings: RelaySettings) -> None:
+    """Log as the settings say, without any secret."""
+    secrets = [*settings.tokens, *secrets_in(settings.redis_url.get_secret_value())]
+    logs.configure(settings.log_level, settings.log_format, secrets=secrets)

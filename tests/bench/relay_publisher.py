@@ -1,0 +1,90 @@
+"""Publishes prices to Redis as the daemon does: HSET and PUBLISH, by the contract.
+
+The ``seq`` of an update is the time of its publication, in monotonic microseconds, so that a client
+on this machine knows how old it is. Ends at a line on stdin, and prints the newest ``seq`` of each
+symbol as JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import sys
+import time
+from datetime import UTC, datetime
+
+from redis.asyncio import Redis
+
+from spotd.keys import Keys
+from spotd.models import DaemonStatus, SymbolCounts, spot_price
+from tests.bench.relay_clients import symbols
+
+_EVERY_S = 0.02  # the daemon's calls under load are about as far apart
+
+
+async def publish(url: str, number: int, per_s: float) -> dict[str, int]:
+    """Publish every symbol so many times a second, until stdin says something."""
+    redis, keys = Redis.from_url(url), Keys()
+    names = symbols(number)
+    stop = asyncio.Event()
+    asyncio.get_running_loop().add_reader(sys.stdin, stop.set)
+    newest: dict[str, int] = {}
+    share = number * per_s * _EVERY_S
+    owed, at, turn, told = 0.0, time.monotonic(), 0, 0.0
+    while not stop.is_set():
+        if at - told > 5:
+            told = at
+            await redis.set(keys.status, status_json(number), ex=15)
+        owed += share
+        now = datetime.now(UTC)
+        pipeline = redis.pipeline(transaction=False)
+        while owed >= 1:
+            owed -= 1
+            symbol = names[turn % number]
+            turn += 1
+            seq = time.monotonic_ns() // 1000
+            raw = spot_price(symbol, 400 + turn % 100, 400.02 + turn % 100, 400, now, seq).to_json()
+            pipeline.hset(keys.last, symbol, raw)
+            pipeline.publish(keys.channel(symbol), raw)
+            newest[symbol] = seq
+        await pipeline.execute()
+        at += _EVERY_S
+        await asyncio.sleep(max(0.0, at - time.monotonic()))
+    await redis.aclose()
+    return newest
+
+
+def status_json(number: int) -> bytes:
+    """Return the status of a daemon that streams."""
+    now = datetime.now(UTC)
+    return DaemonStatus(
+        state="streaming",
+        reason=None,
+        instance="bench",
+        version="0",
+        feed="sip",
+        since=now,
+        at=now,
+        symbols=SymbolCounts(desired=number, live=number),
+        last_message_at=now,
+        lag_ms=1.0,
+        breaker="closed",
+        quotes_received=0,
+        updates_published=0,
+        reconnects=0,
+    ).to_json()
+
+
+def main() -> None:
+    """Parse arguments and publish."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--redis", required=True)
+    parser.add_argument("--symbols", type=int, default=500)
+    parser.add_argument("--per-s", type=float, default=5.0)
+    args = parser.parse_args()
+    print(json.dumps(asyncio.run(publish(args.redis, args.symbols, args.per_s))), flush=True)
+
+
+if __name__ == "__main__":
+    main()

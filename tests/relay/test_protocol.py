@@ -1,0 +1,168 @@
+"""What the messages between relay and client mean."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from spotd.relay import protocol
+from spotd.relay.limits import Limits
+from spotd.relay.protocol import Ping, Problem, Subscribe, Unsubscribe
+from tests.kit.publisher import state_of, status_of, update_of
+
+LATE = msgspec.structs.replace(status_of(), feed="delayed_sip")
+
+
+@pytest.mark.parametrize(
+    ("message", "action"),
+    [
+        ('{"action":"subscribe","symbols":["SPY"]}', Subscribe(["SPY"])),
+        (
+            '{"action":"subscribe","symbols":[],"batch":true,"max_hz":2}',
+            Subscribe([], batch=True, max_hz=2),
+        ),
+        ('{"symbols":["SPY"],"action":"unsubscribe"}', Unsubscribe(["SPY"])),
+        ('{"action":"ping"}', Ping()),
+        ('{"action":"ping","id":7,"later":{"version":2}}', Ping()),
+    ],
+)
+def test_a_message_is_an_action(message: str, action: protocol.Action) -> None:
+    """Fields that a later version adds are ignored."""
+    assert protocol.parse(message.encode()) == action
+
+
+@pytest.mark.parametrize(
+    ("message", "code"),
+    [
+        ("", "not_json"),
+        ("{", "not_json"),
+        ('{"action":"ping","x":' + "[" * 100_000, "not_json"),
+        ('{"action":"subscribe","symbols":["\xff', "not_json"),
+        ("[]", "wrong_message"),
+        ("{}", "wrong_message"),
+        ('{"action":"buy"}', "wrong_message"),
+        ('{"action":"subscribe"}', "wrong_message"),
+        ('{"action":"subscribe","symbols":"SPY"}', "wrong_message"),
+        ('{"action":"subscribe","symbols":[1]}', "wrong_message"),
+        ('{"action":"subscribe","symbols":["SPY"],"max_hz":0}', "wrong_message"),
+        ('{"action":"subscribe","symbols":["SPY"],"max_hz":"2"}', "wrong_message"),
+    ],
+)
+def test_a_wrong_message_is_a_problem(message: str, code: str) -> None:
+    """It has a code and a sentence, and nothing is raised."""
+    found = protocol.parse(message.encode("latin-1"))
+    assert isinstance(found, Problem)
+    assert found.code == code
+    assert found.message
+
+
+@given(st.binary(max_size=200))
+def test_no_bytes_raise(raw: bytes) -> None:
+    """Whatever a client sends is an action or a problem."""
+    assert isinstance(protocol.parse(raw), Subscribe | Unsubscribe | Ping | Problem)
+
+
+def test_entries_become_symbols_or_are_refused() -> None:
+    """Trimmed and upper-cased, each once; the others with their reason."""
+    assert protocol.symbols_of([" spy ", "SPY", "BRK.B", "9", "*", "\ud800"]) == (
+        ["SPY", "BRK.B"],
+        {"9": "invalid_symbol", "*": "wildcard_not_allowed", "?": "invalid_symbol"},
+    )
+
+
+def decoded(raw: bytes) -> Any:
+    """Return what a client reads."""
+    return json.loads(raw)
+
+
+def test_hello_tells_version_limits_feed_and_status() -> None:
+    """The status is as the daemon wrote it; the feed stands for itself, with its delay."""
+    raw = LATE.to_json()
+    relay = protocol.relay_status([])
+    hello = decoded(protocol.hello(Limits(symbols=7), LATE, raw, relay))
+    assert hello == {
+        "type": "hello",
+        "version": 1,
+        "limits": {
+            "symbols": 7,
+            "total_symbols": None,
+            "message_bytes": 65_536,
+            "messages_per_s": 10,
+        },
+        "feed": "delayed_sip",
+        "delay_s": 900,
+        "daemon": decoded(raw),
+        "relay": {"type": "relay", "state": "ready", "reason": None},
+    }
+
+
+def test_hello_without_a_daemon_knows_no_feed() -> None:
+    """Feed, delay and daemon are null; the relay says why."""
+    relay = protocol.relay_status(["no_daemon: no daemon runs", "later: another"])
+    hello = decoded(protocol.hello(Limits(), None, b"", relay))
+    assert (hello["feed"], hello["delay_s"], hello["daemon"]) == (None, None, None)
+    assert hello["relay"] == {
+        "type": "relay",
+        "state": "no_daemon",
+        "reason": "no_daemon: no daemon runs",
+    }
+
+
+def test_a_feed_that_is_not_late_has_no_delay() -> None:
+    """All but one of Alpaca's feeds."""
+    hello = protocol.hello(Limits(), status_of(), status_of().to_json(), b"{}")
+    assert decoded(hello)["delay_s"] == 0
+
+
+def test_updates_keep_the_bytes_of_spotd() -> None:
+    """One update, and several in a batch, with the relay's time."""
+    spy, qqq = update_of("SPY", 1).to_json(), update_of("QQQ", 2).to_json()
+    assert decoded(protocol.update_message(spy, "2026-01-20T12:00:00.000000Z")) == {
+        "type": "spot_price_update",
+        "update": decoded(spy),
+        "timestamp": "2026-01-20T12:00:00.000000Z",
+    }
+    assert decoded(protocol.batch_message([spy, qqq], "2026-01-20T12:00:00.000000Z")) == {
+        "type": "spot_price_update_batch",
+        "updates": [decoded(spy), decoded(qqq)],
+        "timestamp": "2026-01-20T12:00:00.000000Z",
+    }
+
+
+def test_ends_refusals_and_errors_are_told() -> None:
+    """A symbol that ended, one without room, a problem with and without symbols."""
+    moment = "2026-01-20T12:00:00.000000Z"
+    about = {"type": "symbol", "symbol": "SPY", "since": moment}
+    assert decoded(protocol.ended("SPY", moment)) == about | {"state": "ended", "reason": None}
+    assert decoded(protocol.no_room("SPY", moment)) == about | {
+        "state": "refused",
+        "reason": "symbol_limit",
+    }
+    assert decoded(protocol.error(Problem("code", "words"))) == {
+        "type": "error",
+        "code": "code",
+        "message": "words",
+    }
+    refused = {"9": "invalid_symbol"}
+    assert decoded(protocol.error(Problem("c", "w", refused)))["refused"] == refused
+    assert decoded(protocol.NO_DAEMON)["state"] == "absent"
+    assert decoded(protocol.PONG) == {"type": "pong"}
+
+
+@pytest.mark.parametrize("value", [update_of("SPY", 1), state_of("SPY"), status_of()])
+def test_what_spotd_wrote_is_sent_on_as_it_is(value: Any) -> None:
+    """Also fields that this version does not know."""
+    raw = value.to_json()[:-1] + b',"later":1}'
+    assert protocol.one_line(raw, value) is raw
+
+
+@pytest.mark.parametrize("harm", [b"\n", b"\r", b"\xff"])
+def test_what_would_break_a_stream_is_written_anew(harm: bytes) -> None:
+    """A line break, or bytes that may not be UTF-8, of another publisher."""
+    value = update_of("SPY", 1)
+    assert protocol.one_line(value.to_json() + harm, value) == value.to_json()

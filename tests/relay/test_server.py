@@ -1,0 +1,72 @@
+"""Listening: what an operator is told, and what is refused."""
+
+from __future__ import annotations
+
+import resource
+import socket
+
+import pytest
+
+from spotd.errors import SettingsError
+from spotd.relay.relay import Relay
+from spotd.relay.server import RelayServer, raise_file_limit, warnings_for
+from tests.relay.conftest import NewSetup, Setup
+from tests.relay.examples import settings_of
+from tests.relay.source import TestSource
+
+PLENTY = 100_000
+
+
+def test_a_relay_on_this_machine_alone_warns_of_nothing() -> None:
+    """The default."""
+    assert warnings_for(settings_of(), PLENTY) == []
+
+
+def test_a_relay_that_others_reach_warns() -> None:
+    """Without a token, of that; with and without, of the exchanges."""
+    exposed = settings_of(relay_host="::")
+    [warning] = warnings_for(exposed, PLENTY)
+    assert "SPOTD_RELAY_TOKEN" in warning
+    assert "exchanges" in warning
+    safe = settings_of(relay_host="::", relay_token="secret")
+    [warning] = warnings_for(safe, PLENTY)
+    assert "SPOTD_RELAY_TOKEN" not in warning
+    assert "exchanges" in warning
+
+
+def test_a_limit_of_files_that_is_too_low_is_told() -> None:
+    """With the setting that asks for more."""
+    [warning] = warnings_for(settings_of(), 1_024)
+    assert "SPOTD_RELAY_MAX_CLIENTS=10000" in warning
+
+
+def test_the_limit_of_files_is_raised_as_far_as_it_may_be() -> None:
+    """The soft limit becomes the hard one."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(512, before[1]), before[1]))
+        assert raise_file_limit() == before[1]
+        assert raise_file_limit() == before[1]
+        assert resource.getrlimit(resource.RLIMIT_NOFILE) == (before[1], before[1])
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+async def test_an_address_that_cannot_be_had_is_a_setting() -> None:
+    """The error names the settings."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        settings = settings_of(relay_port=taken.getsockname()[1])
+        relay = Relay(settings.limits)
+        with pytest.raises(SettingsError, match="SPOTD_RELAY_HOST, SPOTD_RELAY_PORT: cannot"):
+            async with RelayServer(settings, relay, TestSource(relay)):
+                raise AssertionError("it must not listen")
+
+
+async def test_the_address_is_one_for_a_browser(setup: Setup, new_setup: NewSetup) -> None:
+    """An IPv6 address has its brackets."""
+    assert setup.server.address == f"http://127.0.0.1:{setup.server.port}/"
+    if socket.has_ipv6:
+        async with new_setup(relay_host="::1") as other:
+            assert other.server.address == f"http://[::1]:{other.server.port}/"
