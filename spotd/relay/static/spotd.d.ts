@@ -70,16 +70,32 @@ export interface DaemonStatus {
   readonly market_changes_at?: Timestamp | null;
 }
 
+/** What the relay says of itself. */
+export interface RelayStatus {
+  readonly type: "relay";
+  /** `ready`, or the code of what is wrong, e.g. `redis_away`. */
+  readonly state: string;
+  readonly reason: string | null;
+}
+
 export interface HelloMessage {
   readonly type: "hello";
   readonly version: number;
   readonly limits: Readonly<Record<string, number | null>>;
+  /** Alpaca's feed; null while no daemon runs. */
+  readonly feed?: string | null;
+  /** How much later than the exchange the feed is. */
+  readonly delay_s?: number | null;
   readonly daemon: DaemonStatus | null;
+  readonly relay?: RelayStatus;
 }
 
 export interface ErrorMessage {
   readonly type: "error";
   readonly message: string;
+  readonly code?: string;
+  /** Symbol, or entry as written, to reason. */
+  readonly refused?: Readonly<Record<string, string>>;
 }
 
 export interface PongMessage {
@@ -92,6 +108,7 @@ export type RelayMessage =
   | SpotPriceUpdateBatchMessage
   | SymbolState
   | DaemonStatus
+  | RelayStatus
   | ErrorMessage
   | PongMessage;
 

@@ -22,8 +22,10 @@ const LONGEST_PAUSE_MS = 15_000;
 // A connection that held this long was a good one: the next pause is the first again.
 const STEADY_MS = 5_000;
 // Changes of the subscriptions are gathered, since relays limit messages by rate and by size.
-const BETWEEN_REQUESTS_MS = 100;
+const BETWEEN_REQUESTS_MS = 250;
 const SYMBOLS_PER_REQUEST = 50;
+// Close codes that say not to try again, beside 4100 to 4199: our messages are at fault.
+const FINAL_CODES = new Set([1002, 1007, 1009]);
 const SYMBOL = /^[A-Z]{1,8}(\.[A-Z]{1,4})?$/;
 const ENTRY_CHARS = 64;
 
@@ -54,6 +56,7 @@ class SpotPrices {
   #checkTimer = null;
   #retryTimer = null;
   #hello = null;
+  #relay = null; // what the relay says of itself
   #status; // undefined until the relay has told one, null while no daemon runs
   #statusAt = 0;
   #statusSilent = false;
@@ -156,7 +159,7 @@ class SpotPrices {
     socket.onclose = (event) => {
       this.#release();
       if (!accepted) this.#failedHandshake();
-      else if (event.code >= 4100 && event.code <= 4199) this.#refuse(event.code, event.reason);
+      else if (isFinal(event.code)) this.#refuse(`code_${event.code}`, event.reason);
       else this.#retry(`code_${event.code}`, event.reason || "the connection was lost");
     };
     this.#check();
@@ -192,8 +195,7 @@ class SpotPrices {
 
   #refuse(code, reason) {
     this.#release();
-    const name = typeof code === "number" ? `code_${code}` : code;
-    this.#lose({ state: "refused", code: name, reason: reason || "the relay refused" });
+    this.#lose({ state: "refused", code, reason: reason || "the relay refused" });
   }
 
   #lose(connection) {
@@ -269,9 +271,9 @@ class SpotPrices {
 
   #request() {
     this.#requestTimer = null;
-    this.#requestedAt = this.#clock.now();
-    const maxHz = (symbol) => this.#entries.get(symbol).maxHz;
-    for (const message of this.#requests.take(maxHz)) this.#send(message);
+    const messages = this.#requests.take((symbol) => this.#entries.get(symbol).maxHz);
+    if (messages.length > 0) this.#requestedAt = this.#clock.now();
+    for (const message of messages) this.#send(message);
   }
 
   #send(message) {
@@ -301,11 +303,13 @@ class SpotPrices {
       for (const update of message.updates) this.#price(update);
     } else if (message.type === "symbol") this.#symbolState(message);
     else if (message.type === "daemon") this.#daemonStatus(message);
+    else if (message.type === "relay") this.#relayStatus(message);
     else if (message.type === "error") this.#error(message);
   }
 
   #hear(hello) {
     this.#hello = hello;
+    this.#relay = hello.relay ?? null;
     this.#status = undefined; // what the relay before told may not hold for this one
     if (hello.daemon !== undefined) this.#daemonStatus(hello.daemon);
   }
@@ -344,6 +348,11 @@ class SpotPrices {
     this.#checkAnew();
   }
 
+  #relayStatus(status) {
+    this.#relay = status;
+    this.#judgeAll();
+  }
+
   #error({ message, refused = {} }) {
     for (const [symbol, reason] of Object.entries(refused)) {
       this.#symbolState({ symbol, state: "refused", reason, detail: message });
@@ -376,6 +385,10 @@ class SpotPrices {
     if (this.#loss !== null) return ["disconnected", this.#loss.code, this.#loss.reason];
     if (this.#connection.state !== "open") return ["loading", "connecting", null];
     const suspect = held ? "stale" : "loading";
+    if (this.#relay !== null && this.#relay.state !== "ready") {
+      // Its reasons begin with their code.
+      return [suspect, this.#relay.state, this.#relay.reason?.replace(/^\w+: /, "") ?? null];
+    }
     if (this.#status === null) return [suspect, "no_daemon", "no spotd daemon runs"];
     if (this.#statusSilent) {
       return this.#heardAt <= this.#statusAt
@@ -476,6 +489,10 @@ class Clock {
   relayNow() {
     return this.#ahead === -Infinity ? this.wall() : this.now() + this.#ahead;
   }
+}
+
+function isFinal(closeCode) {
+  return FINAL_CODES.has(closeCode) || (closeCode >= 4100 && closeCode <= 4199);
 }
 
 function reportError(error) {

@@ -120,8 +120,8 @@ test("a connection that breaks soon after its hello does not reset the pauses, a
   assert.equal(pause(), 500);
 });
 
-test("close codes from 4100 to 4199 are final, all others are tried again", () => {
-  for (const code of [1000, 1001, 1006, 1009, 1011, 4000, 4099, 4200]) {
+test("close codes that blame our messages, and 4100 to 4199, are final; others are tried again", () => {
+  for (const code of [1000, 1001, 1006, 1011, 4000, 4099, 4200]) {
     const setup = new Setup();
     setup.open();
     setup.socket.fail(code, "why");
@@ -129,7 +129,7 @@ test("close codes from 4100 to 4199 are final, all others are tried again", () =
     assert.equal(setup.spot.connection.code, `code_${code}`);
     assert.equal(setup.spot.connection.reason, "why");
   }
-  for (const code of [4100, 4101, 4199]) {
+  for (const code of [1002, 1007, 1009, 4100, 4101, 4199]) {
     const setup = new Setup();
     setup.open();
     setup.live("SPY");

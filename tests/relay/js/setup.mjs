@@ -155,7 +155,7 @@ export class Setup {
   /** A symbol that is live, on an open connection. */
   live(symbol) {
     this.spot.subscribe(symbol);
-    this.clock.pass(200);
+    this.clock.pass(250);
     this.tellState(symbol, "live");
     this.tellPrice(symbol);
   }

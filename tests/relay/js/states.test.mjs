@@ -83,7 +83,7 @@ test("what is no symbol is refused at once and never sent", () => {
   const setup = new Setup();
   setup.open();
   setup.spot.subscribe(["SP Y", "*", "", "TOOLONGNAME", "x".repeat(100)]);
-  setup.clock.pass(200);
+  setup.clock.pass(250);
   assert.deepEqual(setup.socket.requests(), []);
   const states = [...setup.spot.states.values()];
   assert.equal(states.length, 5);
@@ -159,6 +159,18 @@ test("without a daemon prices are stale at once, and new symbols go on loading",
   assert.deepEqual([setup.state("QQQ"), setup.code("QQQ")], ["loading", "no_daemon"]);
   assert.equal(setup.spot.status, null);
   setup.socket.tell(setup.daemon());
+  assert.equal(setup.state("SPY"), "live");
+});
+
+test("a relay that does not hear Redis makes prices stale, and says why", () => {
+  const setup = new Setup();
+  setup.open();
+  setup.live("SPY");
+  const reason = "redis_away: Redis does not answer";
+  setup.socket.tell({ type: "relay", state: "redis_away", reason });
+  const { state, code, reason: told } = setup.spot.states.get("SPY");
+  assert.deepEqual([state, code, told], ["stale", "redis_away", "Redis does not answer"]);
+  setup.socket.tell({ type: "relay", state: "ready", reason: null });
   assert.equal(setup.state("SPY"), "live");
 });
 
