@@ -1,6 +1,6 @@
 """Writes the Python blocks of Markdown files to a folder, one file each, to be type-checked.
 
-    python -m tests.kit.examples FOLDER README.md docs/consumers.md …
+python -m tests.kit.examples FOLDER README.md docs/consumers.md …
 """
 
 from __future__ import annotations

@@ -173,6 +173,8 @@ export interface ConnectOptions {
   /** Called with what the daemon says of itself; null: no daemon runs. */
   readonly onStatus?: (status: DaemonStatus | null) => void;
   readonly onConnection?: (connection: ConnectionState) => void;
+  /** Called with what the relay says of itself, e.g. that Redis is away. */
+  readonly onRelay?: (relay: RelayStatus) => void;
   /** Called with the relay's complaint about a message of ours. */
   readonly onError?: (message: string) => void;
   /** The relay's token. It is sent as a subprotocol, never in the address. */
@@ -223,6 +225,8 @@ export interface SpotPrices {
   readonly connection: ConnectionState;
   /** The daemon's newest status; null where there is none. */
   readonly status: DaemonStatus | null;
+  /** What the relay said of itself last; null where it says nothing. */
+  readonly relay: RelayStatus | null;
   /** What the relay said at the start of the newest connection; null before the first. */
   readonly hello: HelloMessage | null;
 

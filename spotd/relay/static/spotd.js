@@ -16,6 +16,8 @@ const SILENCE_MS = 20_000;
 const PONG_MS = 5_000;
 // The daemon writes its status every 5 s. One that is older than this proves nothing any more.
 const STATUS_MS = 15_000;
+// Two were missed by now: if nothing else came either, it is the relay that is silent.
+const STATUS_MISSED_MS = 10_000;
 const HANDSHAKE_MS = 10_000;
 const FIRST_PAUSE_MS = 500;
 const LONGEST_PAUSE_MS = 15_000;
@@ -90,6 +92,10 @@ class SpotPrices {
 
   get status() {
     return this.#status ?? null;
+  }
+
+  get relay() {
+    return this.#relay;
   }
 
   get hello() {
@@ -351,6 +357,7 @@ class SpotPrices {
   #relayStatus(status) {
     this.#relay = status;
     this.#judgeAll();
+    this.#call("onRelay", status);
   }
 
   #error({ message, refused = {} }) {
@@ -391,7 +398,7 @@ class SpotPrices {
     }
     if (this.#status === null) return [suspect, "no_daemon", "no spotd daemon runs"];
     if (this.#statusSilent) {
-      return this.#heardAt <= this.#statusAt
+      return this.#clock.now() - this.#heardAt >= STATUS_MISSED_MS
         ? [suspect, "relay_silent", "the relay says nothing"]
         : [suspect, "daemon_silent", "the daemon says nothing"];
     }

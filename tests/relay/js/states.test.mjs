@@ -178,8 +178,9 @@ test("a silent relay makes prices stale after 15 s, and is named as the one that
   const setup = new Setup();
   setup.open();
   setup.live("SPY");
-  setup.socket.tell(setup.daemon({ at: "2026-01-20T14:30:05Z" }));
-  setup.clock.pass(14_999);
+  setup.clock.pass(5_000 - setup.clock.ms);
+  setup.tellPrice("SPY");
+  setup.clock.pass(9_999);
   assert.equal(setup.state("SPY"), "live");
   setup.clock.pass(1);
   assert.deepEqual([setup.state("SPY"), setup.code("SPY")], ["stale", "relay_silent"]);
