@@ -1,4 +1,4 @@
-"""spotd.js and the page's modules, tested by Node itself; types by TypeScript, where it is there."""
+"""spotd.js and the page's modules, tested by Node; the types of spotd.js, by TypeScript."""
 
 from __future__ import annotations
 

@@ -374,7 +374,7 @@ async def test_suggestions(opened: Opened, relay: FakeRelay) -> None:
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 async def test_phone(opened: Opened, relay: FakeRelay, scheme: str) -> None:
-    """On a phone nothing is wider than the screen, and the table is still one for screen readers."""
+    """On a phone nothing is wider than the screen, and screen readers still find a table."""
     page = await opened("SPY", "GOOGL", viewport=PHONE, color_scheme=scheme)
     await relay.live("SPY", 1599.12, 1601.44)
     await relay.state("GOOGL", "stale", reason="a reason that is longer than a phone is wide")

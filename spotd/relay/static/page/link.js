@@ -80,7 +80,8 @@ export class Link {
 
   #trouble() {
     const { connection, status, hello, relay } = this.#spot;
-    const reason = `${format.sentence(connection.reason)}.`;
+    // The page does as it is told: that need not be said.
+    const reason = `${format.sentence(connection.reason?.replace(/, try again$/, ""))}.`;
     if (connection.code === "unauthorized") {
       const headline = connection.reason.includes("needs")
         ? "This relay needs a token"
