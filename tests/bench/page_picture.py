@@ -14,10 +14,8 @@ import sys
 import time
 from pathlib import Path
 
-from playwright.async_api import async_playwright
-
 from spotd.models import rfc3339, utc
-from tests.kit.browser import ARGUMENTS, CHROMIUM
+from tests.kit.browser import chromium
 from tests.relay.fake_relay import FakeRelay
 
 _MIDS = {
@@ -57,8 +55,7 @@ async def picture() -> bytes:
             )
             await asyncio.sleep(_STEP_S)
 
-    async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+    async with chromium() as browser:
         context = await browser.new_context(viewport=_SIZE, device_scale_factor=1.25)  # type: ignore[arg-type]
         page = await context.new_page()
         for symbol in mids:
@@ -76,7 +73,6 @@ async def picture() -> bytes:
         del mids["META"]
         await walk(14)
         shot = await page.screenshot()
-        await browser.close()
     await relay.stop()
     return shot
 

@@ -8,7 +8,7 @@ from typing import TypeAlias
 import pytest
 import pytest_asyncio
 
-from tests.kit.browser import ARGUMENTS, CHROMIUM
+from tests.kit.browser import CHROMIUM, chromium
 from tests.kit.waiting import GUARD_S, until
 from tests.relay.fake_relay import FakeRelay
 
@@ -18,7 +18,6 @@ from playwright.async_api import (  # noqa: E402 - skipped above where it is mis
     Browser,
     Locator,
     Page,
-    async_playwright,
     expect,
 )
 
@@ -45,10 +44,8 @@ async def relay() -> AsyncIterator[FakeRelay]:
 @pytest_asyncio.fixture
 async def browser() -> AsyncIterator[Browser]:
     """A browser that remembers nothing."""
-    async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+    async with chromium() as browser:
         yield browser
-        await browser.close()
 
 
 @pytest.fixture
