@@ -7,6 +7,7 @@ nothing: what is told is what the test says.
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import itertools
 import json
@@ -51,6 +52,7 @@ class FakeRelay:
         self._prices: dict[str, Json] = {}
         self._states: dict[str, Json] = {}
         self._clients: dict[web.WebSocketResponse, set[str]] = {}
+        self._transports: set[asyncio.Transport] = set()
         self._seq = itertools.count(1)
         self._runner: web.AppRunner | None = None
 
@@ -89,10 +91,8 @@ class FakeRelay:
 
     def cut(self) -> None:
         """End all websockets without a close frame, as a broken network does."""
-        for client in list(self._clients):
-            transport = client._req.transport if client._req else None
-            if transport is not None:
-                transport.abort()
+        for transport in list(self._transports):
+            transport.abort()
 
     async def close(self, code: int, reason: str) -> None:
         """Close all websockets with a close frame."""
@@ -192,6 +192,9 @@ class FakeRelay:
             return web.json_response({"status": "error", "message": "token"}, status=401)
         client = web.WebSocketResponse(protocols=["spotd.v1"], compress=False)
         await client.prepare(request)
+        transport = request.transport
+        assert isinstance(transport, asyncio.Transport)
+        self._transports.add(transport)
         self._clients[client] = set()
         relay = {"type": "relay", "state": "ready", "reason": None}
         feed = None if self.daemon is None else self.daemon["feed"]
@@ -203,6 +206,7 @@ class FakeRelay:
                     await self._asked(client, json.loads(message.data))
         finally:
             del self._clients[client]
+            self._transports.discard(transport)
         return client
 
     async def _asked(self, client: web.WebSocketResponse, request: Json) -> None:

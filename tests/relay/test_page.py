@@ -201,6 +201,7 @@ async def test_token(opened: Opened, relay: FakeRelay) -> None:
     await page.keyboard.press("Enter")
     await expect(page.locator("#link")).to_have_text("Connected")
     await expect(notice).to_be_hidden()
+    await expect(page.get_by_label("Symbols to add")).to_be_focused()
     assert "right" not in page.url
     await page.reload()
     await expect(page.locator("#link")).to_have_text("Connected")

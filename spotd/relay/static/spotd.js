@@ -129,6 +129,7 @@ class SpotPrices {
       this.#prices.delete(symbol);
       this.#states.delete(symbol);
       this.#requests.unsubscribe(symbol);
+      this.#askAgain();
     }
     this.#requestSoon();
   }
@@ -275,6 +276,16 @@ class SpotPrices {
     this.#requestTimer = this.#clock.setTimeout(() => this.#request(), wait);
   }
 
+  /** There may be room now for what the relay had none for. */
+  #askAgain() {
+    for (const entry of this.#entries.values()) {
+      if (!entry.wire?.byRelay) continue;
+      entry.wire = null;
+      this.#requests.subscribe(entry.symbol);
+      this.#judge(entry.symbol);
+    }
+  }
+
   #request() {
     this.#requestTimer = null;
     const messages = this.#requests.take((symbol) => this.#entries.get(symbol).maxHz);
@@ -362,7 +373,7 @@ class SpotPrices {
 
   #error({ message, refused = {} }) {
     for (const [symbol, reason] of Object.entries(refused)) {
-      this.#symbolState({ symbol, state: "refused", reason, detail: message });
+      this.#symbolState({ symbol, state: "refused", reason, detail: message, byRelay: true });
     }
     this.#call("onError", message);
   }

@@ -102,6 +102,26 @@ test("symbols that an error of the relay refuses are refused with its message", 
   assert.deepEqual([state, code, reason], ["refused", "symbol_limit", "at most 200 symbols"]);
 });
 
+test("what the relay had no room for is asked for again when a symbol is given up", () => {
+  const setup = new Setup();
+  setup.open();
+  setup.live("SPY");
+  setup.live("QQQ");
+  setup.spot.subscribe(["XOM", "NO!"]);
+  setup.clock.pass(250);
+  const refused = { XOM: "symbol_limit" };
+  setup.socket.tell({ type: "error", message: "at most 2 symbols", refused });
+  setup.socket.requests();
+  setup.spot.unsubscribe("QQQ");
+  setup.clock.pass(250);
+  assert.equal(setup.state("XOM"), "loading");
+  assert.equal(setup.state("NO!"), "refused");
+  assert.deepEqual(setup.socket.requests(), [
+    { action: "unsubscribe", symbols: ["QQQ"] },
+    { action: "subscribe", symbols: ["XOM"], batch: true },
+  ]);
+});
+
 test("a live symbol is closed while the daemon says that the market is", () => {
   const setup = new Setup();
   setup.open();

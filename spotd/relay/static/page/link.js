@@ -40,6 +40,7 @@ export class Link {
       "token",
       "token-value",
       "retry",
+      "symbols",
     ]) {
       this.#parts[id] = document.getElementById(id);
     }
@@ -66,8 +67,14 @@ export class Link {
     this.#parts.link.dataset.state = connection.state;
     this.#write("link-word", LINK_WORDS[connection.state]);
     if (connection.state === "open") this.#showFeed();
-    this.#parts.notice.hidden = trouble === null;
-    if (trouble === null) return;
+    if (trouble === null) {
+      // A focus within what vanishes would be lost.
+      if (this.#parts.notice.contains(document.activeElement)) this.#parts.symbols.focus();
+      this.#parts.notice.hidden = true;
+      this.#parts.token.hidden = true;
+      return;
+    }
+    this.#parts.notice.hidden = false;
     this.#parts.notice.dataset.kind = trouble.kind;
     this.#write("notice-headline", trouble.headline);
     this.#write("notice-text", trouble.text);
