@@ -252,7 +252,7 @@ async def test_closed_market(opened: Opened, relay: FakeRelay) -> None:
     await relay.price("SPY", 99, 101, at="2026-01-16T20:59:59.000000Z")
     await relay.tell_status(market="closed")
     await expect(cell(page, "SPY", "state")).to_contain_text("Closed")
-    await expect(cell(page, "SPY", "state")).to_contain_text("Jan 16")
+    await expect(cell(page, "SPY", "state")).to_contain_text("last price Jan 16")
 
 
 async def test_keyboard_only(opened: Opened, relay: FakeRelay, complaints: list[str]) -> None:

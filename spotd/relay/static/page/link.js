@@ -128,7 +128,10 @@ export class Link {
 
   #showFeed() {
     const { hello, status } = this.#spot;
-    const { short, note } = format.feed(status?.feed ?? hello?.feed, hello?.delay_s);
+    const feed = status?.feed ?? hello?.feed;
+    // hello tells the delay of the feed that was in use then.
+    const delay_s = feed === hello?.feed ? hello?.delay_s : undefined;
+    const { short, note } = format.feed(feed, delay_s);
     this.#write("feed", short);
     this.#write("feed-note", note);
   }

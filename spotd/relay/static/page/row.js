@@ -82,8 +82,9 @@ export class Row {
   showAge(ageMs, nowMs) {
     const { state, reason, since } = this.#told;
     let when = "";
-    if (state === "closed" && ageMs !== null) when = format.moment(nowMs - ageMs, nowMs);
-    else if (state === "halted") when = format.age(Math.max(0, nowMs - since));
+    if (state === "closed" && ageMs !== null) {
+      when = `last price ${format.moment(nowMs - ageMs, nowMs)}`;
+    } else if (state === "halted") when = format.age(Math.max(0, nowMs - since));
     else if (ageMs !== null && state !== "live" && state !== "refused") when = format.age(ageMs);
     this.#write(this.#texts.when, when);
     const said = state === "live" || state === "closed" || isGeneral(this.#told);
