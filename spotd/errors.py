@@ -1,4 +1,4 @@
-"""Every error spotd raises, each with the exit code of the process that dies of it.
+"""Every error that spotd raises, with the exit code of a process that it ends.
 
 ::
 
@@ -12,15 +12,15 @@
     └── RedisUnavailableError      1   Redis did not answer, or answered with an error
         └── NotLeaderError         1   the leader key does not hold our token
 
-Foreign exceptions are translated into these where they enter (adapters, client), chained. No
-message holds a secret: texts are built from codes, host names and Alpaca's own words.
+Foreign exceptions are translated into these where they enter (adapters, client), chained. A
+message must not hold a secret; texts are built from codes, host names and Alpaca's messages.
 """
 
 from __future__ import annotations
 
 
 class SpotdError(Exception):
-    """Base of the tree; ``exit_code`` is what the process ends with."""
+    """Base of the tree. A process that it ends has the exit code ``exit_code``."""
 
     exit_code = 1
 
@@ -41,7 +41,7 @@ class StreamError(SpotdError):
     """The stream failed and may be tried again.
 
     ``reason`` is a short label for metrics (``closed``, ``timeout``, ``code_500`` …), ``code``
-    Alpaca's error code, or None. ``after_s`` is the wait the server asked for, in seconds.
+    Alpaca's error code, or None. ``after_s`` is the pause that the server asked for, or None.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class RequestRefusedError(StreamError):
 
 
 class SnapshotError(SpotdError):
-    """Alpaca's REST did not give latest values; the stream is not affected."""
+    """Alpaca's REST did not return latest values; the stream is not affected."""
 
 
 class RedisUnavailableError(SpotdError):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Keys:
-    """The names of one daemon. Two daemons with other prefixes share one Redis untouched."""
+    """The names of one daemon. Daemons with different prefixes do not touch each other's keys."""
 
     key_prefix: str = "spotd:"
     channel_prefix: str = "spot:"
@@ -24,7 +24,7 @@ class Keys:
 
     @property
     def wake(self) -> str:
-        """Channel: any message means look at the demand now."""
+        """Channel: any message tells the daemon to read the demand now."""
         return f"{self.key_prefix}wake"
 
     @property
@@ -58,5 +58,5 @@ class Keys:
         return f"{self.key_prefix}seq"
 
     def channel(self, symbol: str) -> str:
-        """Channel of one symbol's updates."""
+        """Return the channel of one symbol's updates."""
         return f"{self.channel_prefix}{symbol}"

@@ -1,7 +1,7 @@
-"""What spotd says to the world, each field defined once, with its JSON.
+"""The messages of the wire contract, version 1, with their JSON; each field is defined once.
 
-The shapes are the wire contract, version 1: anything may be added, nothing renamed. Decoding
-ignores unknown fields, so an older client reads a newer daemon.
+Fields may be added and never renamed. Decoding ignores unknown fields, so that an older client
+can read a newer daemon. Must not talk to anything.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ RefusalReason = Literal[
     "invalid_symbol", "symbol_limit", "wildcard_not_allowed", "refused_by_alpaca"
 ]
 BreakerStateName = Literal["closed", "open", "half_open"]
-# A time without a zone is refused: it could not be compared with any other.
+# A time without a zone is refused, since it cannot be compared with any other time.
 Moment = Annotated[datetime, msgspec.Meta(tz=True)]
 T = TypeVar("T")
 
@@ -45,7 +45,7 @@ class SpotPriceUpdate(msgspec.Struct, frozen=True, gc=False):
     seq: int
 
     def to_json(self) -> bytes:
-        """The bytes that spotd publishes for this update."""
+        """Return the bytes that spotd publishes for this update."""
         same = spot_price(
             self.symbol,
             self.bid_price,
@@ -58,7 +58,7 @@ class SpotPriceUpdate(msgspec.Struct, frozen=True, gc=False):
 
     @classmethod
     def from_json(cls, raw: bytes | str) -> SpotPriceUpdate:
-        """Decode one message. Raises msgspec.DecodeError where it is not such an update."""
+        """Return the update in ``raw``. Raise msgspec.DecodeError if ``raw`` is no such JSON."""
         return _decoded(_UPDATE_DECODER, raw)
 
 
@@ -70,7 +70,7 @@ def spot_price(
     timestamp: datetime,
     seq: int,
 ) -> SpotPriceUpdate:
-    """An update with its mid price; ``timestamp`` has a zone, of whatever offset."""
+    """Return an update with its mid price. ``timestamp`` must have a zone, of any offset."""
     if timestamp.tzinfo is not UTC:
         timestamp = timestamp.astimezone(UTC)
     mid_price = round((bid_price + ask_price) / 2, 6)
@@ -78,10 +78,10 @@ def spot_price(
 
 
 def encode_updates(updates: Sequence[SpotPriceUpdate]) -> bytes:
-    """The JSON of each update, its timestamp in UTC, and a line feed behind each.
+    """Return the JSON of each update, with its timestamp in UTC, and a line feed behind each.
 
-    The publishing side's hot path. msgspec leaves out microseconds that are zero, the contract
-    does not: those, one in a million, get their digits put back.
+    This is the hot path of publishing. msgspec leaves out microseconds that are zero, and the
+    contract does not. As a consequence, one update in a million takes the slower way below.
     """
     lines = _JSON.encode_lines(updates)
     if all(map(_MICROSECONDS, updates)):
@@ -97,7 +97,7 @@ def _with_microseconds(line: bytes) -> bytes:
 class SymbolState(
     msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="symbol", omit_defaults=True
 ):
-    """How one symbol, or one refused entry of the demand, stands.
+    """The state of one symbol, or of one refused entry of the demand.
 
     ``reason`` is set for ``refused`` (one of RefusalReason) and may say why for ``stale``;
     ``detail`` says more, for a person.
@@ -110,20 +110,21 @@ class SymbolState(
     detail: str | None = None
 
     def to_json(self) -> bytes:
-        """JSON as on ``spotd:events`` and in ``spotd:states``."""
-        # Thousands at once when the stream is lost: the slower way only where a zero is missing.
+        """Return JSON as on ``spotd:events`` and in ``spotd:states``."""
+        # When the stream is lost, thousands are encoded at once. The slower encoder is needed only
+        # where msgspec would leave out microseconds that are zero.
         return _JSON.encode(self) if self.since.microsecond else _ENCODER.encode(self)
 
     @classmethod
     def from_json(cls, raw: bytes | str) -> SymbolState:
-        """Decode. Raises msgspec.DecodeError where it is not such a state."""
+        """Return the state in ``raw``. Raise msgspec.DecodeError if ``raw`` is no such JSON."""
         return _decoded(_STATE_DECODER, raw)
 
 
 class SymbolCounts(msgspec.Struct, frozen=True, kw_only=True):
-    """How many symbols are desired, and how many of those stand in which state.
+    """The number of desired symbols, and the number in each state.
 
-    ``refused`` counts all refused entries, also those that ``spotd:states`` has no room for.
+    ``refused`` counts all refused entries, also those that are not in ``spotd:states``.
     """
 
     desired: int = 0
@@ -135,7 +136,7 @@ class SymbolCounts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class DaemonStatus(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="daemon"):
-    """How the daemon stands. Times are UTC, ``lag_ms`` is exchange time to received."""
+    """The state of the daemon. Times are UTC, ``lag_ms`` is from exchange time to received."""
 
     state: DaemonStateName
     reason: str | None
@@ -153,27 +154,27 @@ class DaemonStatus(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", 
     reconnects: int
 
     def to_json(self) -> bytes:
-        """JSON as in ``spotd:status``, on ``spotd:events`` and from ``GET /status``."""
+        """Return JSON as in ``spotd:status``, on ``spotd:events`` and from ``GET /status``."""
         return _ENCODER.encode(self)
 
     @classmethod
     def from_json(cls, raw: bytes | str) -> DaemonStatus:
-        """Decode. Raises msgspec.DecodeError where it is not such a status."""
+        """Return the status in ``raw``. Raise msgspec.DecodeError if ``raw`` is no such JSON."""
         return _decoded(_STATUS_DECODER, raw)
 
 
 def utc(unix_s: float) -> datetime:
-    """A wall-clock time, in unix seconds, as the models carry it."""
+    """Return a wall-clock time in unix seconds as a datetime in UTC."""
     return datetime.fromtimestamp(unix_s, UTC)
 
 
 def rfc3339(moment: datetime) -> str:
-    """RFC 3339 in UTC with microseconds and ``Z``, as all JSON of spotd writes times."""
+    """Return a time as RFC 3339 in UTC with microseconds and ``Z``, as in all JSON of spotd."""
     return moment.astimezone(UTC).isoformat(timespec="microseconds")[:26] + "Z"
 
 
 class _Encoder:
-    """JSON with fixed microseconds; ``detail`` is left out where there is none."""
+    """Encodes JSON with six digits of microseconds, and without a ``detail`` that is None."""
 
     def encode(self, value: SymbolState | DaemonStatus) -> bytes:
         fields = msgspec.to_builtins(value, builtin_types=(datetime,))
@@ -186,7 +187,7 @@ class _Encoder:
 
 
 def _decoded(decoder: msgspec.json.Decoder[T], raw: bytes | str) -> T:
-    """Decode, with one error for all that may be wrong with foreign bytes."""
+    """Return what ``raw`` holds. Raise msgspec.DecodeError for anything that is wrong with it."""
     try:
         return decoder.decode(raw)
     except (UnicodeDecodeError, RecursionError) as error:

@@ -177,7 +177,7 @@ class Settings(BaseSettings):
     @field_validator("api_key", "secret_key", mode="after")
     @classmethod
     def _strip(cls, value: SecretStr | None) -> SecretStr | None:
-        # A secret file usually ends in a newline; a key with one is refused as wrong.
+        # A file with a key usually ends in a newline. Alpaca would refuse a key with a newline.
         return None if value is None else SecretStr(value.get_secret_value().strip())
 
     @field_validator("stream_url")
@@ -216,7 +216,7 @@ class Settings(BaseSettings):
         return self.throttle_ms / 1000
 
     def credentials(self) -> tuple[SecretStr, SecretStr]:
-        """Key and secret. Raises SettingsError naming what is missing."""
+        """Return key and secret. Raises SettingsError that names what is missing."""
         if not self.api_key or not self.api_key.get_secret_value():
             raise SettingsError("ALPACA_API_KEY is not set (also accepted: APCA_API_KEY_ID)")
         if not self.secret_key or not self.secret_key.get_secret_value():
@@ -271,7 +271,7 @@ def reject_unknown(names: Iterable[str]) -> None:
 
 
 def _env_file_names() -> set[str]:
-    """Names in ``.env``. Raises SettingsError for a line that is no assignment."""
+    """Return the names in ``.env``. Raises SettingsError for a line that is no assignment."""
     path = Path(".env")
     if not path.exists():
         return set()
@@ -310,7 +310,7 @@ def _require_url(value: str, schemes: tuple[str, ...]) -> None:
 
 
 def _explain(error: ValidationError) -> Iterable[str]:
-    """One clause per wrong setting: the variable's name and what is wrong, never its value."""
+    """Yield a clause per wrong setting: the variable's name and what is wrong, never its value."""
     for item in error.errors(include_input=False, include_context=False, include_url=False):
         where = str(item["loc"][0]) if item["loc"] else "settings"
         if where in Settings.model_fields:

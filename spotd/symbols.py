@@ -1,4 +1,4 @@
-"""Decides whether an entry of the demand is a symbol. Must not know where entries come from."""
+"""Decides whether an entry of the demand is a symbol. Must not talk to anything."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from spotd.models import RefusalReason
 WILDCARD = "*"
 MAX_ENTRY_CHARS = 64
 
-# Alpaca's own form, e.g. SPY or BRK.B: hyphens, digits and lower case are rejected by its REST
-# and make its stream reject the whole request they are in.
+# Alpaca's own form, e.g. SPY or BRK.B. Its REST refuses hyphens, digits and lower case; its
+# stream refuses the whole request that contains one.
 _SYMBOL = re.compile(rb"[A-Z]{1,8}(?:\.[A-Z]{1,4})?")
 
 
 class Refusal(NamedTuple):
-    """Why an entry is not subscribed: a word for programs, a sentence for people."""
+    """The reason for which an entry is not subscribed, and a sentence for people."""
 
     reason: RefusalReason
     detail: str
@@ -29,7 +29,7 @@ WILDCARD_NOT_ALLOWED = Refusal(
 
 
 def symbol_of(entry: bytes, *, allow_wildcard: bool = False) -> str | Refusal:
-    """The symbol that an entry means, trimmed and upper-cased, or why it means none."""
+    """Return the symbol that an entry names, trimmed and upper-cased, or a Refusal."""
     candidate = entry.strip().upper()
     if _SYMBOL.fullmatch(candidate):
         return candidate.decode("ascii")
@@ -39,12 +39,12 @@ def symbol_of(entry: bytes, *, allow_wildcard: bool = False) -> str | Refusal:
 
 
 def is_symbol(text: str) -> bool:
-    """Whether a text, as it stands, has the form of a symbol."""
+    """Return whether a text has the form of a symbol without being changed."""
     return text.isascii() and _SYMBOL.fullmatch(text.encode("ascii")) is not None
 
 
 def as_written(entry: bytes) -> str:
-    """An entry as a text for people and JSON: undecodable bytes escaped, cut at 64 characters."""
-    # Longer than any 64 characters of UTF-8, so a megabyte entry costs no megabyte of decoding.
+    """Return an entry as text for people and JSON: bad bytes escaped, cut at 64 characters."""
+    # No 64 characters of UTF-8 are longer. As a consequence, the rest need not be decoded.
     head = entry[: MAX_ENTRY_CHARS * 4]
     return head.decode("utf-8", "backslashreplace")[:MAX_ENTRY_CHARS]

@@ -1,4 +1,4 @@
-"""Every error, where it stands in the tree, and the exit code it means."""
+"""Every error with its place in the tree and its exit code."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ TREE: list[tuple[type[SpotdError], type[Exception], int]] = [
 
 @pytest.mark.parametrize(("error", "parent", "exit_code"), TREE)
 def test_the_tree(error: type[SpotdError], parent: type[Exception], exit_code: int) -> None:
-    """0 is asked to stop; 1 a defect; 2 wrong settings; 3 Alpaca refused for good."""
+    """Each error has its parent and exit code: 1 a defect, 2 settings, 3 refused by Alpaca."""
     assert error.__bases__ == (parent,)
     assert error.exit_code == exit_code
 
 
 def test_the_table_and_the_docstring_have_every_error() -> None:
-    """With the exit codes that the classes have."""
+    """The table above and the docstring of the module list every error with its exit code."""
     defined = {
         value
         for _, value in inspect.getmembers(errors, inspect.isclass)
@@ -53,8 +53,8 @@ def test_the_table_and_the_docstring_have_every_error() -> None:
 
 
 @pytest.mark.parametrize("error", [StreamError, ConnectionLimitError, RequestRefusedError])
-def test_a_stream_error_carries_what_decides_the_next_try(error: type[StreamError]) -> None:
-    """A label for metrics, Alpaca's code, and the wait that the server asked for."""
+def test_a_stream_error_carries_the_facts_for_the_next_try(error: type[StreamError]) -> None:
+    """A stream error has a label for metrics, Alpaca's code, and the pause the server asked for."""
     bare = error("the server closed", reason="closed")
     assert (str(bare), bare.reason, bare.code, bare.after_s) == (
         "the server closed",

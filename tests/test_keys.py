@@ -13,25 +13,25 @@ NAMES = ("symbols", "leases", "wake", "last", "states", "status", "events", "lea
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_name_stands_under_the_key_prefix(name: str) -> None:
-    """The contract's by default, another daemon's with another prefix."""
+    """A name is the contract's by default, and under another prefix another daemon's."""
     assert getattr(Keys(), name) == f"spotd:{name}"
     assert getattr(Keys("{sip}:", "sip:"), name) == f"{{sip}}:{name}"
 
 
 def test_a_channel_stands_under_the_channel_prefix() -> None:
-    """One per symbol."""
+    """Each symbol has a channel under the channel prefix."""
     assert Keys().channel("BRK.B") == "spot:BRK.B"
     assert Keys("{sip}:", "sip:").channel("SPY") == "sip:SPY"
 
 
 def test_there_is_no_other_name() -> None:
-    """A new one belongs into the table above, and into the contract."""
+    """Every name is in the table above; a new one belongs there and in the contract."""
     named = {name for name, value in vars(Keys).items() if isinstance(value, property)}
     assert named == set(NAMES)
 
 
 def test_names_do_not_change_under_a_running_daemon() -> None:
-    """They are frozen, and equal where the prefixes are."""
+    """The names are frozen, and equal where the prefixes are."""
     assert Keys() == Keys("spotd:", "spot:")
     with pytest.raises(FrozenInstanceError):
         Keys().key_prefix = "?"  # type: ignore[misc]

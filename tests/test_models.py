@@ -1,4 +1,4 @@
-"""What spotd says to the world: the JSON of the wire contract, byte for byte."""
+"""The JSON of the wire contract, byte for byte."""
 
 from __future__ import annotations
 
@@ -63,14 +63,14 @@ _prices = st.floats(min_value=0, max_value=inf, exclude_min=True, exclude_max=Tr
 
 
 def test_an_update_is_the_contracts_example_byte_for_byte() -> None:
-    """Order of fields, digits of prices, six digits of microseconds, no spaces."""
+    """An update has the contract's order of fields, digits, microseconds, and no spaces."""
     assert UPDATE.to_json() == EXAMPLE
     assert SpotPriceUpdate.from_json(EXAMPLE) == UPDATE
     assert SpotPriceUpdate.from_json(EXAMPLE.decode()) == UPDATE
 
 
 def test_a_last_price_that_is_not_known_is_null() -> None:
-    """Never zero, never left out."""
+    """A last price that is not known is null, and not zero or left out."""
     raw = spot_price("SPY", 1.0, 2.0, None, datetime(2026, 1, 20, tzinfo=UTC), 1).to_json()
     assert b'"last_price":null,' in raw
     assert SpotPriceUpdate.from_json(raw).last_price is None
@@ -89,7 +89,7 @@ def test_a_last_price_that_is_not_known_is_null() -> None:
     ],
 )
 def test_mid_is_the_mean_rounded_to_six_decimals(bid: float, ask: float, mid: float) -> None:
-    """No digits that no tick has."""
+    """The mid price is rounded, so that it has no digits that no tick has."""
     raw = spot_price("SPY", bid, ask, None, datetime(2026, 1, 20, tzinfo=UTC), 1).to_json()
     assert json.loads(raw)["mid_price"] == mid
 
@@ -105,7 +105,7 @@ def test_mid_is_the_mean_rounded_to_six_decimals(bid: float, ask: float, mid: fl
 def test_every_update_reads_back_as_it_was(
     symbol: str, bid: float, ask: float, last: float | None, timestamp: datetime, seq: int
 ) -> None:
-    """To the last bit of every price, by msgspec and by any other JSON reader."""
+    """An update reads back to the last bit of every price, by msgspec and by other JSON readers."""
     if bid + ask == inf:
         return
     update = SpotPriceUpdate(
@@ -139,8 +139,8 @@ def test_every_update_reads_back_as_it_was(
         EXAMPLE.replace(b',"seq":1768885920000123', b""),
     ],
 )
-def test_what_is_no_update_is_not_taken_for_one(raw: bytes) -> None:
-    """One error, whatever is wrong."""
+def test_a_malformed_update_is_refused(raw: bytes) -> None:
+    """Whatever is wrong with an update, the error is msgspec.DecodeError."""
     with pytest.raises(msgspec.DecodeError):
         SpotPriceUpdate.from_json(raw)
 
@@ -158,7 +158,7 @@ def test_a_symbol_state_is_the_contracts_example() -> None:
 
 
 def test_a_refusal_says_more_in_its_detail() -> None:
-    """The entry as it was written, whatever is in it, survives."""
+    """A refused entry survives as it was written, with any characters."""
     state = SymbolState(
         symbol='"\\\n☃',
         state="refused",
@@ -181,7 +181,7 @@ def test_a_refusal_says_more_in_its_detail() -> None:
     )
 )
 def test_every_symbol_state_reads_back_as_it_was(state: SymbolState) -> None:
-    """And names its type, by which it is told apart on the events channel."""
+    """A state reads back, and names its type, which tells it apart on the events channel."""
     raw = state.to_json()
     assert SymbolState.from_json(raw) == state
     assert ("detail" in json.loads(raw)) == (state.detail is not None)
@@ -194,7 +194,7 @@ def test_every_symbol_state_reads_back_as_it_was(state: SymbolState) -> None:
 
 
 def test_a_status_is_the_contracts_example() -> None:
-    """With the counts that were added: nothing is renamed."""
+    """A status has the contract's fields, and the counts that were added."""
     status = DaemonStatus(
         state="streaming",
         reason=None,
@@ -240,7 +240,7 @@ _counts = st.integers(0, 2**53)
     )
 )
 def test_every_status_reads_back_as_it_was(status: DaemonStatus) -> None:
-    """All fields are always there, null where nothing is known."""
+    """Every field of a status is always there, null where nothing is known."""
     raw = status.to_json()
     assert DaemonStatus.from_json(raw) == status
     assert list(json.loads(raw)) == list(json.loads(STATUS))
@@ -254,7 +254,7 @@ def test_every_status_reads_back_as_it_was(status: DaemonStatus) -> None:
 def test_unknown_fields_are_ignored(
     model: type[SpotPriceUpdate | SymbolState | DaemonStatus], raw: bytes
 ) -> None:
-    """An older client reads a newer daemon."""
+    """Unknown fields are ignored, so that an older client reads a newer daemon."""
     newer = raw.replace(b"{", b'{"added":{"later":[1]},')
     assert model.from_json(newer) == model.from_json(raw)
 
@@ -274,12 +274,12 @@ def test_unknown_fields_are_ignored(
     ],
 )
 def test_times_are_rfc3339_in_utc_with_microseconds(moment: datetime, text: str) -> None:
-    """Always six digits and a Z."""
+    """A time has six digits of microseconds and a Z."""
     assert rfc3339(moment) == text
 
 
 def test_a_wall_clock_becomes_a_time_in_utc() -> None:
-    """Whatever zone the machine is in."""
+    """A wall-clock time becomes UTC in whatever zone the machine is."""
     assert utc(1_768_885_920.5) == datetime(2026, 1, 20, 5, 12, 0, 500_000, tzinfo=UTC)
 
 
@@ -296,7 +296,7 @@ def test_a_wall_clock_becomes_a_time_in_utc() -> None:
     ],
     ids=["empty", "null", "utf8", "deep", "update without zone", "state without zone"],
 )
-def test_whatever_is_no_such_message_is_one_kind_of_error(
+def test_a_malformed_message_is_one_kind_of_error(
     kind: type[SpotPriceUpdate | SymbolState | DaemonStatus], raw: bytes
 ) -> None:
     """Broken text, deep nesting and times without a zone are msgspec.DecodeError, like the rest."""
@@ -305,7 +305,7 @@ def test_whatever_is_no_such_message_is_one_kind_of_error(
 
 
 def test_every_line_has_its_microseconds_whichever_lack_them() -> None:
-    """A whole second among others, with and without a last price, at both ends."""
+    """Microseconds that are zero are written, wherever in a batch such an update is."""
     moments = [UPDATE.timestamp.replace(microsecond=us) for us in (0, 1, 0, 120_000, 999_999, 0)]
     updates = [spot_price("SPY", 1.0, 2.0, None, at, seq) for seq, at in enumerate(moments)]
     lines = encode_updates(updates).split(b"\n")
@@ -316,14 +316,14 @@ def test_every_line_has_its_microseconds_whichever_lack_them() -> None:
 
 
 def test_a_time_with_another_offset_is_written_in_utc() -> None:
-    """The same moment, never the same digits with a wrong `Z`."""
+    """A time with another offset is converted to UTC, and not just given a `Z`."""
     elsewhere = UPDATE.timestamp.astimezone(timezone(timedelta(hours=5)))
     raw = spot_price("SPY", 421.35, 421.39, 421.36, elsewhere, UPDATE.seq).to_json()
     assert raw == EXAMPLE
 
 
 def test_a_state_reads_the_same_with_and_without_microseconds() -> None:
-    """However it is encoded, the digits are six and an absent detail is left out."""
+    """A state has six digits of microseconds and no absent detail, by either encoder."""
     for microsecond in (0, 1, 120_000):
         since = datetime(2026, 1, 20, 5, 12, 0, microsecond, tzinfo=UTC)
         state = SymbolState(symbol="SPY", state="live", reason=None, since=since)

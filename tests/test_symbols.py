@@ -17,7 +17,7 @@ from spotd.symbols import (
     symbol_of,
 )
 
-SYMBOL = re.compile(r"[A-Z]{1,8}(\.[A-Z]{1,4})?")  # the contract's words
+SYMBOL = re.compile(r"[A-Z]{1,8}(\.[A-Z]{1,4})?")  # the contract's rule
 
 
 @pytest.mark.parametrize(
@@ -32,7 +32,7 @@ SYMBOL = re.compile(r"[A-Z]{1,8}(\.[A-Z]{1,4})?")  # the contract's words
     ],
 )
 def test_a_symbol_is_trimmed_and_upper_cased(entry: bytes, symbol: str) -> None:
-    """`spy ` is `SPY`."""
+    """An entry such as `spy ` is trimmed and upper-cased."""
     assert symbol_of(entry) == symbol
     assert is_symbol(symbol)
 
@@ -63,14 +63,14 @@ def test_a_symbol_is_trimmed_and_upper_cased(entry: bytes, symbol: str) -> None:
     ],
 )
 def test_anything_else_is_invalid(entry: bytes) -> None:
-    """Digits, hyphens, other alphabets and everything that Alpaca's own form does not know."""
+    """An entry with digits, hyphens or other alphabets, or of any other form, is refused."""
     assert symbol_of(entry) is INVALID
     assert symbol_of(entry, allow_wildcard=True) is INVALID
     assert INVALID.reason == "invalid_symbol"
 
 
 def test_the_wildcard_is_allowed_or_refused_by_its_own_reason() -> None:
-    """`*` asks for the whole market: refused unless the setting says otherwise."""
+    """The entry `*` names the whole market, and is refused unless the setting allows it."""
     assert symbol_of(b" * ", allow_wildcard=True) == "*"
     assert symbol_of(b"*") is WILDCARD_NOT_ALLOWED
     assert WILDCARD_NOT_ALLOWED.reason == "wildcard_not_allowed"
@@ -79,13 +79,13 @@ def test_the_wildcard_is_allowed_or_refused_by_its_own_reason() -> None:
 
 @pytest.mark.parametrize("text", ["spy", " SPY", "SPY\n", "", "ＳＰＹ", "SPY.", "A1"])
 def test_a_text_is_a_symbol_only_as_it_stands(text: str) -> None:
-    """Names that Alpaca sends are neither trimmed nor upper-cased."""
+    """A name that Alpaca sends is neither trimmed nor upper-cased."""
     assert not is_symbol(text)
 
 
 @given(st.binary(max_size=20) | st.from_regex(SYMBOL, fullmatch=True).map(str.encode))
 def test_any_entry_is_a_symbol_or_refused(entry: bytes) -> None:
-    """No bytes raise, and what comes out as a symbol has a symbol's form."""
+    """No entry raises, and each that is taken for a symbol has the form of one."""
     symbol = symbol_of(entry)
     if isinstance(symbol, str):
         assert SYMBOL.fullmatch(symbol)
@@ -106,13 +106,13 @@ def test_any_entry_is_a_symbol_or_refused(entry: bytes) -> None:
     ],
 )
 def test_a_refused_entry_is_shown_as_it_was_written(entry: bytes, text: str) -> None:
-    """Cut at 64 characters, and readable whatever its bytes are."""
+    """A refused entry is cut at 64 characters, and readable whatever its bytes are."""
     assert as_written(entry) == text
 
 
 @given(st.text())
 def test_a_readable_entry_is_cut_and_nothing_else(text: str) -> None:
-    """The first 64 characters of UTF-8, whole."""
+    """Of a readable entry the first 64 characters are shown unchanged."""
     assert (
         as_written(text.encode("utf-8", "ignore")) == text.encode("utf-8", "ignore").decode()[:64]
     )

@@ -1,7 +1,7 @@
 """``spotd check``: settings, Redis and Alpaca, one line each, before the daemon is started.
 
-Talks to Redis and to Alpaca's REST by the daemon's own adapters. Must not connect to the stream:
-an account has one connection, and a running daemon holds it. Writes nothing that stays.
+Talks to Redis and to Alpaca's REST by the daemon's own adapters. Must not connect to the stream,
+since an account has one connection and a running daemon holds it. Must leave nothing in Redis.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _ALPACA_LIMIT_S = 10.0
 
 
 class Finding(NamedTuple):
-    """One line of the report. ``exit_code`` 0 is ok; ``skipped`` neither ok nor failed."""
+    """One line of output. With ``exit_code`` 0 it is ok, or ``skipped``; otherwise it failed."""
 
     text: str
     exit_code: int = 0
@@ -58,7 +58,7 @@ def check(redis_url: str | None) -> None:
 
 
 def check_settings(settings: Settings) -> Finding:
-    """Whether ``spotd run`` has all it needs."""
+    """Return whether the settings have all that ``spotd run`` needs."""
     try:
         settings.credentials()
     except SettingsError as error:
@@ -67,7 +67,7 @@ def check_settings(settings: Settings) -> Finding:
 
 
 async def check_redis(settings: Settings) -> Finding:
-    """Whether Redis does all that the daemon asks of it, and who leads."""
+    """Return whether Redis carries out every call of the daemon, and which daemon leads."""
     try:
         async with asyncio.timeout(_REDIS_LIMIT_S):
             return Finding(await _try_redis(settings))
@@ -85,7 +85,7 @@ async def check_redis(settings: Settings) -> Finding:
 
 
 async def check_alpaca(settings: Settings) -> Finding:
-    """Whether the keys are good for the feed, by one REST request."""
+    """Return whether Alpaca accepts the keys for the feed, by one REST request."""
     if settings.feed == "test":
         return Finding("the test feed has no REST to try the keys on", skipped=True)
     try:
@@ -113,7 +113,7 @@ async def check_alpaca(settings: Settings) -> Finding:
 
 
 async def _try_redis(settings: Settings) -> str:
-    """Do, without effect, each thing that the daemon does; return the text of the finding."""
+    """Make each kind of call that the daemon makes, without effect; return the finding's text."""
     from spotd.redis.port import RedisPort  # noqa: PLC0415 - not for `--help`
 
     url = settings.redis_url.get_secret_value()
@@ -121,7 +121,7 @@ async def _try_redis(settings: Settings) -> str:
     other = connect(url)
     try:
         info = await port.ping()
-        await port.live_leases(0)  # a write: removes what lapsed before 1970
+        await port.live_leases(0)  # a write: removes leases that lapsed before 1970
         await port.release(f"check-{secrets.token_hex(8)}")  # a script: this token leads nothing
         async with aclosing(cast("AsyncGenerator[None, None]", port.wakes())) as wakes:
             await anext(wakes)
@@ -146,7 +146,7 @@ def _server(info: dict[str, Any]) -> str:
 
 
 def _leader(token: str, status: bytes | None) -> str:
-    """The daemon in the status; the bare token where it has not reported, or not in our words."""
+    """Return the daemon in the status, or the token where there is no status that can be read."""
     try:
         daemon = DaemonStatus.from_json(status or b"")
     except ValueError:
@@ -159,7 +159,7 @@ def _place(settings: Settings) -> str:
 
 
 def _cause(error: BaseException) -> str:
-    """The system's own words for why there was no answer (they hold no address), if it has any."""
+    """Return the system's text for a failed connection, which holds no address, or ""."""
     words, cause = "", error.__cause__
     while cause is not None:
         if isinstance(cause, OSError) and cause.strerror:

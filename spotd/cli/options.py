@@ -1,6 +1,6 @@
-"""What the small commands share: the address of Redis, and how an asynchronous body is run.
+"""The options that the small commands share, and the two ways in which their bodies run.
 
-Talks to nothing itself. The commands need no Alpaca keys, so nothing here asks for them.
+Talks to nothing itself. Must not require Alpaca keys, since the small commands need none.
 """
 
 from __future__ import annotations
@@ -51,9 +51,9 @@ def complete(body: Coroutine[Any, Any, T]) -> T:
 
 
 def until_stopped(body: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    """Run a body until it ends, or until SIGINT or SIGTERM cancels it; both are a good end.
+    """Run a body until it ends, or until SIGINT or SIGTERM cancels it; neither is a failure.
 
-    The signals cancel the body, so that what it holds in Redis is removed on the way out.
+    Since the signals cancel the body, it removes its leases from Redis before it ends.
     """
 
     async def supervise() -> None:

@@ -23,16 +23,16 @@ def run() -> None:
         settings = Settings.load()
         settings.credentials()
 
-        from spotd.daemon.daemon import run_daemon  # noqa: PLC0415 - wrong settings are told before
+        from spotd.daemon.process import run_daemon  # noqa: PLC0415 - settings come first
 
         raise click.exceptions.Exit(run_daemon(settings))
 
 
 @contextmanager
 def _stoppable_while_loading() -> Iterator[None]:
-    """Loading takes a second; until the daemon takes over the signals, a stop is a good end."""
+    """End with 0 on a stop signal while modules load, before the daemon handles signals itself."""
     before = {
-        number: signal.signal(number, lambda *_: os._exit(0))  # nothing was begun yet
+        number: signal.signal(number, lambda *_: os._exit(0))  # nothing is open yet
         for number in (signal.SIGINT, signal.SIGTERM)
     }
     try:

@@ -1,4 +1,4 @@
-"""``spotd status``: how the daemon stands, from ``spotd:status``. Reads Redis, writes nothing."""
+"""``spotd status``: the state of the daemon, from ``spotd:status``. Must write nothing."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def status(redis_url: str | None, as_json: bool) -> None:
 
 
 def lines_of(status: DaemonStatus, now: datetime) -> list[tuple[str, str]]:
-    """What a person wants to know, as names and values."""
+    """Return the status for a person, as names and values."""
     counts = status.symbols
     parts = [f"{counts.desired} desired", f"{counts.live} live"]
     parts += [

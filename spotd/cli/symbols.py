@@ -20,7 +20,7 @@ from spotd.models import SpotPriceUpdate, SymbolState
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
-    """One line of the list. ``state`` is None where no daemon has looked at the symbol yet."""
+    """One line of the list. ``state`` is None where no daemon has read the demand yet."""
 
     symbol: str
     state: str | None = None
@@ -82,7 +82,7 @@ def list_(redis_url: str | None, as_json: bool) -> None:
 
 
 def _told(done: str, changed: list[str], else_: str, unchanged: list[str]) -> str:
-    """One line: what was changed, and what was not."""
+    """Return one line that names the changed symbols and the unchanged ones."""
     parts = [f"{done} {len(changed)}: {', '.join(changed)}"] if changed else []
     parts += [f"{else_}: {', '.join(unchanged)}"] if unchanged else []
     return "; ".join(parts)

@@ -1,7 +1,7 @@
-"""How prices and states look on a terminal and in a pipe: a table, and lines.
+"""Prices and states as text: a table for a terminal, lines for a pipe.
 
-Decides the text and talks to nothing. ``watch`` and ``demo`` show the same table, one row per
-symbol, and the same lines.
+Decides the text; must not talk to anything. ``watch`` and ``demo`` show the same table, one row
+per symbol, and the same lines.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from rich.text import Text
 from spotd.models import DaemonStatus, SpotPriceUpdate, SymbolState, rfc3339
 
 RATE_WINDOW_S = 5.0
-_MAX_ARRIVALS = 256  # of the window; a faster row's rate is taken over a shorter time
+_MAX_ARRIVALS = 256  # the rate of a faster row is measured over a shorter time
 
-# What a row says, from left to right, and what goes first where a terminal is too narrow.
+# The columns from left to right, and the order in which a narrow terminal loses them.
 _COLUMNS = ("symbol", "bid", "ask", "mid", "last", "age", "updates/s", "state")
 _DISPENSABLE = ("updates/s", "age", "mid", "last", "state", "ask", "bid")
 _GAP = 2  # between columns
-_LONGEST = 13  # of a symbol; a refused entry may be longer, and is cut
+_LONGEST = 13  # characters of a symbol; a longer refused entry is cut
 
 NO_DAEMON = "no daemon answers: prices are the last known"
 
@@ -55,24 +55,24 @@ class PriceTable:
             self._row(symbol)
 
     def update(self, update: SpotPriceUpdate) -> None:
-        """A price arrived."""
+        """Take in a price."""
         self._row(update.symbol).take(update, self._monotonic())
 
     def state(self, state: SymbolState) -> None:
-        """A symbol changed its state."""
+        """Take in the state of a symbol."""
         self._row(state.symbol).state = state
 
     def daemon(self, status: DaemonStatus) -> None:
-        """The daemon changed its state, which stands below the table."""
+        """Take in the state of the daemon, which is shown below the table."""
         self._daemon = status
         self._absent = False
 
     def no_daemon(self) -> None:
-        """No daemon answers, until the next word of one: what was live is stale."""
+        """Show live symbols as stale until the next status of a daemon."""
         self._absent = True
 
     def render(self) -> Prices:
-        """The table as it stands now."""
+        """Return the table as of now."""
         now, unix_s = self._monotonic(), self._wall()
         rows = []
         for symbol in sorted(self._rows):
@@ -91,7 +91,7 @@ class PriceTable:
 
 
 class Prices:
-    """Rows that show as many columns as fit; those that are shown are shown whole."""
+    """A table that leaves out columns which do not fit, and cuts none of the others."""
 
     def __init__(self, rows: list[list[Text]], caption: str | None) -> None:
         self.columns = {name: [row[i] for row in rows] for i, name in enumerate(_COLUMNS)}
@@ -118,7 +118,7 @@ class Prices:
         return names
 
     def _width(self, name: str) -> int:
-        """What a column needs at least; a state's reason may stand on lines of its own."""
+        """Return the least width of a column; the reason of a state may be on lines of its own."""
         texts = [name, *(cell.plain for cell in self.columns[name])]
         if name == "state":
             texts = [word for text in texts for word in text.split()]
@@ -159,7 +159,7 @@ class _Row:
             arrivals.popleft()
         if len(arrivals) == _MAX_ARRIVALS:
             return _MAX_ARRIVALS / max(now - arrivals[0], 1e-3)
-        # At least a second: a row a moment old would show its first update as hundreds.
+        # At least a second, since a new row would otherwise show hundreds for its first update.
         return len(arrivals) / min(RATE_WINDOW_S, max(1.0, now - self._began_at))
 
     def _state_text(self, absent: bool) -> Text:

@@ -1,4 +1,4 @@
-"""``spotd watch``: prices as they arrive. Reads Redis; demands by leases what it was asked for."""
+"""``spotd watch``: prices as they arrive. Talks to Redis; demands the named symbols by leases."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from spotd.models import DaemonStatus, SpotPriceUpdate
 from spotd.settings import Settings
 
 _REFRESH_S = 0.5
-_CANCEL_AGAIN_S = 1.0  # time enough to give the leases back
-_PRESENCE_S = 5.0  # between two looks for a daemon; its status lapses after 15 s
+_CANCEL_AGAIN_S = 1.0  # enough to remove the leases
+_PRESENCE_S = 5.0  # between two checks for a daemon, whose status lapses after 15 s
 
 
 @click.command()
@@ -68,7 +68,7 @@ async def _watch(
 async def _first(
     count: int | None, updates: AsyncIterator[SpotPriceUpdate]
 ) -> AsyncIterator[SpotPriceUpdate]:
-    """The updates, no more than ``count`` of them."""
+    """Yield updates, at most ``count`` of them."""
     taken = 0
     async for update in updates:
         yield update
@@ -91,9 +91,9 @@ async def _lines(
             if symbol is not None and symbol not in symbols:
                 continue
             said = state_text(event)
-            # A state that is well is shown only after one that was not.
+            # A normal state is shown only after one that was not normal.
             before = last.setdefault(symbol, "")
-            if said == before or (not before and event.state in _WELL):
+            if said == before or (not before and event.state in _NORMAL):
                 continue
             last[symbol] = said
             click.echo(state_line(event), err=True)
@@ -101,7 +101,7 @@ async def _lines(
     await _until_first_ends(prices=take_prices(), states=take_states())
 
 
-_WELL = ("pending", "live", "starting", "connecting", "streaming", "idle")
+_NORMAL = ("pending", "live", "starting", "connecting", "streaming", "idle")
 
 
 async def _table(
@@ -120,7 +120,7 @@ async def _table(
             elif event.symbol in symbols:
                 table.state(event)
 
-    async def look_for_daemon() -> None:
+    async def check_for_daemon() -> None:
         while True:
             with suppress(RedisUnavailableError):  # the prices join again by themselves
                 if await spot.status() is None:
@@ -134,20 +134,20 @@ async def _table(
 
     with Live(table.render(), auto_refresh=False) as live:
         await _until_first_ends(
-            prices=take_prices(), states=take_states(), daemon=look_for_daemon(), table=paint()
+            prices=take_prices(), states=take_states(), daemon=check_for_daemon(), table=paint()
         )
         live.update(table.render(), refresh=True)
 
 
 async def _until_first_ends(**bodies: Coroutine[Any, Any, None]) -> None:
-    """Run all until one ends, by itself or by an error, which is raised; the rest is cancelled."""
+    """Run all until one ends, then cancel the others. Raise the error that ended it, if any."""
     tasks = [asyncio.create_task(body, name=f"watch-{name}") for name, body in bodies.items()]
     try:
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         for task in done:
             task.result()
     finally:
-        # More than once: in Python 3.11 redis-py's wait_for may swallow a cancellation.
+        # More than once, since in Python 3.11 redis-py's wait_for may swallow a cancellation.
         running = set(tasks)
         while running:
             for task in running:

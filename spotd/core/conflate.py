@@ -1,4 +1,4 @@
-"""Decides which symbols may be published now. Must not know what a price means, nor the clock.
+"""Decides which symbols may be published now. Must not know prices' meaning, nor read a clock.
 
 There is one slot per symbol, and the newest price in it wins. The throttle rule of the wire
 contract has four sentences. At most one update of a symbol goes out in any window. The first
@@ -106,6 +106,9 @@ class Conflator:
             # The slot was cleared while it waited: what it holds now has not waited yet.
             self.ready.remove(slot)
             slot.phase = _QUIET
+        # A held slot becomes ready when its window ends, since it has changed. A ready slot is in
+        # the deque already: only quiet slots are appended here, and only held ones when windows
+        # end. As a consequence, no slot is in the deque twice.
         slot.changed = True
         if slot.phase is _QUIET:
             slot.phase = _READY
@@ -139,9 +142,11 @@ class Conflator:
         """
         if not delivered:
             for slot in taken:
-                if slot.quoted_at is not None:
+                if slot.quoted_at is not None:  # None: it was cleared meanwhile
                     slot.changed = slot.fresh_quote = True
         if taken:
+            # All windows are equally long, and ``now`` never falls from one answer to the next. As
+            # a consequence, ``windows`` stays in the order of their ends.
             self.windows.append((now + self.window_s, taken))
         self.end_windows(now)
 

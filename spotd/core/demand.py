@@ -19,7 +19,7 @@ _NEVER = float("inf")
 
 @dataclass(frozen=True, slots=True)
 class Demand:
-    """What somebody wants: ``symbols`` to stream, and the entries that name no symbol.
+    """What services want: ``symbols`` to stream, and the entries that name no symbol.
 
     ``refused`` holds at most ``MAX_REFUSED_SHOWN`` entries, ``refused_count`` counts all.
     ``term`` is the term of leadership in which the demand was last read, 0 before the first time.
@@ -37,13 +37,14 @@ class Demand:
 
 @dataclass(frozen=True, slots=True)
 class DemandStep:
-    """What follows from a change of the demand. Nobody else draws conclusions from one.
+    """What follows from a change of the demand. No other module draws conclusions of its own.
 
     ``subscribe`` and ``unsubscribe`` are the symbols that came and left. ``first`` are those of
     ``subscribe`` that do not wait behind symbols that came earlier. ``drop`` are the symbols whose
     prices leave the cache and Redis. ``fetch`` are the symbols that need a snapshot although
-    Alpaca will not acknowledge them again: they left and came back before they were unsubscribed,
-    so they are active still, but their prices are dropped.
+    Alpaca will not acknowledge them by name: those that left and came back before they were
+    unsubscribed, so they are active still, but their prices are dropped, and those that are
+    active as a part of the whole market.
     """
 
     subscribe: frozenset[str]
@@ -59,28 +60,29 @@ def step_between(
     """Return what follows from the demand's change.
 
     ``active`` are the symbols that Alpaca has acknowledged, ``priced`` those in the price cache.
-    ``limited`` says that Alpaca's symbol limit is known: then all wait in one order, so that the
-    same symbols get room as if all had come at once.
+    ``limited`` says that a symbol limit is known: then no symbol goes first, so that the same
+    symbols get room as if all had come at once.
     """
     came, left = after.symbols - before.symbols, before.symbols - after.symbols
     drop: frozenset[str] = frozenset()
+    # While the whole market is desired, every symbol is, so none is dropped. When the whole market
+    # leaves, the symbols that only it brought leave too: they have prices, and nobody names them.
     if left and WILDCARD not in after.symbols:
-        # What the whole market brought leaves with it.
         drop = left.union(priced) - after.symbols if WILDCARD in left else left
     return DemandStep(
         subscribe=came,
         unsubscribe=left,
         first=frozenset() if limited or len(came) > MAX_NEWCOMERS else came,
         drop=drop - {WILDCARD},
-        fetch=(came & active) - {WILDCARD},
+        fetch=(came if WILDCARD in active else came & active) - {WILDCARD},
     )
 
 
 def to_fetch(acknowledged: frozenset[str], demand: Demand) -> frozenset[str]:
-    """Return which symbols need a snapshot after Alpaca newly acknowledged some.
+    """Return which symbols need a snapshot after Alpaca acknowledged some for the first time.
 
-    One that left the demand meanwhile needs none. The whole market acknowledged brings a first
-    price to every desired symbol.
+    A symbol that left the demand meanwhile needs none. When Alpaca acknowledges the whole market,
+    every desired symbol needs one.
     """
     fetch = demand.symbols if WILDCARD in acknowledged else demand.symbols & acknowledged
     return fetch - {WILDCARD}
@@ -89,8 +91,8 @@ def to_fetch(acknowledged: frozenset[str], demand: Demand) -> frozenset[str]:
 class DemandReader:
     """What all entries together mean, kept up to date by the entries that came and left.
 
-    A huge demand is taken in in slices of any size, so that it never holds the event loop, and a
-    small change of it costs little.
+    A slice of entries may have any size, so a huge demand need not hold the event loop. A small
+    change costs little.
     """
 
     def __init__(self, *, allow_wildcard: bool) -> None:
@@ -104,22 +106,22 @@ class DemandReader:
         self._shown: dict[str, Refusal] | None = {}
 
     def add(self, entries: Iterable[bytes]) -> None:
-        """Entries of the set, or symbols taken from channel names."""
+        """Add entries of the set, or symbols taken from channel names."""
         for entry in entries:
             self._take(entry, entry)
 
     def add_leases(self, members: Iterable[bytes]) -> None:
-        """Members of the form ``SYMBOL@owner``; the owner may be anything, also missing."""
+        """Add members of the form ``SYMBOL@owner``. The owner may be any bytes, or missing."""
         for member in members:
             self._take(member.partition(b"@")[0], member)
 
     def remove(self, entries: Iterable[bytes]) -> None:
-        """Entries that were added before and are there no more."""
+        """Remove entries that were added before."""
         for entry in entries:
             self._give_back(entry, entry)
 
     def remove_leases(self, members: Iterable[bytes]) -> None:
-        """Members that were added before and are there no more."""
+        """Remove members that were added before."""
         for member in members:
             self._give_back(member.partition(b"@")[0], member)
 
@@ -147,6 +149,7 @@ class DemandReader:
             self._shown = None
 
     def _give_back(self, entry: bytes, written: bytes) -> None:
+        # The meaning of an entry depends on the entry alone, so each branch undoes ``_take``'s.
         symbol = symbol_of(entry, allow_wildcard=self._allow_wildcard)
         if isinstance(symbol, str):
             self._wanted[symbol] -= 1
@@ -163,10 +166,10 @@ class DemandReader:
 
 
 class Subscribers:
-    """Which channels are demand: those with a subscriber, now or less than ``linger_s`` ago.
+    """Which channels are demand: those with a subscriber now, or less than ``linger_s`` ago.
 
-    Nobody knows how long before a check the last subscriber left. The time therefore counts from
-    the check that found nobody, and is never too short.
+    A check does not tell when the last subscriber left. Since the time counts from the first check
+    that finds no subscriber, it is never too short.
     """
 
     def __init__(self, linger_s: float = 10.0) -> None:

@@ -1,11 +1,12 @@
 """Decides which symbols to subscribe and which to unsubscribe, in which order. Must not ask Alpaca.
 
-*Desired* is what somebody wants, *active* is what Alpaca acknowledged last. Symbols that are
-desired, not active and not refused *wait*. Symbols that are active and not desired are *surplus*.
-Where there is not room for all that wait, three ranks get it in this order, each by name:
+*Desired* symbols are those that services want, *active* symbols those that Alpaca acknowledged
+last. Symbols that are desired, not active and not refused *wait*. Symbols that are active and not
+desired are *surplus*. The symbols that wait have three ranks. Room goes to one rank after the
+other, and to the symbols of a rank by name:
 
-1. Symbols that had room on the last connection and are still desired. So nobody loses a place
-   to another by a reconnect.
+1. Symbols that had room in the last session and are still desired. As a consequence, no symbol
+   loses its room to another by a reconnect.
 2. Newcomers that the caller lets in front.
 3. All others.
 
@@ -70,7 +71,7 @@ class SortedSymbols:
 
 
 class Difference:
-    """The difference between desired and active, over all connections of one account."""
+    """The difference between desired and active, over all sessions of one account."""
 
     def __init__(self, refusals: Refusals) -> None:
         self.desired: frozenset[str] = frozenset()
@@ -101,6 +102,7 @@ class Difference:
 
     def waiting(self, count: int) -> tuple[str, ...]:
         """Return the first ``count`` symbols to subscribe."""
+        # No symbol behind the first ``count`` of its own rank is among the first ``count`` of all.
         return tuple(islice(chain(*(rank.first(count) for rank in self._waiting())), count))
 
     def waiting_beyond(self, room: int) -> list[str]:
@@ -127,13 +129,16 @@ class Difference:
             return gone
         before = self.whole_market
         self.desired = desired
-        # A symbol that left and came back before it was unsubscribed is still active.
+        # A new symbol is served at once as a part of the whole market, or if it left and came back
+        # before it was unsubscribed: then it is active all the time.
         self._serve(new if before == "granted" else new & self.active)
         if not self.served.isdisjoint(gone):
             self.served -= gone
         self._had_room -= gone
         if before != "off" or self.whole_market != "off":
             self.sort_anew()
+        # Where ranks are kept, ``*`` plays no part. A symbol that leaves the demand loses its
+        # refusal. As a consequence, no new symbol is refused, and each that is not active waits.
         if self._ranks is not None:
             for rank in self._ranks:
                 rank.remove(gone)
@@ -148,6 +153,8 @@ class Difference:
     def acknowledged(self, listed: frozenset[str]) -> frozenset[str]:
         """Take over the whole list of what is active. Return what became active."""
         before, new = self.active, listed - self.active
+        # ``listed`` without ``new`` is what stayed active. Where that is as much as was active,
+        # nothing was lost, and the second comparison of two whole sets is saved.
         lost = before - listed if len(listed) - len(new) < len(before) else frozenset()
         if not new and not lost:
             return new
@@ -166,7 +173,7 @@ class Difference:
         return new
 
     def refused(self, symbols: frozenset[str]) -> None:
-        """These symbols are refused now, so they do not wait any more."""
+        """Take in that these symbols are refused now, so they do not wait any more."""
         if WILDCARD in symbols:
             self.sort_anew()
         elif self._ranks is not None:
@@ -174,8 +181,11 @@ class Difference:
                 rank.remove(symbols)
 
     def disconnected(self, room: int | None) -> None:
-        """Nothing is active any more; ``room`` is what the limit would have left (None: all)."""
-        # The connection may have ended before all symbols of rank 1 had their room again. The
+        """Take in that nothing is active any more.
+
+        ``room`` is the number of further symbols for which there was room; None: no limit.
+        """
+        # The session may have ended before all symbols of rank 1 had their room again. The
         # missing ones keep the rank, as many as there was room for.
         missing = sorted(self._had_room - self.active - self._refusals.by_symbol.keys())
         self._had_room = (self.active & self.desired) | frozenset(missing[:room])
@@ -191,7 +201,7 @@ class Difference:
             self.served |= symbols
 
     def _targets(self) -> frozenset[str]:
-        """What is to be active."""
+        """Return the symbols that are to be active."""
         if WILDCARD not in self.desired:
             return self.desired
         if self.whole_market == "granted":
@@ -202,8 +212,9 @@ class Difference:
         return self.desired - {WILDCARD}
 
     def _waiting(self) -> tuple[SortedSymbols, SortedSymbols, SortedSymbols]:
-        """The three ranks."""
+        """Return the three ranks."""
         if self._ranks is None:
+            # Rank 2 is empty: symbols let in front lose that place when ranks are found anew.
             waiting = self._targets() - self.active - self._refusals.by_symbol.keys()
             first = waiting & self._had_room
             self._ranks = SortedSymbols(first), SortedSymbols(), SortedSymbols(waiting - first)

@@ -1,10 +1,10 @@
 """Decides which channels beside quotes to ask a feed for. Must not know symbols or limits.
 
 410 says that a channel does not exist on this feed. Each channel that spotd can do without is
-asked for until then, and again on the next connection, which may lead to another server:
+asked for until then, and again in the next session, which may lead to another server:
 
 - *Trades of single symbols*: asked for with the quotes, unless the settings say no. A 410 to a
-  request with trades turns them off for this connection; the last price stays null.
+  request with trades turns them off for this session; the last price stays null.
 - *Trades of the whole market*, ``*``: turned off by their own 410, which says nothing about the
   trades of single symbols.
 - *Statuses* (halts), one entry for all symbols:
@@ -16,7 +16,7 @@ asked for until then, and again on the next connection, which may lead to anothe
   on        nothing                                       give back, after a 405 to quotes
   give back unsubscribe, before anything else: the entry  off, whatever the answer is
             may hold the room that a symbol needs
-  off       nothing                                       untried, on the next connection
+  off       nothing                                       untried, in the next session
   ========= ============================================= =====================================
 
 An acknowledgement may also leave trades out without an error. That is only noted.
@@ -32,7 +32,7 @@ Action = Literal["subscribe", "unsubscribe"]
 
 
 class FeedChannels:
-    """The channels beside quotes, on one connection after another."""
+    """The channels beside quotes, in one session after another."""
 
     def __init__(self, *, trades: bool = True) -> None:
         #: Symbols of the last acknowledged request for trades whose trades were left out.
@@ -45,21 +45,21 @@ class FeedChannels:
 
     @property
     def trades(self) -> bool:
-        """Whether trades of single symbols are asked for on this connection."""
+        """Whether trades of single symbols are asked for in this session."""
         return self._trades
 
     @property
     def wildcard_trades(self) -> bool:
-        """Whether trades of the whole market are asked for on this connection."""
+        """Whether trades of the whole market are asked for in this session."""
         return self._trades and self._wildcard_trades
 
     def connected(self) -> None:
-        """A new connection: all channels are asked for again."""
+        """Take in that a new session is open: all channels are asked for again."""
         self._trades = self._wildcard_trades = self._wants_trades
         self._statuses = "untried"
 
     def disconnected(self) -> None:
-        """The connection is gone, and with it every subscription."""
+        """Take in that the session is over, and with it every subscription."""
         self._on_trades = frozenset()
 
     # Trades
@@ -69,7 +69,7 @@ class FeedChannels:
         self._on_trades = frozenset(trades)
 
     def trades_expected(self, symbols: frozenset[str]) -> None:
-        """Note which symbols have no trades; all of them were asked for and got quotes."""
+        """Note which of ``symbols`` got no trades. All were asked for, and got quotes."""
         self.without_trades = symbols - self._on_trades
 
     def any_on_trades(self, symbols: Iterable[str]) -> bool:
@@ -77,7 +77,7 @@ class FeedChannels:
         return not self._on_trades.isdisjoint(symbols)
 
     def trades_refused(self, *, whole_market: bool) -> str:
-        """A request with trades was answered with 410. Return a log line."""
+        """Take in that a request with trades was answered with 410. Return a log line."""
         if whole_market:
             self._wildcard_trades = False
             return "trades of the whole market are not available: asking for its quotes alone"
@@ -87,22 +87,25 @@ class FeedChannels:
     # Statuses
 
     def statuses_action(self, *, any_active: bool) -> Action | None:
-        """What to do about the statuses: an unsubscribe comes before all else, a subscribe last."""
+        """Return what to ask about the statuses.
+
+        An unsubscribe goes before all other requests, a subscribe behind them.
+        """
         if self._statuses == "give back":
             return "unsubscribe"
         return "subscribe" if self._statuses == "untried" and any_active else None
 
     def statuses_acknowledged(self, action: Action) -> None:
-        """A request for or against the statuses was acknowledged."""
+        """Take in that a request about the statuses was acknowledged."""
         self._statuses = "on" if action == "subscribe" else "off"
 
     def statuses_refused(self, code: int) -> str:
-        """A request for or against the statuses was answered with an error. Return a log line."""
+        """Take in that a request about the statuses was refused. Return a log line."""
         self._statuses = "off"
         return f"trading statuses are not available ({code}): halts will not be shown"
 
     def give_statuses_back(self) -> bool:
-        """Quotes need room. Return whether the statuses may hold some, and are given back."""
+        """Give the statuses back, since quotes need room. Return whether they may hold some."""
         if self._statuses != "on":
             return False
         self._statuses = "give back"

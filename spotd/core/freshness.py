@@ -1,11 +1,12 @@
 """Decides whether a silent stream is mute: open and alive, and yet without its prices.
 
-Must not ask REST itself, and must not know whether a session is open: ask only while one is.
+Must not ask REST itself, and must not know whether a session is open: its caller asks only while
+one is.
 
 Silence alone proves nothing, because a closed market is silent for hours. So after ``silence_s``
-without data Alpaca's REST is asked for the same symbols, and again after as long. If REST knows
-prices that the stream should have brought, the stream is mute: the symbols go stale, REST's
-prices are taken, and the stream is opened anew.
+without data, and after each further ``silence_s``, Alpaca's REST is asked for the same symbols. If
+REST knows prices that the stream should have brought, the stream is mute: the symbols go stale,
+REST's prices are taken, and the stream is opened anew.
 """
 
 from __future__ import annotations
@@ -27,8 +28,8 @@ _NEVER = float("-inf")
 class Judgement:
     """What REST's answer means.
 
-    ``mute``: symbols whose price the stream withheld; none: the market is silent. ``unpriced``:
-    a symbol that was asked for has no price yet, so REST's answer should be taken.
+    ``mute``: the symbols whose price the stream withheld; without any, the market is silent.
+    ``unpriced``: a symbol that was asked for has no price yet, so REST's answer should be taken.
     """
 
     mute: tuple[str, ...] = ()
@@ -41,8 +42,8 @@ _NOTHING = Judgement()
 class Silence:
     """How long the stream has been silent, and what follows from it.
 
-    ``data_at`` is when data last came or a session was opened, in monotonic seconds. For each
-    frame the hot path may set it itself instead of calling ``heard``; nobody else may set it.
+    ``data_at`` is when data last came or a session was opened, in monotonic seconds. The hot path
+    sets it at each frame, and nobody else may set it.
     """
 
     def __init__(self, silence_s: float = 30.0) -> None:
@@ -53,19 +54,15 @@ class Silence:
 
     @property
     def check_at(self) -> float:
-        """When to ask REST, monotonic seconds; minus infinity before the first session."""
+        """When to ask REST, in monotonic seconds; minus infinity before the first session."""
         return max(self.data_at, self._asked_at) + self._silence_s
 
-    def heard(self, now: float) -> None:
-        """Data came."""
-        self.data_at = now
-
     def opened(self, now: float) -> None:
-        """A new session is open: its silence begins now."""
+        """Take in that a new session is open: its silence begins now."""
         self.data_at = now
 
     def due(self, now: float) -> bool:
-        """Whether REST is to be asked now, provided that a session is open."""
+        """Return whether REST is to be asked now, provided that a session is open."""
         return now >= self.check_at
 
     @staticmethod
@@ -75,9 +72,9 @@ class Silence:
         """Return the symbols to ask REST about, at most ``most``.
 
         ``prices``: symbol, time of its quote, time that its price reflects; None without a price.
-        Only a symbol with a price can show that the stream is mute, and one that moved lately
-        most likely does. So symbols without a price get a quarter of the room, and what the
-        others leave free.
+        Only a symbol with a price can show that the stream is mute, most likely one whose price
+        moved lately. So symbols without a price get a quarter of the room, and what the others
+        leave free.
         """
         priced: list[tuple[datetime, str]] = []
         unpriced: list[str] = []
@@ -98,13 +95,13 @@ class Silence:
         *,
         asked_at: float,
     ) -> Judgement:
-        """Return what REST's answer means; it was asked at ``asked_at`` and answered at ``now``.
+        """Return what the answer means that REST gave at ``now`` to a request of ``asked_at``.
 
         ``asked``: the symbols that REST was asked about, with the time of the quote that we hold
         *now*, None without one: a snapshot may have come while REST was asked. ``found``: REST's
         quotes; a symbol may be missing.
 
-        The answer is void if data was heard or a session was opened since ``asked_at``.
+        The answer is void if data came or a session was opened since ``asked_at``.
         """
         if self.data_at >= asked_at:
             return _NOTHING
@@ -119,12 +116,12 @@ class Silence:
         )
 
     def could_not_ask(self, now: float) -> None:
-        """REST did not answer: nothing is known, and it is asked again after ``silence_s``."""
+        """Take in that REST did not answer: it is asked again after ``silence_s``."""
         self._asked_at = now
 
 
 def _is_ahead(quote: Quote | None, stream_at: datetime) -> bool:
-    """Whether REST holds a quote that the stream should have brought.
+    """Return whether REST holds a quote that the stream should have brought.
 
     A one-sided quote proves nothing: the stream may have brought it, but it is never kept.
     """

@@ -1,8 +1,8 @@
 """Decides whether this daemon leads, from Redis' answers about the leader key and from the clock.
 
 The leader key lives ``ttl_s`` from the moment Redis set or renewed it, and that moment is never
-earlier than the moment the request was sent. A leader that counts from *sending*, by its own
-monotonic clock, therefore stops before the key can lapse, whatever happened to the answer.
+earlier than the moment the request was sent. A leader counts from *sending*, by its own monotonic
+clock. As a consequence, it stops before the key can lapse, however late the answer came.
 
 The states, and what moves between them::
 
@@ -14,6 +14,7 @@ The states, and what moves between them::
 
 An answer is *in time* while the key that it tells of cannot have lapsed. "Renewed" begins a term
 just as "acquired" does: the request that acquired the key may be one whose answer never came.
+The clock decides before an answer is taken in: a right that is over is never prolonged.
 An answer to an older request than the last one that counted says nothing and is ignored, and so
 is the same answer told twice.
 
@@ -22,7 +23,7 @@ token, so Redis refuses it. ``former`` is the token of the term before: a key th
 is ours to take. Once another daemon's key was seen, no key holds a token of ours any more.
 
 Where Redis lost its data it knows no seq, and nobody can tell who published last. Then the reign
-stays: a Redis that restarts empty must get back the prices that we hold.
+stays: a Redis that restarts empty must get the prices back that we hold.
 
 Must not talk to Redis, and must not read a clock or make up tokens.
 """
@@ -72,7 +73,7 @@ class Leadership:
     ``publish_until`` and ``hold_until`` are monotonic seconds, minus infinity without the right:
     until when we may publish, and until when we may hold an open stream.
     ``answered``: the last request for the leader key was answered. ``another``: it said that the
-    key is another daemon's, and no term of ours began since. ``started``: any was ever answered.
+    key is another daemon's, and no term of ours began since. ``started``: one was ever answered.
     """
 
     term: int = 0
@@ -139,32 +140,45 @@ class LeaderKey:
         return LeaderKeyRequest(self.leadership.token, self._former, self._advance(now))
 
     def answered(self, request: LeaderKeyRequest, answer: LeaderKeyAnswer, now: float) -> Change:
-        """Take in the answer to a request."""
-        now = self._advance(now)
+        """Take in the answer to a request. Return what follows.
+
+        The clock decides first. A term whose right is over has ended, also where this answer says
+        that the key was renewed in time: another loop may have seen already that the right was
+        over, and only a change of the value tells it that the right is back.
+        """
+        over = self.checked(now)
+        change = self._take_in(request, answer, self._advance(now))
+        return change if over.ends is None else replace(change, ends=over.ends)
+
+    def _take_in(self, request: LeaderKeyRequest, answer: LeaderKeyAnswer, now: float) -> Change:
         if request.sent_at <= self._sent_at:
-            return self.checked(now)
+            return Change(self.leadership)
         self._sent_at = request.sent_at
         self.leadership = replace(self.leadership, answered=True, started=True)
         if answer.held == "another":
             return self._another_leads()
         if request.token != self.leadership.token:
-            self._former = request.token  # its term has ended meanwhile
-            return self.checked(now)
+            # The key holds the token of a term that is over: the next request takes the key over.
+            self._former = request.token
+            return Change(self.leadership)
         until = request.sent_at + self._valid_s
         if until <= now:
-            return self.checked(now)  # the key may have lapsed since: another request will tell
+            return Change(self.leadership)  # the key may have lapsed since: ask again
         if self.leadership.leads and answer.held == "renewed":
             self._extend(until)
             return Change(self.leadership)
         return self._begin_term(answer, until)
 
     def failed(self, now: float) -> Change:
-        """Take in that a request was not answered, or answered with an error."""
+        """Take in that a request failed or was not answered. Return what follows."""
         self.leadership = replace(self.leadership, answered=False)
         return self.checked(now)
 
     def checked(self, now: float) -> Change:
-        """Take in that time has passed: a term ends by our own clock, whatever Redis says later."""
+        """Take in that time has passed. Return what follows.
+
+        A term ends by our own clock, whatever Redis says later.
+        """
         now = self._advance(now)
         if not self.leadership.leads or self.leadership.may_publish(now):
             return Change(self.leadership)
@@ -175,13 +189,15 @@ class LeaderKey:
     def next_try_at(self, *, calm: bool) -> float:
         """Return when to ask Redis again, in monotonic seconds; ``calm``: no call has failed.
 
-        A leader asks before its right ends, and at once where the last answer came too late.
+        Never later than the moment at which the right to publish ends, so that the term ends then.
         """
-        if not (self.leadership.answered and calm):
-            return self._now + RETRY_S
-        if self.leadership.leads:
-            return min(self._sent_at + self._renew_every_s, self.leadership.publish_until)
-        return self._now + (STANDBY_TRIES_EVERY_S if self.leadership.another else 0.0)
+        leadership = self.leadership
+        at = self._now + RETRY_S
+        if leadership.answered and calm:
+            at = self._now + (STANDBY_TRIES_EVERY_S if leadership.another else 0.0)
+            if leadership.leads:
+                at = self._sent_at + self._renew_every_s
+        return min(at, leadership.publish_until) if leadership.leads else at
 
     def _begin_term(self, answer: LeaderKeyAnswer, until: float) -> Change:
         before = self.leadership
@@ -191,7 +207,7 @@ class LeaderKey:
         # as a snapshot that was under way, are not known to be newer than what it published.
         forget = by_another or before.another
         reign = before.reign + (by_another and not before.another)
-        self._former = ""
+        self._former = ""  # the key holds the present token, so no key holds the former one
         self.leadership = replace(
             before, term=before.term + 1, reign=reign, leads=True, another=False
         )
@@ -223,6 +239,6 @@ class LeaderKey:
         )
 
     def _advance(self, now: float) -> float:
-        """Return the latest moment that was ever told: a clock set back lengthens no right."""
+        """Return the latest moment that was ever told: a clock set back prolongs no right."""
         self._now = max(self._now, now)
         return self._now

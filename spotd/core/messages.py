@@ -44,13 +44,13 @@ class TradingStatus(msgspec.Struct, frozen=True, gc=False, tag_field="T", tag="s
 
 
 class Correction(msgspec.Struct, frozen=True, gc=False, tag_field="T", tag="c"):
-    """A trade was corrected. Comes by itself with trades."""
+    """A trade was corrected. Alpaca sends this to all who subscribe to trades."""
 
     symbol: str = field(name="S")
 
 
 class Cancel(msgspec.Struct, frozen=True, gc=False, tag_field="T", tag="x"):
-    """A trade was cancelled or was an error. Comes by itself with trades."""
+    """A trade was cancelled or was an error. Alpaca sends this to all who subscribe to trades."""
 
     symbol: str = field(name="S")
 
@@ -62,7 +62,7 @@ class Success(msgspec.Struct, frozen=True, tag_field="T", tag="success"):
 
 
 class Error(msgspec.Struct, frozen=True, tag_field="T", tag="error"):
-    """A refusal; ``code`` is in the table of Alpaca's documentation."""
+    """A refusal. Alpaca's documentation has a table of the codes."""
 
     code: int
     msg: str = ""

@@ -3,10 +3,10 @@
 Must not sleep, read a clock or draw a random number: ``now`` and ``jitter`` are arguments.
 
 1. A failed session is followed by a pause that doubles with each failure in a row, up to
-   ``most_s``, with jitter, so that several daemons do not try at the same moment. A connection
-   alone does not end the row, and neither does an acknowledgement: a server that accepts every
-   session and closes it at once would be tried at the shortest pause without end. A session ends
-   the row if it fails ``steady_s`` or later after its first acknowledgement.
+   ``most_s``. Jitter is added, so that several daemons do not try at the same moment. Neither a
+   connection nor an acknowledgement ends the row: otherwise a server that accepts every session
+   and closes it at once would always be tried after the shortest pause. A session ends the row if
+   it fails ``steady_s`` or later after its first acknowledgement.
 2. The circuit breaker ``spot_price_stream`` is closed, open or half open. ``breaker_failures``
    failed sessions without an acknowledgement between them open it for ``breaker_recovery_s``.
    The next try is half open: an acknowledgement closes the breaker, a failure opens it anew.
@@ -20,8 +20,8 @@ Must not sleep, read a clock or draw a random number: ``now`` and ``jitter`` are
 5. The wait of an open breaker belongs to this process, so it outlasts the loss of leadership. A
    pause does not: a new leader tries at once.
 
-Sources: facts about Alpaca's stream, alpaca-stream.md: 1.4 (errors, 406), 1.5 (connection limit,
-90 s), 1.2 (429 at the handshake; Retry-After is not documented there).
+Sources: Alpaca's documentation of its stream (406, one connection for an account) and reports of
+its users (90 s, 429 at the handshake). Neither says whether a 429 names a time.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Pauses:
 class Pacing:
     """When the next session may be tried. Attributes are to be read only.
 
-    ``breaker``: state of the circuit breaker. ``failures``: sessions failed in a row.
+    ``breaker``: state of the circuit breaker. ``failures``: number of failed sessions in a row.
     ``next_try_at``: monotonic seconds; minus infinity means at once.
     """
 
@@ -70,7 +70,7 @@ class Pacing:
         self._served_since: float | None = None  # first acknowledgement of this session
 
     def trying(self, now: float) -> None:
-        """A try begins. Raises AssertionError before ``next_try_at``."""
+        """Take in that a try begins. Raises AssertionError before ``next_try_at``."""
         if now < self.next_try_at:
             raise AssertionError("a try before its time")
         if self.breaker == "open":
@@ -78,11 +78,11 @@ class Pacing:
         self._served_since = None
 
     def connected(self) -> None:
-        """The session is authenticated: a row of 406 ends."""
+        """Take in that the session is authenticated: a row of 406 ends."""
         self._limited = 0
 
     def served(self, now: float) -> bool:
-        """Alpaca acknowledged a request: the breaker closes.
+        """Take in that Alpaca acknowledged a request: the breaker closes.
 
         Return whether that ends an outage: there were failures, or the breaker was not closed.
         """
@@ -101,7 +101,7 @@ class Pacing:
         after_s: float | None = None,
         jitter: float,
     ) -> float:
-        """The try, or the session that it opened, failed. Return the pause in seconds.
+        """Take in that the try, or the session that it opened, failed. Return the pause in seconds.
 
         ``rate_limited``: by HTTP 429. ``after_s``: the wait that the server asked for.
         ``jitter``: a random number in [0, 1).
@@ -116,9 +116,9 @@ class Pacing:
         return self._pause(now, pause_s)
 
     def connection_limited(self, now: float, *, jitter: float) -> float:
-        """Another session holds the connection (406). Return the pause in seconds.
+        """Take in that another session holds the connection (406). Return the pause in seconds.
 
-        The pause is varied by a fifth; ``jitter`` is a random number in [0, 1).
+        The pause varies by up to a fifth; ``jitter`` is a random number in [0, 1).
         """
         self._limited += 1
         most_s = self._pauses.connection_limit_s
@@ -127,7 +127,7 @@ class Pacing:
         return self._pause(now, pause_s * (0.8 + 0.4 * jitter))
 
     def leadership_lost(self) -> None:
-        """We lead no more: the pause ends, the wait of an open breaker does not."""
+        """Take in that leadership is lost: the pause ends, the wait of an open breaker does not."""
         self.next_try_at = self._open_until if self.breaker == "open" else _AT_ONCE
 
     def _count_failure(self, now: float) -> None:

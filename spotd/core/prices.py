@@ -70,6 +70,8 @@ class PriceCache:
                     conflated += 1
                 else:
                     slot.fresh_quote = True
+                    # A slot that has changed is ready, or becomes ready when its window ends. As a
+                    # consequence, its newest quote is emitted without another offer.
                     if not slot.changed:
                         self._conflator.offer(slot, now)
             elif type(message) is Trade:
@@ -110,14 +112,14 @@ class PriceCache:
         ``published`` is the exchange time of each symbol's published price. It replaces what was
         set before.
         """
-        self._floors = {symbol: at - _SNAPSHOT_SLACK for symbol, at in published.items()}
+        self._floors = dict(published)
 
     def take_snapshot(
         self, symbol: str, quote: Quote | None, trade: Trade | None, now: float
     ) -> None:
-        """Fill in what the stream has not told yet; what is newer or as new is kept.
+        """Fill in what the stream has not brought yet. A value that is as new or newer is kept.
 
-        A snapshot may arrive late: that of a symbol that is not desired any more is ignored.
+        A snapshot that arrives after its symbol left the demand is ignored.
         """
         if not self._wants(symbol):
             return
@@ -127,7 +129,8 @@ class PriceCache:
             quote is not None
             and is_two_sided(quote.bid, quote.ask)
             and (slot.quoted_at is None or quote.at > slot.quoted_at)
-            and quote.at >= self._floors.get(symbol, quote.at)
+            # A difference of two times exists whatever they are; a time before the first does not.
+            and self._floors.get(symbol, quote.at) - quote.at <= _SNAPSHOT_SLACK
         ):
             slot.quote = quote
             changed = True
@@ -153,7 +156,7 @@ class PriceCache:
         self.clear_halts()
 
     def forget_last_sales(self, now: float) -> None:
-        """Forget the last sales: where no trades come any more, they would soon be wrong."""
+        """Forget the last sales: since no trades come any more, they would soon be wrong."""
         for slot in self.slots.values():
             if slot.last_price is not None:
                 slot.last_price = slot.sold_at = None
@@ -184,7 +187,7 @@ class PriceCache:
             self._offer(slot, now)
 
     def _change_halts(self, statuses: Iterable[TradingStatus]) -> None:
-        # Once for all statuses of a frame: a halt of the whole market is 11,500 of them.
+        # The set is copied once for all statuses of a frame: a market-wide halt is 11,500 of them.
         halted = set(self.halted)
         for status in statuses:
             if halts(status.tape, status.code):

@@ -26,8 +26,8 @@ _INFINITY = float("inf")
 def wait_s(next_at: float | None, together: int, now: float) -> float | None:
     """Return how long to wait before the next call, in seconds, unless woken earlier.
 
-    None: until woken. 0 or less: not at all. ``next_at``: when updates are next ready; None if
-    nothing waits. ``together``: how many windows end at that moment.
+    None: wait until woken. 0 or less: do not wait. ``next_at``: when updates are next ready; None
+    if nothing waits. ``together``: how many windows end at that moment.
     """
     if next_at is None:
         return None
@@ -42,27 +42,28 @@ def wait_s(next_at: float | None, together: int, now: float) -> float | None:
 class BatchSize:
     """How many updates the next call carries at most: ``limit``, to be read only.
 
-    A call takes the way there and back, and then the work, in which the server serves nobody
-    else. The work may last as long as the way: then at least half of the possible throughput is
-    reached, and the limits above keep a near server responsive and a distant one in time.
+    The time of a call has two parts: the *way* there and back, and the *work*, during which the
+    server serves nobody else. The work may last as long as the way: then at least half of the
+    possible throughput is reached. The limits above keep a near server responsive and a distant
+    one in time.
 
     - A full call was *quick* if its work was at most half of what is allowed: the size doubles.
     - It held the server if its work was more than twice what is allowed: the size is halved.
       Between the two lies a factor of four, so the size does not swing.
     - It was given up, perhaps because it was too large: the size is halved.
 
-    The way is the time of a small call. Quiet moments have many. Where each call is full, one in
-    ``_MEASURE_AFTER`` is made small, because one size alone does not tell way from work.
+    The way is the time of a small call. Calls in quiet moments are small. Where each call is full,
+    one in ``_MEASURE_AFTER`` is made small, because one size alone does not tell way from work.
     """
 
     def __init__(self) -> None:
         self.limit = FIRST
         self._size = FIRST  # equals ``limit``, unless the next call measures the way
         self._way_s = _INFINITY
-        self._full_calls = _MEASURE_AFTER  # since the way was measured; it was never measured yet
+        self._full_calls = _MEASURE_AFTER  # since the way was measured; the first one measures it
 
     def answered(self, updates: int, seconds: float) -> None:
-        """A call with ``updates`` updates was answered after ``seconds``."""
+        """Take in that a call with ``updates`` updates was answered after ``seconds``."""
         # No call takes less than the way. A small call that takes longer means that the way became
         # longer, or that something else delayed it: one delay must not count as a long way.
         if updates <= FEWEST:
@@ -78,7 +79,7 @@ class BatchSize:
         self.limit = self._size
 
     def failed(self) -> None:
-        """A call was given up. The next answer may come from another server."""
+        """Take in that a call was given up. The next answer may come from another server."""
         self.limit = self._size = max(self._size // 2, FEWEST)
         self._way_s = _INFINITY
         self._full_calls = _MEASURE_AFTER
@@ -95,16 +96,16 @@ class BatchSize:
 class SeqCounter:
     """The ``seq`` of updates: strictly rising, over restarts and fail-over too.
 
-    Source: the wire contract, section 2. It is microseconds since 1970, so that a daemon that
-    knows of no predecessor is above it; where the clock went back, or updates are more frequent
-    than that, it is one above what was given or known.
+    Source: the wire contract, section 2. A seq is microseconds since 1970. As a consequence, a
+    daemon starts above a predecessor of which it does not know. Where that is not above what was
+    given or is known, since the clock went back or updates are that frequent, it is one more.
     """
 
     def __init__(self) -> None:
         self.highest = 0  # that was given or is known; to be read only
 
     def raise_to(self, highest: int) -> None:
-        """Another daemon, or a former term of ours, published up to ``highest``."""
+        """Take in that another daemon, or a former term of ours, published up to ``highest``."""
         self.highest = max(self.highest, highest)
 
     def next(self, count: int, unix_us: int) -> int:

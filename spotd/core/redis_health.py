@@ -1,6 +1,6 @@
 """Decides from the outcomes of calls whether Redis is away, and when it is back.
 
-Must not call Redis. Each call of each loop is reported here, and nobody else keeps an opinion.
+Must not call Redis. The outcome of each call of each loop comes here, and nobody else judges it.
 
 An *episode* begins with the first call that fails, and Redis counts as away until it ends:
 
@@ -44,7 +44,7 @@ class RedisMonitor:
     def __init__(self, calm_s: float = 0.75) -> None:
         """``calm_s`` must be longer than any loop waits before it repeats a failed call."""
         self.health = RedisHealth()
-        # When ``checked`` may change something; None: only another outcome can. To be read only.
+        # When ``checked`` may change something; None: only an outcome can. To be read only.
         self.check_at: float | None = None
         self._calm_s = calm_s
         self._failed_at = _NEVER  # the latest failure
@@ -53,9 +53,10 @@ class RedisMonitor:
         self._failed_since_return = False
 
     def failed(self, now: float, why: str) -> RedisHealth:
-        """A call failed, or was given up; it was noticed at ``now``."""
+        """Take in that a call failed, or was given up, as noticed at ``now``. Return the health."""
         self._failed_at = now
         self.check_at = None
+        # A failure before the return needs no second rewrite: the return itself is still to come.
         self._failed_since_return = self._returned
         # Where Redis refuses two commands for two reasons, ``away`` must not alternate between
         # them at each failure. So a reason stays until it was not seen for ``calm_s``.
@@ -68,7 +69,7 @@ class RedisMonitor:
         return self.health
 
     def answered(self, sent_at: float, now: float) -> RedisHealth:
-        """Redis answered at ``now`` a call that was sent at ``sent_at``.
+        """Take in that Redis answered at ``now`` a call of ``sent_at``. Return the health.
 
         An answer to a call that was sent before the latest failure was noticed changes nothing:
         Redis may have gone away after it had answered.
@@ -83,7 +84,7 @@ class RedisMonitor:
         return self.checked(now)
 
     def checked(self, now: float) -> RedisHealth:
-        """Time passed."""
+        """Take in that time passed. Return the health."""
         if self.check_at is None or now < self.check_at:
             return self.health
         returns = self.health.returns + int(self._failed_since_return)

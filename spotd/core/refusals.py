@@ -10,13 +10,13 @@ Alpaca refuses symbols in two ways:
 A symbol is in one of three states:
 
 - *not refused* -> *suspected*: a request with this and other symbols was answered with 400.
-- *suspected* -> *not refused*: its half was acknowledged, or the connection ended.
+- *suspected* -> *not refused*: its half was acknowledged, or the session ended.
 - *not refused* or *suspected* -> *refused*: a request for this symbol alone was answered with an
   error, or an acknowledgement left the symbol out.
 - *refused* -> *not refused*: one hour passed (the symbol may have been listed since), nobody
   desires it any more (when it comes back, it is asked for anew), or Alpaca acknowledged it.
 
-A new connection does not end a refusal.
+A new session does not end a refusal.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _REASON: RefusalReason = "refused_by_alpaca"
 
 
 class Refusals:
-    """What Alpaca refused to one account, over all its connections."""
+    """What Alpaca refused to one account, over all its sessions."""
 
     def __init__(self) -> None:
         #: Refused symbols with the reason. A change replaces the mapping and never alters it.
@@ -61,6 +61,7 @@ class Refusals:
     def forgive(self, now: float) -> bool:
         """Drop the refusals that are one hour old. Return whether there were any."""
         since = self._refused_at
+        # The earliest come first, so the first refusal that is younger ends the search.
         old = list(takewhile(lambda symbol: now - since[symbol] >= RETRY_REFUSED_S, since))
         self.forget(old)
         return bool(old)
@@ -72,9 +73,9 @@ class Refusals:
         return f"{len(symbols)} symbols refused together (400): looking for the ill-formed one"
 
     def next_suspects(self) -> tuple[str, ...] | None:
-        """Take out the half to ask for next; None: nothing is suspected."""
+        """Remove and return the half to ask for next; None: nothing is suspected."""
         return self._suspects.pop() if self._suspects else None
 
     def disconnected(self) -> None:
-        """The connection is gone: all symbols are asked for anew, so none is suspected."""
+        """Take in that the session is over: no symbol is suspected, all are asked for anew."""
         self._suspects = []

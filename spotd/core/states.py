@@ -1,8 +1,8 @@
-"""Decides what the facts mean: the daemon's state, each symbol's verdict, ready or not and why.
+"""Decides what the facts mean: the daemon's state, each symbol's verdict, what readiness lacks.
 
-Everything that spotd says of itself is derived from one ``Facts``: each of its values has one
-owner, and nothing else goes in. ``Verdicts`` brings the verdicts of a whole market up to date by
-what differs between two ``Facts``. ``StateWrites`` decides which of them Redis has to be told next.
+Everything that spotd says of itself is derived from one ``Facts``. Each value in it has one owner,
+and nothing else goes in. ``Verdicts`` brings the verdicts of a whole market up to date by the
+difference of two ``Facts``. ``StateWrites`` decides which of them are written to Redis next.
 
 Must not write anything, and must not read a clock.
 """
@@ -30,7 +30,7 @@ Phase = Literal["closed", "connecting", "open", "waiting"]
 class StreamState:
     """The stream. ``reason`` is the sentence that says why it is ``waiting``.
 
-    ``closed``: we hold no right to one, or need none yet. ``open``: connected and authenticated.
+    ``closed``: we have no right to a stream, or need none yet. ``open``: it is authenticated.
     ``waiting``: it is down and the next try is timed.
     """
 
@@ -189,7 +189,11 @@ class Verdicts:
         return changed
 
     def _concerned(self, before: Facts, after: Facts) -> set[str]:
-        """Return every name whose verdict may differ. The same object as before costs nothing."""
+        """Return every name whose verdict may differ. The same object as before costs nothing.
+
+        ``_verdict_on`` looks a name up in the parts that are compared here, and asks whether ``*``
+        is active. As a consequence, any other name keeps its verdict.
+        """
         old, new = before.stream.subscriptions, after.stream.subscriptions
         names = _differing(before.demand.symbols, after.demand.symbols)
         names |= _differing(before.halted, after.halted)
@@ -245,7 +249,7 @@ class StateBatch(NamedTuple):
 
 
 class StateWrites:
-    """Which states Redis holds, and which it has to be told next.
+    """Which states Redis holds, and which are to be written next.
 
     States that end go first and refused ones last, so that Redis never shows more refused entries
     than we do. Within each of these, names go in the order in which they changed.
@@ -263,7 +267,7 @@ class StateWrites:
         return bool(self._ended or self._others or self._refused)
 
     def changed(self, names: Iterable[str], verdicts: Mapping[str, Verdict]) -> None:
-        """Note names that got another verdict. What Redis holds already is not written."""
+        """Note names that got another verdict. A state that Redis holds already is not written."""
         for name in names:
             self._forget(name)
             verdict = verdicts.get(name)
@@ -274,7 +278,7 @@ class StateWrites:
                 (self._refused if verdict.state == "refused" else self._others)[name] = None
 
     def start_afresh(self, stored: Iterable[str], verdicts: Mapping[str, Verdict]) -> None:
-        """Write everything anew. ``stored`` are the names of which Redis holds some state."""
+        """Plan to write everything anew. ``stored`` are the names of which Redis holds a state."""
         self._written = dict.fromkeys(stored)
         self._ended, self._others, self._refused = {}, {}, {}
         self.changed(self._written.keys() | verdicts.keys(), verdicts)
@@ -291,7 +295,7 @@ class StateWrites:
         return batch
 
     def wrote(self, batch: StateBatch, verdicts: Mapping[str, Verdict]) -> None:
-        """Take in that Redis took a batch. What has changed meanwhile is still to be written."""
+        """Take in that Redis took a batch. A state that changed meanwhile is still to write."""
         self._written |= batch.states
         for name in batch.ended:
             self._written.pop(name, None)

@@ -16,9 +16,9 @@ from spotd.symbols import Refusal
 class SubscriptionState:
     """The subscriptions at one moment. Nothing in it is altered after it was handed out."""
 
-    #: What Alpaca acknowledged on this connection.
+    #: Symbols that Alpaca acknowledged in this session.
     active: frozenset[str] = frozenset()
-    #: Desired symbols that were active, on any connection, since they became desired.
+    #: Desired symbols that were active, in any session, since they became desired.
     served: frozenset[str] = frozenset()
     #: Desired symbols that are not subscribed for a reason. The same object until it changes.
     refused: Mapping[str, Refusal] = field(default_factory=dict)
@@ -30,7 +30,7 @@ class SubscriptionState:
     learned_limit: int | None = None
     #: Symbols of the last acknowledged request for trades whose trades were left out.
     without_trades: frozenset[str] = frozenset()
-    #: Trades are asked for on this connection.
+    #: Trades are asked for in this session.
     trades: bool = True
 
 

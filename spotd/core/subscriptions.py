@@ -8,8 +8,8 @@ The rules of Alpaca's protocol behind it:
 - 400 refuses a whole request for one ill-formed symbol, 405 for the symbol limit, 410 for a channel
   that this feed does not have. 409, 411, 412 and 413 were seen on other streams of Alpaca's in
   answer to a whole market, so they refuse ``*`` alone. Any other error, any error to an
-  unsubscribe, and an unsubscribe without effect mean that the two sides do not agree: the
-  connection must be made anew.
+  unsubscribe, and an unsubscribe without effect mean that the two sides do not agree: a new
+  session must begin.
 
 Four machines decide, each described at the head of its module:
 
@@ -49,7 +49,7 @@ _NAMES_IN_LOG = 5
 
 
 class UnexpectedAnswerError(Exception):
-    """Alpaca's answer fits no request of ours: the connection cannot be trusted any more."""
+    """Alpaca's answer fits no request of ours: the session cannot be trusted any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,7 @@ class Request:
 
 
 class Subscriptions:
-    """The subscriptions of one account, over all its connections."""
+    """The subscriptions of one account, over all its sessions."""
 
     def __init__(
         self,
@@ -83,15 +83,16 @@ class Subscriptions:
         self._request: Request | None = None
         self._state = SubscriptionState(trades=trades)
         self._may_differ = True  # from ``_state``
+        self._live_before = False  # any symbol, when the present row of requests began
 
     @property
     def desired(self) -> frozenset[str]:
-        """What is desired."""
+        """The desired symbols."""
         return self._difference.desired
 
     @property
     def active(self) -> frozenset[str]:
-        """What Alpaca acknowledged on this connection."""
+        """The symbols that Alpaca acknowledged in this session."""
         return self._difference.active
 
     @property
@@ -101,7 +102,7 @@ class Subscriptions:
 
     @property
     def trades(self) -> bool:
-        """Whether trades are asked for on this connection."""
+        """Whether trades are asked for in this session."""
         return self._channels.trades
 
     @property
@@ -128,7 +129,18 @@ class Subscriptions:
         self._request = _next_request(
             self._difference, self._limit, self._refusals, self._channels, self._batch
         )
+        if self._request is None:
+            self._live_before = bool(self.active)
         return self._request
+
+    def gives_way(self, request: Request) -> bool:
+        """Return whether the next request is to wait a little after the answer to ``request``.
+
+        Each acknowledgement carries all symbols, and brings states to write and prices to fetch. A
+        long row of full requests would make the prices late of symbols that were live before it.
+        Where none was, nothing is late.
+        """
+        return self._live_before and len(request.symbols) >= self._batch
 
     def want(self, desired: frozenset[str], *, first: frozenset[str] = frozenset()) -> None:
         """Take over what is desired. A symbol that is not desired any more loses its refusal.
@@ -139,16 +151,17 @@ class Subscriptions:
         self._may_differ = True
 
     def connected(self) -> None:
-        """A new, authenticated connection: nothing is active on it yet."""
+        """Take in that a new session is open: nothing is active in it yet."""
         self.disconnected()
         self._channels.connected()
         self._limit.connected()
 
     def disconnected(self) -> None:
-        """The connection is gone, and with it every subscription."""
+        """Take in that the session is over, and with it every subscription."""
         self._difference.disconnected(self._limit.room(len(self.active)))
         self._channels.disconnected()
         self._refusals.disconnected()
+        self._live_before = False
         self._request = None
         self._may_differ = True
 
@@ -157,7 +170,7 @@ class Subscriptions:
     ) -> frozenset[str]:
         """Take over Alpaca's whole list of each channel. Return what became active.
 
-        Raises UnexpectedAnswerError where an unsubscribed symbol is still in it.
+        Raises UnexpectedAnswerError where an unsubscribed symbol is still in the list.
         """
         new = self._difference.acknowledged(frozenset(quotes))
         self._channels.listed(trades)
@@ -207,7 +220,7 @@ class Subscriptions:
         elif request.action == "unsubscribe":
             if active:
                 raise UnexpectedAnswerError(
-                    f"{len(active)} symbols still there after unsubscribing"
+                    f"{len(active)} symbols are still active after an unsubscribe"
                 )
         else:
             missing = frozenset(request.symbols) - active

@@ -1,7 +1,7 @@
 """Decides how many symbols may be asked for. Must not know which symbols.
 
 Two limits hold, and the smaller one counts: the setting ``SPOTD_MAX_SYMBOLS``, and the plan's
-limit, which Alpaca does not tell. It answers 405 to a whole request that needs more room than
+limit, which Alpaca does not tell. Alpaca answers 405 to a whole request that needs more room than
 there is, and keeps what was subscribed before. So the plan's limit is searched:
 
 ========= ================================================ ====================================
@@ -19,7 +19,7 @@ exact     one symbol more than the active ones is too many what is left up to th
 - exact -> searching: a 405 with fewer symbols. The plan became smaller.
 - any -> unknown: the ceiling, or more, was acknowledged. The plan became larger.
 
-The plan may have grown while nobody was connected. So each new connection *probes* once: when
+The plan may have grown while nobody was connected. So each new session *probes* once: when
 all room is taken, one symbol above the limit is asked for. The probe never exceeds the setting.
 
 Alpaca may count trades and statuses too. The search does not need to know: its result is the
@@ -35,7 +35,7 @@ _REASON: RefusalReason = "symbol_limit"
 
 
 class SymbolLimit:
-    """The limit of one account, over all its connections."""
+    """The limit of one account, over all its sessions."""
 
     def __init__(self, max_symbols: int | None = None) -> None:
         self._max_symbols = max_symbols
@@ -61,16 +61,16 @@ class SymbolLimit:
 
     @property
     def refusal(self) -> Refusal:
-        """Why a symbol is refused that finds no room."""
+        """The reason for which a symbol without room is refused."""
         return Refusal(_REASON, f"{self.limit} symbols are the limit")
 
     def room(self, active: int) -> int | None:
-        """How many symbols may become active beside ``active`` ones; None: no limit is known."""
+        """Return how many symbols may join ``active`` active ones; None: no limit is known."""
         limit = self.limit
         return None if limit is None else max(0, limit - active)
 
     def request_size(self, active: int, at_most: int) -> int:
-        """How many symbols to ask for while ``active`` ones are; 0: none."""
+        """Return how many symbols to ask for beside ``active`` ones, at most ``at_most``."""
         room = self.room(active)
         size = at_most if room is None else min(at_most, room)
         if self._ceiling is not None and not self._exact:
@@ -80,17 +80,17 @@ class SymbolLimit:
         return size
 
     def connected(self) -> None:
-        """A new connection: a limit that was learned on an earlier one may be probed once."""
+        """Take in a new session: a limit that was learned earlier may be probed once in it."""
         self._may_probe = self._ceiling is not None
 
     def acknowledged(self, active: int) -> None:
-        """Alpaca acknowledged a list of ``active`` symbols."""
+        """Take in that Alpaca acknowledged a list of ``active`` symbols."""
         if self._ceiling is not None and active >= self._ceiling:
             self._ceiling, self._exact = None, False
         self._conclude(active)
 
     def exceeded(self, active: int, asked: int) -> str:
-        """Alpaca answered 405 to ``asked`` symbols beside ``active`` ones. Return a log line."""
+        """Take in a 405 to ``asked`` symbols beside ``active`` active ones. Return a log line."""
         self._ceiling, self._exact = active + asked, False
         self._may_probe = False
         self._conclude(active)

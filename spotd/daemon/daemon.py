@@ -9,20 +9,19 @@ exit code.
 from __future__ import annotations
 
 import asyncio
-import gc
 import os
-import signal
 import socket
 import sys
-import threading
 import time
 import uuid
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
+from dataclasses import dataclass, field
 from typing import Any
 
 import structlog
 
 from spotd import __version__
+from spotd.alpaca.handshake import Timeouts
 from spotd.alpaca.rest import Snapshots
 from spotd.alpaca.stream import AlpacaStream
 from spotd.core.demand import Demand, DemandStep
@@ -32,26 +31,25 @@ from spotd.core.pacing import Pacing, Pauses
 from spotd.core.redis_health import RedisHealth
 from spotd.core.states import StreamState
 from spotd.core.subscriptions import Subscriptions
-from spotd.daemon.demand import DemandLoop
+from spotd.daemon.demand import LINGER_S, DemandLoop
 from spotd.daemon.leader import LeaderLoop
 from spotd.daemon.prices import Prices
 from spotd.daemon.publish import PublishLoop
 from spotd.daemon.redis_calls import RedisCalls
 from spotd.daemon.silence import SilenceLoop
 from spotd.daemon.snapshots import SnapshotLoop
-from spotd.daemon.states import StatesLoop
-from spotd.daemon.stream import StreamLoop
+from spotd.daemon.states import STATUS_EVERY_S, StatesLoop
+from spotd.daemon.stream import PAUSE_IN_ROW_S, StreamLoop
 from spotd.daemon.value import Value
 from spotd.errors import RedisUnavailableError, SpotdError
-from spotd.ops import logs, systemd
+from spotd.ops import systemd
 from spotd.ops.http import HttpServer
 from spotd.ops.metrics import Metrics
-from spotd.redis.addresses import secrets_in
 from spotd.redis.port import RedisPort
 from spotd.settings import Settings
 
-# Limits of an orderly stop, in seconds, well below the 5 that the contract grants: of all of it,
-# and of each step. What is cut short by the limit of all is cut short for those that come last.
+# Limits of an orderly stop, in seconds. The first one is for the whole stop, well below the 5 s
+# that the contract grants, and may cut the last steps short. The others are for its steps.
 _STOP_S = 4.0
 _CANCEL_S = 1.5  # loops end, the stream is closed with a close frame
 _FLUSH_S = 1.0
@@ -63,18 +61,24 @@ _LOOP_LAG_EVERY_S = 0.1
 log = structlog.get_logger("spotd.daemon")
 
 
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """The times that no setting sets, in seconds. Each part documents its own."""
+
+    pauses: Pauses = field(default_factory=Pauses)
+    timeouts: Timeouts = field(default_factory=Timeouts)
+    silence_s: float = 30.0
+    linger_s: float = LINGER_S
+    status_every_s: float = STATUS_EVERY_S
+    pause_in_row_s: float = PAUSE_IN_ROW_S
+
+
 class Daemon:
     """One daemon: ``run`` until ``stop``."""
 
-    def __init__(
-        self,
-        settings: Settings,
-        *,
-        pauses: Pauses | None = None,
-        silence_s: float = 30.0,
-        linger_s: float = 10.0,
-    ) -> None:
+    def __init__(self, settings: Settings, timing: Timing | None = None) -> None:
         self.settings = settings
+        self._timing = Timing() if timing is None else timing
         self.instance = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:4]}"
         self.metrics = Metrics()
         self._key = LeaderKey(
@@ -89,7 +93,7 @@ class Daemon:
         self.stream: Value[StreamState] = Value(StreamState())  # StreamLoop
         self.stopping: Value[bool] = Value(False)  # Daemon
 
-        self._silence = Silence(silence_s)
+        self._silence = Silence(self._timing.silence_s)
         self.prices = Prices(
             throttle_s=settings.throttle_s,
             wants=lambda symbol: self.demand.get().wants(symbol),
@@ -109,14 +113,14 @@ class Daemon:
             calls=calls,
             prices=self.prices,
         )
-        self._build_alpaca_side(Pauses() if pauses is None else pauses)
-        self._build_redis_side(linger_s)
+        self._build_alpaca_side()
+        self._build_redis_side()
         self.http = HttpServer(self)
-        self.metrics.report(self._states.numbers)
+        self.metrics.numbers_from(self._states.numbers)
         self._stop_asked = asyncio.Event()
         self._stops = 0
 
-    def _build_alpaca_side(self, pauses: Pauses) -> None:
+    def _build_alpaca_side(self) -> None:
         settings = self.settings
         api_key, secret_key = settings.credentials()
         self._alpaca = AlpacaStream(
@@ -124,10 +128,16 @@ class Daemon:
             api_key=api_key,
             secret_key=secret_key,
             on_data=self.prices.receive,
+            timeouts=self._timing.timeouts,
         )
         self._snapshots = Snapshots(settings)
         self._snapshot_loop = SnapshotLoop(
-            self._snapshots, self.prices, stream=self.stream, metrics=self.metrics
+            self._snapshots,
+            self.prices,
+            leadership=self.leadership,
+            demand=self.demand,
+            stream=self.stream,
+            metrics=self.metrics,
         )
         self._stream_loop = StreamLoop(
             self._alpaca,
@@ -136,19 +146,20 @@ class Daemon:
             pacing=Pacing(
                 breaker_failures=settings.breaker_failures,
                 breaker_recovery_s=settings.breaker_recovery_s,
-                pauses=pauses,
+                pauses=self._timing.pauses,
             ),
             leadership=self.leadership,
             demand=self.demand,
             stream=self.stream,
             fetch=self._fetch,
             metrics=self.metrics,
+            pause_in_row_s=self._timing.pause_in_row_s,
         )
         self._silence_loop = SilenceLoop(
             self._alpaca, self._snapshots, self.prices, silence=self._silence, stream=self.stream
         )
 
-    def _build_redis_side(self, linger_s: float) -> None:
+    def _build_redis_side(self) -> None:
         settings = self.settings
         self._demand_loop = DemandLoop(
             self._port,
@@ -159,7 +170,7 @@ class Daemon:
             follow=self._follow,
             allow_wildcard=settings.allow_wildcard,
             subscribers_are_demand=settings.subscribers_are_demand,
-            linger_s=linger_s,
+            linger_s=self._timing.linger_s,
         )
         self._publish_loop = PublishLoop(
             self._port,
@@ -182,6 +193,7 @@ class Daemon:
             not_leader=self._leader.wake_up,
             instance=self.instance,
             feed=settings.feed,
+            status_every_s=self._timing.status_every_s,
         )
 
     def _follow(self, demand: Demand, step: DemandStep) -> None:
@@ -195,7 +207,7 @@ class Daemon:
             self._snapshot_loop.want(symbols)
 
     def stop(self) -> None:
-        """Stop in order. Asked a second time, the process ends at once."""
+        """Begin an orderly stop. A second call ends the process at once."""
         self._stops += 1
         if self._stops > 1:
             if sys.stderr is not None:
@@ -204,7 +216,7 @@ class Daemon:
         self._stop_asked.set()
 
     async def run(self) -> int:
-        """Work until stopped. Return the exit code of the contract."""
+        """Run the loops until the daemon is stopped or a loop ends. Return the exit code."""
         settings = self.settings
         if settings.http_port:
             await self.http.start(settings.http_host, settings.http_port)
@@ -226,7 +238,7 @@ class Daemon:
 
     def status_json(self) -> bytes:
         """Return the DaemonStatus as JSON."""
-        return self._states.status_json()
+        return self._states.status().to_json()
 
     def metrics_text(self) -> bytes:
         """Return the Prometheus text."""
@@ -283,7 +295,7 @@ class Daemon:
     # Stopping
 
     async def _shut_down(self, loops: list[asyncio.Task[None]]) -> None:
-        """Within 5 s: stream closed, pending values out, status and leader key gone."""
+        """Close the stream, publish pending values, remove status and leader key, within 5 s."""
         self.stopping.set(True)
         end = time.monotonic() + _STOP_S
         leader, others = loops[0], loops[1:]
@@ -311,52 +323,11 @@ class Daemon:
     async def _within(
         work: Coroutine[Any, Any, Any], limit_s: float, end: float, what: str
     ) -> None:
-        """One step of the stop: at most ``limit_s``, and until ``end`` at the latest."""
+        """Await one step of the stop, for at most ``limit_s`` and until ``end`` at the latest."""
         try:
             async with asyncio.timeout(max(0.05, min(limit_s, end - time.monotonic()))):
                 await work
         except (TimeoutError, RedisUnavailableError) as error:
             log.warning("could not finish", what=what, why=str(error) or "no answer in time")
-        except Exception:  # what is left to do of the stop has to be done all the same
+        except Exception:  # the other steps of the stop have to be done all the same
             log.exception("could not finish: this is a defect", what=what)
-
-
-def run_daemon(settings: Settings) -> int:
-    """Run one daemon in this process until SIGTERM or SIGINT. Return the exit code."""
-    logs.configure(settings.log_level, settings.log_format, secrets=secrets_of(settings))
-    with asyncio.Runner() as runner:
-        code = runner.run(_main(settings))
-        if any(thread.name.startswith("asyncio_") for thread in threading.enumerate()):
-            # A name look-up that hangs in a thread would hold the exit for minutes.
-            _exit_if_stuck(code)
-    return code
-
-
-def _exit_if_stuck(code: int) -> None:
-    """End the process in a moment, unless it has ended by then."""
-    timer = threading.Timer(_CLOSE_S, os._exit, (code,))
-    timer.daemon = True
-    timer.start()
-
-
-async def _main(settings: Settings) -> int:
-    daemon = Daemon(settings)
-    # What was imported stays for good. To look through all of it for garbage would hold the loop
-    # for about 50 ms, and sooner or later in the middle of a busy market.
-    gc.freeze()
-    loop = asyncio.get_running_loop()
-    stop_on_signals(loop, daemon.stop)
-    return await daemon.run()
-
-
-def stop_on_signals(loop: asyncio.AbstractEventLoop, stop: Callable[[], None]) -> None:
-    """Stop in order on SIGTERM and SIGINT, and when the terminal closes, unless under nohup."""
-    for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        if signum is not signal.SIGHUP or signal.getsignal(signum) is not signal.SIG_IGN:
-            loop.add_signal_handler(signum, stop)
-
-
-def secrets_of(settings: Settings) -> list[str]:
-    """Return what must never be written anywhere."""
-    secrets = [key.get_secret_value() for key in (settings.api_key, settings.secret_key) if key]
-    return secrets + secrets_in(settings.redis_url.get_secret_value())

@@ -1,8 +1,8 @@
 """Reads the demand every half second, and at once when it is woken. Never writes it.
 
 A demand may be the whole market. It is therefore read in slices, and only what changed since the
-last read is taken in. What follows from a change is decided in core and carried out in one turn
-of the event loop, so nobody ever finds half of it done.
+last read is taken in. Core decides what follows from a change. All of it is carried out in one
+turn of the event loop, so no other task finds a part of it done.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ log = structlog.get_logger("spotd.demand")
 
 
 class DemandLoop:
-    """From entries in Redis to the one value of what is desired.
+    """The loop that reads the entries in Redis and publishes the demand as one value.
 
     ``follow`` carries out what follows from a change, in the same turn as the value is set.
     """
@@ -52,6 +52,7 @@ class DemandLoop:
         allow_wildcard: bool,
         subscribers_are_demand: bool,
         linger_s: float = LINGER_S,
+        read_every_s: float = READ_EVERY_S,
     ) -> None:
         self._port = port
         self._prices = prices
@@ -61,7 +62,8 @@ class DemandLoop:
         self._follow = follow
         self._subscribers_are_demand = subscribers_are_demand
         self._subscribers = Subscribers(linger_s)
-        # What each source said last. It stands while the source cannot be read.
+        self._read_every_s = read_every_s
+        # The entries that each source had last. They stand while the source cannot be read.
         self._known: dict[str, set[bytes]] = {"symbols": set(), "leases": set(), "channels": set()}
         self._reader = DemandReader(allow_wildcard=allow_wildcard)
         self._floors_of_term = 0
@@ -74,16 +76,24 @@ class DemandLoop:
         while True:
             if self._leadership.get().may_publish(time.monotonic()):
                 await self._read_all()
-            await self.wake_up.wait(time.monotonic() + READ_EVERY_S)
+            await self.wake_up.wait(time.monotonic() + self._read_every_s)
 
     async def listen(self) -> None:
         """Read the demand at every message on the wake channel."""
+        refused = False
         while True:
             try:
                 async for _ in self._port.wakes():
+                    if refused:
+                        log.info("listening to the wake channel again")
+                        refused = False
                     self.wake_up.set()
-            except RedisUnavailableError:
-                # Until this is heard again, the half second finds changes too.
+            except RedisUnavailableError as error:
+                # No other loop notices that Redis refuses this alone.
+                if isinstance(error, RefusedError) and not refused:
+                    log.error("cannot listen to the wake channel", why=str(error))
+                    refused = True
+                # Meanwhile the reads of every half second find changes too.
                 await asyncio.sleep(_RETRY_WAKES_S)
 
     async def _read_all(self) -> None:
@@ -95,16 +105,17 @@ class DemandLoop:
             if self._subscribers_are_demand:
                 await self._read("channels", self._channels())
             if self._floors_of_term != term:
-                # Before anything is subscribed, and so before any snapshot is asked for.
+                # No snapshot is taken in before the demand of this term is published. As a
+                # consequence, each one is compared with these floors.
                 self._prices.set_floors(_times(await self._port.last_prices()))
                 self._floors_of_term = term
             self._apply(term)
 
     def _apply(self, term: int) -> None:
-        """Carry out what follows, and publish the value in the same turn."""
+        """Publish the demand that was read, and carry out what follows in the same turn."""
         leadership = self._leadership.get()
         if leadership.term != term or not leadership.may_publish(time.monotonic()):
-            return  # what was read belongs to a term that is over
+            return  # the demand was read in a term that is over
         before, after = self._demand.get(), self._reader.result(term)
         if after == before:
             return
@@ -143,7 +154,7 @@ class DemandLoop:
                 log.info("can read the source of the demand again", source=source)
 
     async def _compare(self, source: str, slices: AsyncIterator[Sequence[bytes]]) -> None:
-        """Take in what came and what left, once the source was read to its end.
+        """Take in the entries that came and left, once the source was read to its end.
 
         After a fail-over a scan may go on at another server and end early. Redis is therefore asked
         by name whether entries that the scan did not find have left.
@@ -154,6 +165,7 @@ class DemandLoop:
         async for some in slices:
             seen.update(some)
             new.update(entry for entry in some if entry not in known)
+        # ``seen`` without ``new`` is what stayed. Where that is all of ``known``, nothing left.
         gone = list(known - seen) if len(seen) - len(new) < len(known) else []
         if new:
             await self._take_in(source, list(new))
@@ -161,12 +173,12 @@ class DemandLoop:
             await self._take_in(source, await self._left(source, some), left=True)
 
     async def _left(self, source: str, entries: list[bytes]) -> list[bytes]:
-        """Return those of the entries that are there no more."""
+        """Return those of the entries that have left the source."""
         if source == "symbols":
             return await self._port.not_in_set(entries)
         if source == "leases":
             return await self._port.not_leased(entries, time.time())
-        return entries  # channels come in one answer
+        return entries  # all channels came in one answer, so none of the others is subscribed
 
     async def _take_in(self, source: str, entries: list[bytes], *, left: bool = False) -> None:
         if not entries:

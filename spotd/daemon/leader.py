@@ -1,8 +1,8 @@
 """Asks Redis for the leader key, and owns what this daemon may do.
 
-Must not decide who leads: ``core.leadership`` does. That a term is over is one change of the
-value, by a timer of this loop. After a freeze another loop may run before that timer, so every
-loop that sends looks at ``may_publish`` in the same turn.
+Must not decide who leads: ``core.leadership`` does. The end of a term is one change of the value,
+made by a timer of this loop. After a freeze another loop may run before that timer, so every loop
+that sends checks ``may_publish`` in the same turn.
 """
 
 from __future__ import annotations

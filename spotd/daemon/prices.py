@@ -1,7 +1,7 @@
-"""Owns the newest prices: everything that changes the price cache or the conflator goes through.
+"""Owns the newest prices: every change of the price cache or of the conflator is made here.
 
-The hot path, so it is mutable and synchronous. Whoever calls leaves the prices as they have to
-be when the turn of the event loop ends. The publishing loop is woken where something is due.
+This is the hot path, so it is mutable and synchronous. Each method leaves the prices complete when
+it returns, and wakes the publishing loop where something is due.
 
 Must not await, and must not decide which price is newer (the cache does).
 """
@@ -21,15 +21,16 @@ from spotd.core.prices import PriceCache
 from spotd.core.publishing import SeqCounter
 from spotd.daemon.value import Value, WakeUp
 from spotd.ops.metrics import Metrics
+from spotd.symbols import WILDCARD
 
-_LAG_EVERY_S = 0.001  # a thousand samples a second tell as much as one of every frame
+_LAG_EVERY_S = 0.001  # a thousand samples a second tell as much as one for each frame
 
 
 class Prices:
     """The newest prices of one daemon, and what is still to be dropped from Redis.
 
     ``halted`` are all halted symbols. ``due`` is the wake-up of the publishing loop. ``dropping``
-    are the symbols whose prices Redis still has to drop: the publishing loop takes them off.
+    are the symbols whose prices Redis still has to drop: the publishing loop removes them from it.
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class Prices:
         self.halted: Value[frozenset[str]] = Value(self.cache.halted)
         self.due = WakeUp()
         self.dropping: set[str] = set()
+        self._stored: frozenset[str] = frozenset()  # in Redis when it was last asked, by symbol
         self.last_message_unix_s: float | None = None
         self.lag_s: float | None = None
         self._wants = wants
@@ -59,8 +61,7 @@ class Prices:
         now = self._silence.data_at = time.monotonic()
         self._receive(messages, now)
         if now - self._lag_seen_at >= _LAG_EVERY_S:
-            self._lag_seen_at = now
-            self._see_lag(messages[-1])
+            self._see_lag(messages[-1], now)
         if self.cache.halted is not self.halted.get():
             self.halted.set(self.cache.halted)
         if self.conflator.ready and not self.due.is_set:
@@ -79,16 +80,22 @@ class Prices:
         self._wake()
 
     def follow(self, step: DemandStep) -> None:
-        """Take in a change of the demand."""
+        """Take in what follows from a change of the demand."""
         self.cache.drop(step.drop)
-        self.dropping |= step.drop
-        self.dropping -= step.subscribe
-        if self.dropping:
-            self.due.set()
+        stored = self._stored if WILDCARD in step.unsubscribe else frozenset[str]()
+        self._drop(self.dropping | step.drop | stored)
 
     def drop_stored(self, symbols: Iterable[str]) -> None:
-        """Have Redis drop what a predecessor left of symbols that nobody wants."""
-        self.dropping.update(symbol for symbol in symbols if not self._wants(symbol))
+        """Have Redis drop what a predecessor left of symbols that nobody wants.
+
+        What is wanted as a part of the whole market is dropped when that leaves the demand.
+        """
+        self._stored = frozenset(symbols)
+        self._drop(self.dropping | self._stored)
+
+    def _drop(self, symbols: Iterable[str]) -> None:
+        # Nothing that came back is dropped, also where it came back as a part of the whole market.
+        self.dropping = {symbol for symbol in symbols if not self._wants(symbol)}
         if self.dropping:
             self.due.set()
 
@@ -97,16 +104,16 @@ class Prices:
         self.cache.set_floors(published)
 
     def begin_term(self) -> None:
-        """Publish anew all that is known.
+        """Publish every known price anew.
 
-        What an earlier term was going to drop is not dropped: another daemon may have published
-        it since. What has to go is found out anew once the demand is read.
+        A price that an earlier term was going to drop is not dropped: another daemon may have
+        published it since. Which prices have to go is found out anew once the demand is read.
         """
         self.dropping.clear()
         self.republish()
 
     def republish(self) -> None:
-        """Publish anew all that is known: Redis may have lost it."""
+        """Publish every known price anew: Redis may have lost it."""
         self.cache.republish(time.monotonic())
         self._wake()
 
@@ -127,15 +134,16 @@ class Prices:
         self.halted.set(self.cache.halted)
 
     def pending(self) -> bool:
-        """Return whether any price is known that Redis has not got."""
+        """Return whether any price has changed since it was last emitted."""
         return any(slot.changed for slot in self.cache.slots.values())
 
     def _wake(self) -> None:
         if self.conflator.ready:
             self.due.set()
 
-    def _see_lag(self, newest: Message) -> None:
+    def _see_lag(self, newest: Message, now: float) -> None:
         if isinstance(newest, Quote | Trade):
+            self._lag_seen_at = now
             self.last_message_unix_s = received = time.time()
             self.lag_s = lag_s = received - newest.at.timestamp()
             self._metrics.feed_lag.observe(max(0.0, lag_s))

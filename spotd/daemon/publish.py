@@ -1,8 +1,8 @@
 """Publishes what the conflator emits: one call under way, the next batch gathers meanwhile.
 
-A batch is made of the prices at the moment it is sent, and what Redis did not take stays ready,
-once per symbol, so here too the newest price wins. This loop alone writes and drops fields of
-``spotd:last``, so a call that is under way cannot bring a removed symbol back.
+A batch is made of the prices at the moment it is sent. A symbol that Redis did not take stays
+ready, once, so the newest price wins here too. This loop alone writes and drops fields of
+``spotd:last``. As a consequence, a call that is under way cannot bring a dropped symbol back.
 
 Must not decide when something is due, how large a batch may be, or what a ``seq`` is.
 """
@@ -20,7 +20,7 @@ import structlog
 from spotd.core.conflate import Slot
 from spotd.core.leadership import Leadership
 from spotd.core.prices import reflected_at
-from spotd.core.publishing import BatchSize, wait_s
+from spotd.core.publishing import BatchSize, SeqCounter, wait_s
 from spotd.core.redis_health import RedisHealth
 from spotd.daemon.prices import Prices
 from spotd.daemon.value import Value, WakeUp
@@ -56,7 +56,7 @@ class PublishLoop:
         self._metrics = metrics
         self._not_leader = not_leader
         self._batch = BatchSize()
-        self._returns = health.get().returns  # of Redis, up to which all was published anew
+        self._returns = health.get().returns  # the last return of Redis that was dealt with
         leadership.wakes(prices.due)
         health.wakes(prices.due)
 
@@ -77,9 +77,9 @@ class PublishLoop:
             await self._publish()
 
     async def flush(self, deadline: float) -> None:
-        """Publish what is pending, each symbol in its window if that ends before ``deadline``.
+        """Publish pending prices, each when its window ends, if that is before ``deadline``.
 
-        ``deadline`` is monotonic seconds; what is pending then goes out without its throttle.
+        ``deadline`` is monotonic seconds. Prices that are pending then go out without the throttle.
         """
         conflator = self._prices.conflator
         while self._leadership.get().may_publish(time.monotonic()) and self._prices.pending():
@@ -99,7 +99,7 @@ class PublishLoop:
             await self._prices.due.wait(None if pause_s is None else now + pause_s)
 
     async def _publish(self) -> bool:
-        """Make one call at most. Return whether nothing is wrong with Redis."""
+        """Publish one batch, if any price is ready. Return False where Redis did not take it."""
         now = time.monotonic()
         leadership = self._leadership.get()
         if not leadership.may_publish(now):
@@ -108,16 +108,16 @@ class PublishLoop:
         if not taken:
             return True
         due_at = min(map(_DUE_AT, taken))
-        # From here to the call's first await nothing else runs: the prices, the right to publish
-        # and the token belong together.
-        lines, highest_seq = self._render(taken)
+        # From here to the call's first await no other task runs. As a consequence, the prices, the
+        # right to publish and the token belong together.
+        lines, highest_seq = render(taken, self._prices.seq)
         delivered = False
         sent_at = time.monotonic()
         try:
             await self._port.publish(leadership.token, lines, highest_seq)
             delivered = True
         except NotLeaderError:
-            # Lost with the rest of Redis' data, or another's: the leader loop finds out which.
+            # The key was lost with Redis' data, or is another's: the leader loop finds out which.
             log.warning("the leader key is not ours: nothing was published")
             self._not_leader.set()
             await asyncio.sleep(_RETRY_S)
@@ -126,30 +126,20 @@ class PublishLoop:
                 self._batch.failed()
             await asyncio.sleep(_RETRY_S)
         finally:
-            # Also when cancelled in the middle of the call: it may or may not have arrived.
+            # A call that was cancelled half way is settled too: it may or may not have arrived.
             now = time.monotonic()
             self._prices.conflator.settle(taken, now, delivered=delivered)
         if delivered:
             self._batch.answered(len(taken), now - sent_at)
             self._metrics.updates_published += len(taken)
             self._metrics.updates_per_call.observe(len(taken))
-            # Windows that were ended before their time were not due yet.
+            # Updates of windows that were ended before their time were not due yet.
             self._metrics.publish_latency.observe(max(0.0, now - due_at))
         return delivered
 
-    def _render(self, taken: Sequence[Slot]) -> tuple[bytes, int]:
-        """Return the JSON of the newest prices, one a line, and the highest seq among them."""
-        counter = self._prices.seq
-        seq = counter.next(len(taken), int(time.time() * 1_000_000))
-        updates = [
-            spot_price(slot.symbol, slot.bid, slot.ask, slot.last_price, reflected_at(slot), n)
-            for n, slot in enumerate(taken, seq)
-        ]
-        return encode_updates(updates), counter.highest
-
     async def _drop(self) -> None:
         prices = self._prices
-        # One call, so that a whole market that leaves does not hold up the prices of others.
+        # At most one call is made, so that a market that leaves does not delay other prices.
         dropping = list(islice(prices.dropping, MAX_FIELDS_PER_CALL))
         try:
             await self._port.drop_last(self._leadership.get().token, dropping)
@@ -160,3 +150,13 @@ class PublishLoop:
             await asyncio.sleep(_RETRY_S)
         else:
             prices.dropping.difference_update(dropping)
+
+
+def render(taken: Sequence[Slot], counter: SeqCounter) -> tuple[bytes, int]:
+    """Return the JSON of the newest prices, one a line, and the highest seq among them."""
+    seq = counter.next(len(taken), int(time.time() * 1_000_000))
+    updates = [
+        spot_price(slot.symbol, slot.bid, slot.ask, slot.last_price, reflected_at(slot), n)
+        for n, slot in enumerate(taken, seq)
+    ]
+    return encode_updates(updates), counter.highest

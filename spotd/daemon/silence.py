@@ -1,7 +1,6 @@
 """Asks REST about a stream that is open and silent, and ends its session where it is mute.
 
-Must not decide when silence is worth a question, nor what REST's answer means: ``core.freshness``
-does.
+Must not decide when to ask, nor what REST's answer means: ``core.freshness`` does.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ log = structlog.get_logger("spotd.silence")
 
 
 class SilenceLoop:
-    """Asks REST after some silence, and again after as much."""
+    """The loop that asks REST about a silent stream."""
 
     def __init__(
         self,
@@ -46,7 +45,7 @@ class SilenceLoop:
         stream.wakes(self._wake_up)
 
     async def run(self) -> None:
-        """Ask whenever the stream has been silent for long enough."""
+        """Ask whenever ``Silence`` says that it is time."""
         while True:
             if not self._serving():
                 await self._wake_up.wait()

@@ -1,10 +1,11 @@
-"""Writes how things stand: states, status and events, at every change and every few seconds.
+"""Writes states, status and events: at every change, and the status every few seconds too.
 
 Only differences are written. When a term begins, or Redis may have lost what it held, everything
-is written anew, and what a predecessor left behind is removed. A whole market is written in small
-calls, so that nobody waits for it.
+is written anew, and states that a predecessor left behind are removed. A whole market is written
+in small calls, so that prices do not wait for it.
 
-Must not decide what the facts mean, nor what differs: ``core.states`` does.
+Must not decide what the facts mean, nor what differs (``core.states`` does), nor how much one call
+writes (``core.state_batch_size`` does).
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from spotd import __version__
 from spotd.core.demand import Demand
 from spotd.core.leadership import Leadership
 from spotd.core.redis_health import RedisHealth
+from spotd.core.state_batch_size import StateBatchSize
 from spotd.core.states import (
     Facts,
     StateBatch,
@@ -38,10 +40,9 @@ from spotd.redis.port import MAX_FIELDS_PER_CALL, RedisPort
 
 STATUS_TTL_S = 15.0
 STATUS_EVERY_S = 4.0
-_AT_MOST_EVERY_S = 0.02  # changes that come together are told together
+_AT_MOST_EVERY_S = 0.02  # changes that come together are written together
 _RETRY_S = 0.5
-_STATES_PER_TURN = 100  # are made JSON, and near Redis written, before others get their turn
-_DISTANT_S = 0.03  # a call that takes longer is mostly on its way: then fewer, larger ones
+_STATES_PER_TURN = 100  # are made JSON before others get their turn
 _STATUS_WAITS_S = 0.2  # at most, while states are written: a call more may have begun by then
 
 log = structlog.get_logger("spotd.states")
@@ -50,7 +51,7 @@ log = structlog.get_logger("spotd.states")
 class StatesLoop:
     """The one loop that writes ``spotd:states``, ``spotd:status`` and ``spotd:events``.
 
-    What it says is derived from the values given here, and from nothing else.
+    Everything that it writes is derived from the values given here, and from nothing else.
     """
 
     def __init__(
@@ -68,6 +69,7 @@ class StatesLoop:
         not_leader: WakeUp,
         instance: str,
         feed: str,
+        status_every_s: float = STATUS_EVERY_S,
     ) -> None:
         self._port = port
         self._prices = prices
@@ -81,10 +83,11 @@ class StatesLoop:
         self._not_leader = not_leader
         self._instance = instance
         self._feed = feed
+        self._status_every_s = status_every_s
         self._verdicts = Verdicts()
         self._writes = StateWrites()
         self._written_in: tuple[int, int] | None = None  # term, and returns of Redis
-        self._distant = False
+        self._size = StateBatchSize(MAX_FIELDS_PER_CALL)
         self._announced: tuple[object, ...] = ()
         self._state: tuple[DaemonStateName, str | None] | None = None
         self._state_since_unix_s = time.time()
@@ -93,15 +96,16 @@ class StatesLoop:
             value.wakes(self._wake_up)
 
     async def run(self) -> None:
-        """Write at every change, and the status every few seconds."""
+        """Write at every change, and the status every few seconds too."""
         while True:
-            pause_s = STATUS_EVERY_S
-            self.status()  # a standby's state is logged and timed too, and written by nobody
+            pause_s = self._status_every_s
+            self.status()  # logs and times the state of a standby too, which nobody writes
             if self._leadership.get().may_publish(time.monotonic()):
                 try:
                     await self._write()
                 except NotLeaderError:
-                    self._not_leader.set()  # lost, or another's: its loop finds out which
+                    # The key was lost, or is another's: the leader loop finds out which.
+                    self._not_leader.set()
                     pause_s = _RETRY_S
                 except RedisUnavailableError:
                     pause_s = _RETRY_S
@@ -109,7 +113,7 @@ class StatesLoop:
             await self._wake_up.wait(time.monotonic() + pause_s)
 
     async def last_words(self) -> None:
-        """Write what is true while stopping: no symbol is live any more.
+        """Write the states of a stopping daemon: no symbol is live any more.
 
         Raises RedisUnavailableError.
         """
@@ -131,7 +135,7 @@ class StatesLoop:
         if (state, reason) != self._state:
             if self._state is None or state != self._state[0]:
                 self._state_since_unix_s = unix_s
-                log.info("state", state=state)  # why is told where it was found
+                log.info("state", state=state)  # its cause is logged where it is found
             self._state = (state, reason)
             systemd.notify(f"STATUS={state}" + (f": {reason}" if reason else ""))
         prices = self._prices
@@ -152,10 +156,6 @@ class StatesLoop:
             updates_published=self._metrics.updates_published,
             reconnects=self._metrics.reconnects_total,
         )
-
-    def status_json(self) -> bytes:
-        """Return the status as JSON."""
-        return self.status().to_json()
 
     def numbers(self) -> Numbers:
         """Return the numbers of a scrape."""
@@ -194,7 +194,7 @@ class StatesLoop:
         )
 
     def _update(self, unix_s: float) -> Facts:
-        """Bring the verdicts up to date with the facts, and return those."""
+        """Bring the verdicts up to date with the facts. Return the facts."""
         facts = self._facts()
         changed = self._verdicts.update(facts, unix_s)
         self._writes.changed(changed, self._verdicts.verdicts)
@@ -203,20 +203,19 @@ class StatesLoop:
     # Writing
 
     def _now_in(self) -> tuple[int, int]:
+        """Return the term and the returns of Redis in which a write happens now."""
         return self._leadership.get().term, self._health.get().returns
 
     async def _write(self) -> None:
         facts = self._update(time.time())
         if facts.demand.term != facts.leadership.term:
-            await self._write_status()  # the states of a demand not yet read would be wrong
+            await self._write_status()  # states of a demand that is not read yet would be wrong
             return
         if self._written_in != self._now_in():
             await self._start_afresh()
         began = time.monotonic()
         while self._writes and time.monotonic() - began < _STATUS_WAITS_S:
-            # At a stop nothing is live any more that larger calls could make late.
-            small = not (self._distant or facts.stopping)
-            count = _STATES_PER_TURN if small else MAX_FIELDS_PER_CALL
+            count = self._size.limit(stopping=facts.stopping)
             await self._write_states(self._writes.next_batch(count, self._verdicts.verdicts))
             facts = self._update(time.time())
         await self._write_status()
@@ -224,7 +223,7 @@ class StatesLoop:
             self._wake_up.set()
 
     async def _write_states(self, batch: StateBatch) -> None:
-        # The times are read now: while this waits, a state may be another one already, or end.
+        # The times are read now: during the awaits below, a state may change or end.
         since = {name: self._verdicts.since_unix_s[name] for name in batch.states}
         changed: dict[str, bytes] = {}
         for name, verdict in batch.states.items():
@@ -239,11 +238,11 @@ class StatesLoop:
             ).to_json()
         sent_at = time.monotonic()
         await self._port.write_states(self._leadership.get().token, changed, batch.ended)
-        self._distant = time.monotonic() - sent_at > _DISTANT_S
+        self._size.answered(time.monotonic() - sent_at)
         self._writes.wrote(batch, self._verdicts.verdicts)
 
     async def _start_afresh(self) -> None:
-        """A new term, or a Redis that may have forgotten: find out what it really holds."""
+        """Find out what Redis holds: a term has begun, or Redis may have lost its data."""
         begun_in = self._now_in()
         stored_states = await self._port.state_fields()
         stored_prices = await self._port.last_fields()

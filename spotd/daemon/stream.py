@@ -20,23 +20,17 @@ from spotd.core.leadership import Leadership
 from spotd.core.pacing import Pacing
 from spotd.core.states import Phase, StreamState
 from spotd.core.subscription_state import SubscriptionState
-from spotd.core.subscriptions import (
-    MAX_SYMBOLS_PER_REQUEST,
-    Request,
-    Subscriptions,
-    UnexpectedAnswerError,
-)
+from spotd.core.subscriptions import Request, Subscriptions, UnexpectedAnswerError
 from spotd.daemon.prices import Prices
 from spotd.daemon.value import Value, WakeUp
 from spotd.errors import ConnectionLimitError, RequestRefusedError, StreamError
 from spotd.ops.metrics import BREAKER_NAME, Metrics
 
-# A refused symbol is forgiven after an hour, so this is often enough to see that time has passed.
+# A refused symbol is asked for again after an hour, so a check each minute is often enough.
 _CHECK_EVERY_S = 60.0
-# Between two requests of a long row. Each acknowledgement carries all symbols, and brings states
-# to write and prices to fetch. Without a pause a row fills a second in which what is live already
-# comes late. Where nothing was live before the row, it has no pauses.
-_PAUSE_IN_ROW_S = 0.02
+# How long a request of a long row gives way to others. Without a pause, a row fills a second.
+PAUSE_IN_ROW_S = 0.02
+_BREAKER_IS_OPEN = f"the circuit breaker {BREAKER_NAME} is open"
 
 log = structlog.get_logger("spotd.stream")
 
@@ -59,6 +53,7 @@ class StreamLoop:
         stream: Value[StreamState],
         fetch: Callable[[frozenset[str]], None],
         metrics: Metrics,
+        pause_in_row_s: float = PAUSE_IN_ROW_S,
     ) -> None:
         self._alpaca = alpaca
         self._prices = prices
@@ -69,8 +64,9 @@ class StreamLoop:
         self._stream = stream
         self._fetch = fetch
         self._metrics = metrics
-        self._right = WakeUp()  # of whoever guards the session, or waits for the next try
-        self._wake_up = WakeUp()  # of the session
+        self._pause_in_row_s = pause_in_row_s
+        self._right = WakeUp()  # wakes the guard of the session, and the wait for the next try
+        self._wake_up = WakeUp()  # wakes the session
         leadership.wakes(self._right)
 
     def follow(self, demand: Demand, step: DemandStep) -> None:
@@ -105,10 +101,13 @@ class StreamLoop:
                 self._down(error, pause_s)
 
     async def _rest(self, until: float) -> bool:
-        """Let time pass. Return whether we may open a stream then, or False once we may not."""
+        """Wait until ``until``, in monotonic seconds. Return False once we may not publish."""
         while self._leadership.get().may_publish(now := time.monotonic()):
             if now >= until:
                 return True
+            if self._stream.get().phase == "closed":
+                # A new term began. Only the wait of an open breaker outlasts the term before.
+                self._tell("waiting", _BREAKER_IS_OPEN)
             await self._right.wait(min(until, self._leadership.get().publish_until))
         return False
 
@@ -155,24 +154,23 @@ class StreamLoop:
         log.info("authenticated")
 
     async def _serve(self) -> None:
-        """Bring the subscriptions to what is desired, again and again, until the session ends."""
+        """Keep the subscriptions as desired until the session ends, and raise its end."""
         ended = asyncio.create_task(self._alpaca.ended(), name="stream end")
         ended.add_done_callback(lambda _: self._wake_up.set())
-        live_before = False
         try:
             while not ended.done():
                 request = self._subscriptions.next_request(time.monotonic())
                 self._tell()
                 if request is None:
-                    live_before = bool(self._subscriptions.active)
                     await self._wake_up.wait(time.monotonic() + _CHECK_EVERY_S)
                     continue
                 await self._ask(request)
-                if live_before and len(request.symbols) >= MAX_SYMBOLS_PER_REQUEST:
-                    await asyncio.sleep(_PAUSE_IN_ROW_S)
+                if self._subscriptions.gives_way(request):
+                    await asyncio.sleep(self._pause_in_row_s)
             raise ended.result()
         finally:
             ended.cancel()
+            await asyncio.wait({ended})
 
     async def _ask(self, request: Request) -> None:
         """Send one request, and take in its answer."""
@@ -202,11 +200,11 @@ class StreamLoop:
         self._tell()
 
     def _down(self, error: StreamError, pause_s: float) -> None:
-        """Say why the stream is down and when it is tried again."""
+        """Publish and log why the stream is down and when it is tried again."""
         self._metrics.reconnects[error.reason] += 1
         sentence = str(error)
         if self._pacing.breaker == "open":
-            sentence += f"; the circuit breaker {BREAKER_NAME} is open"
+            sentence += f"; {_BREAKER_IS_OPEN}"
         self._tell("waiting", sentence)
         log.warning(
             "stream is down",
@@ -220,7 +218,7 @@ class StreamLoop:
         )
 
     def _tell(self, phase: Phase | None = None, reason: str | None = None) -> None:
-        """Publish the stream's state: another phase, or the present one with what is subscribed."""
+        """Publish the stream's state with its subscriptions, in ``phase`` or in the present one."""
         before = self._stream.get()
         subscriptions = self._subscriptions.state()
         after = replace(before, subscriptions=subscriptions, breaker=self._pacing.breaker)
@@ -231,7 +229,7 @@ class StreamLoop:
 
 
 def _log_differences(before: SubscriptionState, after: SubscriptionState) -> None:
-    """Say what operators have to know of a change, once."""
+    """Log the changes that operators have to know of, once each."""
     if after.learned_limit not in (before.learned_limit, None):
         log.warning("symbol limit of the plan reached", symbols=after.learned_limit)
     if after.without_trades and after.without_trades != before.without_trades:

@@ -1,11 +1,11 @@
 """One value for each fact: its owner sets it, and whoever depends on it is woken when it changes.
 
 How to use one: a loop has one ``WakeUp`` and names it to each value that it depends on. In each
-round it reads the values whole, does what follows, compared with what it did last, and waits. A
-wake-up says only that something changed. It does not say what, and changes between two rounds
-are one wake-up: a value may go there and back unseen. What must not be missed therefore rises in
-the value itself (``Leadership.term``). Values are compared without the times that they hold, so a
-renewal of the leader key, every second or so, wakes nobody.
+round it reads the values whole, compares them with what it did last, does what follows, and waits.
+A wake-up says only that something changed, not what. Changes between two rounds are one wake-up,
+so a value may change and change back unseen. An event that must not be missed is therefore counted
+in the value itself (``Leadership.term``). Values are compared without the times that they hold, so
+a renewal of the leader key, every second or so, wakes nobody.
 
 Must not decide anything, and must not copy values.
 """
@@ -20,14 +20,14 @@ T = TypeVar("T")
 
 
 class WakeUp:
-    """What one loop waits for. One task at a time may wait."""
+    """The event that one loop waits for. One task at a time may wait."""
 
     def __init__(self) -> None:
         self._event = asyncio.Event()
 
     @property
     def is_set(self) -> bool:
-        """Return whether the next ``wait`` returns at once."""
+        """Whether the next ``wait`` returns at once."""
         return self._event.is_set()
 
     def set(self) -> None:
@@ -37,8 +37,8 @@ class WakeUp:
     async def wait(self, until: float | None = None) -> bool:
         """Wait until set, or until the loop's clock, in monotonic seconds, says ``until``.
 
-        Return whether it was set. Other tasks have run meanwhile, also where it was set already: a
-        loop that is woken in each of its rounds therefore holds up nobody.
+        Return whether it was set. Other tasks run meanwhile, also where it was set already. As a
+        consequence, a loop that is woken in each of its rounds holds up no other.
         """
         was_set = self._event.is_set()
         if was_set:
@@ -47,7 +47,7 @@ class WakeUp:
             with suppress(TimeoutError):
                 async with asyncio.timeout_at(until):
                     was_set = await self._event.wait()
-        # Cleared before the caller reads: what changes from here on sets it again.
+        # The event is cleared before the caller reads, so a later change sets it again.
         self._event.clear()
         return was_set
 

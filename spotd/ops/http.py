@@ -1,6 +1,6 @@
-"""Talks HTTP: health, status and metrics for operators. Decides nothing, changes nothing.
+"""Talks HTTP: health, status and metrics for operators. Must not decide or change anything.
 
-Clients get little: a page is answered at once, so nobody needs many connections, or one for long.
+Connections are few and short-lived: a page is answered at once, so no client needs more.
 """
 
 from __future__ import annotations
@@ -19,8 +19,6 @@ from spotd.errors import SettingsError
 
 _log = logging.getLogger(__name__)
 _JSON = "application/json; charset=utf-8"
-MAX_CONNECTIONS = 64
-CONNECTION_S = 30.0  # the longest life of a connection
 _KEEPALIVE_S = 5.0
 _BACKLOG = 16
 _NO_RESOURCES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
@@ -29,20 +27,20 @@ _PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
 
 
 class Views(Protocol):
-    """What the pages show; each is asked at every request."""
+    """The contents of the pages; each method is called at every request."""
 
     def not_ready(self) -> list[str]:
-        """Reasons against being ready."""
+        """Return the reasons against being ready; empty when ready."""
 
     def status_json(self) -> bytes:
-        """DaemonStatus."""
+        """Return the DaemonStatus as JSON."""
 
     def metrics_text(self) -> bytes:
-        """Prometheus text."""
+        """Return the metrics in Prometheus' text format."""
 
 
 class _Refused(asyncio.Protocol):
-    """A connection too many."""
+    """A connection beyond the limit."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Close it."""
@@ -50,10 +48,17 @@ class _Refused(asyncio.Protocol):
 
 
 class HttpServer:
-    """``/livez``, ``/readyz``, ``/status`` and ``/metrics`` on one address."""
+    """``/livez``, ``/readyz``, ``/status`` and ``/metrics`` on one address.
 
-    def __init__(self, views: Views) -> None:
+    It holds at most ``max_connections``, each for at most ``connection_s`` seconds.
+    """
+
+    def __init__(
+        self, views: Views, *, max_connections: int = 64, connection_s: float = 30.0
+    ) -> None:
         self._views = views
+        self._max_connections = max_connections
+        self._connection_s = connection_s
         self._runner: web.AppRunner | None = None
         self._listening: asyncio.Server | None = None
         self._former_handler: Any = None
@@ -61,7 +66,7 @@ class HttpServer:
         self.port = 0
 
     async def start(self, host: str, port: int) -> None:
-        """Listen. Raises SettingsError where the address cannot be had."""
+        """Listen. Raise SettingsError if the address cannot be listened on."""
         app = web.Application()
         app.add_routes(
             [
@@ -102,7 +107,7 @@ class HttpServer:
 
     def _connection(self) -> asyncio.BaseProtocol:
         server = None if self._runner is None else self._runner.server
-        if server is None or len(server.connections) >= MAX_CONNECTIONS:
+        if server is None or len(server.connections) >= self._max_connections:
             return _Refused()
         handler = server()
 
@@ -110,11 +115,11 @@ class HttpServer:
             if handler.transport is not None:
                 handler.transport.abort()
 
-        asyncio.get_running_loop().call_later(CONNECTION_S, end)
+        asyncio.get_running_loop().call_later(self._connection_s, end)
         return handler
 
     def _loop_error(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        """Asyncio tells of a lack of descriptors many times a second, while it lasts."""
+        """Log a lack of descriptors once a minute; asyncio reports it many times a second."""
         error = context.get("exception")
         if "socket" in context and isinstance(error, OSError) and error.errno in _NO_RESOURCES:
             if time.monotonic() - self._complained >= _COMPLAIN_EVERY_S:
@@ -126,7 +131,7 @@ class HttpServer:
             self._former_handler(loop, context)
 
     async def _livez(self, _: web.Request) -> web.Response:
-        # That this runs at all says that the event loop turns.
+        # This handler runs in the event loop. As a consequence, an answer proves that it turns.
         return web.json_response([])
 
     async def _readyz(self, _: web.Request) -> web.Response:

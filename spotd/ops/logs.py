@@ -1,7 +1,7 @@
 """Talks to stderr: structlog, readable on a terminal, one JSON object a line otherwise.
 
-A known secret, and any password in a URL, is cut out of every line that is written, also out of
-tracebacks and of what libraries log. A reader who stalls costs lines, never the event loop.
+Known secrets, and every password in a URL, are cut out of each line, of tracebacks and of the
+lines of libraries too. A reader that stalls costs lines; it must never hold up the event loop.
 """
 
 from __future__ import annotations
@@ -24,37 +24,38 @@ import structlog
 from structlog.typing import EventDict, Processor
 
 REDACTED = "***"
-_MIN_SECRET_CHARS = 4  # shorter ones would cut holes into ordinary words
+_MIN_SECRET_CHARS = 4  # shorter ones occur inside ordinary words
 
-
-# Passwords that nobody told us of: in a URL's authority, or in its query. Every part is bounded,
-# and none can be begun anew at each character: a long line costs its length, no more.
+# Passwords that are not among the known secrets: in a URL's authority, or in its query. Each part
+# is bounded and no match can begin inside another. As a consequence, the time of a search grows
+# linearly with the line.
 _IN_AUTHORITY = re.compile(r"""(://[^\s/@:"']{0,256}:)[^\s/"']{1,512}(@)""")
 _IN_QUERY = re.compile(
     r"""([?&](?:\w{1,40}_)?(?:password|secret|token|key)=)[^&\s"']+""", re.IGNORECASE
 )
 _MAX_WAITING = 2_000  # lines
-_LAST_WORDS_S = 0.5  # at the exit, for what is not written yet
+_AT_EXIT_S = 0.5  # for lines that are not written yet
 _MAX_LINE_CHARS = 16_384
-_TAIL_CHARS = 4_096  # of these: a JSON line tells its event and level at its end
-_MAX_URL_PART = 800  # what may be left of a password in a URL whose end was cut off
+_TAIL_CHARS = 4_096  # of these, since a JSON line has its event and level at its end
+_MAX_URL_PART = 800  # the part of a password that may be left where a URL was cut
 
 
 class _Sink(Protocol):
-    """Where lines go."""
+    """A stream that lines are written to."""
 
     def write(self, text: str, /) -> int:
-        """Take the text."""
+        """Write the text."""
 
     def flush(self) -> None:
-        """Let go of what is held back."""
+        """Write what is held back."""
 
 
-class _Behind:
-    """Writes to a file descriptor from a thread: a reader who stalls holds nobody else up.
+class BackgroundWriter:
+    """Writes to a file descriptor from a thread, so that a stalled reader delays no caller.
 
-    What does not fit into the queue is counted, and told of when there is room again. Not through
-    ``sys.stderr``: a thread that hangs in it would hold its lock, also at the interpreter's end.
+    Lines that do not fit into the queue are counted; the count is logged when there is room again.
+    The thread does not write through ``sys.stderr``: while it hung there it would hold the lock
+    of that object, which the interpreter takes when it ends.
     """
 
     def __init__(self, fd: int) -> None:
@@ -64,10 +65,10 @@ class _Behind:
         self._change = threading.Condition()
         self._writing = False
         threading.Thread(target=self._run, name="log", daemon=True).start()
-        atexit.register(self.drain, _LAST_WORDS_S)
+        atexit.register(self.drain, _AT_EXIT_S)
 
     def write(self, text: str) -> int:
-        """Have the text written soon."""
+        """Queue the text."""
         with self._change:
             if len(self._waiting) < _MAX_WAITING:
                 self._waiting.append(text.encode("utf-8", "backslashreplace"))
@@ -77,10 +78,10 @@ class _Behind:
         return len(text)
 
     def flush(self) -> None:
-        """Nothing: who waits for the reader would be held up by him."""
+        """Do nothing: the caller must not wait for the reader."""
 
     def drain(self, limit_s: float) -> bool:
-        """Wait until all is written, at most so long. Says whether it is."""
+        """Wait until all is written, at most ``limit_s`` seconds. Return whether it is."""
         with self._change:
             return self._change.wait_for(
                 lambda: not self._waiting and not self._writing, timeout=limit_s
@@ -108,7 +109,7 @@ class _Behind:
         while line:
             try:
                 line = line[os.write(self._fd, line) :]
-            except BlockingIOError:  # somebody else made it non-blocking: it is shared
+            except BlockingIOError:  # another process that shares it made it non-blocking
                 with suppress(OSError, ValueError):
                     select.select([], [self._fd], [], 1.0)
             except OSError:  # the reader is gone
@@ -116,14 +117,14 @@ class _Behind:
 
 
 class _Nowhere:
-    """For a process whose stderr was closed before it began."""
+    """The sink of a process whose stderr was closed before it began."""
 
     def write(self, text: str) -> int:
-        """Forget it."""
+        """Discard the text."""
         return len(text)
 
     def flush(self) -> None:
-        """Nothing."""
+        """Do nothing."""
 
 
 class _Redacting:
@@ -146,7 +147,8 @@ class _Redacting:
         """Write the text without the secrets."""
         if len(text) <= _MAX_LINE_CHARS:
             return self._stream.write(self._redacted(text))
-        # What the cut left of a secret is no longer known as one, so it goes as well.
+        # Part of a secret may be left on either side of the cut, where the search does not find it.
+        # As a consequence, as many characters as a secret has are cut there as well.
         head = self._redacted(text[: _MAX_LINE_CHARS - _TAIL_CHARS])[: -self._half_a_secret]
         tail = self._redacted(text[-_TAIL_CHARS:])[self._half_a_secret :].rstrip()
         text = f"{head} […] {tail}"
@@ -170,7 +172,7 @@ class _Redacting:
 
 
 def _spellings(secret: str) -> set[str]:
-    """A secret as it is, and as JSON, repr and URLs write it, also one within the other."""
+    """Return a secret as it is, and as JSON, repr and URLs write it, also nested in each other."""
     found = {secret, quote(secret, safe="")}
     for _ in range(2):
         found |= {
@@ -192,9 +194,10 @@ def configure(
     secrets: Iterable[str] = (),
     stream: TextIO | None = None,
 ) -> None:
-    """Set logging up for this process, ours and that of libraries.
+    """Set up logging for this process, for spotd and for libraries.
 
-    To ``stream``, at once; without one to stderr, from a thread, since its reader may stall.
+    Lines go to ``stream`` at once, or without one to stderr from a thread, since its reader may
+    stall.
     """
     target: TextIO | None = sys.stderr if stream is None else stream
     terminal = target is not None and target.isatty()
@@ -228,7 +231,7 @@ def configure(
     )
     root = logging.getLogger()
     root.handlers[:] = [handler]
-    # Libraries speak up only when something is wrong.
+    # Of libraries, only warnings and errors are of interest.
     root.setLevel(max(logging.WARNING, logging.getLevelName(level.upper())))
     logging.getLogger("spotd").setLevel(level.upper())
 
@@ -239,12 +242,12 @@ def _sink(stream: TextIO | None) -> _Sink:
     if sys.stderr is None:
         return _Nowhere()
     try:
-        return _Behind(sys.stderr.fileno())
-    except (OSError, ValueError, RuntimeError):  # no file behind it, or no thread to be had
+        return BackgroundWriter(sys.stderr.fileno())
+    except (OSError, ValueError, RuntimeError):  # it has no descriptor, or no thread starts
         return sys.stderr
 
 
 def _name_library(_: object, __: str, event: EventDict) -> EventDict:
-    """Say which library a foreign line comes from."""
+    """Add the name of the library to a line that is not spotd's."""
     event["library"] = event["_record"].name
     return event

@@ -1,7 +1,8 @@
-"""Talks Prometheus. Hot counters live as plain numbers where they arise and are read at scrape.
+"""Talks Prometheus. Must not decide anything.
 
-So a quote costs no lock and no label look-up; only what happens once per frame or per call is
-counted here. Must not decide anything.
+The counters of the hot path are plain numbers where they arise, and are read at each scrape. As a
+consequence, a quote costs no lock and no look-up of labels. Only events that happen once per frame
+or per call are counted here.
 """
 
 from __future__ import annotations
@@ -30,14 +31,13 @@ _LAG_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 6
 
 @dataclass(slots=True)
 class Numbers:
-    """Everything a scrape reports that is not a histogram, at one moment."""
+    """All numbers of a scrape that are not histograms, at one moment."""
 
     quotes_received: int = 0
     trades_received: int = 0
     quotes_conflated: int = 0
     quotes_dropped: dict[str, int] = field(default_factory=dict)
     messages_ignored: dict[str, int] = field(default_factory=dict)
-    updates_published: int = 0
     stream_connected: bool = False
     symbols: dict[str, int] = field(default_factory=dict)
     breaker: str = "closed"
@@ -45,7 +45,7 @@ class Numbers:
 
 
 class Distribution:
-    """A histogram for one thread: no lock, a bisection and two additions per observation."""
+    """A histogram for one thread: a bisection and two additions per observation, no lock."""
 
     __slots__ = ("_bounds", "_counts", "_help", "_name", "_sum")
 
@@ -57,19 +57,19 @@ class Distribution:
         self._sum = 0.0
 
     def observe(self, value: float) -> None:
-        """Count one value."""
+        """Add one value."""
         self._counts[bisect_left(self._bounds, value)] += 1
         self._sum += value
 
     def family(self) -> HistogramMetricFamily:
-        """As Prometheus wants it: how many were at most each bound."""
+        """Return it for Prometheus, with the number of values up to each bound."""
         bounds = [*map(str, self._bounds), "+Inf"]
         buckets = list(zip(bounds, accumulate(self._counts), strict=True))
         return HistogramMetricFamily(self._name, self._help, buckets=buckets, sum_value=self._sum)
 
 
 class Metrics:
-    """What the loops count, and the text that Prometheus reads."""
+    """The counters of the loops, and the text that Prometheus reads."""
 
     def __init__(self) -> None:
         self.updates_published = 0
@@ -98,15 +98,15 @@ class Metrics:
 
     @property
     def reconnects_total(self) -> int:
-        """Streams that were lost or could not be opened."""
+        """Number of streams that were lost or could not be opened."""
         return sum(self.reconnects.values())
 
-    def report(self, read: Callable[[], Numbers]) -> None:
-        """Have every scrape read the numbers from ``read``."""
+    def numbers_from(self, read: Callable[[], Numbers]) -> None:
+        """Call ``read`` for the numbers at every scrape."""
         self._registry.register(_Numbers(self, read))
 
     def text(self) -> bytes:
-        """All metrics in Prometheus' text format."""
+        """Return all metrics in Prometheus' text format."""
         return generate_latest(self._registry)
 
 
@@ -116,11 +116,11 @@ class _Numbers(Collector):
         self._read = read
 
     def describe(self) -> Iterable[Metric]:
-        """Nothing: the names are known only while collecting."""
+        """Return nothing, since the names are known only in ``collect``."""
         return ()
 
     def collect(self) -> Iterable[Metric]:
-        """All numbers, now."""
+        """Yield all numbers as of now."""
         numbers = self._read()
         own = self._metrics
         for distribution in (

@@ -1,4 +1,4 @@
-"""Talks to systemd's notification socket (sd_notify(3)); silent where there is none."""
+"""Talks to systemd's notification socket (sd_notify(3)). Does nothing where there is none."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import socket
 
 
 def notify(message: str) -> None:
-    """Send for example ``READY=1``. An error is no reason to fail: the manager may be gone."""
+    """Send a message such as ``READY=1``. Errors are ignored: the manager may be gone."""
     path = os.environ.get("NOTIFY_SOCKET")
     if not path:
         return
@@ -21,7 +21,7 @@ def notify(message: str) -> None:
 
 
 def watchdog_s() -> float | None:
-    """How often the watchdog wants to hear from us, in seconds; None: not at all."""
+    """Return the watchdog's timeout in seconds, None if systemd set none for this process."""
     microseconds = os.environ.get("WATCHDOG_USEC", "")
     pid = os.environ.get("WATCHDOG_PID") or str(os.getpid())
     if not microseconds.isdecimal() or pid != str(os.getpid()):

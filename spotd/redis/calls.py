@@ -15,7 +15,6 @@ from typing import NamedTuple
 from spotd.errors import RedisUnavailableError
 from spotd.keys import Keys
 from spotd.redis.addresses import (
-    CONNECT_TIMEOUT_S,
     after_login,
     check_prefix,
     connect,
@@ -51,18 +50,29 @@ class Calls:
     """
 
     def __init__(
-        self, url: str, keys: Keys, outcome: Callable[[Outcome], None], call_timeout_s: float
+        self,
+        url: str,
+        keys: Keys,
+        outcome: Callable[[Outcome], None],
+        *,
+        call_timeout_s: float,
+        connect_timeout_s: float,
     ) -> None:
         self.keys = keys
         # The limit of a call is ours, because redis-py's own uses wait_for, which in Python 3.11
         # may swallow a cancellation: a loop that was told to end would go on.
-        self._client = connect(url, name="SPOTD_REDIS_URL", answer_timeout_s=None)
+        self._client = connect(
+            url,
+            name="SPOTD_REDIS_URL",
+            connect_timeout_s=connect_timeout_s,
+            answer_timeout_s=None,
+        )
         check_prefix(self._client, keys, "SPOTD_KEY_PREFIX")
         self._clustered = is_cluster(self._client)
         self._outcome = outcome
         self._call_timeout_s = call_timeout_s
         # Each host beside the first may have to be found dead before another one is asked.
-        self._limit_s = call_timeout_s + CONNECT_TIMEOUT_S * url.count(",")
+        self._limit_s = call_timeout_s + connect_timeout_s * url.count(",")
 
     async def close(self) -> None:
         """Close all connections."""
@@ -70,11 +80,11 @@ class Calls:
 
     @asynccontextmanager
     async def _asking(
-        self, key: str = "a key", *, refusal_answers: bool = False
+        self, key: str = "a key", *, answer: type[RefusedError] | tuple[()] = ()
     ) -> AsyncIterator[None]:
         """Make one call, or a few that count as one, and report the outcome.
 
-        ``refusal_answers``: a RefusedError concerns this one key, and so is an answer. Raises
+        ``answer``: an error of this type concerns this one key, and so is an answer. Raises
         RedisUnavailableError.
         """
         sent_at = time.monotonic()
@@ -83,7 +93,7 @@ class Calls:
             async with self._limited(key):
                 yield
         except RedisUnavailableError as error:
-            if not (refusal_answers and isinstance(error, RefusedError)):
+            if not isinstance(error, answer):
                 failure = str(error)
             self._outcome(Outcome(sent_at, time.monotonic(), failure))
             raise

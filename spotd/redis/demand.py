@@ -11,6 +11,7 @@ from typing import Any
 from redis.asyncio.cluster import RedisCluster
 
 from spotd.redis.calls import Calls
+from spotd.redis.errors import RefusedError
 
 MAX_FIELDS_PER_CALL = 500  # so that the server is never held for more than about 2 ms
 SCAN_ABOVE = 2_000  # a larger demand is read in slices, which hold neither us nor the server long
@@ -25,7 +26,7 @@ class DemandCalls(Calls):
     async def demand_set(self) -> AsyncIterator[Sequence[bytes]]:
         """Yield the entries of ``spotd:symbols``, in slices where they are many."""
         key = self.keys.symbols
-        async with self._asking(key, refusal_answers=True):
+        async with self._asking(key, answer=RefusedError):
             small = await self._client.scard(key) <= SCAN_ABOVE
             entries = list(await self._client.smembers(key)) if small else []
         if small:
@@ -33,7 +34,7 @@ class DemandCalls(Calls):
             return
         cursor = 0
         while True:
-            async with self._asking(key, refusal_answers=True):
+            async with self._asking(key, answer=RefusedError):
                 cursor, entries = await self._client.sscan(key, cursor=cursor, count=SCAN_COUNT)
             yield entries
             if int(cursor) == 0:
@@ -45,16 +46,16 @@ class DemandCalls(Calls):
         They too are read in slices where they are many.
         """
         key = self.keys.leases
-        async with self._asking(key, refusal_answers=True):
+        async with self._asking(key, answer=RefusedError):
             await self._client.zremrangebyscore(key, "-inf", repr(unix_s))
             count = await self._client.zcard(key)
         if count <= SCAN_ABOVE:
-            async with self._asking(key, refusal_answers=True):
+            async with self._asking(key, answer=RefusedError):
                 return list(await self._client.zrangebyscore(key, f"({unix_s!r}", "+inf"))
         members: list[bytes] = []
         cursor = 0
         while True:
-            async with self._asking(key, refusal_answers=True):
+            async with self._asking(key, answer=RefusedError):
                 cursor, scored = await self._client.zscan(key, cursor=cursor, count=SCAN_COUNT)
             members += [member for member, score in scored if score > unix_s]
             if int(cursor) == 0:
@@ -67,14 +68,14 @@ class DemandCalls(Calls):
         a part of the set.
         """
         key = self.keys.symbols
-        async with self._asking(key, refusal_answers=True):
+        async with self._asking(key, answer=RefusedError):
             held = await self._client.smismember(key, entries)
         return [entry for entry, there in zip(entries, held, strict=True) if not there]
 
     async def not_leased(self, members: Sequence[bytes], unix_s: float) -> list[bytes]:
         """Return those of at most ``MAX_FIELDS_PER_CALL`` members that hold no live lease."""
         key = self.keys.leases
-        async with self._asking(key, refusal_answers=True):
+        async with self._asking(key, answer=RefusedError):
             scores = await self._client.zmscore(key, members)
         return [
             member
@@ -86,7 +87,7 @@ class DemandCalls(Calls):
         """Return what follows the channel prefix in every channel with a plain subscriber."""
         prefix = self.keys.channel_prefix
         pattern = "".join(f"\\{c}" if c in "*?[]^-\\" else c for c in prefix) + "*"
-        async with self._asking(refusal_answers=True):
+        async with self._asking(answer=RefusedError):
             if self._clustered:
                 answer = await self._client.pubsub_channels(
                     pattern, target_nodes=RedisCluster.ALL_NODES

@@ -20,7 +20,7 @@ import redis.exceptions
 from spotd.core.leadership import LeaderKeyAnswer
 from spotd.errors import NotLeaderError
 from spotd.keys import Keys
-from spotd.redis.addresses import pubsub_of
+from spotd.redis.addresses import CONNECT_TIMEOUT_S, pubsub_of
 from spotd.redis.calls import CALL_TIMEOUT_S, Outcome, ignore
 from spotd.redis.demand import MAX_FIELDS_PER_CALL, SCAN_ABOVE, DemandCalls
 from spotd.redis.errors import WrongTypeError, translated
@@ -55,9 +55,16 @@ class RedisPort(DemandCalls):
         *,
         outcome: Callable[[Outcome], None] = ignore,
         call_timeout_s: float = CALL_TIMEOUT_S,
+        connect_timeout_s: float = CONNECT_TIMEOUT_S,
         wake_silence_s: float = WAKE_SILENCE_S,
     ) -> None:
-        super().__init__(url, keys, outcome, call_timeout_s)
+        super().__init__(
+            url,
+            keys,
+            outcome,
+            call_timeout_s=call_timeout_s,
+            connect_timeout_s=connect_timeout_s,
+        )
         self._wake_silence_s = wake_silence_s
         self._shas = {
             script: hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest()
@@ -189,7 +196,7 @@ class RedisPort(DemandCalls):
     async def last_prices(self) -> list[bytes]:
         """Return all JSON in ``spotd:last``, as it is stored."""
         try:
-            async with self._asking(self.keys.last, refusal_answers=True):
+            async with self._asking(self.keys.last, answer=WrongTypeError):
                 return list(await self._client.hvals(self.keys.last))
         except WrongTypeError:
             return []  # the next write replaces it
@@ -200,7 +207,7 @@ class RedisPort(DemandCalls):
 
     async def _fields(self, key: str) -> set[str]:
         try:
-            async with self._asking(key, refusal_answers=True):
+            async with self._asking(key, answer=WrongTypeError):
                 return {field.decode("utf-8", "replace") for field in await self._client.hkeys(key)}
         except WrongTypeError:
             return set()  # the next write replaces it

@@ -1,8 +1,11 @@
 """Measure spotd against what it promises: prints a table, and writes JSON and pictures.
 
     python -m tests.bench [--quick] [--rounds N] [--only ROW,…] [--json FILE] [--svg FILE]
+                          [--against SPOTD]
 
-Everything runs on this machine, on loopback. Progress goes to stderr.
+Everything runs on this machine, on loopback. Progress goes to stderr. ``--against`` takes the
+executable of another checkout, such as ../before/.venv/bin/spotd, and measures it as *before* in
+the same rounds as the present one: rows of intake, out, latency, idle, start and adding.
 """
 
 from __future__ import annotations
@@ -10,6 +13,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import os
 import sys
 import tempfile
 import time
@@ -36,7 +40,7 @@ ROWS: dict[str, Callable[[Bench], Row]] = {
 
 
 def main() -> int:
-    """Run the rows that are asked for. Gives 1 where one could not be measured."""
+    """Run the rows that are asked for. Return 1 where one could not be measured."""
     options = _options()
     if options.rounds < 1:
         raise SystemExit("--rounds must be at least 1")
@@ -47,7 +51,7 @@ def main() -> int:
     failed: list[str] = []
     began = machine()
     with tempfile.TemporaryDirectory(prefix="bench-") as home:
-        bench = Bench(plan, Path(home))
+        bench = Bench(plan, Path(home), options.against)
         for key in options.only or ROWS:
             row = _measure(bench, key)
             if row is None:
@@ -58,6 +62,7 @@ def main() -> int:
         "machine": began,
         "plan": dataclasses.asdict(plan),
         "quick": options.quick,
+        "against": None if options.against is None else str(options.against),
         "rows": [row.json() for row in rows.values()],
         "failed": failed,
     }
@@ -97,6 +102,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--memory-minutes", type=float, help="default: 2; aimed at: 10")
     parser.add_argument("--json", type=Path, metavar="FILE")
     parser.add_argument("--svg", type=Path, metavar="FILE")
+    parser.add_argument(
+        "--against", type=_executable, metavar="SPOTD", help="the spotd of another checkout"
+    )
     return parser.parse_args()
 
 
@@ -105,6 +113,13 @@ def _keys(text: str) -> list[str]:
     if unknown := set(keys) - ROWS.keys():
         raise argparse.ArgumentTypeError(f"no such row: {', '.join(sorted(unknown))}")
     return keys
+
+
+def _executable(text: str) -> Path:
+    path = Path(text).absolute()  # not resolved: its directory is that of its virtual environment
+    if not os.access(path, os.X_OK) or path.is_dir():
+        raise argparse.ArgumentTypeError(f"not an executable file: {path}")
+    return path
 
 
 if __name__ == "__main__":

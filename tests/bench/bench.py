@@ -1,4 +1,4 @@
-"""What rows have in common: how long to measure, a world to measure in, and bursts of quotes.
+"""What rows have in common: how long to measure, a setup to measure in, and bursts of quotes.
 
 A burst is sent as fast as a client reads. It is over when a marked quote that was sent behind it
 was published, and the windows of the throttle that it opened have ended.
@@ -10,20 +10,24 @@ import itertools
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from tests.bench import frames
-from tests.bench.feed import MARK
 from tests.bench.orders import Process
-from tests.bench.world import NO_SETTINGS, World, cpu_ns, with_mark
+from tests.bench.setup import NO_SETTINGS, PRESENT, Program, Setup, cpu_ns, with_mark
+from tests.bench.source import MARK
+
+_T = TypeVar("_T")
 
 WINDOWS_S = 0.25  # the throttle's window, and a little
 _FIRST_QUOTES = 4_000
 _POOL_QUOTES = 100_000
 _PER_SYMBOL = 40
+BEFORE = "before"  # what the program is called that the present one is compared with
 MARKET = 11_500  # symbols in the whole market
 SOME = 500
 
@@ -60,7 +64,7 @@ class Plan:
 
 @dataclass(slots=True)
 class Contender:
-    """A client of the feed, and the quotes it gets in a burst."""
+    """A client of the source, and the quotes it gets in a burst."""
 
     name: str
     process: Process
@@ -83,8 +87,12 @@ class Burst:
 class Bench:
     """One run: the plan, where files go, and progress on stderr."""
 
-    def __init__(self, plan: Plan, home: Path) -> None:
+    def __init__(self, plan: Plan, home: Path, against: Path | None = None) -> None:
+        """``against``: the executable of another ``spotd``, measured in the same rounds."""
         self.plan = plan
+        self.programs = [PRESENT]
+        if against is not None:
+            self.programs.append(Program(BEFORE, against))
         self._home = home
         self._marks = itertools.count(1)
         self._row = ""
@@ -98,47 +106,57 @@ class Bench:
         print(f"[{self._row}] {text}", file=sys.stderr, flush=True)
 
     @contextmanager
-    def world(self) -> Iterator[World]:
-        """A new world, and its end."""
+    def setup(self) -> Iterator[Setup]:
+        """A new setup, and its end."""
         home = self._home / f"{self._row}-{time.monotonic_ns()}"
         home.mkdir()
-        with World(home) as world:
-            yield world
+        with Setup(home) as setup:
+            yield setup
 
     # Contenders
 
     def spotd(
         self,
-        world: World,
+        setup: Setup,
         symbols: int,
         *,
-        name: str = "spotd",
+        program: Program = PRESENT,
+        name: str = "",
         settings: Mapping[str, str] = NO_SETTINGS,
     ) -> Contender:
-        """The daemon, ready, with so many symbols."""
-        process = world.daemon(name, with_mark(frames.symbols(symbols)), settings)
+        """Return a daemon that is ready, with this number of symbols."""
+        name = name or program.name
+        names = with_mark(frames.symbols(symbols))
+        process = setup.daemon(name, names, settings, program=program)
         return Contender(name, process, f"{symbols}", least=_PER_SYMBOL * symbols)
 
-    def baselines(self, world: World, symbols: int, *, suffix: str = "") -> list[Contender]:
-        """Both baselines, subscribed to so many symbols."""
+    def daemons(self, setup: Setup, symbols: int, *, suffix: str = "") -> list[Contender]:
+        """Return a daemon of each program, ready, with this number of symbols."""
+        return [
+            self.spotd(setup, symbols, program=program, name=program.name + suffix)
+            for program in self.programs
+        ]
+
+    def baselines(self, setup: Setup, symbols: int, *, suffix: str = "") -> list[Contender]:
+        """Return both baselines, subscribed to this number of symbols."""
         found = []
         for module in ("naive", "careful"):
             name = module + suffix
-            found.append(Contender(name, world.baseline(module, name, symbols), f"{symbols}"))
+            found.append(Contender(name, setup.baseline(module, name, symbols), f"{symbols}"))
         return found
 
     @staticmethod
-    def floor(world: World, symbols: int) -> Contender:
-        """What only decodes and stores."""
+    def floor(setup: Setup, symbols: int) -> Contender:
+        """Return what only decodes and stores."""
         name = f"floor{symbols}"
-        process = world.floor(name, symbols)
+        process = setup.floor(name, symbols)
         return Contender(name, process, f"{symbols}", least=_PER_SYMBOL * symbols, silent=True)
 
     @staticmethod
-    def pool(world: World, symbols: int, per_frame: int, *, name: str = "") -> str:
-        """Have the feed encode quotes of so many symbols. Gives the pool's name."""
+    def pool(setup: Setup, symbols: int, per_frame: int, *, name: str = "") -> str:
+        """Have the source encode quotes of ``symbols`` symbols. Return the pool's name."""
         name = name or f"{symbols}"
-        world.feed.ask(
+        setup.source.ask(
             "pool",
             name=name,
             symbols=symbols,
@@ -149,71 +167,83 @@ class Bench:
 
     # Bursts
 
-    def burst(self, world: World, contender: Contender) -> Burst:
+    def burst(self, setup: Setup, contender: Contender) -> Burst:
         """Send a burst, and wait until it was taken in and published."""
         number, name = next(self._marks), contender.name
         pid = contender.process.pid
-        updates, cpu, began = _published(world), cpu_ns(pid), time.monotonic()
-        sent = world.feed.ask("burst", client=name, pool=contender.pool, quotes=contender.quotes)
+        updates, cpu, began = _published(setup), cpu_ns(pid), time.monotonic()
+        sent = setup.source.ask("burst", client=name, pool=contender.pool, quotes=contender.quotes)
         if contender.silent:
-            world.feed.ask("ping", client=name)
+            setup.source.ask("ping", client=name)
         else:
-            world.feed.ask("mark", client=name, number=number)
-            self._await_mark(world, contender, number)
+            setup.source.ask("mark", client=name, number=number)
+            self._await_mark(setup, contender, number)
         seconds = time.monotonic() - began
         time.sleep(WINDOWS_S)
         quotes = int(sent["quotes"])
         cpu_us = (cpu_ns(pid) - cpu) / quotes / 1_000
-        return Burst(quotes, cpu_us, seconds, _published(world) - updates)
+        return Burst(quotes, cpu_us, seconds, _published(setup) - updates)
 
     @staticmethod
-    def _await_mark(world: World, contender: Contender, number: int) -> None:
+    def _await_mark(setup: Setup, contender: Contender, number: int) -> None:
         def marked() -> bool:
-            last = world.redis.hget(f"{contender.name}d:last", MARK)
+            last = setup.redis.hget(f"{contender.name}d:last", MARK)
             return last is not None and json.loads(str(last))["bid_price"] == number
 
-        world.wait(marked, f"{contender.name} to take a burst in", contender.process)
+        setup.wait(marked, f"{contender.name} to take a burst in", contender.process)
 
-    def calibrate(self, world: World, contender: Contender) -> None:
+    def calibrate(self, setup: Setup, contender: Contender) -> None:
         """Find how many quotes make a burst of the planned length; this warms up, too."""
         fastest = 0.0
         for _ in range(4):
-            took = self.burst(world, contender)
+            took = self.burst(setup, contender)
             fastest = max(fastest, took.quotes / took.seconds)
             at_most = 20 * took.quotes
             contender.quotes = min(max(contender.least, int(fastest * self.plan.burst_s)), at_most)
             if took.quotes >= contender.least and took.seconds > self.plan.burst_s / 2:
                 break
 
-    def paired(self, world: World, contenders: Sequence[Contender]) -> dict[str, list[Burst]]:
+    def paired(self, setup: Setup, contenders: Sequence[Contender]) -> dict[str, list[Burst]]:
         """A burst for each in turn, and all that again in every round."""
         for contender in contenders:
-            self.calibrate(world, contender)
+            self.calibrate(setup, contender)
         bursts: dict[str, list[Burst]] = {contender.name: [] for contender in contenders}
         for number in range(self.plan.rounds):
-            for contender in contenders:
-                bursts[contender.name].append(self.burst(world, contender))
+            for contender in _alternating(contenders, number):
+                bursts[contender.name].append(self.burst(setup, contender))
             costs = (f"{name} {found[-1].cpu_us:.3g} µs" for name, found in bursts.items())
             self.say(f"round {number + 1}: CPU per quote: {', '.join(costs)}")
         return bursts
 
     def each_round(self, measure: Callable[[], dict[str, float]]) -> dict[str, list[float]]:
-        """Measure in every round. Gives the values of each figure."""
-        values: dict[str, list[float]] = {}
+        """Measure in every round. Return the values of each figure."""
+        return self.each_in_turn({"": measure})[""]
+
+    def each_in_turn(
+        self, measures: Mapping[str, Callable[[], dict[str, float]]]
+    ) -> dict[str, dict[str, list[float]]]:
+        """Measure each in turn, and all that again in every round. Return the values of each."""
+        values: dict[str, dict[str, list[float]]] = {key: {} for key in measures}
         for number in range(self.plan.rounds):
-            found = measure()
-            for name, value in found.items():
-                values.setdefault(name, []).append(value)
-            shown = ", ".join(f"{name} {value:.4g}" for name, value in found.items())
-            self.say(f"round {number + 1}: {shown}")
+            for key, measure in _alternating(measures.items(), number):
+                found = measure()
+                for name, value in found.items():
+                    values[key].setdefault(name, []).append(value)
+                shown = ", ".join(f"{name} {value:.4g}" for name, value in found.items())
+                self.say(f"round {number + 1}: {f'{key}: ' if key else ''}{shown}")
         return values
 
 
+def _alternating(them: Iterable[_T], number: int) -> list[_T]:
+    """Return them in order, and backwards in every other round, so that no place is favoured."""
+    return list(them)[:: -1 if number % 2 else 1]
+
+
 def costs_us(bursts: Sequence[Burst]) -> list[float]:
-    """CPU time per quote of each burst."""
+    """Return the CPU time per quote of each burst, in microseconds."""
     return [burst.cpu_us for burst in bursts]
 
 
-def _published(world: World) -> int:
-    stats = world.redis.info("commandstats")
+def _published(setup: Setup) -> int:
+    stats = setup.redis.info("commandstats")
     return int(stats.get("cmdstat_publish", {}).get("calls", 0))

@@ -16,7 +16,7 @@ import redis.asyncio as aioredis
 from alpaca.data.live import StockDataStream
 
 from tests.bench import frames
-from tests.bench.feed import MARK
+from tests.bench.source import MARK
 
 _EVERY_S = 0.2
 

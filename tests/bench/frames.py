@@ -1,7 +1,7 @@
 """Quotes as Alpaca's stream sends them, encoded beforehand. Decides nothing, sends nothing.
 
 A whole websocket frame, header included, is made once and sent many times; only the 8 bytes of
-each quote's time are written anew where lag is measured. So a feed costs far less than what it
+each quote's time are written anew where lag is measured. So a source costs far less than what it
 is to measure.
 """
 

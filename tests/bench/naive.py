@@ -16,7 +16,7 @@ from alpaca.data.live import StockDataStream
 from alpaca.data.models import Quote
 
 from tests.bench import frames
-from tests.bench.feed import MARK
+from tests.bench.source import MARK
 
 _THROTTLE_S = 0.2
 

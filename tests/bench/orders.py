@@ -23,7 +23,7 @@ from typing import Any, TypeAlias
 
 Json: TypeAlias = dict[str, Any]
 
-PATIENCE_S = 60.0
+GUARD_S = 60.0
 ROOT = Path(__file__).parents[2]
 _PR_SET_PDEATHSIG = 1
 
@@ -76,12 +76,12 @@ class Process:
         """The end of what it said."""
         return self.log.read_text("utf-8", "replace")[-3_000:]
 
-    def stop(self, patience_s: float = 10.0) -> None:
+    def stop(self, guard_s: float = 10.0) -> None:
         """Ask it to end, and kill it when it does not."""
         if self._popen.poll() is None:
             self._popen.terminate()
             try:
-                self._popen.wait(patience_s)
+                self._popen.wait(guard_s)
             except subprocess.TimeoutExpired:
                 self.kill()
 
@@ -107,7 +107,7 @@ class Worker(Process):
         threading.Thread(target=self._listen, name=f"answers of {name}", daemon=True).start()
 
     def order(self, what: str, **fields: Any) -> int:
-        """Give an order and do not wait. Gives its id."""
+        """Give an order, do not wait, and return its id."""
         number = next(self._ids)
         self._answers[number] = queue.SimpleQueue()
         line = json.dumps({"id": number, "do": what, **fields}) + "\n"
@@ -115,9 +115,9 @@ class Worker(Process):
         self._stdin.flush()
         return number
 
-    def answer(self, number: int, patience_s: float = PATIENCE_S) -> Json:
+    def answer(self, number: int, guard_s: float = GUARD_S) -> Json:
         """Wait for the answer to an order. Raises RuntimeError where it failed or none comes."""
-        deadline = time.monotonic() + patience_s
+        deadline = time.monotonic() + guard_s
         while True:
             try:
                 answer = self._answers[number].get(timeout=0.2)
@@ -125,7 +125,7 @@ class Worker(Process):
                 self.check()
                 if time.monotonic() > deadline:
                     raise RuntimeError(
-                        f"{self.name} gave no answer in {patience_s:g} s\n{self.tail()}"
+                        f"{self.name} gave no answer in {guard_s:g} s\n{self.tail()}"
                     ) from None
             else:
                 del self._answers[number]
@@ -133,9 +133,9 @@ class Worker(Process):
                     raise RuntimeError(f"{self.name}: {answer['error']}")
                 return answer
 
-    def ask(self, what: str, patience_s: float = PATIENCE_S, **fields: Any) -> Json:
+    def ask(self, what: str, guard_s: float = GUARD_S, **fields: Any) -> Json:
         """Give an order and wait for its answer."""
-        return self.answer(self.order(what, **fields), patience_s)
+        return self.answer(self.order(what, **fields), guard_s)
 
     @property
     def _stdin(self) -> Any:

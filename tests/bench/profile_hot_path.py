@@ -5,7 +5,7 @@
 - decode: msgpack to structs
 - floor: decode, and the newest quote of each symbol in a dictionary, which no program does without
 - receive: the price cache, the conflator's slot included
-- frame: the adapter's frame callback, with decode, intake and receive in it
+- frame: the session's frame callback, with decode and receive in it, as the daemon wires them
 - take+render: emit what is due and write its JSON, per *update*, and settle it
 - pack: the call to Redis with 500 updates as bytes, per *update*
 - whole: frame, and take+render+pack as often as the throttle lets out at ``--rate`` quotes/s
@@ -25,34 +25,29 @@ from typing import Any, cast
 
 import picows
 from picows.picows import _make_test_ws_frame
-from pydantic import SecretStr
 from redis.connection import Connection
-from spotd.daemon.intake import Intake
-from spotd.daemon.shared import Shared
 
 from spotd.alpaca.frames import FrameDecoder
 from spotd.alpaca.session import Session
 from spotd.core.conflate import Slot
-from spotd.core.demand import Demand
+from spotd.core.freshness import Silence
 from spotd.core.messages import Message, Quote
 from spotd.core.publishing import BatchSize
-from spotd.daemon.publish import PublishLoop
-from spotd.settings import Settings
+from spotd.daemon.prices import Prices
+from spotd.daemon.publish import render
+from spotd.keys import Keys
+from spotd.ops.metrics import Metrics
 from tests.bench import frames
 
 _STAGES = ("decode", "floor", "receive", "frame", "take+render", "pack", "whole")
 _SHA = "0" * 40
+_THROTTLE_S = 0.2
 
 
 class HotPath:
     """The daemon's parts on the way of a quote, fed with frames made beforehand."""
 
     def __init__(self, names: Sequence[str], per_frame: int, quotes: int, rate: float) -> None:
-        settings = Settings(
-            api_key=SecretStr("key"),
-            secret_key=SecretStr("secret"),
-            _env_file=None,  # type: ignore[call-arg]  # pydantic-settings' own argument
-        )
         self.quotes = max(1, quotes // per_frame) * per_frame
         self._per_frame_s = per_frame / rate
         self._payloads = [
@@ -63,17 +58,20 @@ class HotPath:
             _make_test_ws_frame(picows.WSMsgType.BINARY, payload, True, False)
             for payload in self._payloads
         ]
-        self.shared = Shared(settings)
-        self.shared.demand = Demand(frozenset(names))
-        self._publish = PublishLoop(self.shared, cast(Any, None))
-        self._session = Session(FrameDecoder(), cast(Any, Intake(self.shared)))
+        self.prices = Prices(
+            throttle_s=_THROTTLE_S,
+            wants=frozenset(names).__contains__,
+            silence=Silence(),
+            metrics=Metrics(),
+        )
+        self._session = Session(FrameDecoder(), cast(Any, self.prices.receive))
         self._session.authenticated()
         connection: Any = Connection
         self._pack: Callable[..., list[bytes]] = connection().pack_command
         self._now = time.monotonic()
         self.updates = 0
 
-    # Stages: each gives the number that its time is divided by
+    # Stages: each returns the number by which its time is divided
 
     def decode(self) -> int:
         """Msgpack to structs."""
@@ -97,7 +95,7 @@ class HotPath:
         decoded = [cast(Sequence[Message], decode(payload)) for payload in self._payloads]
 
         def receive() -> int:
-            take_in = self.shared.prices.receive
+            take_in = self.prices.cache.receive
             for some in decoded:
                 take_in(some, self._now)
             return self.quotes
@@ -120,11 +118,11 @@ class HotPath:
         """One full call, as redis-py turns it into bytes."""
         self._change_all()
         taken = self._take()
-        lines = self._publish._render(taken)
-        self.shared.conflator.settle(taken, self._now, delivered=True)
+        lines, highest_seq = render(taken, self.prices.seq)
+        self.prices.conflator.settle(taken, self._now, delivered=True)
 
         def pack() -> int:
-            self._packed(lines)
+            self._packed(lines, highest_seq)
             return len(taken)
 
         return pack
@@ -132,7 +130,7 @@ class HotPath:
     def whole(self) -> int:
         """All of it at the rate at which quotes come in, by a clock that follows the quotes."""
         on_frame, transport = self._session.on_ws_frame, cast(Any, None)
-        conflator = self.shared.conflator
+        conflator = self.prices.conflator
         for frame in self._frames:
             on_frame(transport, frame)
             self._now += self._per_frame_s
@@ -145,28 +143,28 @@ class HotPath:
 
     def _change_all(self) -> None:
         self._now += 1.0
-        for slot in self.shared.prices.slots.values():
-            if slot.quote is not None:
-                self.shared.conflator.offer(slot, self._now)
+        for slot in self.prices.cache.slots.values():
+            if slot.quoted_at is not None:
+                self.prices.conflator.offer(slot, self._now)
 
     def _take(self) -> list[Slot]:
-        return self.shared.conflator.take(self._now, BatchSize().limit)
+        return self.prices.conflator.take(self._now, BatchSize().limit)
 
     def _emit(self, *, pack: bool) -> int:
         emitted = 0
         while taken := self._take():
-            lines = self._publish._render(taken)
+            lines, highest_seq = render(taken, self.prices.seq)
             if pack:
-                self._packed(lines)
-            self.shared.conflator.settle(taken, self._now, delivered=True)
+                self._packed(lines, highest_seq)
+            self.prices.conflator.settle(taken, self._now, delivered=True)
             emitted += len(taken)
         return emitted
 
-    def _packed(self, lines: bytes) -> None:
-        keys = self.shared.settings.keys
+    def _packed(self, lines: bytes, highest_seq: int) -> None:
+        keys = Keys()
         self._pack(
             "EVALSHA", _SHA, 3, keys.leader, keys.last, keys.seq,
-            "token", keys.channel_prefix, self.shared.seq, lines,
+            "token", keys.channel_prefix, highest_seq, highest_seq, lines,
         )  # fmt: skip
 
 

@@ -63,10 +63,14 @@ class Row:
     series: Json = field(default_factory=dict)  # for the pictures
 
     def add(self, name: str, unit: str, values: Iterable[float]) -> Figure:
-        """One more figure. Gives it."""
+        """Add one more figure, and return it."""
         figure = Figure(name, unit, list(values))
         self.figures.append(figure)
         return figure
+
+    def ratio(self, name: str, dear: Sequence[float], cheap: Sequence[float]) -> Figure:
+        """Add how many times as much one was as the other, round by round, and return it."""
+        return self.add(name, "×", [a / b for a, b in zip(dear, cheap, strict=True)])
 
     @property
     def verdict(self) -> str:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 
-from tests.bench.bench import MARKET, SOME, WINDOWS_S, Bench, Burst, Contender, costs_us
+from tests.bench.bench import BEFORE, MARKET, SOME, WINDOWS_S, Bench, Burst, Contender, costs_us
 from tests.bench.results import Row
-from tests.bench.world import World, cpu_ns
+from tests.bench.setup import Setup, cpu_ns
 
 _PACED_PER_S = 5_000
 _SILENT = {"SPOTD_THROTTLE_MS": "60000"}
@@ -30,13 +30,16 @@ def _against_baselines(bench: Bench, key: str, *, per_frame: int, times: int) ->
         "per quote",
         f"at least {times} times less than the naive baseline",
     )
-    with bench.world() as world:
-        bench.pool(world, SOME, per_frame)
-        contenders = [bench.spotd(world, SOME), *bench.baselines(world, SOME)]
-        bursts = bench.paired(world, contenders)
+    with bench.setup() as setup:
+        bench.pool(setup, SOME, per_frame)
+        contenders = [*bench.daemons(setup, SOME), *bench.baselines(setup, SOME)]
+        bursts = bench.paired(setup, contenders)
     _costs(row, bursts)
-    ratio = row.add("naive / spotd", "×", _ratios(bursts, "naive", "spotd"))
-    row.add("careful / spotd", "×", _ratios(bursts, "careful", "spotd"))
+    costs = {name: costs_us(found) for name, found in bursts.items()}
+    ratio = row.ratio("naive / spotd", costs["naive"], costs["spotd"])
+    row.ratio("careful / spotd", costs["careful"], costs["spotd"])
+    if BEFORE in costs:
+        row.ratio("before / spotd", costs[BEFORE], costs["spotd"])
     row.reached = ratio.median >= times
     return row
 
@@ -51,11 +54,6 @@ def _costs(row: Row, bursts: dict[str, list[Burst]]) -> None:
     }
 
 
-def _ratios(bursts: dict[str, list[Burst]], dear: str, cheap: str) -> list[float]:
-    pairs = zip(bursts[dear], bursts[cheap], strict=True)
-    return [one.cpu_us / other.cpu_us for one, other in pairs]
-
-
 def paced(bench: Bench) -> Row:
     """At a rate that all can follow, where a burst would let each one conflate more or less."""
     row = Row(
@@ -64,27 +62,27 @@ def paced(bench: Bench) -> Row:
         "when most of them are published",
         "reported",
     )
-    with bench.world() as world:
-        pool = bench.pool(world, SOME, 1)
-        contenders = [bench.spotd(world, SOME), *bench.baselines(world, SOME)]
+    with bench.setup() as setup:
+        pool = bench.pool(setup, SOME, 1)
+        contenders = [*bench.daemons(setup, SOME), *bench.baselines(setup, SOME)]
 
         def measure() -> dict[str, float]:
-            return {c.name: _paced_us(bench, world, c, pool) for c in contenders}
+            return {c.name: _paced_us(bench, setup, c, pool) for c in contenders}
 
         measure()  # warms up
         values = bench.each_round(measure)
     for name, costs in values.items():
         row.add(name, "µs", costs)
-    for name in ("naive", "careful"):
-        pairs = zip(values[name], values["spotd"], strict=True)
-        row.add(f"{name} / spotd", "×", [one / other for one, other in pairs])
+    for name in ("naive", "careful", BEFORE):
+        if name in values:
+            row.ratio(f"{name} / spotd", values[name], values["spotd"])
     return row
 
 
-def _paced_us(bench: Bench, world: World, contender: Contender, pool: str) -> float:
+def _paced_us(bench: Bench, setup: Setup, contender: Contender, pool: str) -> float:
     pid = contender.process.pid
     cpu = cpu_ns(pid)
-    sent = world.feed.ask(
+    sent = setup.source.ask(
         "pace", client=contender.name, pool=pool, rate=_PACED_PER_S, seconds=2 * bench.plan.burst_s
     )
     time.sleep(WINDOWS_S)
@@ -99,36 +97,46 @@ def growth(bench: Bench) -> Row:
         f"cost per quote from {counts[0]} to {MARKET:,} symbols, 50 per frame",
         "grows by less than 1.5 times",
     )
-    with bench.world() as world:
+    with bench.setup() as setup:
         contenders = []
         for count in counts:
-            bench.pool(world, count, 50)
-            contenders += _over_the_market(bench, world, count)
+            bench.pool(setup, count, 50)
+            contenders += _over_the_market(bench, setup, count)
             bench.say(f"{count} symbols: ready")
-        bursts = bench.paired(world, contenders)
-    for kind in ("spotd", "intake", "floor", "naive", "careful"):
-        of_kind = {count: bursts[f"{kind}{count}"] for count in counts}
-        row.series[kind] = {str(count): costs_us(found) for count, found in of_kind.items()}
+        bursts = bench.paired(setup, contenders)
+    costs = {name: costs_us(found) for name, found in bursts.items()}
+    kinds = ["spotd", "intake", "floor", "naive", "careful", *_other(bench)]
+    for kind in kinds:
+        row.series[kind] = {str(count): costs[f"{kind}{count}"] for count in counts}
     for kind, words in (("spotd", "all of it"), ("intake", "intake alone"), ("floor", "floor")):
         few, many = f"{kind}{counts[0]}", f"{kind}{MARKET}"
-        row.add(f"{words}: {counts[0]} symbols", "µs", costs_us(bursts[few]))
-        row.add(f"{MARKET:,} symbols", "µs", costs_us(bursts[many]))
-        row.add("growth", "×", _ratios(bursts, many, few))
+        row.add(f"{words}: {counts[0]} symbols", "µs", costs[few])
+        row.add(f"{MARKET:,} symbols", "µs", costs[many])
+        row.ratio("growth", costs[many], costs[few])
     for count in (counts[0], MARKET):
         updates = [1_000 * b.updates / b.quotes for b in bursts[f"spotd{count}"]]
         row.add(f"updates per 1,000 quotes with {count:,}", "", updates)
+    for other in _other(bench):
+        for count in counts:
+            figure = f"{other} / spotd with {count:,}"
+            row.ratio(figure, costs[f"{other}{count}"], costs[f"spotd{count}"])
     row.notes.append("floor: a program that only decodes, and stores each quote in a dictionary")
     row.reached = row.figures[2].median < 1.5
     return row
 
 
-def _over_the_market(bench: Bench, world: World, count: int) -> list[Contender]:
-    """The daemon, one with a throttle that lets next to nothing out, the floor, both baselines."""
-    intake = bench.spotd(world, count, name=f"intake{count}", settings=_SILENT)
+def _other(bench: Bench) -> list[str]:
+    """Return the names of the programs that the present one is compared with."""
+    return [program.name for program in bench.programs[1:]]
+
+
+def _over_the_market(bench: Bench, setup: Setup, count: int) -> list[Contender]:
+    """Return daemons, one with a throttle that lets next to nothing out, floor and baselines."""
+    intake = bench.spotd(setup, count, name=f"intake{count}", settings=_SILENT)
     intake.silent = True
     return [
-        bench.spotd(world, count, name=f"spotd{count}"),
+        *bench.daemons(setup, count, suffix=str(count)),
         intake,
-        bench.floor(world, count),
-        *bench.baselines(world, count, suffix=str(count)),
+        bench.floor(setup, count),
+        *bench.baselines(setup, count, suffix=str(count)),
     ]

@@ -5,15 +5,15 @@ from __future__ import annotations
 import json
 import statistics
 import subprocess
-import sys
 import time
+from functools import partial
 
 from tests.bench import frames
-from tests.bench.bench import MARKET, SOME, Bench
+from tests.bench.bench import BEFORE, MARKET, SOME, Bench
 from tests.bench.orders import Process, Worker
 from tests.bench.results import Row
 from tests.bench.rows_output import probes, spread_since, start_probes
-from tests.bench.world import World, cpu_ns, rss_mb
+from tests.bench.setup import PRESENT, Program, Setup, cpu_ns, rss_mb
 
 _MEMORY_MB = 180
 _FLAT_MB = 2.0  # growth that still counts as flat
@@ -21,6 +21,7 @@ _MEMORY_QUOTES_PER_S = 100_000
 _START_S = 2.0
 _ADDING_S = 10.0
 _PARTS = ("p50", "p99", "max")
+_WHEN = ("before", "meanwhile", "while removing")
 _KEEPS_MS = 20.0  # p99 of what is live, as at 100,000 quotes/s
 
 _IMPORTS = """
@@ -31,15 +32,24 @@ bare, began = rss(), time.perf_counter()
 import alpaca.data.live, alpaca.data.historical, alpaca.data.requests
 alpaca_mb, alpaca_s = rss() - bare, time.perf_counter() - began
 import spotd.cli, spotd.daemon
+try:
+    import spotd.cli.main, spotd.daemon.daemon
+except ModuleNotFoundError:
+    pass  # an older checkout, in which both are modules and no packages
 print(json.dumps({"bare_mb": bare, "alpaca_mb": alpaca_mb, "alpaca_s": alpaca_s,
                   "all_mb": rss(), "all_s": time.perf_counter() - began}))
 """
 
 
-def imports() -> dict[str, float]:
-    """What importing costs, in a new process: time and memory, alpaca-py's share apart."""
+def imports(program: Program = PRESENT) -> dict[str, float]:
+    """Return what importing costs, in a new process: time and memory, alpaca-py's share apart."""
     told = subprocess.run(
-        [sys.executable, "-c", _IMPORTS], check=True, capture_output=True, timeout=60
+        [program.python, "-c", _IMPORTS],
+        check=True,
+        capture_output=True,
+        timeout=60,
+        env=program.env(),
+        cwd=program.python.parent,  # not in a tree, which would be imported first
     ).stdout
     return {name: float(value) for name, value in json.loads(told).items()}
 
@@ -49,22 +59,33 @@ def idle(bench: Bench) -> Row:
     row = Row(
         "idle", f"CPU per second while nothing comes in, {SOME} symbols", "under 1 % of a core"
     )
-    with bench.world() as world:
-        daemon = bench.spotd(world, SOME).process
-        some = bench.each_round(lambda: _at_rest(bench, daemon))
-        world.demand("spotd", frames.symbols(MARKET))
-        world.settled("spotd", daemon)
-        market = bench.each_round(lambda: _at_rest(bench, daemon))
-    row.reached = row.add("daemon", "%", some["share"]).median < 1.0
-    row.add(f"with {MARKET:,} symbols", "%", market["share"])
+    with bench.setup() as setup:
+        daemons = [contender.process for contender in bench.daemons(setup, SOME)]
+        some = bench.each_round(lambda: _at_rest(bench, daemons))
+        for daemon in daemons:
+            setup.demand(daemon.name, frames.symbols(MARKET))
+            setup.settled(daemon.name, daemon)
+        market = bench.each_round(lambda: _at_rest(bench, daemons))
+    row.reached = row.add("daemon", "%", some["spotd"]).median < 1.0
+    row.add(f"with {MARKET:,} symbols", "%", market["spotd"])
+    if BEFORE in some:
+        row.add("before", "%", some[BEFORE])
+        row.add(f"before with {MARKET:,} symbols", "%", market[BEFORE])
+        row.ratio("before / spotd", some[BEFORE], some["spotd"])
+        row.ratio(f"with {MARKET:,} symbols", market[BEFORE], market["spotd"])
     return row
 
 
-def _at_rest(bench: Bench, daemon: Process) -> dict[str, float]:
+def _at_rest(bench: Bench, daemons: list[Process]) -> dict[str, float]:
+    """Return the share of a core that each daemon uses, all in the same seconds, in percent."""
     time.sleep(1.0)
-    cpu, began = cpu_ns(daemon.pid), time.monotonic_ns()
+    cpu, began = [cpu_ns(daemon.pid) for daemon in daemons], time.monotonic_ns()
     time.sleep(bench.plan.idle_s)
-    return {"share": 100 * (cpu_ns(daemon.pid) - cpu) / (time.monotonic_ns() - began)}
+    took_ns = time.monotonic_ns() - began
+    return {
+        daemon.name: 100 * (cpu_ns(daemon.pid) - before) / took_ns
+        for daemon, before in zip(daemons, cpu, strict=True)
+    }
 
 
 def memory(bench: Bench) -> Row:
@@ -76,10 +97,10 @@ def memory(bench: Bench) -> Row:
         f"{plan.memory_s / 60:.3g} min",
         f"under {_MEMORY_MB} MB; flat: grows by less than {_FLAT_MB:g} MB after its first quarter",
     )
-    with bench.world() as world:
-        bench.pool(world, MARKET, 50)
-        daemon = bench.spotd(world, MARKET).process
-        samples = _sampled(bench, world, daemon)
+    with bench.setup() as setup:
+        bench.pool(setup, MARKET, 50)
+        daemon = bench.spotd(setup, MARKET).process
+        samples = _sampled(bench, setup, daemon)
     quarter = max(1, len(samples) // 4)
     settled, end = samples[quarter : 2 * quarter], samples[-quarter:]
     most = row.add("most", "MB", [max(samples)])
@@ -97,9 +118,9 @@ def memory(bench: Bench) -> Row:
     return row
 
 
-def _sampled(bench: Bench, world: World, daemon: Process) -> list[float]:
+def _sampled(bench: Bench, setup: Setup, daemon: Process) -> list[float]:
     seconds = bench.plan.memory_s
-    sending = world.feed.order(
+    sending = setup.source.order(
         "pace", client="spotd", pool=f"{MARKET}", rate=_MEMORY_QUOTES_PER_S, seconds=seconds
     )
     samples = []
@@ -109,7 +130,7 @@ def _sampled(bench: Bench, world: World, daemon: Process) -> list[float]:
         if second % 30 == 0:
             bench.say(f"after {second} s: {samples[-1]:.1f} MB")
         time.sleep(1.0)
-    world.feed.answer(sending, seconds + 60)
+    setup.source.answer(sending, seconds + 60)
     return samples
 
 
@@ -120,27 +141,32 @@ def start(bench: Bench) -> Row:
         f"`spotd run` to the first subscribe message, {SOME} symbols",
         f"under {_START_S:g} s",
     )
-    with bench.world() as world:
-        values = bench.each_round(lambda: _started(world))
-    took = row.add("start", "s", values["seconds"])
-    row.add("of which imports", "s", values["imports"])
-    row.add("of which alpaca-py's", "s", values["alpaca"])
-    row.reached = took.median < _START_S
+    with bench.setup() as setup:
+        values = bench.each_in_turn(
+            {program.name: partial(_started, setup, program) for program in bench.programs}
+        )
+    for name, found in values.items():
+        row.add("start" if name == PRESENT.name else f"{name}: start", "s", found["seconds"])
+        row.add("of which imports", "s", found["imports"])
+        row.add("of which alpaca-py's", "s", found["alpaca"])
+    row.reached = row.figures[0].median < _START_S
+    if BEFORE in values:
+        row.ratio("before / spotd", values[BEFORE]["seconds"], values["spotd"]["seconds"])
     return row
 
 
-def _started(world: World) -> dict[str, float]:
-    process = world.daemon("spotd", frames.symbols(SOME), ready=False)
+def _started(setup: Setup, program: Program) -> dict[str, float]:
+    process = setup.daemon(program.name, frames.symbols(SOME), program=program, ready=False)
 
     def subscribed_at() -> float:
-        state = world.feed.ask("state", client="spotd")
+        state = setup.source.ask("state", client=program.name)
         at = float(state.get("first_subscribe_at") or 0.0)
         return at if at > process.started_at else 0.0
 
-    world.wait(subscribed_at, "the first subscribe message", process)
+    setup.wait(subscribed_at, "the first subscribe message", process)
     seconds = subscribed_at() - process.started_at
     process.stop()
-    share = imports()
+    share = imports(program)
     return {"seconds": seconds, "imports": share["all_s"], "alpaca": share["alpaca_s"]}
 
 
@@ -150,47 +176,56 @@ def adding(bench: Bench) -> Row:
         "adding",
         f"adding {MARKET:,} symbols at once, beside {SOME} live ones with {SOME} quotes/s; and "
         "removing them again",
-        f"subscribed, acknowledged and primed in under {_ADDING_S:g} s; p99 of the live ones stays "
+        f"subscribed, acknowledged and priced in under {_ADDING_S:g} s; p99 of the live ones stays "
         f"under {_KEEPS_MS:g} ms, both times",
     )
-    with bench.world() as world:
-        reader = world.reader()
-        daemon = world.daemon("spotd", probes(world, reader))
-        values = bench.each_round(lambda: _added(bench, world, daemon, reader))
-    primed = row.add("primed", "s", values["primed_s"])
-    row.add("acknowledged", "s", values["acknowledged_s"])
-    row.add("removed", "s", values["removed_s"])
-    for when in ("before", "meanwhile", "while removing"):
-        for part in _PARTS:
-            row.add(f"{part} {when}", "ms", values[f"{when} {part}"])
-    kept = max(statistics.median(values[f"{when} p99"]) for when in ("meanwhile", "while removing"))
-    row.reached = primed.median < _ADDING_S and kept < _KEEPS_MS
+    with bench.setup() as setup:
+        reader = setup.reader()
+        measures = {}
+        for program in bench.programs:
+            names = probes(setup, reader, program.name)
+            daemon = setup.daemon(program.name, names, program=program)
+            measures[program.name] = partial(_added, bench, setup, daemon, reader)
+        of = bench.each_in_turn(measures)
+    for name, values in of.items():
+        whose = "" if name == PRESENT.name else f"{name}: "
+        for what in ("priced", "acknowledged", "removed"):
+            row.add(whose + what, "s", values[f"{what}_s"])
+        for when in _WHEN:
+            for part in _PARTS:
+                row.add(f"{whose}{part} {when}", "ms", values[f"{when} {part}"])
+    values = of[PRESENT.name]
+    kept = max(statistics.median(values[f"{when} p99"]) for when in _WHEN[1:])
+    row.reached = statistics.median(values["priced_s"]) < _ADDING_S and kept < _KEEPS_MS
+    if BEFORE in of:
+        for key in ("priced_s", "removed_s", *(f"{when} p99" for when in _WHEN[1:])):
+            row.ratio(f"before / spotd: {key.removesuffix('_s')}", of[BEFORE][key], values[key])
     return row
 
 
-def _added(bench: Bench, world: World, daemon: Process, reader: Worker) -> dict[str, float]:
-    names = frames.symbols(MARKET)
+def _added(bench: Bench, setup: Setup, daemon: Process, reader: Worker) -> dict[str, float]:
+    names, client = frames.symbols(MARKET), daemon.name
     time.sleep(1.0)  # the windows that first prices opened have ended
     first = reader.ask("count")["count"]
-    world.feed.answer(start_probes(world, bench.plan.latency_s))
+    setup.source.answer(start_probes(setup, bench.plan.latency_s, client))
     before = spread_since(reader, first)
-    sending = start_probes(world, 6 * _ADDING_S)
+    sending = start_probes(setup, 6 * _ADDING_S, client)
     first, began = reader.ask("count")["count"], time.monotonic()
-    world.demand("spotd", names)
-    world.settled("spotd", daemon, 3 * _ADDING_S)
-    primed_s = time.monotonic() - began
-    state = world.feed.ask("state", client="spotd")
+    setup.demand(client, names)
+    setup.settled(client, daemon, 3 * _ADDING_S)
+    priced_s = time.monotonic() - began
+    state = setup.source.ask("state", client=client)
     meanwhile = spread_since(reader, first)
     time.sleep(1.0)  # the windows that first prices opened have ended
     first, dropped = reader.ask("count")["count"], time.monotonic()
-    world.drop("spotd", names)
-    world.settled("spotd", daemon, 2 * _ADDING_S)
+    setup.drop(client, names)
+    setup.settled(client, daemon, 2 * _ADDING_S)
     removed_s = time.monotonic() - dropped
     removing = spread_since(reader, first)
-    world.feed.ask("halt")
-    world.feed.answer(sending)
+    setup.source.ask("halt")
+    setup.source.answer(sending)
     return {
-        "primed_s": primed_s,
+        "priced_s": priced_s,
         "acknowledged_s": state["acknowledged_at"] - began,
         "removed_s": removed_s,
         **{f"before {part}": before[part] for part in _PARTS},

@@ -11,14 +11,15 @@ import sys
 from pathlib import Path
 
 import msgpack
-import pytest
 
 from tests.bench import frames, pictures
 from tests.bench.orders import ROOT
 from tests.bench.results import Row
+from tests.bench.setup import PRESENT
+
+_GUARD_S = 110.0
 
 
-@pytest.mark.timeout(60)
 def test_measures_prints_and_writes(tmp_path: Path) -> None:
     """A quick run of two rows gives both, in the table and in the JSON, with positive figures."""
     found = tmp_path / "found.json"
@@ -29,7 +30,7 @@ def test_measures_prints_and_writes(tmp_path: Path) -> None:
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=50,
+        timeout=_GUARD_S,
     )
     assert done.returncode == 0, done.stderr
     rows = {row["key"]: row for row in json.loads(found.read_text())["rows"]}
@@ -43,11 +44,31 @@ def test_measures_prints_and_writes(tmp_path: Path) -> None:
     assert "naive / spotd" in done.stdout
 
 
+def test_compares_with_another_checkout(tmp_path: Path) -> None:
+    """The other ``spotd`` is measured in the same rounds, and how much dearer it was is shown."""
+    found = tmp_path / "found.json"
+    command = [sys.executable, "-m", "tests.bench", "--quick", "--rounds", "2", "--only", "start"]
+    done = subprocess.run(
+        [*command, "--against", str(PRESENT.spotd), "--json", str(found)],
+        check=False,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=_GUARD_S,
+    )
+    assert done.returncode == 0, done.stderr
+    [row] = json.loads(found.read_text())["rows"]
+    figures = {figure["name"]: figure["rounds"] for figure in row["figures"]}
+    both = zip(figures["before: start"], figures["start"], strict=True)
+    assert figures["before / spotd"] == [before / now for before, now in both]
+    assert "before / spotd" in done.stdout
+
+
 def test_refuses_unknown_rows() -> None:
     """A mistyped row is a usage error, and not a run without it."""
     command = [sys.executable, "-m", "tests.bench", "--only", "batched,nonsense"]
     done = subprocess.run(
-        command, check=False, cwd=ROOT, capture_output=True, text=True, timeout=50
+        command, check=False, cwd=ROOT, capture_output=True, text=True, timeout=_GUARD_S
     )
     assert done.returncode == 2
     assert "nonsense" in done.stderr

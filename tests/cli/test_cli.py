@@ -1,4 +1,4 @@
-"""The command itself: what it loads, and how it ends."""
+"""The command itself: the modules it loads, and its exit codes."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ import pytest
 from spotd import __version__, errors
 from spotd.cli.main import COMMANDS, EXTRAS, Command, main
 from tests.cli.conftest import Call
+from tests.kit.waiting import GUARD_S
 
 Ending = Callable[[BaseException], None]
 
 
 @pytest.fixture
 def end_by(monkeypatch: pytest.MonkeyPatch) -> Ending:
-    """Register a subcommand ``probe`` that raises what it is given."""
+    """Register a subcommand ``probe`` that raises the error it is given."""
 
     def register(error: BaseException) -> None:
         @click.command()
@@ -47,7 +48,7 @@ def test_help(spotd: Call) -> None:
 
 
 def test_help_loads_nothing() -> None:
-    """Asking for help waits for none of the packages that do the work."""
+    """The help loads none of the large packages."""
     script = (
         "import sys; from spotd.cli.main import main; main(['--help'])\n"
         "heavy = {'alpaca', 'pandas', 'redis', 'aiohttp', 'rich', 'pydantic', 'structlog',\n"
@@ -55,7 +56,7 @@ def test_help_loads_nothing() -> None:
         "print(sorted(heavy & set(sys.modules)))"
     )
     ran = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=GUARD_S
     )
     assert ran.stdout.splitlines()[-1] == "[]"
 
@@ -73,7 +74,9 @@ def test_version(spotd: Call) -> None:
     assert spotd("--version").out == f"spotd {__version__}\n"
 
 
-@pytest.mark.parametrize("args", [("nope",), ("status", "--nope"), ("watch", "--count", "0")])
+@pytest.mark.parametrize(
+    "args", [("nope",), ("status", "--nope"), ("watch", "--count", "0"), ("run", "--fast")]
+)
 def test_usage(spotd: Call, args: tuple[str, ...]) -> None:
     """Wrong usage is exit code 2, with a hint where to look."""
     outcome = spotd(*args)
@@ -100,13 +103,13 @@ def test_foreseen_errors(spotd: Call, end_by: Ending, error: Exception, code: in
 
 @pytest.mark.parametrize("code", [0, 3])
 def test_exit_code(spotd: Call, end_by: Ending, code: int) -> None:
-    """A subcommand may give its exit code."""
+    """A subcommand may end with an exit code of its own."""
     end_by(click.exceptions.Exit(code))
     assert spotd("probe") == (code, "", "")
 
 
 def test_interrupted(spotd: Call, end_by: Ending) -> None:
-    """Ctrl-C in a small command is what a shell expects, without a traceback."""
+    """Ctrl-C in a small command has the exit code that shells use, and no traceback."""
     end_by(KeyboardInterrupt())
     outcome = spotd("probe")
     assert outcome.code == 130
@@ -137,7 +140,7 @@ def test_closed_pipe_of_demo() -> None:
         assert process.stdout is not None
         assert process.stdout.readline().startswith("# redis-cli")
         process.stdout.close()
-        assert process.wait(timeout=30) == 0
+        assert process.wait(timeout=GUARD_S) == 0
 
 
 @pytest.mark.parametrize(("package", "extra"), EXTRAS.items())
@@ -169,24 +172,24 @@ def test_defect(end_by: Ending, error: Exception) -> None:
 def test_defect_as_process() -> None:
     """To a shell, a defect is exit code 1 and a traceback."""
     script = (
-        "import sys, click, spotd.cli as cli\n"
+        "import sys, click, spotd.cli.main as cli\n"
         "cli.broken = click.Command('broken', callback=lambda: 1 / 0)\n"
-        "cli.COMMANDS['broken'] = cli.Command('spotd.cli:broken', '')\n"
+        "cli.COMMANDS['broken'] = cli.Command('spotd.cli.main:broken', '')\n"
         "sys.exit(cli.main(['broken']))"
     )
     ran = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=60
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=GUARD_S
     )
     assert ran.returncode == 1
     assert "ZeroDivisionError" in ran.stderr
 
 
-@pytest.mark.parametrize("module", ["spotd", "spotd.cli"])
+@pytest.mark.parametrize("module", ["spotd", "spotd.cli.main"])
 def test_as_module(module: str) -> None:
     """``python -m`` is the same command."""
     ran = subprocess.run(
         [sys.executable, "-m", module, "nope"],
-        capture_output=True, text=True, check=False, timeout=60,
+        capture_output=True, text=True, check=False, timeout=GUARD_S,
     )  # fmt: skip
     assert ran.returncode == 2
     assert ran.stderr.startswith("Usage: spotd ")
@@ -195,8 +198,8 @@ def test_as_module(module: str) -> None:
 def test_completion() -> None:
     """A shell that completes gets the names from the table."""
     ran = subprocess.run(
-        [sys.executable, "-m", "spotd.cli"],
+        [sys.executable, "-m", "spotd"],
         env={"_SPOTD_COMPLETE": "bash_complete", "COMP_WORDS": "spotd w", "COMP_CWORD": "1"},
-        capture_output=True, text=True, check=False, timeout=60,
+        capture_output=True, text=True, check=False, timeout=GUARD_S,
     )  # fmt: skip
     assert ran.stdout == "plain,watch\n"

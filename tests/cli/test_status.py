@@ -10,7 +10,8 @@ import redis
 
 from spotd.cli.status import lines_of
 from tests.cli.conftest import Call
-from tests.cli.terminal import AT, KEYS, free_port, status_of
+from tests.kit.ports import free_port
+from tests.kit.publisher import AT, KEYS, status_of
 
 
 def test_lines(spotd: Call, server: redis.Redis) -> None:

@@ -9,11 +9,11 @@ import pytest
 import redis
 
 from tests.cli.conftest import Call
-from tests.cli.terminal import KEYS, publish, state_of
+from tests.kit.publisher import KEYS, publish, state_of
 
 
 def test_add_and_remove(spotd: Call, server: redis.Redis) -> None:
-    """Symbols come and go as the contract writes them, and one line says what was done."""
+    """Symbols are added and removed in the contract's form, and one line says which."""
     assert spotd("symbols", "add", "spy", "QQQ ") == (0, "added 2: SPY, QQQ\n", "")
     told = "added 1: IWM; already there: SPY\n"
     assert spotd("symbols", "add", "spy", "iwm", "IWM") == (0, told, "")
@@ -28,7 +28,7 @@ def test_add_and_remove(spotd: Call, server: redis.Redis) -> None:
 
 
 def test_wildcard(spotd: Call, server: redis.Redis) -> None:
-    """The whole market is added, with a word on what the daemon needs for it."""
+    """The whole market is added, with a hint at the setting that it needs."""
     outcome = spotd("symbols", "add", "*")
     assert (outcome.code, outcome.out) == (0, "added 1: *\n")
     assert "SPOTD_ALLOW_WILDCARD" in outcome.err

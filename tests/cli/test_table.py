@@ -1,4 +1,4 @@
-"""The table of prices: what a row says when."""
+"""The table of prices: its rows, columns and texts."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from datetime import timedelta
 import pytest
 from rich.console import Console
 
-from spotd.cli.table import PriceTable, age_text, price_text
-from tests.cli.terminal import AT, state_of, status_of, update_of
+from spotd.cli.table import PriceTable, age_text, price_line, price_text, state_line
+from tests.kit.publisher import AT, state_of, status_of, update_of
 
 
 class Clock:
@@ -35,7 +35,7 @@ def table_of(clock: Clock, *symbols: str) -> PriceTable:
 
 
 def test_rows() -> None:
-    """Rows are sorted; what is not known yet is a dash."""
+    """Rows are sorted; a value that is not known yet is a dash."""
     table = table_of(Clock(), "SPY")
     table.update(update_of("QQQ"))
     table.state(state_of("QQQ"))
@@ -68,7 +68,7 @@ def test_refused() -> None:
 def test_narrow(width: int, header: str) -> None:
     """Where it is narrow columns go, the least needed first; no symbol and no price is cut."""
     table = table_of(Clock(), "SPY")
-    table.update(update_of("QQQ", mid=421.375))
+    table.update(update_of("QQQ", bid=421.355))
     table.state(state_of("QQQ"))
     found = lines(table, width)
     assert found[0].split() == header.split()
@@ -126,8 +126,8 @@ def test_direction() -> None:
     """The mid is green after a rise and red after a fall, and stays so while it does not move."""
     table = table_of(Clock())
     styles = []
-    for mid in (10.0, 11.0, 11.0, 9.0):
-        table.update(update_of("SPY", 1, mid))
+    for bid in (10.0, 11.0, 11.0, 9.0):
+        table.update(update_of("SPY", bid=bid))
         [cell] = table.render().columns["mid"]
         styles.append(cell.style)
     assert styles == ["", "green", "green", "red"]
@@ -149,3 +149,12 @@ def test_price_text(price: float, text: str) -> None:
 def test_age_text(seconds: float, text: str) -> None:
     """An age is in the unit that matters."""
     assert age_text(AT + timedelta(seconds=seconds), AT) == text
+
+
+def test_lines() -> None:
+    """In a pipe an update, and a state with its reason, is one line; no price is a dash."""
+    assert price_line(update_of("SPY")) == (
+        "2026-01-20T05:12:00.000000Z SPY bid=421.35 ask=421.39 mid=421.37 last=-"
+    )
+    assert state_line(state_of("SPY")) == "# SPY is live"
+    assert state_line(status_of("waiting", "no answer")) == "# daemon is waiting: no answer"

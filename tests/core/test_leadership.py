@@ -172,15 +172,31 @@ class TestGoingOn:
         assert change.forget
         assert change.leadership.reign == 1
 
-    def test_an_answer_that_is_read_after_the_right_was_over_but_in_time(
+    def test_a_renewal_that_is_read_after_the_right_was_over_ends_the_term(
         self, leader: Dialogue
     ) -> None:
-        """The key was renewed before it could lapse: the term never ended."""
+        """Another loop may have seen that it was over. The key is ours to take over at once."""
         leader.now = 104.0
         change = leader.answer("renewed", after_s=1.0)
-        assert change == Change(leader.value)
-        assert leader.value.term == 1
-        assert leader.value.publish_until == 104.0 + VALID_S
+        assert change.ends == "the leader key lapsed before it was renewed"
+        assert not change.forget
+        assert not leader.value.leads
+        assert leader.key.next_try_at(calm=True) == 105.0
+        assert leader.ask().former == "us:1"
+        change = leader.answer("acquired", seq=7, by="us:1")
+        assert change == Change(
+            Leadership(term=2, reign=0, token="us:2", leads=True, **ANSWERED), begins=True
+        )
+
+    def test_anothers_key_that_is_read_after_the_right_was_over(self, leader: Dialogue) -> None:
+        """The term ends once, by the clock, and the prices are forgotten all the same."""
+        leader.now = 104.0
+        change = leader.answer("another", after_s=1.0)
+        assert change.ends == "the leader key lapsed before it was renewed"
+        assert change.forget
+        assert change.leadership == Leadership(
+            term=1, reign=1, token="us:2", another=True, **ANSWERED
+        )
 
     def test_a_late_renewal_does_not_save_the_term(self, leader: Dialogue) -> None:
         """Read so late that the renewed key may have lapsed, it ends the term like any silence."""
@@ -374,9 +390,9 @@ class TestNextTry:
 
     def test_a_leader_asks_before_its_right_ends(self, leader: Dialogue) -> None:
         """Also where a renewal was read late."""
-        leader.now = 104.0
-        leader.answer("renewed", after_s=4.0)
-        assert leader.key.next_try_at(calm=True) == 104.0 + RENEW_EVERY_S
+        leader.now = 101.0
+        leader.answer("renewed", after_s=3.0)
+        assert leader.key.next_try_at(calm=True) == 101.0 + RENEW_EVERY_S
 
     def test_a_standby_waits_for_a_free_key(self, dialogue: Dialogue) -> None:
         """Another daemon leads."""
@@ -388,6 +404,13 @@ class TestNextTry:
         assert leader.key.next_try_at(calm=False) == 100.0 + RETRY_S
         leader.key.failed(101.0)
         assert leader.key.next_try_at(calm=True) == 101.0 + RETRY_S
+
+    def test_after_a_failure_the_end_of_the_right_is_not_missed(self, leader: Dialogue) -> None:
+        """The next try is at the end of the right at the latest, and then the term ends."""
+        over_at = 100.0 + VALID_S
+        leader.key.failed(over_at - RETRY_S / 2)
+        assert leader.key.next_try_at(calm=False) == over_at
+        assert leader.key.checked(over_at).ends is not None
 
 
 EVENTS = st.lists(

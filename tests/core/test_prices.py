@@ -337,6 +337,20 @@ def test_a_snapshot_may_differ_from_the_stream_by_how_its_time_was_rounded() -> 
     assert desk.published() == [("SPY", 9.0, None)]
 
 
+@pytest.mark.parametrize(
+    ("edge", "published"),
+    [(datetime.min.replace(tzinfo=UTC), "SPY"), (datetime.max.replace(tzinfo=UTC), "QQQ")],
+    ids=["earliest", "latest"],
+)
+def test_a_floor_may_be_any_time(edge: datetime, published: str) -> None:
+    """What is stored is foreign data: the earliest and the latest time do no harm."""
+    desk = Desk()
+    desk.prices.set_floors({"SPY": edge, "QQQ": at(0)})
+    desk.snapshot("SPY", quote())
+    desk.snapshot("QQQ", Quote("QQQ", 1.0, 2.0, edge))
+    assert [symbol for symbol, _, _ in desk.published()] == [published]
+
+
 @pytest.mark.parametrize("heard_of", [False, True])
 def test_a_symbol_that_returns_has_no_floor(heard_of: bool) -> None:
     """Its published price left with its demand, so any snapshot is better than no price."""

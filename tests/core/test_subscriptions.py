@@ -524,3 +524,23 @@ def test_a_plan_without_the_whole_market_costs_the_single_symbols_nothing(code: 
     subs.refused(code, "no", 0.0)
     assert set(subs.state().refused) == {WILDCARD}
     assert subs.next_request(0.0) == Request("subscribe", ("A",), trades=True)
+
+
+def _row(talk: Talk, *symbols: str) -> list[tuple[str, bool]]:
+    """Return each request that a demand brings, and whether the next one waits after it."""
+    talk.desire(frozenset(symbols))
+    row = []
+    while (request := talk.subs.next_request(talk.now)) is not None:
+        talk.exchange(request)
+        row.append(("".join(request.symbols), talk.subs.gives_way(request)))
+    return row
+
+
+def test_a_long_row_gives_way_to_what_was_live_before() -> None:
+    """After a full request, where symbols were live when the row began; else nothing is late."""
+    talk = Talk(Plan(), batch=2)
+    assert _row(talk, *"ABC") == [("AB", False), ("C", False), ("", False)]
+    assert _row(talk, *"ABCDEF") == [("DE", True), ("F", False)]
+    assert _row(talk, "A") == [("BC", True), ("DE", True), ("F", False)]
+    talk.reconnect()
+    assert not any(waits for _, waits in _row(talk, *"ABCD"))

@@ -13,6 +13,7 @@ from hypothesis.strategies import SearchStrategy
 from spotd.core.refusals import RETRY_REFUSED_S
 from spotd.symbols import WILDCARD
 from tests.core.alpaca_model import INVALID_SYNTAX, NO_SUCH_CHANNEL, OVER_LIMIT, Plan, Talk
+from tests.kit.properties import at_least
 
 NAMES = tuple(chr(65 + n // 26) + chr(65 + n % 26) for n in range(60))
 
@@ -123,7 +124,7 @@ def follow(talk: Talk, steps: Iterable[Step]) -> None:
         talk.settled()
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=at_least(400), deadline=None)
 @given(_talks, st.lists(_steps, min_size=2, max_size=12))
 def test_any_demand_on_any_plan_is_met_as_far_as_it_can_be(
     talk: Talk, steps: Sequence[Step]
@@ -142,7 +143,7 @@ _demands_with_star = st.builds(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=at_least(200), deadline=None)
 @given(
     _talks,
     st.lists(

@@ -26,6 +26,7 @@ from hypothesis.strategies import SearchStrategy
 from spotd.core.conflate import Conflator, Phase, Slot
 from spotd.core.messages import Quote, Trade
 from spotd.core.prices import PriceCache
+from tests.kit.properties import at_least
 
 SYMBOLS = ("A", "B", "C", "D")
 EPOCH = datetime(2026, 1, 20, tzinfo=UTC)
@@ -416,7 +417,7 @@ def prove(
 
 def test_no_script_breaks_the_four_sentences() -> None:
     """At most one per window, the first at once, the newest at its end, nobody delays another."""
-    prove(Conflator)
+    prove(Conflator, examples=at_least(1_500))
 
 
 # And the proof is worth something: conflators with one thing wrong

@@ -1,4 +1,4 @@
-"""What a process is prepared for before the daemon in it runs."""
+"""The process around a daemon, and how a daemon ends by itself."""
 
 from __future__ import annotations
 
@@ -6,31 +6,69 @@ import os
 import subprocess
 import sys
 
-_PROGRAM = """
-import gc
-from spotd.daemon.daemon import Daemon, run_daemon
+from pydantic import SecretStr
+
+from tests.daemon.rig import NewRig
+from tests.kit.waiting import GUARD_S, until
+
+# The daemon holds the main thread. Another thread waits until it handles signals and stops it.
+_PROGRAM = f"""
+import gc, os, signal, threading, time
+from spotd.daemon.process import run_daemon
 from spotd.settings import Settings
 
-async def run(self):
-    younger = sum(len(gc.get_objects(generation)) for generation in (0, 1, 2))
-    print(gc.isenabled(), gc.get_freeze_count() > 10 * younger)
-    return 0
+def look():
+    end = time.monotonic() + {GUARD_S}
+    while signal.getsignal(signal.SIGTERM) is signal.SIG_DFL and time.monotonic() < end:
+        time.sleep(0.01)
+    print(gc.isenabled(), gc.get_freeze_count() > 10 * len(gc.get_objects()))
+    os.kill(os.getpid(), signal.SIGTERM)
 
-Daemon.run = run
+threading.Thread(target=look).start()
 raise SystemExit(run_daemon(Settings(_env_file=None)))
 """
 
 
 def test_what_was_imported_is_never_searched_for_garbage() -> None:
-    """That takes tens of milliseconds; what arises later is collected as ever."""
-    env = os.environ | {"ALPACA_API_KEY": "key", "ALPACA_SECRET_KEY": "secret"}
+    """Such a search takes tens of milliseconds. What arises later is collected as usual."""
+    env = os.environ | {
+        "ALPACA_API_KEY": "key",
+        "ALPACA_SECRET_KEY": "secret",
+        "SPOTD_HTTP_PORT": "0",
+        "SPOTD_REDIS_URL": "redis://127.0.0.1:1/0",  # nobody listens there
+    }
     done = subprocess.run(
         [sys.executable, "-c", _PROGRAM],
         check=False,
         env=env,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=2 * GUARD_S,
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == ["True", "True"]
+
+
+async def test_wrong_keys_end_it_in_order(rig: NewRig) -> None:
+    """A refusal for good ends it with exit code 3. Neither leader key nor status is left."""
+    wrong = rig(secret_key=SecretStr("wrong"))
+    await wrong.values.want("SPY")
+    running = wrong.daemon.run()
+    try:
+        assert await running == 3
+        assert await wrong.values.token() is None
+        assert await wrong.values.status() is None
+    finally:
+        await wrong.values.aclose()
+
+
+async def test_a_daemon_that_has_stopped_holds_nothing(rig: NewRig) -> None:
+    """Its key is free and its session is closed with a close frame, so another starts at once."""
+    async with rig() as first:
+        await first.want("SPY")
+        assert await first.stop() == 0
+        assert await first.values.token() is None
+        [closed] = await until(lambda: first.sim.received.of("close"), "the end of the session")
+        assert closed.data == 1000
+    async with rig() as second:
+        await until(lambda: second.active == {"SPY"}, "the second daemon's session")

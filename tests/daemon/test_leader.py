@@ -1,340 +1,379 @@
-"""Who leads, who publishes, and what becomes of prices when that changes."""
+"""Who leads, what a daemon says of it, and what becomes of prices and stream when it changes."""
 
 from __future__ import annotations
 
-import asyncio
 import time
-from itertools import pairwise
+from datetime import UTC, datetime, timedelta
 
 import pytest
+import structlog
 
-from spotd.errors import NotLeaderError
-from tests.daemon.conftest import NewRig
-from tests.daemon.rig import Ear, Rig, eventually
+from spotd.core.messages import Quote, TradingStatus
+from spotd.keys import Keys
+from spotd.models import spot_price
+from spotd.redis.calls import CALL_TIMEOUT_S
+from spotd.simulator import Simulator
+from tests.daemon.rig import LONG_TTL_S, NewRig, Rig, commands, frozen, logged, quote
+from tests.kit.publisher import update_of
+from tests.kit.recorder import Recorder
 from tests.kit.servers import Server
+from tests.kit.values import Values
+from tests.kit.waiting import until
 
-TTL_S = 1.0
-
-
-def seqs(ear: Ear, symbol: str) -> list[int]:
-    """Every seq that was published of a symbol, in order."""
-    return [message["seq"] for message in ear.messages(symbol)]
-
-
-def rises(numbers: list[int]) -> bool:
-    """Whether they rise strictly."""
-    return all(a < b for a, b in pairwise(numbers))
+KEYS = Keys()
+TTL_S = 1.0  # of a rig, unless a test says otherwise
+OTHER = "other:1"
 
 
-async def published(rig: Rig, symbol: str, bid: float, patience_s: float = 5.0) -> None:
-    """Wait until ``spotd:last`` holds this bid."""
+async def given_up(*daemons: Rig) -> None:
+    """Wait until no daemon leads, and until each has given up a request of its next term.
+
+    A server that hangs meanwhile takes that request when it goes on, and answers nobody.
+    """
+    await until(lambda: not any(daemon.leads() for daemon in daemons), "the terms to end")
+    given_up_at = time.monotonic() + 1.2 * CALL_TIMEOUT_S
+    await until(
+        lambda: (
+            time.monotonic() > given_up_at
+            and all(daemon.daemon.health.get().away for daemon in daemons)
+        ),
+        "a request to be given up",
+    )
+
+
+async def stored(values: Values, **bids: float) -> None:
+    """Wait until ``spotd:last`` holds exactly these bids."""
 
     async def held() -> bool:
-        return await rig.bid(symbol) == bid
+        last = await values.all_last()
+        return {symbol: update["bid_price"] for symbol, update in last.items()} == bids
 
-    await eventually(held, f"{symbol} at {bid}", patience_s)
-
-
-async def test_two_daemons_never_publish_both(rig: NewRig, server: Server) -> None:
-    """Of two with the same demand and the same quotes, one publishes, and the other is standby."""
-    async with rig(instance="a") as first:
-        await first.leads()
-        async with rig(instance="b") as second, Ear(server.url, "spot:*") as ear:
-            await eventually(lambda: second.shared.facts.lease_works, "the second to look")
-            await first.want("SPY")
-            for number in range(1, 21):
-                first.quote("SPY", number)
-                second.quote("SPY", 1_000 + number)
-                await published(first, "SPY", number)
-            assert not second.shared.leads()
-            assert not second.shared.facts.leader
-            assert second.report.status().state == "standby"
-            assert second.report.not_ready() == []
-            bids = [message["bid_price"] for message in ear.messages("SPY")]
-            assert set(bids) <= set(range(1, 21))
-            assert rises(seqs(ear, "SPY"))
+    await until(held, f"{bids}")
 
 
-async def test_a_standby_takes_over_within_the_ttl(rig: NewRig, server: Server) -> None:
-    """A leader that vanished without a word blocks its successor for TTL + 1 s at most."""
-    async with rig(instance="a") as first, rig(instance="b") as second:
-        await eventually(
-            lambda: first.shared.facts.leader or second.shared.facts.leader, "a leader"
+async def all_agrees(daemon: Rig) -> None:
+    """Wait until the daemon works as a leader, says so everywhere, and Redis agrees."""
+    await until(daemon.works, "a leader at work")
+
+    async def agrees() -> bool:
+        values, desired = daemon.values, daemon.daemon.demand.get().symbols
+        return (
+            daemon.works()
+            and await values.token() == daemon.daemon.leadership.get().token
+            and ((await values.status()) or {}).get("state") == "streaming"
+            and await values.live(*desired)
         )
-        leader, standby = (first, second) if first.shared.facts.leader else (second, first)
-        await leader.want("SPY")
-        leader.quote("SPY", 10)
-        await published(leader, "SPY", 10)
-        before = await leader.last("SPY")
-        await leader.freeze()
-        assert await standby.leads() < TTL_S + 1
-        await eventually(lambda: standby.wanted("SPY"), "the demand")
-        standby.quote("SPY", 11)
-        await published(standby, "SPY", 11)
-        after = await standby.last("SPY")
-        assert before is not None
-        assert after is not None
-        assert after["seq"] > before["seq"]
+
+    await until(agrees, "Redis to agree")
 
 
-async def test_an_orderly_stop_hands_over_at_once(rig: NewRig) -> None:
-    """The key is released, so nobody waits for it to lapse."""
-    async with rig(instance="b", leader_ttl_s=30) as standby:
-        await standby.leads()
-        await standby.freeze()
-        async with rig(instance="a", leader_ttl_s=30) as successor:
-            await eventually(lambda: successor.shared.facts.lease_works, "a look")
-            assert not successor.shared.facts.leader
-            assert await standby.port.release(standby.shared.token)
-            assert await successor.leads() < 1.5
+# A server that hangs
 
 
-async def test_a_leader_that_froze_and_woke_publishes_nothing(rig: NewRig, server: Server) -> None:
-    """Whatever it still believes, Redis knows better; and its first act is to step down."""
-    async with rig(instance="a") as frozen:
-        await frozen.want("SPY")
-        frozen.quote("SPY", 10)
-        await published(frozen, "SPY", 10)
-        await frozen.freeze()
-        async with rig(instance="b") as leader, Ear(server.url, "spot:*") as ear:
-            await leader.leads()
-            await eventually(lambda: leader.wanted("SPY"), "the demand")
-            leader.quote("SPY", 20)
-            await published(leader, "SPY", 20)
-            # It believes in its lease, as if it had been frozen in the middle of a batch.
-            frozen.shared.lease.granted(time.monotonic())
-            frozen.quote("SPY", 11)
-            with pytest.raises(NotLeaderError):
-                await frozen.port.publish(
-                    frozen.shared.token, b'{"symbol":"SPY"}\n', frozen.shared.seq + 10**9
-                )
-            frozen.resume()
-            await eventually(lambda: not frozen.shared.facts.leader, "the frozen one to step down")
-            leader.quote("SPY", 21)
-            await published(leader, "SPY", 21)
-            await eventually(lambda: len(seqs(ear, "SPY")) >= 2, "both updates")
-            assert [message["bid_price"] for message in ear.messages("SPY")] == [20, 21]
-            # What it knew is older than what was published: it is forgotten, not published later.
-            assert frozen.shared.market.slots["SPY"].quote is None
+@pytest.mark.parametrize("key", ["lapsed", "kept"])
+async def test_a_leader_leads_again_after_redis_hung_for_longer_than_the_ttl(
+    rig: NewRig, server: Server, key: str
+) -> None:
+    """What it does and what it says agree, and it keeps its prices: nobody else published."""
+    async with rig(leader_ttl_s=TTL_S) as daemon, Recorder(server.url) as heard:
+        await daemon.want("SPY", "QQQ")
+        await daemon.quote("SPY", 10)
+        await daemon.quote("QQQ", 20)
+        await stored(daemon.values, SPY=10, QQQ=20)
+        if key == "kept":
+            with server.client() as client:
+                client.persist(KEYS.leader)
+        with frozen(server):
+            daemon.daemon.prices.receive([Quote("SPY", 11.0, 11.02, datetime.now(UTC))])
+            await given_up(daemon)
+            assert daemon.status["state"] == "standby"
+            assert daemon.metric("spotd_leader") == 0.0
+            assert daemon.daemon.not_ready() != []
+        await all_agrees(daemon)
+        await stored(daemon.values, SPY=11, QQQ=20)
+        leadership = daemon.daemon.leadership.get()
+        assert leadership.term >= 2
+        assert leadership.reign == 0
+        await daemon.quote("QQQ", 21)
+        await stored(daemon.values, SPY=11, QQQ=21)
+        await until(lambda: heard.bids("QQQ")[-1:] == [21], "the newest price")
+        assert set(heard.bids("SPY")) == {10, 11}
+        heard.check_order()
 
 
-async def test_a_leader_key_that_was_lost_is_taken_again_without_an_interruption(
+async def test_a_daemon_leads_that_was_started_while_redis_hung(
     rig: NewRig, server: Server
 ) -> None:
-    """Nobody else leads, so the stream need not end, whoever finds out first that it is gone."""
-    async with rig(leader_ttl_s=30) as daemon:
-        await daemon.want("SPY")
-        daemon.quote("SPY", 10)
-        await published(daemon, "SPY", 10)
-        interrupted = False
-
-        async def watch() -> None:
-            nonlocal interrupted
-            while True:
-                interrupted = interrupted or not daemon.shared.leads()
-                await asyncio.sleep(0)
-
-        watching = asyncio.create_task(watch())
-        with server.client() as client:
-            client.delete("spotd:leader")
-        daemon.quote("SPY", 11)  # published, or not, long before the lease would be renewed
-        await published(daemon, "SPY", 11)
-        watching.cancel()
-        assert not interrupted
-        assert daemon.shared.term == 2
+    """Redis took a request that was given up, so what it says first is "renewed"."""
+    async with rig(leader_ttl_s=TTL_S) as before:
+        await before.want("SPY", "QQQ")
+        await before.quote("QQQ", 20)
+        await stored(before.values, QQQ=20)
+    server.freeze()
+    async with rig(leader_ttl_s=TTL_S, leads=False) as daemon:
+        await given_up(daemon)
+        assert daemon.status["state"] == "starting"
+        assert daemon.daemon.not_ready() != []
+        server.thaw()
+        await all_agrees(daemon)
+        await daemon.quote("SPY", 10)
+        await stored(daemon.values, SPY=10, QQQ=20)
 
 
-async def test_a_flushed_server_is_written_anew(rig: NewRig, server: Server) -> None:
-    """After FLUSHALL the lease is retaken, and last, states and status are all there again."""
-    async with rig() as daemon:
+async def only_one_works(first: Rig, second: Rig) -> Rig:
+    """Wait until one leads and the other one stands by. Return the leader."""
+
+    def leader() -> Rig | None:
+        for one, other in ((first, second), (second, first)):
+            if one.works() and other.stands_by():
+                return one
+        return None
+
+    found: Rig | None = await until(leader, "one leader and one standby")
+    assert found is not None
+    return found
+
+
+async def test_of_two_daemons_one_leads_after_redis_hung_for_longer_than_the_ttl(
+    rig: NewRig, server: Server
+) -> None:
+    """The other one says that it stands by, and ``spotd:last`` is complete."""
+    async with (
+        rig(leader_ttl_s=TTL_S) as first,
+        rig(leader_ttl_s=TTL_S, leads=False) as second,
+        Recorder(server.url) as heard,
+    ):
+        await first.want("SPY", "QQQ")
+        await first.quote("SPY", 10)
+        await first.quote("QQQ", 20)
+        await stored(first.values, SPY=10, QQQ=20)
+        await until(second.stands_by, "the standby")
+        with frozen(server):
+            await given_up(first, second)
+        leader = await only_one_works(first, second)
+        await stored(first.values, SPY=10, QQQ=20)
+        await leader.quote("SPY", 11)
+        await stored(first.values, SPY=11, QQQ=20)
+        assert await only_one_works(first, second) is leader
+        heard.check_order()
+
+
+async def test_of_two_daemons_that_were_started_while_redis_hung_one_leads(
+    rig: NewRig, server: Server
+) -> None:
+    """The other one says that it stands by."""
+    async with rig(leader_ttl_s=TTL_S) as before:
+        await before.want("SPY")
+    server.freeze()
+    async with (
+        rig(leader_ttl_s=TTL_S, leads=False) as first,
+        rig(leader_ttl_s=TTL_S, leads=False) as second,
+    ):
+        await given_up(first, second)
+        server.thaw()
+        leader = await only_one_works(first, second)
+        await leader.quote("SPY", 10)
+        await stored(first.values, SPY=10)
+
+
+# Two daemons
+
+
+async def test_a_standby_opens_no_stream_and_takes_over_from_one_that_stops(
+    rig: NewRig, server: Server, sim: Simulator
+) -> None:
+    """The key is released: nobody waits until it lapses. ``seq`` rises over the hand-over."""
+    ttl = {"leader_ttl_s": LONG_TTL_S}
+    async with (
+        rig(**ttl) as first,
+        rig(leads=False, **ttl) as second,
+        Recorder(server.url) as heard,
+    ):
+        await first.want("SPY", "QQQ")
+        await first.quote("SPY", 10)
+        await first.quote("QQQ", 20)
+        await stored(first.values, SPY=10, QQQ=20)
+        await until(second.stands_by, "the standby")
+        assert len(sim.received.of("connect")) == 1
+        assert await first.stop() == 0
+        await all_agrees(second)
+        await second.quote("SPY", 11)
+        await stored(second.values, SPY=11, QQQ=20)
+        await until(lambda: len(heard.bids("SPY")) == 2, "the successor's price")
+        heard.check_order()
+
+
+# A key that is not ours any more
+
+
+async def test_a_server_that_was_emptied_is_written_anew_over_the_same_stream(
+    rig: NewRig, server: Server, sim: Simulator
+) -> None:
+    """A write finds out that the key vanished. Nobody else leads, so the session goes on."""
+    with structlog.testing.capture_logs() as lines:
+        async with rig() as daemon, Recorder(server.url) as heard:
+            await daemon.want("SPY", "QQQ")
+            await daemon.quote("SPY", 10)
+            await daemon.quote("QQQ", 20)
+            await stored(daemon.values, SPY=10, QQQ=20)
+            await all_agrees(daemon)
+            sessions = [session.id for session in sim.sessions]
+            token = daemon.daemon.leadership.get().token
+            with server.client() as client, client.pipeline(transaction=True) as at_once:
+                at_once.flushall().sadd(KEYS.symbols, "SPY", "QQQ").execute()
+            await daemon.quote("SPY", 11)
+            await all_agrees(daemon)
+            await stored(daemon.values, SPY=11, QQQ=20)
+            assert [session.id for session in sim.sessions] == sessions
+            leadership = daemon.daemon.leadership.get()
+            assert (leadership.term, leadership.reign, leadership.token) == (2, 0, token)
+            heard.check_order()
+    assert logged(lines, "not leading any more") == []
+    assert len(logged(lines, "connecting")) == 1
+
+
+async def test_anothers_key_ends_the_stream_and_the_prices_are_forgotten(
+    rig: NewRig, server: Server, sim: Simulator
+) -> None:
+    """A write finds it out. When the other has left, only what came in since is published."""
+    ahead = int((time.time() + 60) * 1_000_000)
+    async with rig() as daemon, Recorder(server.url) as heard:
         await daemon.want("SPY", "QQQ")
-        daemon.quote("SPY", 10)
-        daemon.quote("QQQ", 20)
-        await published(daemon, "QQQ", 20)
-        last = await daemon.last("SPY")
+        await daemon.quote("SPY", 10)
+        await daemon.quote("QQQ", 20)
+        await stored(daemon.values, SPY=10, QQQ=20)
         with server.client() as client:
-            client.flushall()
-            client.sadd("spotd:symbols", "SPY", "QQQ")
-
-        async def all_there() -> bool:
-            return (
-                await daemon.bid("SPY") == 10
-                and await daemon.bid("QQQ") == 20
-                and await daemon.state("SPY") == "live"
-                and await daemon.state("QQQ") == "live"
-                and (await daemon.status() or {}).get("state") == "streaming"
-                and await daemon.port.leader() == daemon.shared.token
-            )
-
-        await eventually(all_there, "everything to be written anew", TTL_S + 1)
-        again = await daemon.last("SPY")
-        assert last is not None
-        assert again is not None
-        assert again["seq"] > last["seq"]
-
-
-async def test_a_leader_steps_down_before_its_key_can_lapse(rig: NewRig, server: Server) -> None:
-    """When Redis hangs, the leader's own clock ends its term."""
-    async with rig() as daemon:
-        await daemon.want("SPY")
-        renewed_at = daemon.shared.lease.until - 0.9 * TTL_S
-        server.freeze()
-        frozen_at = time.monotonic()
-        try:
-            await eventually(lambda: not daemon.shared.facts.leader, "stepping down", 3.0)
-            ended_at = time.monotonic()
-            assert not daemon.shared.leads()
-        finally:
-            server.thaw()
-        assert renewed_at <= frozen_at
-        # A renewal may have been answered between the two lines above; none was after the freeze.
-        assert ended_at <= frozen_at + TTL_S
-        assert await daemon.leads() < 1.5
+            client.set(KEYS.leader, OTHER, px=600_000)
+            client.set(KEYS.seq, f"{ahead} {OTHER}")
+        await sim.send([quote("SPY", 11)])
+        await until(daemon.stands_by, "the standby")
+        await until(lambda: not sim.sessions, "the session to end")
+        [close] = sim.received.of("close")
+        assert close.data is not None
+        assert all(slot.quote is None for slot in daemon.daemon.prices.cache.slots.values())
+        with server.client() as client:
+            client.delete(KEYS.leader)
+        await all_agrees(daemon)
+        leadership = daemon.daemon.leadership.get()
+        assert (leadership.term, leadership.reign) == (2, 1)
+        await daemon.quote("QQQ", 21)
+        await stored(daemon.values, SPY=10, QQQ=21)
+        await until(lambda: heard.bids("QQQ") == [20, 21], "the new price")
+        assert heard.bids("SPY") == [10]
+        assert heard.seqs("QQQ")[-1] > ahead
 
 
-async def test_a_leader_whose_key_did_not_lapse_takes_it_back(rig: NewRig, server: Server) -> None:
-    """A term that ended by our own clock leaves our own key behind: no other daemon, no wait."""
-    async with rig(leader_ttl_s=2) as daemon, Ear(server.url, "spot:*") as ear:
-        await daemon.want("SPY")
-        daemon.quote("SPY", 10)
-        await published(daemon, "SPY", 10)
-        server.freeze()
-        try:
-            daemon.quote("SPY", 11)
-            await eventually(lambda: not daemon.shared.facts.leader, "stepping down", 4.0)
-            daemon.quote("SPY", 12)
-        finally:
-            with server.client() as client:
-                server.thaw()
-                client.set("spotd:leader", daemon.leader._former, px=60_000)
-        assert await daemon.leads() < 1.5
-        await published(daemon, "SPY", 12, 1.0)
-        await eventually(lambda: ear.messages("SPY")[-1]["bid_price"] == 12, "the newest price")
-        assert rises(seqs(ear, "SPY"))
+async def test_a_reign_that_rises_ends_the_session_and_fetches_all_anew(
+    rig: NewRig, server: Server, sim: Simulator
+) -> None:
+    """Another took the key that vanished, published and left before we asked."""
+    async with rig(snapshots=True) as daemon:
+        await daemon.want("SPY", "QQQ")
+        await daemon.quote("SPY", 10)
+        await daemon.quote("QQQ", 20)
+        await stored(daemon.values, SPY=10, QQQ=20)
+        seq = int(time.time() * 1_000_000)
+        newer = datetime.now(UTC) + timedelta(seconds=1)
+        theirs = spot_price("SPY", 99.0, 99.02, None, newer, seq)
+        with server.client() as client, client.pipeline(transaction=True) as at_once:
+            at_once.delete(KEYS.leader)
+            at_once.hset(KEYS.last, "SPY", theirs.to_json())
+            at_once.set(KEYS.seq, f"{seq} {OTHER}").execute()
+        fetched = len(sim.received.of("rest"))
+        async with Recorder(server.url) as heard:
+            await sim.send([quote("QQQ", 21)])
+            await until(lambda: daemon.daemon.leadership.get().reign == 1, "the reign to rise")
+            await until(lambda: len(sim.received.of("connect")) == 2, "another session")
+            await until(lambda: heard.bids("QQQ")[-1:] == [21], "the price that was fetched")
+            await all_agrees(daemon)
+            [close] = sim.received.of("close")
+            assert close.data is not None
+            asked = " ".join(str(each.data) for each in sim.received.of("rest")[fetched:])
+            assert "SPY" in asked
+            assert "QQQ" in asked
+            # What was fetched of SPY is older than what the other one published.
+            await stored(daemon.values, SPY=99, QQQ=21)
+            assert heard.bids("SPY") == []
 
 
-async def test_seq_rises_over_restart_and_a_clock_set_back(rig: NewRig, server: Server) -> None:
+# A daemon that froze
+
+
+@pytest.mark.parametrize("left", [False, True], ids=["another leads", "another led and left"])
+async def test_a_leader_that_froze_and_woke_writes_nothing(
+    rig: NewRig, server: Server, left: bool
+) -> None:
+    """Its loops run before the timer that ends its right, and each of them looks at the clock.
+
+    It froze with a price to publish, a field to drop and a state to write. None of them reaches
+    Redis, nor does anything of them later.
+    """
+    async with rig(leader_ttl_s=TTL_S) as daemon, Recorder(server.url) as heard:
+        await daemon.want("SPY", "QQQ")
+        await daemon.quote("SPY", 10)
+        await stored(daemon.values, SPY=10)
+        await all_agrees(daemon)
+        token = daemon.daemon.leadership.get().token
+        with server.client() as client:
+            # All in one turn of the event loop, so no loop of the daemon runs meanwhile.
+            prices, now = daemon.daemon.prices, datetime.now(UTC)
+            prices.receive([Quote("SPY", 11.0, 11.02, now), TradingStatus("QQQ", "T1", "C")])
+            prices.drop_stored(["IWM"])
+            time.sleep(1.2 * TTL_S)  # noqa: ASYNC251 - the process was frozen
+            assert client.set(KEYS.leader, OTHER, px=600_000, nx=True)
+            client.sadd(KEYS.symbols, "IWM")
+            for symbol, bid in (("SPY", 20.0), ("IWM", 30.0)):
+                client.hset(KEYS.last, symbol, update_of(symbol, bid=bid).to_json())
+            client.set(KEYS.seq, f"{int(time.time() * 1_000_000)} {OTHER}")
+            if left:
+                client.delete(KEYS.leader)
+            with commands(server) as seen:
+                await until(daemon.works if left else daemon.stands_by, "it to find out")
+            assert [command for command in seen if f"{KEYS.leader} {KEYS.seq} " in command]
+            assert [c for c in seen if any(f"{key} {token}" in c for key in WRITTEN)] == []
+            if not left:
+                client.delete(KEYS.leader)
+        await all_agrees(daemon)
+        assert daemon.daemon.leadership.get().reign == 1
+        await daemon.quote("QQQ", 40)
+        await stored(daemon.values, SPY=20, IWM=30, QQQ=40)
+        assert heard.bids("SPY") == [10]
+
+
+WRITTEN = (KEYS.last, f"{KEYS.last} {KEYS.seq}", KEYS.states, KEYS.status)
+
+
+# seq
+
+
+async def test_seq_rises_over_restarts_and_a_clock_that_was_set_back(
+    rig: NewRig, server: Server
+) -> None:
     """A stored seq ahead of the wall clock is where the next leader begins."""
     ahead = int((time.time() + 3_600) * 1_000_000)
     with server.client() as client:
-        client.set("spotd:seq", f"{ahead} before:1")
-    async with Ear(server.url, "spot:*") as ear:
-        for life in range(3):
-            async with rig(instance=f"life{life}") as daemon:
+        client.set(KEYS.seq, f"{ahead} before:1")
+    async with Recorder(server.url) as heard:
+        for life in (1, 2):
+            async with rig(leader_ttl_s=TTL_S) as daemon:
                 await daemon.want("SPY")
-                daemon.quote("SPY", 10 + life)
-                await published(daemon, "SPY", 10 + life)
-        await eventually(lambda: len(seqs(ear, "SPY")) >= 3, "all updates")
-        assert rises([ahead, *seqs(ear, "SPY")])
-        assert seqs(ear, "SPY")[-1] < ahead + 1_000
+                await daemon.quote("SPY", life)
+                await stored(daemon.values, SPY=life)
+        await until(lambda: heard.bids("SPY") == [1, 2], "all updates")
+        heard.check_order()
+        assert heard.seqs("SPY")[0] > ahead
 
 
-async def test_seq_rises_after_another_leader_whose_clock_is_ahead(
-    rig: NewRig, server: Server
-) -> None:
-    """A daemon that leads again begins above what was published meanwhile, and republishes none."""
-    async with rig(instance="a") as daemon, Ear(server.url, "spot:*") as ear:
-        await daemon.want("SPY", "QQQ")
-        daemon.quote("SPY", 10)
-        daemon.quote("QQQ", 10)
-        await published(daemon, "QQQ", 10)
-        other, ahead = "other:1", int((time.time() + 60) * 1_000_000)
-        with server.client() as client:
-            client.set("spotd:leader", other, px=60_000)
-        await eventually(lambda: not daemon.shared.facts.leader, "stepping down", 2.0)
-        await daemon.port.publish(other, f'{{"symbol":"SPY","seq":{ahead}}}\n'.encode(), ahead)
-        assert await daemon.port.release(other)
-        await daemon.leads(3.0)
-        daemon.quote("SPY", 12)
-        await eventually(lambda: seqs(ear, "SPY")[-1] > ahead, "a new price")
-        assert rises(seqs(ear, "SPY"))
-        assert len(seqs(ear, "QQQ")) == 1
-
-
-async def test_a_seq_raised_by_hand_is_stepped_over(rig: NewRig, server: Server) -> None:
-    """A leader whose seq is behind the stored one learns it by its next renewal and goes on."""
+async def test_a_seq_that_was_raised_by_hand_is_stepped_over(rig: NewRig, server: Server) -> None:
+    """Redis refuses the batch. The leader asks for its key, learns the seq and goes on."""
     async with rig() as daemon:
         await daemon.want("SPY")
         ahead = int((time.time() + 60) * 1_000_000)
         with server.client() as client:
-            client.set("spotd:seq", ahead)
-
-        async def above() -> bool:
-            daemon.quote("SPY", 12)
-            last = await daemon.last("SPY")
-            return last is not None and last["seq"] > ahead
-
-        await eventually(above, "a seq above it", 2.0)
-
-
-async def test_a_former_leader_that_missed_a_whole_reign_republishes_nothing(
-    rig: NewRig, server: Server
-) -> None:
-    """Frozen over a whole term of another, it leads again without its old prices."""
-    async with rig(instance="a") as frozen:
-        await frozen.want("SPY")
-        frozen.quote("SPY", 10)
-        await published(frozen, "SPY", 10)
-        await frozen.freeze()
-        async with rig(instance="b") as other:
-            await other.leads()
-            await eventually(lambda: other.wanted("SPY"), "the demand")
-            other.quote("SPY", 20)
-            await published(other, "SPY", 20)
-        frozen.resume()
-        await frozen.leads()
-        await eventually(lambda: frozen.shared.term == 2, "the second term")
-        assert await frozen.bid("SPY") == 20
-        frozen.quote("SPY", 21)
-        await published(frozen, "SPY", 21)
-
-
-async def test_what_was_to_be_dropped_in_an_earlier_term_is_not_dropped_in_a_later_one(
-    rig: NewRig, server: Server
-) -> None:
-    """It may be desired again since, and published by another: its last price stays."""
-    async with rig(instance="a") as first:
-        await first.want("SPY", "QQQ")
-        first.quote("SPY", 10)
-        await published(first, "SPY", 10)
-        with server.client() as client:
-            client.srem("spotd:symbols", "SPY")
-        await eventually(lambda: not first.wanted("SPY"), "the end of it")
-        await first.freeze()
-        first.shared.to_drop |= {"SPY", "IWM"}  # as if Redis had failed before they were dropped
-        async with rig(instance="b") as other:
-            await other.leads()
-            await other.want("SPY")
-            other.quote("SPY", 20)
-            await published(other, "SPY", 20)
-        with server.client() as client:
-            client.hset("spotd:last", "IWM", "{}")
-        first.resume()
-        await first.leads()
-
-        async def leftover_gone() -> bool:
-            return await first.last("IWM") is None
-
-        await eventually(leftover_gone, "what nobody wants to go, as found anew")
-        assert await first.bid("SPY") == 20
-
-
-async def test_an_answer_that_comes_too_late_is_no_lease(rig: NewRig, server: Server) -> None:
-    """Granted by a key that may have lapsed since: looked at again before anything is published."""
-    async with rig() as daemon:
-        await daemon.leads()
-        await daemon.freeze()
-        await daemon.port.release(daemon.shared.token)
-        daemon.port._limit_s = 5.0  # the answer is waited for all the same
-        shared = daemon.shared
-        shared.lease.refused()
-        daemon.leader._check_expiry()
-        server.freeze()
-        look = asyncio.create_task(daemon.leader._look())
-        try:
-            asked_at = time.monotonic()
-            await eventually(lambda: time.monotonic() > asked_at + TTL_S, "the TTL", 3.0)
-        finally:
-            server.thaw()
-        assert await look == 0.0
-        assert not shared.leads()
+            client.set(KEYS.seq, ahead)
+        await daemon.quote("SPY", 12)
+        await stored(daemon.values, SPY=12)
+        last = await daemon.values.last("SPY")
+        assert last is not None
+        assert last["seq"] > ahead
+        assert daemon.daemon.leadership.get().term == 1

@@ -1,321 +1,323 @@
-"""Prices on their way to Redis, also when it is away: newest wins, nothing known is lost."""
+"""Prices on their way to Redis, also while it is away: newest wins, nothing known is lost."""
 
 from __future__ import annotations
 
 import asyncio
-import time
-from itertools import pairwise
+import re
+from datetime import UTC, datetime
+from functools import partial
 
 import pytest
 import structlog
 
+from spotd.core.messages import Quote
 from spotd.core.publishing import BatchSize
-from tests.daemon.conftest import NewRig
-from tests.daemon.rig import Busy, Ear, Rig, eventually, logged
+from spotd.keys import Keys
+from tests.daemon.rig import LONG_TTL_S, NewRig, Rig, commands, frozen, logged, quote
+from tests.kit.recorder import Recorder
 from tests.kit.servers import Server
+from tests.kit.waiting import until
 
+KEYS = Keys()
 MANY = [f"{a}{b}{c}" for a in "ABCDEFGHIJ" for b in "ABCDEFGHIJ" for c in "ABCDEFGHIJ"]
 
 
-def bids(ear: Ear, symbol: str) -> list[float]:
-    """Every bid that was published of a symbol, in order."""
-    return [message["bid_price"] for message in ear.messages(symbol)]
+async def heard_last(heard: Recorder, symbol: str, bid: float) -> None:
+    """Wait until the newest bid that was heard of a symbol is this one."""
+    await until(lambda: heard.bids(symbol)[-1:] == [bid], f"{symbol} at {bid}")
 
 
-async def out(daemon: Rig, ear: Ear, symbol: str, bid: float, patience_s: float = 5.0) -> float:
-    """Wait until a bid was heard. Gives how long it took."""
-    return await eventually(
-        lambda: bids(ear, symbol)[-1:] == [bid], f"{symbol} at {bid}", patience_s
-    )
+async def refused_again(daemon: Rig, times: int = 8) -> None:
+    """Wait until this many more calls to Redis have failed."""
+    metrics = daemon.daemon.metrics
+    enough = metrics.redis_errors + times
+    await until(lambda: metrics.redis_errors >= enough, f"{times} failed calls")
 
 
-def never_falls(ear: Ear, symbol: str) -> bool:
-    """Whether neither seq nor bid (which only rise here) ever went back."""
-    messages = ear.messages(symbol)
-    return all(
-        a["seq"] < b["seq"] and a["bid_price"] <= b["bid_price"] for a, b in pairwise(messages)
-    )
+# What is published
 
 
 async def test_channel_and_last_hold_the_same_bytes(rig: NewRig, server: Server) -> None:
     """A quote of a desired symbol reaches its channel and ``spotd:last``, byte for byte."""
-    async with rig() as daemon, Ear(server.url, "spot:*") as ear:
+    async with rig() as daemon, Recorder(server.url) as heard:
         await daemon.want("SPY")
-        daemon.quote("SPY", 421.35, 421.39)
-        await eventually(lambda: ear.raw("SPY"), "an update")
-        assert await daemon.redis.hget("spotd:last", "SPY") == ear.raw("SPY")[0].decode()
-        message = ear.messages("SPY")[0]
-        assert message["mid_price"] == 421.37
-        assert message["last_price"] is None
-        assert daemon.shared.metrics.updates_published == 1
+        await daemon.quote("SPY", 421.35, 421.39)
+        await until(lambda: heard.raw("SPY"), "an update")
+        assert await daemon.values.raw_last("SPY") == heard.raw("SPY")[0]
+        [update] = heard.updates("SPY")
+        assert update["mid_price"] == 421.37
+        assert update["last_price"] is None
+        await until(lambda: daemon.metric("spotd_updates_published_total") == 1, "the count")
 
 
-async def test_a_thousand_symbols_go_out_together(rig: NewRig, server: Server) -> None:
-    """More than one call holds: each symbol once, none late, the loop stays free."""
-    async with rig(throttle_ms=200) as daemon, Ear(server.url, "spot:*") as ear:
+async def test_a_thousand_symbols_go_out_each_once(rig: NewRig, server: Server) -> None:
+    """They are more than one call holds."""
+    assert len(MANY) > BatchSize().limit
+    async with rig(throttle_ms=60_000) as daemon, Recorder(server.url) as heard:
         await daemon.want(*MANY)
-        async with Busy() as busy:
-            for symbol in MANY:
-                daemon.quote(symbol, 1)
-            await eventually(lambda: len(ear.heard) == len(MANY), "all", 2.0)
-        assert len(MANY) > BatchSize().limit
-        assert busy.longest_s < 0.1
-        assert {channel for _, channel, _ in ear.heard} == {f"spot:{s}" for s in MANY}
-        seqs = [ear.messages(symbol)[0]["seq"] for symbol in MANY]
-        assert len(set(seqs)) == len(MANY)
+        await daemon.send(*(quote(symbol, 1) for symbol in MANY))
+        await until(lambda: all(heard.of(symbol) for symbol in MANY), "all")
+        assert heard.check_order() == len(MANY)
+        assert len({seq for symbol in MANY for seq in heard.seqs(symbol)}) == len(MANY)
+        assert len(await daemon.values.all_last()) == len(MANY)
 
 
-async def test_the_last_value_before_a_silence_arrives(rig: NewRig, server: Server) -> None:
-    """The first at once, the newest of the rest when the window ends, and no more."""
-    async with rig(throttle_ms=200) as daemon, Ear(server.url, "spot:*") as ear:
+async def test_the_newest_of_what_came_in_a_window_goes_out_at_its_end(
+    rig: NewRig, server: Server
+) -> None:
+    """The first at once, then the newest alone; what it replaced is counted."""
+    async with rig(throttle_ms=200) as daemon, Recorder(server.url) as heard:
+        await daemon.want("SPY", "QQQ")
+        await daemon.quote("SPY", 1)
+        await heard_last(heard, "SPY", 1)
+        await daemon.send(*(quote("SPY", bid) for bid in range(2, 11)))
+        await heard_last(heard, "SPY", 10)
+        assert daemon.metric("spotd_quotes_conflated_total") == 8
+        # What came later went out, and nothing more of SPY before it.
+        await daemon.quote("QQQ", 1)
+        await heard_last(heard, "QQQ", 1)
+        assert heard.bids("SPY") == [1, 10]
+
+
+@pytest.mark.parametrize("what", ["last", "states", "status", "seq"])
+async def test_a_key_of_ours_that_has_the_wrong_type_is_replaced(
+    rig: NewRig, server: Server, what: str
+) -> None:
+    """Somebody wrote over it: it is what it should be after the next write."""
+    async with rig() as daemon, Recorder(server.url) as heard:
         await daemon.want("SPY")
-        started = time.monotonic()
-        for bid in range(1, 11):
-            daemon.quote("SPY", bid)
-            await asyncio.sleep(0)
-            if bid == 1:
-                await eventually(lambda: bids(ear, "SPY") == [1], "the first")
-        await out(daemon, ear, "SPY", 10)
-        assert time.monotonic() - started < 0.5
-        assert bids(ear, "SPY") == [1, 10]
-        first, second = (at for at, _, _ in ear.heard)
-        assert second - first >= 0.19
-        # Nothing changed since: nothing is published again.
+        await daemon.quote("SPY", 1)
+        await heard_last(heard, "SPY", 1)
+        await until(lambda: daemon.values.live("SPY"), "the states")
+        await until(daemon.values.status, "the status")
+        key = f"spotd:{what}"
+        with server.client() as client:
+            right = client.type(key)
+            client.delete(key)
+            client.rpush(key, "x")
+        await daemon.quote("SPY", 2)
         await daemon.want("QQQ")
-        daemon.quote("QQQ", 1)
-        await out(daemon, ear, "QQQ", 1)
-        assert bids(ear, "SPY") == [1, 10]
+        await heard_last(heard, "SPY", 2)
+
+        async def replaced() -> bool:
+            return bool(await daemon.values.redis.type(key) == right)
+
+        await until(replaced, f"{key} to be a {right}")
+        assert daemon.daemon.health.get().away is None
 
 
-async def test_what_is_pending_is_flushed_before_the_end(rig: NewRig, server: Server) -> None:
-    """An orderly stop publishes what the throttle held back, without waiting for a long window."""
-    async with rig(throttle_ms=60_000) as daemon, Ear(server.url, "spot:*") as ear:
-        await daemon.want("SPY")
-        daemon.quote("SPY", 1)
-        await out(daemon, ear, "SPY", 1)
-        daemon.quote("SPY", 2)
-        await daemon.publish.flush(time.monotonic() + 0.1)
-        await out(daemon, ear, "SPY", 2, 1.0)
+# Symbols that leave
 
 
-async def test_a_flush_gives_up_when_redis_is_away(rig: NewRig, server: Server) -> None:
-    """It tries until its deadline, not for ever."""
-    async with rig(leader_ttl_s=30) as daemon:
-        await daemon.want("SPY")
-        server.kill()
-        daemon.quote("SPY", 1)
-        started = time.monotonic()
-        await daemon.publish.flush(started + 0.2)
-        assert time.monotonic() - started < 1.0
+async def test_a_symbol_that_left_does_not_come_back(rig: NewRig, server: Server) -> None:
+    """Its prices come in while it leaves, and calls with them are under way."""
+    async with rig() as daemon:
+        many = MANY[:300]
+        await daemon.want("SPY", *many)
+        bid = 1
+        sending = True
+
+        async def send() -> None:
+            nonlocal bid
+            while sending:
+                bid += 1
+                await daemon.sim.send([quote(symbol, bid) for symbol in ("SPY", *many)])
+
+        source = asyncio.create_task(send())
+        try:
+            for start in range(0, len(many), 50):
+                leaving = many[start : start + 50]
+                await until(partial(_has_all, daemon, leaving), "their prices")
+                await daemon.values.unwant(*leaving)
+                await until(partial(daemon.values.forgotten, *leaving), "them to be forgotten")
+        finally:
+            sending = False
+            await source
+        newest = bid + 1
+        await daemon.quote("SPY", newest)
+
+        async def newest_is_stored() -> bool:
+            return await daemon.values.bid("SPY") == newest
+
+        await until(newest_is_stored, "the newest price")
+        assert list(await daemon.values.all_last()) == ["SPY"]
+
+
+async def _has_all(daemon: Rig, symbols: list[str]) -> bool:
+    return all(await daemon.values.redis.hmget(KEYS.last, symbols))
+
+
+async def test_a_field_that_redis_refused_to_drop_is_dropped_later(
+    rig: NewRig, server: Server
+) -> None:
+    """A removal is not forgotten, and the prices of others go on meanwhile."""
+    async with rig() as daemon, Recorder(server.url) as heard:
+        await daemon.want("SPY", "QQQ")
+        await daemon.send(quote("SPY", 1), quote("QQQ", 1))
+        await heard_last(heard, "SPY", 1)
+        with server.client() as client:
+            client.execute_command("ACL", "SETUSER", "default", "-hdel")
+            await daemon.values.unwant("SPY")
+            await refused_again(daemon)
+            await daemon.quote("QQQ", 2)
+            await heard_last(heard, "QQQ", 2)
+            assert await daemon.values.bid("SPY") == 1
+            client.execute_command("ACL", "SETUSER", "default", "+hdel")
+        await until(lambda: daemon.values.forgotten("SPY"), "the field to be dropped")
 
 
 # Redis away
 
 
+async def test_while_redis_hangs_the_newest_price_waits_once(rig: NewRig, server: Server) -> None:
+    """Memory is bounded by the symbols; one call is under way, and the newest price follows it."""
+    async with rig() as daemon, Recorder(server.url) as heard:
+        await daemon.want("SPY")
+        await daemon.quote("SPY", 1)
+        await heard_last(heard, "SPY", 1)
+        with frozen(server):
+            for bid in range(2, 22):
+                await daemon.quote("SPY", bid)
+            assert len(daemon.daemon.prices.conflator.ready) <= 1
+        await heard_last(heard, "SPY", 21)
+        heard.check_order()
+        bids = heard.bids("SPY")
+        assert bids == sorted(set(bids))
+        # Each call that was given up may have arrived, and each carried one price.
+        assert len(bids) <= 3 + daemon.metric("spotd_redis_errors_total")
+        assert daemon.metric("spotd_quotes_conflated_total") > 0
+
+
+@pytest.mark.parametrize("ttl_s", [1.0, LONG_TTL_S], ids=["longer than the TTL", "shorter"])
 @pytest.mark.parametrize("how", ["kill", "kill and lose all", "hang"])
-@pytest.mark.parametrize("longer", [False, True], ids=["shorter than the TTL", "longer"])
-async def test_the_newest_of_each_changed_symbol_is_published_on_return(
-    rig: NewRig, server: Server, how: str, longer: bool
+async def test_the_newest_of_each_symbol_is_there_when_redis_is_back(
+    rig: NewRig, server: Server, how: str, ttl_s: float
 ) -> None:
-    """Within 1 s of its return, once, newest only; said once, and its recovery once."""
-    ttl_s = 1.0 if longer else 4.0
+    """Of what changed meanwhile only the newest goes out; an outage is said once, and its end."""
+    symbols = ("SPY", "QQQ", "IWM")
     with structlog.testing.capture_logs() as lines:
-        async with (
-            rig(leader_ttl_s=ttl_s, throttle_ms=100) as daemon,
-            Ear(server.url, "spot:*") as ear,
-        ):
-            await daemon.want("SPY", "QQQ", "IWM")
-            for symbol in ("SPY", "QQQ", "IWM"):
-                daemon.quote(symbol, 1)
-                await out(daemon, ear, symbol, 1)
-            if how == "hang":
-                server.freeze()
-            else:
-                with server.client() as client:
-                    client.save()
-                server.kill()
-            away_at = time.monotonic()
-            bid = 1
-            away_s = 1.6 if longer else 0.7
-            while time.monotonic() < away_at + away_s:
-                bid += 1
-                daemon.quote("SPY", bid)
-                daemon.quote("QQQ", bid)
-                await asyncio.sleep(0.02)
-            assert daemon.shared.facts.leader is not longer
-            heard_before = len(ear.heard)
-            assert bids(ear, "SPY")[-1] < bid
-            if how == "hang":
-                server.thaw()
-            elif how == "kill":
-                server.start()
-            else:
-                server.restart(lose_data=True)
-                with server.client() as client:
-                    client.sadd("spotd:symbols", "SPY", "QQQ", "IWM")
-            back_at = time.monotonic()
-
-            async def newest() -> bool:
-                return await daemon.bid("SPY") == bid and await daemon.bid("QQQ") == bid
-
-            await eventually(newest, "the newest prices", 3.0)
-            assert time.monotonic() - back_at < 1.0
-            await eventually(lambda: daemon.shared.facts.redis_error is None, "calm", 5.0)
+        async with rig(leader_ttl_s=ttl_s) as daemon, Recorder(server.url) as heard:
+            await daemon.want(*symbols)
+            await daemon.send(*(quote(symbol, 1) for symbol in symbols))
+            await heard_last(heard, "IWM", 1)
+            _go_away(server, how)
+            prices, now = daemon.daemon.prices, datetime.now(UTC)
+            for bid in range(2, 12):
+                prices.receive([Quote(symbol, bid, bid + 0.02, now) for symbol in ("SPY", "QQQ")])
+                await asyncio.sleep(0)  # the publishing loop may send each of them
+            await until(lambda: daemon.daemon.health.get().away, "a failed call")
+            if ttl_s == 1.0:
+                await until(lambda: not daemon.leads(), "the term to end")
+            _come_back(server, how, symbols)
 
             async def all_there() -> bool:
-                return await daemon.bid("IWM") == 1 and await daemon.state("SPY") == "live"
+                last = await daemon.values.all_last()
+                bids = {symbol: update["bid_price"] for symbol, update in last.items()}
+                return bids == {"SPY": 11, "QQQ": 11, "IWM": 1} and daemon.works()
 
-            await eventually(all_there, "everything to be there again", 3.0)
-            # What was under way when it went away may have arrived; nothing goes back.
-            assert never_falls(ear, "SPY")
-            assert never_falls(ear, "QQQ")
-            if how != "hang":  # the ear may have missed what came before it was back
-                assert len(ear.heard) - heard_before <= 9
-    said = [line["event"] for line in lines if line["event"].startswith(("redis is", "cannot"))]
-    if how == "hang" and not longer:
-        assert said == []  # every call was answered within its limit
-    else:
-        assert len(said) == 2
-        assert said[1] == "redis is back"
+            await until(all_there, "the newest prices, and calm")
+            await until(lambda: daemon.values.live(*symbols), "live")
+            assert heard.bids("SPY") == sorted(heard.bids("SPY"))
+            assert heard.bids("IWM")[0] == heard.bids("IWM")[-1] == 1
+            heard.check_order()
+    assert len(logged(lines, "redis is away")) == 1
+    assert len(logged(lines, "redis is back")) == 1
+
+
+def _go_away(server: Server, how: str) -> None:
+    if how == "hang":
+        server.freeze()
+        return
+    with server.client() as client:
+        client.save()
+    server.kill()
+
+
+def _come_back(server: Server, how: str, symbols: tuple[str, ...]) -> None:
+    if how == "hang":
+        server.thaw()
+        return
+    server.restart(lose_data=how == "kill and lose all")
+    with server.client() as client:
+        client.sadd(KEYS.symbols, *symbols)
 
 
 async def test_calls_that_are_given_up_are_followed_by_smaller_ones(
     rig: NewRig, server: Server
 ) -> None:
     """Perhaps they took so long for their size. All the same everything goes out in the end."""
-    async with rig(leader_ttl_s=30) as daemon:
+    async with rig() as daemon:
         await daemon.want(*MANY)
-        batch = daemon.publish._batch
-        first = batch.limit
-        server.freeze()
-        try:
-            for symbol in MANY:
-                daemon.quote(symbol, 1)
-            await eventually(lambda: batch.limit < first, "a smaller batch", 3.0)
-        finally:
-            server.thaw()
-
-        async def all_out() -> bool:
-            return int(await daemon.redis.hlen("spotd:last")) == len(MANY)
-
-        await eventually(all_out, "all prices", 5.0)
+        with commands(server) as seen:
+            with frozen(server):
+                await daemon.send(*(quote(symbol, 1) for symbol in MANY))
+                ready, limit = daemon.daemon.prices.conflator.ready, BatchSize().limit
+                await until(lambda: len(ready) == len(MANY) - limit, "a call to be sent")
+                await until(lambda: len(ready) > len(MANY) - limit, "it to be given up")
+            await until(lambda: _has_all(daemon, MANY), "all prices")
+    calls = [command for command in seen if f"{KEYS.last} {KEYS.seq} " in command]
+    # In the order of sending: those that were given up arrive in any order.
+    sizes = [call.count("mid_price") for call in sorted(calls, key=_first_seq)]
+    assert sizes[0] == limit
+    assert sizes[1] <= limit / 2
 
 
-async def test_memory_is_bounded_while_redis_is_away(rig: NewRig, server: Server) -> None:
-    """One slot per symbol, however many quotes come, and nothing queues."""
-    async with rig(leader_ttl_s=30) as daemon:
-        await daemon.want(*MANY[:100])
-        server.kill()
-        for bid in range(1, 201):
-            for symbol in MANY[:100]:
-                daemon.quote(symbol, bid)
-            await asyncio.sleep(0)
-        conflator = daemon.shared.conflator
-        assert len(conflator.ready) + sum(len(held) for _, held in conflator._windows) <= 100
-        assert len(daemon.shared.market.slots) == 100
-        assert len(asyncio.all_tasks()) < 20
-
-
-async def test_a_quote_that_replaces_one_not_published_is_counted(
-    rig: NewRig, server: Server
-) -> None:
-    """What conflation saved shows in the metrics."""
-    async with rig(throttle_ms=500) as daemon, Ear(server.url, "spot:*") as ear:
-        await daemon.want("SPY")
-        daemon.quote("SPY", 1)
-        await out(daemon, ear, "SPY", 1)
-        for bid in range(2, 7):
-            daemon.quote("SPY", bid)
-        assert daemon.report.numbers().quotes_conflated == 4
+def _first_seq(call: str) -> int:
+    found = re.search(r"seq\W+(\d+)", call)
+    assert found is not None
+    return int(found[1])
 
 
 @pytest.mark.parametrize("what", ["channels", "memory"])
-async def test_what_redis_refuses_for_long_is_said_once(
+async def test_what_redis_refuses_again_and_again_is_said_once(
     rig: NewRig, server: Server, what: str
 ) -> None:
-    """A lease that is renewed meanwhile does not make it come and go; the end of it is said too."""
+    """A leader key that is renewed meanwhile does not make it come and go; its end is said too."""
     with structlog.testing.capture_logs() as lines:
-        async with rig(leader_ttl_s=1) as daemon, Ear(server.url, "spot:*") as ear:
+        async with rig() as daemon, Recorder(server.url) as heard:
             await daemon.want("SPY")
-            daemon.quote("SPY", 1)
-            await out(daemon, ear, "SPY", 1)
+            await daemon.quote("SPY", 1)
+            await heard_last(heard, "SPY", 1)
             with server.client() as client:
                 if what == "channels":
                     client.execute_command("ACL", "SETUSER", "default", "resetchannels", "&spotd:*")
                 else:
                     client.config_set("maxmemory", 1)
-                daemon.quote("SPY", 2)
-                since = time.monotonic()
-                await eventually(lambda: daemon.shared.facts.redis_error, "the refusal", 3.0)
-                while time.monotonic() < since + 1.6:
-                    assert daemon.shared.facts.redis_error is not None
-                    assert any("redis" in reason for reason in daemon.report.not_ready())
-                    await asyncio.sleep(0.02)
+                daemon.daemon.prices.receive([Quote("SPY", 2.0, 2.02, datetime.now(UTC))])
+                await refused_again(daemon)
+                assert any("redis" in reason for reason in daemon.daemon.not_ready())
+                assert daemon.status["state"] in ("waiting", "standby")
                 if what == "channels":
                     client.execute_command("ACL", "SETUSER", "default", "allchannels")
                 else:
                     client.config_set("maxmemory", 0)
-            daemon.quote("SPY", 3)
-
-            async def newest() -> bool:
-                return await daemon.bid("SPY") == 3
-
-            await eventually(newest, "the newest price", 1.0)
-            await eventually(lambda: daemon.shared.facts.redis_error is None, "calm", 3.0)
-            assert daemon.report.not_ready() == []
+            await until(daemon.works, "calm")
+            await heard_last(heard, "SPY", 2)
+    assert len(logged(lines, "redis is away")) == 1
     assert len(logged(lines, "redis is back")) == 1
-    said = [line for line in lines if line.get("why") and "Redis" in str(line["why"])]
-    assert len(said) == 1
 
 
-async def test_hashes_of_the_wrong_type_are_mended(rig: NewRig, server: Server) -> None:
-    """Somebody wrote over spotd's own keys: they are what they should be at the next write."""
-    async with rig() as daemon, Ear(server.url, "spot:*") as ear:
-        await daemon.want("SPY")
-        daemon.quote("SPY", 1)
-        await out(daemon, ear, "SPY", 1)
-        with server.client() as client:
-            for key in ("last", "states", "status", "seq"):
-                client.delete(f"spotd:{key}")
-                client.rpush(f"spotd:{key}", "x")
-        daemon.quote("SPY", 2)
-        await daemon.want("QQQ")
-
-        async def mended() -> bool:
-            return (
-                await daemon.redis.type("spotd:last") == "hash"
-                and await daemon.redis.type("spotd:states") == "hash"
-                and await daemon.redis.type("spotd:status") == "string"
-                and await daemon.redis.type("spotd:seq") == "string"
-            )
-
-        await eventually(mended, "the keys to be mended", 2.0)
-        await out(daemon, ear, "SPY", 2)
-        assert daemon.shared.facts.redis_error is None
+# The end
 
 
-async def test_fields_to_drop_are_dropped_when_redis_is_back(rig: NewRig, server: Server) -> None:
-    """A removal that could not be written is not forgotten, nor one that was lost with the key."""
-    async with rig(leader_ttl_s=30) as daemon:
+async def test_what_is_pending_is_published_before_the_end(rig: NewRig, server: Server) -> None:
+    """An orderly stop publishes what the throttle held back, and then gives the key away."""
+    async with rig(throttle_ms=60_000) as daemon, Recorder(server.url) as heard:
         await daemon.want("SPY", "QQQ")
-        daemon.quote("SPY", 1)
-        daemon.quote("QQQ", 1)
+        await daemon.quote("SPY", 1)
+        await heard_last(heard, "SPY", 1)
+        await daemon.quote("SPY", 2)
+        assert await daemon.stop() == 0
+        await heard_last(heard, "SPY", 2)
+        assert await daemon.values.bid("SPY") == 2
+        assert await daemon.values.token() is None
+        assert await daemon.values.status() is None
 
-        async def kept() -> bool:
-            return await daemon.bid("SPY") == 1 and await daemon.bid("QQQ") == 1
 
-        await eventually(kept, "both")
-        with server.client() as client:
-            client.srem("spotd:symbols", "SPY")
-            client.publish("spotd:wake", "")
-            client.config_set("maxmemory", 1)  # refuses what would grow, not HDEL
-            client.config_set("maxmemory", 0)
-        daemon.shared.to_drop.add("QQQ")
-        with server.client() as client:
-            client.set("spotd:leader", "other", px=300)
-        daemon.shared.bells.publish.ring()
-
-        async def dropped() -> bool:
-            return await daemon.last("SPY") is None
-
-        await eventually(dropped, "the field to go", 5.0)
+async def test_a_stop_does_not_wait_for_a_redis_that_is_away(rig: NewRig, server: Server) -> None:
+    """What could not be published is lost with the daemon."""
+    async with rig() as daemon:
+        await daemon.want("SPY")
+        server.kill()
+        await daemon.quote("SPY", 1)
+        assert await daemon.stop() == 0

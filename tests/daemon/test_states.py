@@ -1,346 +1,435 @@
-"""States, status and events as other programs read them."""
+"""States, status and events as other programs read them: what Redis holds at each change.
+
+What the states are, and in which order they are written, is proved in tests/core/test_states.py.
+"""
 
 from __future__ import annotations
 
-import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise, product
 from string import ascii_uppercase
-from types import SimpleNamespace
 from typing import Any
 
-import pytest
+import aiohttp
+import structlog
 from prometheus_client.parser import text_string_to_metric_families
 
 from spotd.core.demand import MAX_REFUSED_SHOWN
+from spotd.core.freshness import Silence
 from spotd.core.messages import Quote
-from spotd.daemon import intake
-from spotd.daemon import states as report
-from spotd.daemon.shared import Shared
-from spotd.settings import Settings
-from tests.daemon.conftest import NewRig
-from tests.daemon.rig import Ear, Rig, eventually
+from spotd.daemon.prices import Prices
+from spotd.daemon.states import STATUS_EVERY_S, STATUS_TTL_S
+from spotd.models import DaemonStatus
+from spotd.ops.metrics import Metrics
+from spotd.simulator import Simulator
+from tests.daemon.rig import NewRig, Rig, logged, quote
+from tests.kit.ports import free_port
+from tests.kit.recorder import Recorder
 from tests.kit.servers import Server
+from tests.kit.values import Values
+from tests.kit.waiting import until
 
-STATUS_FIELDS = {
-    "type", "state", "reason", "instance", "version", "feed", "since", "at", "symbols",
-    "last_message_at", "lag_ms", "breaker", "quotes_received", "updates_published", "reconnects",
-}  # fmt: skip
-
-
-async def says(daemon: Rig, state: str) -> dict[str, object]:
-    """Wait until ``spotd:status`` is in this state; gives it."""
-
-    async def said() -> bool:
-        return (await daemon.status() or {}).get("state") == state
-
-    await eventually(said, f"the status {state}")
-    status = await daemon.status()
-    assert status is not None
-    return status
+ANOTHER = "other:1"
 
 
-async def test_the_status_has_every_field(rig: NewRig) -> None:
-    """Of the contract, with types that JSON readers expect."""
-    async with rig() as daemon:
-        status = await says(daemon, "idle")
-        assert status.keys() >= STATUS_FIELDS
-        assert status["type"] == "daemon"
-        assert status["last_message_at"] is None
-        assert status["lag_ms"] is None
-        await daemon.want("SPY")
-        await says(daemon, "streaming")
-        daemon.quote("SPY", 1)
-        live = daemon.report.status()
-        assert live.quotes_received == 1
-        assert live.lag_ms is not None
-        assert live.last_message_at is not None
-        assert str((await says(daemon, "streaming"))["at"]).endswith("Z")
+async def says(daemon: Rig, state: str, **fields: object) -> dict[str, Any]:
+    """Wait until ``spotd:status`` has this state and these fields, and return it."""
+    wanted = {"state": state} | fields
+
+    async def said() -> dict[str, Any] | None:
+        status = await daemon.values.status()
+        return status if status and wanted.items() <= status.items() else None
+
+    found: dict[str, Any] = await until(said, f"the status {wanted}")
+    return found
 
 
-async def test_a_change_is_announced_once(rig: NewRig, server: Server) -> None:
-    """Every change of a symbol and of the daemon goes to the events, in order, and no more."""
-    async with Ear(server.url, "spotd:events") as ear, rig() as daemon:
-        await says(daemon, "idle")
-        await daemon.redis.sadd("spotd:symbols", "b-d")
-        await daemon.want("SPY")
+def holds(values: Values, **states: str) -> Callable[[], Awaitable[bool]]:
+    """Return a condition: ``spotd:states`` holds these states, and no others."""
 
-        def states() -> list[tuple[str, str]]:
-            return [(event["symbol"], event["state"]) for event in ear.events("symbol")]
+    async def check() -> bool:
+        found = await values.states()
+        return {name: state.get("state") for name, state in found.items()} == states
 
-        await eventually(lambda: ("SPY", "live") in states(), "SPY")
-        await eventually(lambda: ("b-d", "refused") in states(), "the refused")
-        assert len(states()) == len(set(states()))
-        daemon.shared.facts.stream_open = False
-        daemon.shared.bells.report.ring()
-        await eventually(lambda: states()[-1] == ("SPY", "stale"), "stale")
-        daemon.shared.facts.stream_open = True
-        daemon.shared.bells.report.ring()
-        await eventually(lambda: states()[-1] == ("SPY", "live"), "live again")
-
-        def daemons() -> list[str]:
-            return [event["state"] for event in ear.events("daemon")]
-
-        await eventually(lambda: daemons()[-1] == "streaming", "the daemon to stream again")
-        assert daemons()[0] == "idle"
-        for event in ear.events("symbol"):
-            assert event.keys() >= {"type", "symbol", "state", "reason", "since"}
+    return check
 
 
-async def test_the_status_is_refreshed_before_it_lapses(
-    rig: NewRig, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Also when nothing changes, and then it is not announced."""
-    assert report.STATUS_EVERY_S < 5.0
-    assert report.STATUS_TTL_S <= 15.0
-    monkeypatch.setattr(report, "STATUS_EVERY_S", 0.1)
-    async with rig() as daemon:
-        first = await says(daemon, "idle")
-        async with Ear(daemon.settings.redis_url.get_secret_value(), "spotd:events") as ear:
-            ttl_ms = await daemon.redis.pttl("spotd:status")
-            assert 0 < ttl_ms <= 15_000
+class TestChanges:
+    """What is written and announced at a change."""
 
-            async def refreshed() -> bool:
-                status = await daemon.status()
-                return status is not None and str(status["at"]) > str(first["at"])
-
-            await eventually(refreshed, "a refresh", 2.0)
+    async def test_the_status_has_every_field_of_the_contract(self, rig: NewRig) -> None:
+        """Also before any price came, and then with the time and the lag of the newest."""
+        async with rig() as daemon:
+            idle = await says(daemon, "idle")
+            assert idle.keys() == {"type", *DaemonStatus.__struct_fields__}
+            assert idle["type"] == "daemon"
+            assert idle["symbols"].keys() >= {"desired", "live", "stale", "refused"}
+            assert (idle["last_message_at"], idle["lag_ms"]) == (None, None)
             await daemon.want("SPY")
-            await eventually(lambda: ear.events("daemon"), "an announcement")
-            assert "idle" not in [event["state"] for event in ear.events("daemon")]
+            await daemon.quote("SPY", 1.0)
+            status = await says(daemon, "streaming")
+            assert str(status["at"]).endswith("Z")
+            assert daemon.status["quotes_received"] == 1
+            assert daemon.status["last_message_at"].endswith("Z")
+            assert daemon.status["lag_ms"] is not None
+
+    async def test_a_change_is_announced_once_and_redis_holds_the_last(
+        self, rig: NewRig, sim: Simulator, server: Server
+    ) -> None:
+        """Live, halted, stale and back: each is one event, and its time is that of the change."""
+        async with Recorder(server.url) as recorder, rig() as daemon:
+            await daemon.values.want("SPY", "b-d", wake=False)
+            await daemon.want("QQQ")
+
+            def announced(*states: str) -> Callable[[], bool]:
+                return lambda: tuple(s for s in recorder.states("SPY") if s != "pending") == states
+
+            await until(announced("live"), "live")
+            await sim.halt("SPY")
+            await until(announced("live", "halted"), "the halt")
+            await sim.resume("SPY")
+            await until(announced("live", "halted", "live"), "the end of the halt")
+            sim.faults.handshake_hang = True  # until the test has seen that SPY is stale
+            await sim.drop_sessions("abort")
+            await until(announced("live", "halted", "live", "stale"), "stale")
+            sim.faults.handshake_hang = False
+            await until(announced("live", "halted", "live", "stale", "live"), "live again")
+            await until(lambda: recorder.daemon_states()[-1] == "streaming", "streaming again")
+
+            assert "halted" not in recorder.states("QQQ")
+            assert recorder.states("b-d") == ["refused"]
+            events = recorder.events("symbol")
+            for event in events:
+                assert event.keys() - {"detail"} == {"type", "symbol", "state", "reason", "since"}
+            newest = {event["symbol"]: event for event in events}
+            assert await daemon.values.states() == newest
+            told = [
+                (event["state"], event["reason"], *event["symbols"].values(), event["reconnects"])
+                for event in recorder.events("daemon")
+            ]
+            assert all(one != next_ for one, next_ in pairwise(told))
+            assert told[-1][0] == "streaming"
+
+    async def test_a_symbol_that_is_not_wanted_any_more_has_no_state(self, rig: NewRig) -> None:
+        """Nor has an entry that was refused."""
+        async with rig() as daemon:
+            await daemon.want("SPY", "QQQ")
+            await daemon.values.want("b-d")
+            await until(holds(daemon.values, SPY="live", QQQ="live", **{"b-d": "refused"}), "all")
+            await daemon.values.unwant("QQQ", "b-d")
+            await until(holds(daemon.values, SPY="live"), "the others to go")
+
+    async def test_many_symbols_never_show_too_many_refused(
+        self, rig: NewRig, server: Server
+    ) -> None:
+        """Also while all that were refused become live, and all that were live refused."""
+        names = ["".join(letters) for letters in product(ascii_uppercase, repeat=3)][:2200]
+        early, late = names[:1100], names[1100:]
+        async with Recorder(server.url) as recorder, rig(max_symbols=1100) as daemon:
+            await daemon.want(*late)
+            await daemon.values.want(*early)
+
+            def live_with_others_refused(
+                live: list[str], others: int
+            ) -> Callable[[], Awaitable[bool]]:
+                async def check() -> bool:
+                    states = await daemon.values.states()
+                    return await daemon.values.live(*live) and len(states) == len(live) + others
+
+                return check
+
+            await until(live_with_others_refused(late, MAX_REFUSED_SHOWN), "the first ones")
+            await daemon.values.unwant(*late)
+            await until(live_with_others_refused(early, 0), "the others to become live")
+            await daemon.values.want(*late)
+            await until(live_with_others_refused(early, MAX_REFUSED_SHOWN), "the states of all")
+        refused: set[str] = set()
+        for event in recorder.events("symbol"):
+            if event["state"] == "refused":
+                refused.add(event["symbol"])
+                assert len(refused) <= MAX_REFUSED_SHOWN
+            else:
+                refused.discard(event["symbol"])
 
 
-async def test_what_a_predecessor_left_is_removed(rig: NewRig, server: Server) -> None:
-    """States and prices that nobody wants any more go when a term begins."""
-    with server.client() as client:
-        client.hset("spotd:states", mapping={"OLD": "{}", "SPY": "{}", "g-one": "{}"})
-        client.hset("spotd:last", mapping={"OLD": "{}", "SPY": '{"bid_price":1}'})
-        client.sadd("spotd:symbols", "SPY")
-    async with rig() as daemon:
+class TestStatus:
+    """The status lapses by itself where no daemon renews it."""
 
-        async def clean() -> bool:
-            return (
-                await daemon.redis.hkeys("spotd:states") == ["SPY"]
-                and await daemon.redis.hkeys("spotd:last") == ["SPY"]
-                and await daemon.state("SPY") == "live"
-            )
+    async def test_it_is_renewed_before_it_lapses_and_not_announced_for_it(
+        self, rig: NewRig, server: Server
+    ) -> None:
+        """The contract grants 15 s to live, and a renewal every 5 s."""
+        assert STATUS_EVERY_S <= 5.0
+        assert STATUS_TTL_S == 15.0
+        async with rig(status_every_s=0.05) as daemon:
+            first = await says(daemon, "idle")
+            assert 0 < await daemon.values.redis.pttl("spotd:status") <= 15_000
+            async with Recorder(server.url) as recorder:
+                await daemon.values.redis.delete("spotd:status")
+                renewed = await says(daemon, "idle")
+                assert renewed["at"] > first["at"]
+                assert renewed["since"] == first["since"]
+                await daemon.want("SPY")
+                await until(recorder.daemon_states, "an announcement")
+                assert "idle" not in recorder.daemon_states()
 
-        await eventually(clean, "what is old to go")
-        assert await daemon.bid("SPY") == 1  # a price that is still wanted is no leftover
+    async def test_a_standby_writes_nothing(self, rig: NewRig, server: Server) -> None:
+        """``spotd:status``, states and events tell of the leader."""
+        async with (
+            Values(server.url, decode_responses=True) as values,
+            Recorder(server.url) as recorder,
+        ):
+            await values.redis.set("spotd:leader", ANOTHER)
+            await values.redis.set("spotd:status", '{"instance":"other"}')
+            await values.redis.hset("spotd:states", "OLD", '{"state":"live"}')
+            async with rig(leads=False) as standby:
+                await until(lambda: standby.status["state"] == "standby", "the standby")
+                await standby.values.want("SPY")
+                assert await standby.stop() == 0
+            assert await values.status() == {"instance": "other"}
+            assert await values.token() == ANOTHER
+            await until(holds(values, OLD="live"), "the states of the other")
+            assert not recorder.by_channel["spotd:events"]
 
+    async def test_a_state_is_timed_when_it_begins(self, rig: NewRig, server: Server) -> None:
+        """Not when somebody asks: a standby writes its state nowhere but in its log."""
+        with server.client() as client, structlog.testing.capture_logs() as lines:
+            client.set("spotd:leader", ANOTHER)
+            async with rig(leads=False) as standby:
 
-async def test_with_the_whole_market_wanted_every_price_may_stay(
-    rig: NewRig, server: Server
-) -> None:
-    """Nothing says that a symbol is not traded any more."""
-    with server.client() as client:
-        client.hset("spotd:last", mapping={"OLD": "{}"})
-        client.hset("spotd:states", mapping={"OLD": "{}"})
-        client.sadd("spotd:symbols", "*")
-    async with rig(allow_wildcard=True) as daemon:
+                def logged_states() -> list[str]:
+                    return [line["state"] for line in logged(lines, "state")]
 
-        async def clean() -> bool:
-            return await daemon.redis.hkeys("spotd:states") == ["*"]
-
-        await eventually(clean, "old states to go")
-        assert await daemon.redis.hkeys("spotd:last") == ["OLD"]
-
-
-async def test_the_last_words_say_that_nothing_is_live(rig: NewRig) -> None:
-    """A daemon that stops leaves no symbol that looks live."""
-    async with rig() as daemon:
-        await daemon.want("SPY")
-        await says(daemon, "streaming")
-        daemon.shared.facts.stopping = True
-        daemon.shared.facts.stream_open = False
-        await daemon.report.last_words()
-        assert await daemon.state("SPY") == "stale"
-        assert (await daemon.status() or {})["state"] == "stopping"
-        assert daemon.report.not_ready() == ["stopping"]
-
-
-async def test_many_states_go_in_few_calls_and_never_show_too_many_refused(
-    rig: NewRig, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Also when all that were refused become live, and the live ones refused; and at the end."""
-    names = [f"{a}{b}{c}" for a in "ABCDE" for b in ascii_uppercase for c in ascii_uppercase][:2000]
-    daemon = rig(acknowledge=False, leader_ttl_s=30, max_symbols=1_000)
-    shared = daemon.shared
-    refused: set[str] = set()
-    most = calls = 0
-    write_states = daemon.port.write_states
-
-    async def noting(token: str, changed: Mapping[str, bytes], removed: Sequence[str]) -> None:
-        nonlocal calls, most
-        calls += 1
-        await write_states(token, changed, removed)
-        refused.difference_update(changed, removed)
-        refused.update(name for name, raw in changed.items() if b'"refused"' in raw)
-        most = max(most, len(refused))
-
-    monkeypatch.setattr(daemon.port, "write_states", noting)
-    async with daemon:
-        await daemon.want(*names)
-        shared.facts.stream_open = True
-        shared.subscriptions.connected()
-        for active, others in ((names[:1000], names[1000:]), (names[1000:], names[:1000])):
-            shared.subscriptions.acknowledged(active, [], time.monotonic())
-            shared.bells.report.ring()
-
-            async def told(others: Sequence[str] = others) -> bool:
-                states = await daemon.states()
-                return {n for n, state in states.items() if state["state"] == "refused"} == set(
-                    others
-                )
-
-            await eventually(told, "the refused")
-        assert most == MAX_REFUSED_SHOWN
-        calls = 0
-        shared.facts.stopping = True
-        shared.facts.stream_open = False
-        await daemon.report.last_words()
-        assert calls <= 3
-        assert await daemon.state(names[-1]) == "stale"
+                await until(lambda: "standby" in logged_states(), "the standby")
+                now = datetime.now(UTC)
+                assert standby.status["state"] == "standby"
+                assert datetime.fromisoformat(standby.status["since"]) <= now
 
 
-async def test_a_report_that_is_refused_ends_the_term(rig: NewRig, server: Server) -> None:
-    """The report loop learns that another leads before the leader loop looks again."""
-    async with rig(leader_ttl_s=60) as daemon:
-        await daemon.want("SPY")
-        await says(daemon, "streaming")
+class TestTerm:
+    """A new term, or a Redis that may have lost its data, is written anew."""
+
+    async def test_what_a_predecessor_left_is_removed(self, rig: NewRig, server: Server) -> None:
+        """States and prices that nobody wants go. A price that is wanted stays."""
         with server.client() as client:
-            client.set("spotd:leader", "other")
-        daemon.shared.bells.report.ring()
-        await eventually(lambda: not daemon.shared.facts.leader, "stepping down", 2.0)
-        assert daemon.report.status().state == "standby"
-
-
-async def test_a_drop_that_is_refused_ends_the_term(rig: NewRig, server: Server) -> None:
-    """And the fields are dropped by whoever leads next, also when it is the same daemon."""
-    async with rig(leader_ttl_s=60) as daemon:
-        await daemon.want("SPY", "QQQ")
-        daemon.quote("QQQ", 1)
-
-        async def dropped() -> bool:
-            return await daemon.last("QQQ") is None
-
-        async def kept() -> bool:
-            return not await dropped()
-
-        await eventually(kept, "a price")
-        with server.client() as client:
-            client.set("spotd:leader", "other", px=400)
-            client.srem("spotd:symbols", "QQQ")
-        daemon.shared.to_drop.add("QQQ")
-        daemon.shared.bells.publish.ring()
-        await eventually(lambda: not daemon.shared.facts.leader, "stepping down", 2.0)
-        assert not await dropped()
-        await daemon.leads()
-        await eventually(dropped, "the field to go", 3.0)
-
-
-async def test_a_drop_that_could_not_be_written_is_tried_again(rig: NewRig, server: Server) -> None:
-    """Also when Redis was away for that very call."""
-    async with rig(leader_ttl_s=30) as daemon:
-        await daemon.want("SPY", "QQQ")
-        server.kill()
-        daemon.shared.to_drop.add("QQQ")
-        daemon.shared.bells.publish.ring()
-        await eventually(lambda: daemon.shared.facts.redis_error, "the failure")
-        server.start()
-        with server.client() as client:
+            client.hset("spotd:states", mapping={"OLD": "{}", "SPY": "{}", "g-one": "{}"})
+            client.hset("spotd:last", mapping={"OLD": "{}", "SPY": '{"bid_price":1}'})
             client.sadd("spotd:symbols", "SPY")
-            client.hset("spotd:last", "QQQ", "{}")
+        async with rig() as daemon:
+            await until(holds(daemon.values, SPY="live"), "the states")
+            await until(lambda: daemon.values.forgotten("OLD"), "the old price to go")
+            assert await daemon.values.bid("SPY") == 1
 
-        async def dropped() -> bool:
-            return await daemon.last("QQQ") is None
+    async def test_with_the_whole_market_wanted_every_price_may_stay(
+        self, rig: NewRig, server: Server
+    ) -> None:
+        """Nothing says that a symbol is not traded any more."""
+        with server.client() as client:
+            client.hset("spotd:last", mapping={"OLD": "{}"})
+            client.hset("spotd:states", mapping={"OLD": "{}"})
+            client.sadd("spotd:symbols", "*")
+        async with rig(allow_wildcard=True) as daemon:
+            await until(holds(daemon.values, **{"*": "live"}), "the states")
+            await daemon.quote("SPY", 1.0)  # prices are dropped before others are published
+            await until(lambda: daemon.values.bid("SPY"), "a price")
+            assert await daemon.values.redis.hexists("spotd:last", "OLD")
 
-        await eventually(dropped, "the field to go")
-        await eventually(lambda: daemon.shared.facts.redis_error is None, "calm", 3.0)
+    async def test_states_of_a_demand_that_is_not_read_yet_are_not_written(
+        self, rig: NewRig, server: Server
+    ) -> None:
+        """They would be wrong: meanwhile what a predecessor wrote stands."""
+        with server.client() as client:
+            client.hset("spotd:states", mapping={"SPY": '{"state":"live"}', "OLD": "{}"})
+            client.sadd("spotd:symbols", "SPY")
+            client.acl_setuser("default", enabled=True, commands=["-hvals"])
+            async with rig(leads=False) as daemon:
+                await says(daemon, "connecting", reason="reading the demand")
+                assert await daemon.values.redis.hkeys("spotd:states") == ["SPY", "OLD"]
+                client.acl_setuser("default", enabled=True, commands=["+@all"])
+                await until(holds(daemon.values, SPY="live"), "the states")
 
+    async def test_a_redis_that_lost_its_data_is_written_anew(
+        self, rig: NewRig, server: Server
+    ) -> None:
+        """States and status of all that did not change are back, and announced again."""
+        async with rig() as daemon:
+            await daemon.want("SPY", "QQQ")
+            await until(holds(daemon.values, SPY="live", QQQ="live"), "the states")
+            async with Recorder(server.url) as recorder:
+                async with daemon.values.redis.pipeline(transaction=True) as both:
+                    both.flushall().sadd("spotd:symbols", "SPY", "QQQ")
+                    await both.execute()
+                await says(daemon, "streaming")
+                await until(holds(daemon.values, SPY="live", QQQ="live"), "the states again")
+                await until(lambda: recorder.states("QQQ") == ["live"], "the announcement")
+                assert recorder.states("SPY") == ["live"]
+                assert "streaming" in recorder.daemon_states()
 
-async def test_the_numbers_follow_what_happened(rig: NewRig) -> None:
-    """Counters and gauges of a scrape, after a little of everything."""
-    async with rig(throttle_ms=60_000) as daemon:
-        await daemon.redis.sadd("spotd:symbols", "b-d")
-        await daemon.want("SPY")
-        await says(daemon, "streaming")
-        daemon.quote("SPY", 1)
-        await eventually(lambda: daemon.shared.metrics.updates_published == 1, "an update")
-        daemon.quote("SPY", 2)
-        daemon.quote("SPY", 3)
-        daemon.quote("SPY", 0)
-        daemon.quote("SPY", float("inf"))
-        daemon.quote("NONE", 1)
-        text = daemon.shared.metrics.text().decode()
-        found = {
-            (sample.name, *sorted(sample.labels.values())): sample.value
-            for family in text_string_to_metric_families(text)
-            for sample in family.samples
-        }
-        assert found["spotd_quotes_received_total",] == 6
-        assert found["spotd_updates_published_total",] == 1
-        assert found["spotd_quotes_conflated_total",] == 1
-        assert found["spotd_quotes_dropped_total", "one_sided"] == 1
-        assert found["spotd_quotes_dropped_total", "not_finite"] == 1
-        assert found["spotd_quotes_dropped_total", "not_desired"] == 1
-        assert found["spotd_symbols", "live"] == 1
-        assert found["spotd_symbols", "refused"] == 1
-        assert found["spotd_leader",] == 1
-        assert found["spotd_stream_connected",] == 1
-        assert found["spotd_publish_latency_seconds_count",] == 1
-        assert found["spotd_publish_latency_seconds_sum",] < 1
-        assert found["spotd_feed_lag_seconds_count",] >= 1
+    async def test_a_server_that_comes_back_empty_is_written_anew(
+        self, rig: NewRig, server: Server
+    ) -> None:
+        """As soon as somebody asks for the symbols again."""
+        async with rig() as daemon:
+            await daemon.want("SPY")
+            await until(holds(daemon.values, SPY="live"), "the state")
+            server.kill()
+            await until(lambda: daemon.status["state"] == "waiting", "the failure")
+            assert daemon.daemon.not_ready()
+            server.start()
+            await daemon.values.redis.connection_pool.disconnect()  # of connections to the former
+            await daemon.values.want("SPY", wake=False)
+            await until(holds(daemon.values, SPY="live"), "the state again")
+            await says(daemon, "streaming")
+            assert daemon.daemon.not_ready() == []
 
-
-def test_the_lag_is_a_sample(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of every frame that comes a millisecond or more after the last one counted, and no other."""
-    now = 100.0
-    clock = SimpleNamespace(monotonic=lambda: now, time=time.time)
-    monkeypatch.setattr(intake, "time", clock)
-    settings: dict[str, Any] = {"http_port": 0}
-    shared = Shared(Settings(**settings))
-    take_in = intake.Intake(shared)
-
-    def counted() -> float:
-        samples = shared.metrics.feed_lag.family().samples
-        [count] = [sample.value for sample in samples if sample.name.endswith("_count")]
-        return count
-
-    frame = [Quote("SPY", 1.0, 2.0, datetime.now(UTC) - timedelta(seconds=1))]
-    for number in range(1, 6):
-        take_in(frame)
-        take_in(frame)  # at the same moment
-        assert counted() == number
-        now += 0.002
-    assert shared.lag_s is not None
-    assert 1.0 <= shared.lag_s < 2.0
-
-
-async def test_the_status_of_a_standby_is_not_written(rig: NewRig) -> None:
-    """``spotd:status`` tells of the leader."""
-    async with rig(instance="a") as first:
-        await says(first, "idle")
-        async with rig(instance="b") as second:
-            await eventually(lambda: second.shared.facts.lease_works, "a look")
-            second.shared.bells.report.ring()
-            looked_at = time.monotonic()
-            while time.monotonic() < looked_at + 0.2:
-                status = await first.status()
-                assert status is not None
-                assert status["instance"] == "a"
-                await asyncio.sleep(0.02)
+    async def test_a_write_that_is_refused_ends_the_term(self, rig: NewRig, sim: Simulator) -> None:
+        """The loop that asks for the key finds out at once, not at the next renewal."""
+        async with rig(leader_ttl_s=300.0) as daemon:
+            await daemon.want("SPY")
+            await until(lambda: daemon.values.live("SPY"), "live")
+            await says(daemon, "streaming")
+            await daemon.values.redis.set("spotd:leader", ANOTHER)
+            await sim.halt("SPY")
+            await until(lambda: daemon.status["state"] == "standby", "the standby")
+            assert await daemon.values.state("SPY") == "live"
+            await daemon.values.redis.delete("spotd:leader")
+            await until(lambda: daemon.values.live("SPY"), "live")
+            await says(daemon, "streaming")
 
 
-async def test_a_standby_tells_since_when(rig: NewRig, server: Server) -> None:
-    """Its state is timed when it begins, not when somebody looks."""
-    async with rig() as leader:
-        await eventually(leader.shared.leads, "the leader", 3.0)
-        async with rig() as standby:
-            await eventually(lambda: standby.shared.facts.started, "the standby", 3.0)
-            began = time.time()
-            await asyncio.sleep(0.3)  # time has to pass for a wrong answer to differ
-            status = standby.report.status()
-            assert status.state == "standby"
-            assert status.since.timestamp() < began + 0.2
+class TestStop:
+    """The last words."""
+
+    async def test_they_say_that_nothing_is_live(self, rig: NewRig, server: Server) -> None:
+        """States are stale, refusals stay; the status goes with the leader key, and is told."""
+        async with Recorder(server.url) as recorder, rig() as daemon:
+            await daemon.values.want("b-d")
+            await daemon.want("SPY", "QQQ")
+            everything = {"SPY": "live", "QQQ": "live", "b-d": "refused"}
+            await until(holds(daemon.values, **everything), "the states")
+            await says(daemon, "streaming")
+            assert await daemon.stop() == 0
+            assert daemon.daemon.not_ready() == ["stopping"]
+            assert daemon.status["state"] == "stopping"
+            left = {"SPY": "stale", "QQQ": "stale", "b-d": "refused"}
+            assert await holds(daemon.values, **left)()
+            assert await daemon.values.status() is None
+            assert await daemon.values.token() is None
+            await until(lambda: recorder.daemon_states()[-1] == "stopping", "the last event")
+            assert recorder.states("SPY")[-2:] == ["live", "stale"]
+
+    async def test_a_whole_market_is_stale_too(self, rig: NewRig) -> None:
+        """All of it in the time that a stop has."""
+        names = ["".join(letters) for letters in product(ascii_uppercase, repeat=3)][:2000]
+        async with rig() as daemon:
+            await daemon.want(*names)
+            await until(holds(daemon.values, **dict.fromkeys(names, "live")), "all to be live")
+            assert await daemon.stop() == 0
+            assert await holds(daemon.values, **dict.fromkeys(names, "stale"))()
+
+
+class TestNumbers:
+    """HTTP and metrics say what Redis says."""
+
+    async def test_all_three_agree(self, rig: NewRig, sim: Simulator) -> None:
+        """While idle, streaming and stale: one set of facts is behind them."""
+        port = free_port()
+
+        async def page(path: str) -> Any:
+            async with (
+                aiohttp.ClientSession() as session,
+                session.get(f"http://127.0.0.1:{port}{path}") as answer,
+            ):
+                is_json = answer.content_type == "application/json"
+                return await (answer.json() if is_json else answer.text())
+
+        async def check(state: str, live: int, stale: int, *, ready: bool) -> None:
+            async def told() -> dict[str, Any] | None:
+                status = await says(daemon, state)
+                symbols = status["symbols"]
+                found = (symbols["live"], symbols["stale"], status["reconnects"])
+                return status if found == (live, stale, metrics.reconnects_total) else None
+
+            stored = await until(told, state)
+            http = await page("/status")
+            for changing in ("at", "lag_ms", "last_message_at"):
+                del stored[changing], http[changing]
+            assert http == stored
+            assert (await page("/readyz") == []) is ready
+            found = samples(await page("/metrics"))
+            assert found["spotd_symbols", "live"] == live
+            assert found["spotd_symbols", "stale"] == stale
+            assert found["spotd_leader",] == 1
+            assert found["spotd_stream_connected",] == ready
+            states = [each["state"] for each in (await daemon.values.states()).values()]
+            assert (states.count("live"), states.count("stale")) == (live, stale)
+
+        async with rig(http_port=port) as daemon:
+            metrics = daemon.daemon.metrics
+            await until(lambda: daemon.daemon.stream.get().phase == "open", "the stream")
+            await check("idle", 0, 0, ready=True)
+            await daemon.want("SPY")
+            await check("streaming", 1, 0, ready=True)
+            sim.faults.handshake_hang = True
+            await sim.drop_sessions("abort")
+            await until(lambda: metrics.reconnects_total, "the end of the session")
+            await until(lambda: daemon.daemon.stream.get().phase == "connecting", "the next one")
+            await check("connecting", 0, 1, ready=False)
+            sim.faults.handshake_hang = False
+            await check("streaming", 1, 0, ready=True)
+
+    async def test_they_follow_what_happened(self, rig: NewRig) -> None:
+        """Counters and gauges of a scrape, after a little of everything."""
+        async with rig(throttle_ms=60_000) as daemon:
+            await daemon.values.want("b-d")
+            await daemon.want("SPY")
+            await daemon.quote("SPY", 1.0)
+            await until(lambda: daemon.values.bid("SPY"), "the first price")
+            daemon.sim.faults.late_data_s = 60.0
+            await daemon.want("OLD")
+            await daemon.values.unwant("OLD")
+            await until(lambda: "OLD" not in daemon.active, "the unsubscription")
+            await daemon.send(
+                quote("SPY", 2.0), quote("SPY", 3.0), quote("SPY", 0.0), quote("OLD", 1.0)
+            )
+            found = samples(daemon.daemon.metrics_text().decode())
+            assert found["spotd_quotes_received_total",] == 5
+            assert found["spotd_updates_published_total",] == 1
+            assert found["spotd_quotes_conflated_total",] == 1
+            assert found["spotd_quotes_dropped_total", "one_sided"] == 1
+            assert found["spotd_quotes_dropped_total", "not_desired"] == 1
+            assert found["spotd_symbols", "live"] == 1
+            assert found["spotd_symbols", "refused"] == 1
+            assert found["spotd_leader",] == 1
+            assert found["spotd_stream_connected",] == 1
+            assert found["spotd_publish_latency_seconds_count",] == 1
+            assert found["spotd_feed_lag_seconds_count",] >= 1
+
+    def test_the_lag_is_a_sample(self) -> None:
+        """At most one a millisecond, however many frames come, and the first one always."""
+        metrics = Metrics()
+        prices = Prices(throttle_s=0.0, wants=lambda _: True, silence=Silence(), metrics=metrics)
+        frame = [Quote("SPY", 1.0, 2.0, datetime.now(UTC) - timedelta(seconds=1))]
+        began = time.monotonic()
+        for _ in range(2000):
+            prices.receive(frame)
+        most = 1 + (time.monotonic() - began) * 1000
+        [count] = [
+            sample.value
+            for sample in metrics.feed_lag.family().samples
+            if sample.name.endswith("_count")
+        ]
+        assert 1 <= count <= most
+        assert prices.lag_s is not None
+        assert prices.lag_s >= 1.0
+
+
+def samples(text: str) -> dict[tuple[str, ...], float]:
+    """Return the samples of a scrape by name and labels."""
+    return {
+        (sample.name, *sorted(sample.labels.values())): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }

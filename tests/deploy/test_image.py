@@ -1,4 +1,4 @@
-"""The image, built for real. It takes minutes and a root shell, so it is asked for by name."""
+"""The image, built for real. It takes minutes and a root shell, so it runs only when asked for."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is deployed names only what spotd has, and keeps the promises its comments make."""
+"""The files of deployment name only settings and commands of spotd, and do what they say."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ import yaml
 from spotd.cli.main import spotd
 from spotd.errors import AlpacaRefusedError, SettingsError
 from spotd.settings import Settings, known_names
+from tests.kit.waiting import GUARD_S
 
 ROOT = Path(__file__).resolve().parents[2]
 DEPLOY = ROOT / "deploy"
@@ -28,7 +29,7 @@ DOCKERFILE = ROOT / "Dockerfile"
 UNIT = DEPLOY / "systemd" / "spotd.service"
 ENV_FILE = DEPLOY / "systemd" / "spotd.env"
 COMPOSE_FILES = [DEPLOY / "compose.yaml", DEPLOY / "compose.sim.yaml"]
-STOP_S = 5  # the daemon's own promise
+STOP_S = 5  # the contract's limit of a stop
 
 
 def load_compose(path: Path) -> dict[str, Any]:
@@ -236,7 +237,11 @@ class TestImage:
             "http_proxy": "http://127.0.0.1:9",
         }
         run = subprocess.run(
-            [sys.executable, *command[1:]], env=env, capture_output=True, timeout=20, check=False
+            [sys.executable, *command[1:]],
+            env=env,
+            capture_output=True,
+            timeout=GUARD_S,
+            check=False,
         )
         return run.returncode
 

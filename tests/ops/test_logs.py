@@ -9,7 +9,6 @@ import os
 import pty
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from typing import Any, Literal
 
@@ -17,13 +16,14 @@ import pytest
 import structlog
 
 from spotd.ops import logs
+from tests.kit.waiting import GUARD_S
 
 SECRET = 'hunter2"\\ä'
 
 
 @pytest.fixture(autouse=True)
 def _restored() -> Iterator[None]:
-    """Logging as it was, whatever a test set up."""
+    """Restore the logging that was there before the test."""
     root, spotd = logging.getLogger(), logging.getLogger("spotd")
     handlers, levels = list(root.handlers), (root.level, spotd.level)
     yield
@@ -36,14 +36,14 @@ def _restored() -> Iterator[None]:
 def configured(
     level: str = "info", form: Literal["auto", "json", "console"] = "json", *secrets: str
 ) -> io.StringIO:
-    """Logging into a text."""
+    """Log into a text, and return it."""
     stream = io.StringIO()
     logs.configure(level, form, secrets=secrets, stream=stream)
     return stream
 
 
 def lines(stream: io.StringIO) -> list[dict[str, Any]]:
-    """The JSON lines."""
+    """Return the JSON lines, decoded."""
     return [json.loads(line) for line in stream.getvalue().splitlines()]
 
 
@@ -53,7 +53,7 @@ def fail() -> None:
 
 
 def test_a_line_of_json_holds_event_level_time_and_facts() -> None:
-    """One object a line, of ours and of libraries."""
+    """Each line, of ours and of libraries, is one JSON object."""
     stream = configured()
     structlog.get_logger("spotd.test").info("said", number=1, text="größer")
     logging.getLogger("some.library").warning("it %s", "broke")
@@ -66,7 +66,7 @@ def test_a_line_of_json_holds_event_level_time_and_facts() -> None:
 
 
 def test_the_console_is_for_people() -> None:
-    """No JSON, no colours where it is no terminal."""
+    """The console form has no JSON, and no colours where stderr is not a terminal."""
     stream = configured("info", "console")
     structlog.get_logger("spotd.test").info("said", number=1)
     logging.getLogger("some.library").error("broke")
@@ -80,7 +80,7 @@ def test_the_console_is_for_people() -> None:
 
 @pytest.mark.parametrize("terminal", [True, False])
 def test_auto_is_by_the_terminal(terminal: bool) -> None:
-    """Console on a terminal, JSON otherwise."""
+    """``auto`` is the console form on a terminal, JSON otherwise."""
     if terminal:
         reading, writing = pty.openpty()
     else:
@@ -95,7 +95,7 @@ def test_auto_is_by_the_terminal(terminal: bool) -> None:
 
 
 def test_it_goes_to_stderr(capsys: pytest.CaptureFixture[str]) -> None:
-    """Stdout is for what a command is asked for."""
+    """Lines go to stderr; stdout is for the output of commands."""
     logs.configure("info", "json")
     structlog.get_logger("spotd.test").info("said")
     out, err = capsys.readouterr()
@@ -113,7 +113,7 @@ def test_it_goes_to_stderr(capsys: pytest.CaptureFixture[str]) -> None:
     ],
 )
 def test_the_level_filters(level: str, ours: list[str], theirs: list[str]) -> None:
-    """Ours from the level on; libraries speak up when something is wrong, and not below it."""
+    """Our lines are written from the level on, those of libraries from warning on at least."""
     stream = configured(level)
     for each in ("debug", "info", "warning", "error"):
         getattr(structlog.get_logger("spotd.test"), each)("ours")
@@ -125,7 +125,7 @@ def test_the_level_filters(level: str, ours: list[str], theirs: list[str]) -> No
 
 @pytest.mark.parametrize("form", ["json", "console"])
 def test_a_secret_is_cut_out_of_everything(form: Literal["json", "console"]) -> None:
-    """Of events, values, tracebacks, reprs, and of what libraries say, however it is escaped."""
+    """A secret is cut out of events, values, tracebacks and lines of libraries, however escaped."""
     stream = configured("info", form, SECRET, "key-id-1")
     log = structlog.get_logger("spotd.test")
     event = f"event {SECRET}"
@@ -146,7 +146,7 @@ def test_a_secret_is_cut_out_of_everything(form: Literal["json", "console"]) -> 
 
 
 def test_a_password_in_a_url_is_cut_out_whoever_knows_it() -> None:
-    """Also one that is no known secret; the rest of the URL stays."""
+    """A password in a URL is cut out, a known secret or not; the rest of the URL stays."""
     stream = configured()
     log = structlog.get_logger("spotd.test")
     log.info("a", url="redis://user:pa55word@host:6379/0")
@@ -164,22 +164,22 @@ def test_a_password_in_a_url_is_cut_out_whoever_knows_it() -> None:
     assert (said[4]["url"], said[4]["mail"]) == ("redis://host:6379/0", "a:b@c")
 
 
-def test_a_short_secret_is_no_secret() -> None:
-    """It would cut holes into ordinary words."""
+def test_a_short_secret_is_not_cut_out() -> None:
+    """A secret of one character is not cut out, since it occurs inside ordinary words."""
     stream = configured("info", "json", "a", "")
     structlog.get_logger("spotd.test").info("banana")
     assert lines(stream)[0]["event"] == "banana"
 
 
 def test_the_longest_secret_is_cut_first() -> None:
-    """One may hold another."""
+    """Where one secret contains another, the longer is cut out first."""
     stream = configured("info", "json", "abcd", "abcd-efgh")
     structlog.get_logger("spotd.test").info("abcd-efgh and abcd")
     assert lines(stream)[0]["event"] == "*** and ***"
 
 
 def test_configured_twice_is_said_once() -> None:
-    """The last one counts."""
+    """Logging that is configured twice writes a line once, as configured last."""
     first, second = configured(), configured()
     structlog.get_logger("spotd.test").info("said")
     assert first.getvalue() == ""
@@ -190,13 +190,11 @@ def test_configured_twice_is_said_once() -> None:
     "text",
     ["x" * 100_000, "://a:" * 20_000, "a://" + "b:" * 50_000, "?a_" * 30_000, "&" + "a_" * 50_000],
 )
-def test_a_long_line_costs_little(text: str) -> None:
-    """The event loop writes it: it is cut, and looked through in no time."""
+def test_a_long_line_is_cut(text: str) -> None:
+    """Of a long line both ends are written, even of one made to slow the search for passwords."""
     stream = configured("info", "json", SECRET)
     log = structlog.get_logger("spotd.test")
-    started = time.monotonic()
     log.error("refused", why=text)
-    assert time.monotonic() - started < 0.5
     [line] = lines(stream)
     assert "too long" in line["event"]
     assert "refused" in line["line"]
@@ -205,7 +203,7 @@ def test_a_long_line_costs_little(text: str) -> None:
 
 @pytest.mark.parametrize("form", ["json", "console"])
 def test_a_cut_leaves_no_part_of_a_secret(form: Literal["json", "console"]) -> None:
-    """Wherever in it the cut falls."""
+    """Wherever in a secret a long line is cut, no part of the secret is left."""
     secret = "s3cr3t" * 5
     for length in (*range(12_000, 12_400, 3), 20_000):
         stream = configured("info", form, secret)
@@ -215,15 +213,14 @@ def test_a_cut_leaves_no_part_of_a_secret(form: Literal["json", "console"]) -> N
 
 
 _CHATTY = """
-import sys, time
+import sys
 from spotd.ops import logs
 import structlog
 logs.configure("info", "json", secrets=["hunter2-hunter2"])
 log = structlog.get_logger("spotd.test")
-started = time.monotonic()
 for number in range(int(sys.argv[1])):
     log.info("said", number=number, pad="hunter2-hunter2" + "x" * 200)
-print(time.monotonic() - started, flush=True)
+print("done", flush=True)
 """
 
 
@@ -233,25 +230,22 @@ def _chatty(lines_said: int, **streams: Any) -> subprocess.Popen[bytes]:
     )
 
 
-def test_a_reader_who_stalls_holds_nothing_up() -> None:
-    """A full pipe: lines are dropped, the process goes on and ends in time."""
+def test_a_reader_that_stalls_holds_nothing_up() -> None:
+    """While a full pipe is not read, lines are dropped, and the process goes on and ends."""
     reading, writing = os.pipe()
     with os.fdopen(reading, "rb"):
         process = _chatty(10_000, stderr=writing)
         os.close(writing)
         assert process.stdout is not None
         with process.stdout:
-            took = float(process.stdout.readline())  # also says that it was not held up
-        ended = time.monotonic()
-        assert process.wait(20) == 0
-        assert took < 10
-        assert time.monotonic() - ended < 5
+            assert process.stdout.readline() == b"done\n"
+        assert process.wait(GUARD_S) == 0
 
 
 def test_lost_lines_are_counted() -> None:
-    """When the reader is back he is told how many he missed; the others are whole."""
+    """When the reader is back, a line says how many lines it missed; the others are whole."""
     reading, writing = os.pipe()
-    sink = logs._Behind(writing)
+    sink = logs.BackgroundWriter(writing)
     line = "x" * 999 + "\n"
     for _ in range(5_000):
         sink.write(line)
@@ -259,31 +253,31 @@ def test_lost_lines_are_counted() -> None:
     with os.fdopen(reading, "rb", buffering=0) as stream:
         while b"lost" not in heard:
             heard += stream.read(65_536)
-        assert sink.drain(10)
+        assert sink.drain(GUARD_S)
     *whole, last = heard.decode().splitlines()
     assert all(each == line.rstrip() for each in whole)
     assert len(whole) + json.loads(last)["lost"] == 5_000
-    sink.write("to nobody\n")  # the reader is gone
-    assert sink.drain(10)
+    sink.write("unread\n")  # the reader is gone
+    assert sink.drain(GUARD_S)
     os.close(writing)
 
 
-def test_the_last_words_are_written_at_the_exit() -> None:
-    """All of them, in order, where they are read."""
+def test_all_lines_are_written_at_the_exit() -> None:
+    """Where they are read, the last lines are written in order before the process ends."""
     process = _chatty(1_000, stderr=subprocess.PIPE)
-    _, err = process.communicate(timeout=30)
+    _, err = process.communicate(timeout=GUARD_S)
     assert process.returncode == 0
     assert [json.loads(line)["number"] for line in err.splitlines()] == [*range(1_000)]
     assert b"hunter2" not in err
 
 
 def test_without_a_stderr_nothing_is_said() -> None:
-    """Closed before the process began: no crash, and nothing into whatever has its number now."""
+    """If stderr was closed before the process began, nothing is written, and nothing fails."""
     process = subprocess.run(
         ["sh", "-c", 'exec "$@" 2>&-', "sh", sys.executable, "-c", _CHATTY, "3"],
         stdout=subprocess.PIPE,
-        timeout=30,
+        timeout=GUARD_S,
         check=False,
     )
     assert process.returncode == 0
-    assert float(process.stdout) < 10
+    assert process.stdout == b"done\n"

@@ -25,7 +25,7 @@ CONTRACT = {
 
 
 def scrape(metrics: Metrics) -> dict[tuple[str, ...], float]:
-    """Every sample: name and label values, to its value."""
+    """Return every sample by its name and label values."""
     return {
         (sample.name, *(value for _, value in sorted(sample.labels.items()))): sample.value
         for family in text_string_to_metric_families(metrics.text().decode())
@@ -35,9 +35,9 @@ def scrape(metrics: Metrics) -> dict[tuple[str, ...], float]:
 
 @pytest.mark.parametrize("numbers", [Numbers(), Numbers(quotes_dropped={"x": 1}, leader=True)])
 def test_every_name_of_the_contract_is_there(numbers: Numbers) -> None:
-    """From the first scrape on, with its type and a help text, each name once."""
+    """Every name is there from the first scrape on, once, with its type and a help text."""
     metrics = Metrics()
-    metrics.report(lambda: numbers)
+    metrics.numbers_from(lambda: numbers)
     families = list(text_string_to_metric_families(metrics.text().decode()))
     kinds = {family.name: family.type for family in families}
     assert kinds.items() >= CONTRACT.items()
@@ -49,9 +49,9 @@ def test_every_name_of_the_contract_is_there(numbers: Numbers) -> None:
 
 
 def test_numbers_are_read_at_every_scrape() -> None:
-    """Nothing is kept from the scrape before."""
+    """Each scrape shows the numbers as they are then."""
     metrics, numbers = Metrics(), Numbers()
-    metrics.report(lambda: numbers)
+    metrics.numbers_from(lambda: numbers)
     numbers.quotes_received, numbers.trades_received = 5, 6
     numbers.quotes_conflated = 7
     numbers.quotes_dropped = {"one_sided": 2, 'odd"\\\n': 3}
@@ -80,26 +80,26 @@ def test_numbers_are_read_at_every_scrape() -> None:
 
 @pytest.mark.parametrize(("state", "value"), [("closed", 0), ("half_open", 1), ("open", 2)])
 def test_the_breaker_is_a_number_under_its_name(state: str, value: int) -> None:
-    """0 closed, 1 half open, 2 open."""
+    """The breaker is 0 closed, 1 half open, 2 open, under the contract's name."""
     metrics = Metrics()
-    metrics.report(lambda: Numbers(breaker=state))
+    metrics.numbers_from(lambda: Numbers(breaker=state))
     assert scrape(metrics)["spotd_breaker_state", BREAKER_NAME] == value
     assert BREAKER_NAME == "spot_price_stream"
 
 
 @pytest.mark.parametrize("yes", [True, False])
 def test_whether_it_leads_and_is_connected(yes: bool) -> None:
-    """1 or 0."""
+    """Leadership and the connection are 1 or 0."""
     metrics = Metrics()
-    metrics.report(lambda: Numbers(leader=yes, stream_connected=yes))
+    metrics.numbers_from(lambda: Numbers(leader=yes, stream_connected=yes))
     found = scrape(metrics)
     assert found["spotd_leader",] == found["spotd_stream_connected",] == int(yes)
 
 
 def test_histograms_count_what_is_observed() -> None:
-    """Latency, feed lag and loop lag."""
+    """A histogram counts each observed value in every bucket that holds it."""
     metrics = Metrics()
-    metrics.report(Numbers)
+    metrics.numbers_from(Numbers)
     metrics.publish_latency.observe(0.0007)
     metrics.feed_lag.observe(900.0)
     metrics.loop_lag.observe(0.3)
@@ -117,9 +117,9 @@ def test_histograms_count_what_is_observed() -> None:
 
 
 def test_two_daemons_in_one_process_count_apart() -> None:
-    """No global registry."""
+    """Two daemons in one process have a registry each."""
     one, two = Metrics(), Metrics()
-    one.report(Numbers)
-    two.report(Numbers)
+    one.numbers_from(Numbers)
+    two.numbers_from(Numbers)
     one.redis_errors += 1
     assert scrape(two)["spotd_redis_errors_total",] == 0

@@ -12,14 +12,15 @@ from pathlib import Path
 import pytest
 
 from spotd.ops import systemd
+from tests.kit.waiting import GUARD_S
 
 
 @contextmanager
 def manager(address: str) -> Iterator[socket.socket]:
-    """A manager that listens at an address, abstract where it begins with ``@``."""
+    """Listen at an address as systemd does, an abstract one where it begins with ``@``."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listening:
         listening.bind("\0" + address[1:] if address.startswith("@") else address)
-        listening.settimeout(5)
+        listening.settimeout(GUARD_S)
         yield listening
 
 
@@ -30,7 +31,7 @@ def address(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 
 def test_a_message_arrives(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As it was given, in one datagram each."""
+    """Each message arrives as it was given, in one datagram."""
     monkeypatch.setenv("NOTIFY_SOCKET", address)
     with manager(address) as listening:
         systemd.notify("READY=1")
@@ -40,7 +41,7 @@ def test_a_message_arrives(address: str, monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_without_a_manager_nothing_happens(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No variable, or a manager that is gone: no error."""
+    """Without the variable, or with a manager that is gone, there is no error."""
     monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
     systemd.notify("READY=1")
     monkeypatch.setenv("NOTIFY_SOCKET", "")
@@ -52,7 +53,7 @@ def test_without_a_manager_nothing_happens(address: str, monkeypatch: pytest.Mon
 def test_a_manager_that_does_not_read_holds_nobody(
     address: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A full queue is no reason to wait."""
+    """A message is dropped where the queue of the manager is full."""
     monkeypatch.setenv("NOTIFY_SOCKET", address)
     with manager(address):
         for _ in range(2_000):
@@ -78,7 +79,7 @@ def test_the_watchdog_is_ours_or_none(
     seconds: float | None,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """In seconds, and only where it is meant for this process."""
+    """The watchdog's time is in seconds, and counts only where it is meant for this process."""
     for name, value in (("WATCHDOG_USEC", microseconds), ("WATCHDOG_PID", pid)):
         if value is None:
             monkeypatch.delenv(name, raising=False)

@@ -18,6 +18,7 @@ from spotd.redis.port import SCAN_ABOVE, Outcome, RedisPort
 from tests.kit.ports import free_port
 from tests.kit.servers import Server
 from tests.kit.waiting import until
+from tests.redis.patient import patient
 
 KEYS = Keys()
 LINE = b'{"symbol":"SPY"}\n'
@@ -49,7 +50,7 @@ async def port(
     server: Server, db: redis.Redis, outcomes: list[Outcome]
 ) -> AsyncIterator[RedisPort]:
     """What is tested."""
-    under_test = RedisPort(server.url, KEYS, outcome=outcomes.append)
+    under_test = patient(server.url, KEYS, outcome=outcomes.append)
     yield under_test
     await under_test.close()
 
@@ -124,27 +125,32 @@ async def test_a_wrong_type_in_what_is_read_is_an_answer(
     assert failures(outcomes) == [None] * 7
 
 
-async def test_a_refusal_is_an_answer_for_reads_and_a_failure_for_writes(
+async def test_a_refusal_is_an_answer_only_where_the_demand_is_read(
     server: Server, db: redis.Redis, outcomes: list[Outcome]
 ) -> None:
-    """A user who may do nothing at all cannot publish, and so Redis is not to be relied on."""
+    """The demand loop says so, and goes on without a source. Without any other call nobody can."""
     db.acl_setuser("poor", enabled=True, nopass=True, keys="*", commands=["-@all"])
-    port = RedisPort(f"redis://poor:x@127.0.0.1:{server.port}/0", KEYS, outcome=outcomes.append)
+    port = patient(f"redis://poor:x@127.0.0.1:{server.port}/0", KEYS, outcome=outcomes.append)
     for read in (
         port.live_leases(0.0),
         port.not_in_set([b"A"]),
         port.not_leased([b"A"], 0.0),
         port.subscribed_channels(),
-        port.last_fields(),
-        port.last_prices(),
     ):
         with pytest.raises(RefusedError):
             await read
-    assert failures(outcomes) == [None] * 6
+    assert failures(outcomes) == [None] * 4
     outcomes.clear()
-    for write in (port.lead("t", 5.0), port.publish("t", LINE, 1), port.drop_last("t", ["A"])):
+    for call in (
+        port.last_fields(),
+        port.last_prices(),
+        port.state_fields(),
+        port.lead("t", 5.0),
+        port.publish("t", LINE, 1),
+        port.drop_last("t", ["A"]),
+    ):
         with pytest.raises(RefusedError) as caught:
-            await write
+            await call
         assert outcomes[-1].failure == str(caught.value)
     await port.close()
     db.acl_deluser("poor")
@@ -152,9 +158,9 @@ async def test_a_refusal_is_an_answer_for_reads_and_a_failure_for_writes(
 
 async def test_what_is_not_answered_is_a_failure(tmp_path: Path, outcomes: list[Outcome]) -> None:
     """Nobody there, no answer in time, an error instead of one: its text is the failure."""
-    gone = RedisPort(f"redis://127.0.0.1:{free_port()}/0", KEYS, outcome=outcomes.append)
+    gone = patient(f"redis://127.0.0.1:{free_port()}/0", KEYS, outcome=outcomes.append)
     with Server(tmp_path) as server:
-        frozen = RedisPort(server.url, KEYS, outcome=outcomes.append, call_timeout_s=0.2)
+        frozen = patient(server.url, KEYS, outcome=outcomes.append, call_timeout_s=0.2)
         await frozen.leader()
         server.freeze()
         try:

@@ -20,6 +20,7 @@ from spotd.redis.port import MAX_FIELDS_PER_CALL, SCAN_ABOVE, RedisPort
 from tests.kit.recorder import Recorder
 from tests.kit.servers import Server, redis_server
 from tests.kit.waiting import until
+from tests.redis.patient import patient
 
 KEYS = Keys()
 LARGEST = 4_000  # updates in one call, and more than a script may unpack at once
@@ -49,7 +50,7 @@ def db(process: Server) -> Iterator[redis.Redis]:
 @pytest.fixture
 async def port(process: Server, db: redis.Redis) -> AsyncIterator[RedisPort]:
     """What is tested."""
-    under_test = RedisPort(process.url, KEYS)
+    under_test = patient(process.url, KEYS)
     yield under_test
     await under_test.close()
 
@@ -169,7 +170,7 @@ async def test_a_seq_of_the_far_future_is_taken_for_unknown(
 
 
 async def test_a_bare_seq_is_read_too(port: RedisPort, db: redis.Redis) -> None:
-    """A seq without the token of who published it is somebody's."""
+    """A seq without a token has an unknown publisher."""
     db.set(KEYS.seq, "12")
     answer = await port.lead(OURS, 5.0)
     assert (answer.highest_seq, answer.published_by) == (12, None)
@@ -411,7 +412,7 @@ async def test_channels_are_found_under_any_prefix(
     process: Server, db: redis.Redis, prefix: str
 ) -> None:
     """Glob characters in the prefix mean themselves; pattern subscriptions do not count."""
-    port = RedisPort(process.url, Keys("spotd:", prefix))
+    port = patient(process.url, Keys("spotd:", prefix))
     with process.client() as other, other.pubsub() as subscriber:
         subscriber.subscribe(f"{prefix}SPY", "spXt:QQQ", "sabct:IWM", "sa:DIA")
         subscriber.psubscribe(f"{prefix}*")
@@ -423,7 +424,7 @@ async def test_channels_are_found_under_any_prefix(
 async def test_own_channels_are_no_demand(process: Server, db: redis.Redis) -> None:
     """Where the prefixes overlap, a subscriber of wakes or events does not ask for a symbol."""
     keys = Keys("spot:", "spot:")
-    port = RedisPort(process.url, keys)
+    port = patient(process.url, keys)
     with process.client() as other, other.pubsub() as subscriber:
         subscriber.subscribe(keys.wake, keys.events, "spot:SPY")
         await until(lambda: len(db.pubsub_channels()) == 3, "the subscriptions")
@@ -479,7 +480,7 @@ async def test_listening_ends_with_the_connection(port: RedisPort, process: Serv
 
 async def test_a_silent_peer_is_given_up(process: Server, db: redis.Redis) -> None:
     """After a silence a ping is sent, and a ping without an answer ends the listening."""
-    port = RedisPort(process.url, KEYS, wake_silence_s=0.1)
+    port = patient(process.url, KEYS, wake_silence_s=0.1)
     wakes = Wakes(port)
     await until(lambda: wakes.count == 1, "listening")
     with process.client() as client:
@@ -509,8 +510,8 @@ async def test_ping_returns_what_the_server_is(port: RedisPort) -> None:
 
 async def test_two_prefixes_share_one_server(process: Server, db: redis.Redis) -> None:
     """Neither sees or touches what the other wrote."""
-    one = RedisPort(process.url, KEYS)
-    two = RedisPort(process.url, replace(KEYS, key_prefix="other:", channel_prefix="o:"))
+    one = patient(process.url, KEYS)
+    two = patient(process.url, replace(KEYS, key_prefix="other:", channel_prefix="o:"))
     for port in (one, two):
         assert (await port.lead(OURS, 5.0)).held == "acquired"
     await one.publish(OURS, update("SPY", 1), 1)
@@ -530,7 +531,7 @@ async def test_a_cancelled_call_is_over(process: Server, db: redis.Redis) -> Non
     swallowed = 0
     for steps in range(1, 41):
         for _ in range(4):
-            port = RedisPort(process.url, KEYS)
+            port = patient(process.url, KEYS)
             call = asyncio.create_task(port.lead(OURS, 5.0))
             for _ in range(steps):
                 await asyncio.sleep(0)

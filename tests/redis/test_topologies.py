@@ -30,6 +30,7 @@ from tests.kit.servers import (
 )
 from tests.kit.values import Values
 from tests.kit.waiting import GUARD_S, until
+from tests.redis.patient import patient
 
 KEYS = Keys()
 IN_ONE_SLOT = Keys("{spotd}:", "spot:")
@@ -85,7 +86,7 @@ async def published(alpaca: Simulator, values: Values, bid: float) -> int:
 async def test_plain(tmp_path: Path) -> None:
     """``redis://`` with the number of a database."""
     with Server(tmp_path) as server:
-        port = RedisPort(f"redis://127.0.0.1:{server.port}/3", KEYS)
+        port = patient(f"redis://127.0.0.1:{server.port}/3", KEYS)
         assert await publishes(port)
         await port.close()
         with server.client(db=3) as client:
@@ -95,7 +96,7 @@ async def test_plain(tmp_path: Path) -> None:
 async def test_unix(tmp_path: Path) -> None:
     """``unix://`` with the number of a database."""
     with Server(tmp_path) as server:
-        port = RedisPort(f"unix://{server.socket_path}?db=3", KEYS)
+        port = patient(f"unix://{server.socket_path}?db=3", KEYS)
         assert await publishes(port)
         await port.close()
         with server.client(db=3) as client:
@@ -113,10 +114,10 @@ async def test_tls(tmp_path: Path, certificates: tuple[Path, Path, Path]) -> Non
     """``rediss://`` trusts the authority that the URL names, and no unknown one."""
     with Server(tmp_path, binary=redis_server(), tls=certificates) as server:
         address = f"rediss://127.0.0.1:{server.port}/0"
-        trusting = RedisPort(f"{address}?ssl_ca_certs={certificates[0]}", KEYS)
+        trusting = patient(f"{address}?ssl_ca_certs={certificates[0]}", KEYS)
         assert await publishes(trusting)
         await trusting.close()
-        doubting = RedisPort(address, KEYS)
+        doubting = patient(address, KEYS)
         with pytest.raises(RedisUnavailableError, match="certificate verify failed"):
             await doubting.leader()
         await doubting.close()
@@ -131,7 +132,7 @@ async def test_tls_that_is_not_verified(
         assert connect(
             f"rediss+cluster://127.0.0.1:{server.port}?ssl_check_hostname=false"
         ).connection_kwargs["ssl_check_hostname"] is False  # fmt: skip
-        port = RedisPort(
+        port = patient(
             f"rediss://127.0.0.1:{server.port}/0?ssl_cert_reqs=none&ssl_check_hostname=false", KEYS
         )
         assert await publishes(port)
@@ -166,7 +167,7 @@ async def test_sentinel_fails_over(sentinels: SentinelServers) -> None:
 
 async def test_sentinels_that_are_away_are_unavailable() -> None:
     """Without a Sentinel a call fails with an error of ours."""
-    port = RedisPort(f"redis+sentinel://127.0.0.1:{free_port()}/prices", KEYS)
+    port = patient(f"redis+sentinel://127.0.0.1:{free_port()}/prices", KEYS)
     with pytest.raises(RedisUnavailableError):
         await port.leader()
     await port.close()
@@ -194,7 +195,7 @@ def cluster(cluster_servers: ClusterServers) -> ClusterServers:
 @pytest.fixture
 async def clustered(cluster: ClusterServers) -> AsyncIterator[RedisPort]:
     """What is tested."""
-    port = RedisPort(cluster.url, IN_ONE_SLOT)
+    port = patient(cluster.url, IN_ONE_SLOT)
     yield port
     await port.release("t")
     await port.close()
@@ -279,7 +280,7 @@ async def test_subscribers_of_every_node_are_found(
 async def test_a_prefix_that_spreads_over_slots_is_refused(cluster: ClusterServers) -> None:
     """The error comes before anything is written, and says what to set."""
     with pytest.raises(SettingsError, match=r"SPOTD_KEY_PREFIX.*\{spotd\}:"):
-        RedisPort(cluster.url, KEYS)
+        patient(cluster.url, KEYS)
     for node in cluster.nodes:
         with node.client() as client:
             assert client.keys("spotd:*") == []
@@ -287,7 +288,7 @@ async def test_a_prefix_that_spreads_over_slots_is_refused(cluster: ClusterServe
 
 async def test_a_cluster_that_is_away_is_unavailable() -> None:
     """Without a node, calls and wakes fail with an error of ours."""
-    port = RedisPort(f"redis+cluster://127.0.0.1:{free_port()}", IN_ONE_SLOT)
+    port = patient(f"redis+cluster://127.0.0.1:{free_port()}", IN_ONE_SLOT)
     with pytest.raises(RedisUnavailableError):
         await port.leader()
     with pytest.raises(RedisUnavailableError):

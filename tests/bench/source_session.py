@@ -69,7 +69,7 @@ class Session(picows.WSListener):
         """Greet."""
         self._transport = transport
         self.open = True
-        # Nothing is kept in this process: what the system does not take at once pauses the feed.
+        # Nothing is kept in this process: what the system does not take at once pauses the source.
         transport.underlying_transport.set_write_buffer_limits(high=0)
         self._say({"T": "success", "msg": "connected"})
 

@@ -1,8 +1,8 @@
 """All processes of a measurement, and what the operating system says about them.
 
-A feed, a real server, and any number of daemons, baselines and readers, on loopback only. Each
-client of the feed has a name: its path on the feed, the prefix of its channels, and, with a
-``d``, of its keys. Whatever happens, all of them are killed in the end.
+A data source, a real server, and any number of daemons, baselines and readers, on loopback only.
+Each client of the source has a name: its path on the source, the prefix of its channels, and,
+with a ``d``, of its keys. Whatever happens, all of them are killed in the end.
 """
 
 from __future__ import annotations
@@ -14,17 +14,19 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Self, TypeVar
 
 import redis
 
-from tests.bench.feed import MARK
-from tests.bench.orders import PATIENCE_S, Process, Worker
-from tests.kit.servers import Server, free_port, until
+from tests.bench.orders import GUARD_S, ROOT, Process, Worker
+from tests.bench.source import MARK
+from tests.kit.ports import free_port
+from tests.kit.servers import Server
+from tests.kit.waiting import until_sync
 
-SPOTD = Path(sys.executable).parent / "spotd"
 _OURS = ("SPOTD_", "ALPACA_", "APCA_", "REDIS_URL")
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 _CPUCLOCK_SCHED = 2
@@ -34,21 +36,42 @@ _P = TypeVar("_P", bound=Process)
 
 
 def cpu_ns(pid: int) -> int:
-    """CPU time of a process so far, user and system, all threads, the ended ones too.
+    """Return the CPU time of a process so far: user and system, all threads, ended ones too.
 
-    The clock that clock_getcpuclockid(3) gives for another process: what /proc/PID/stat rounds
-    to ticks, in nanoseconds.
+    It is the scheduler's own count, by the clock of clock_getcpuclockid(3). /proc/PID/stat rounds
+    it to ticks, and /proc/PID/task/*/schedstat leaves out the threads that have ended.
     """
     return time.clock_gettime_ns(~pid << 3 | _CPUCLOCK_SCHED)
 
 
 def rss_mb(pid: int) -> float:
-    """Resident memory of a process, in megabytes of 1,000,000 bytes."""
+    """Return the resident memory of a process, in megabytes of 1,000,000 bytes."""
     pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
     return pages * _PAGE_BYTES / 1e6
 
 
-class World:
+@dataclass(frozen=True, slots=True)
+class Program:
+    """A ``spotd`` that is measured: the name of its figures, and its executable."""
+
+    name: str
+    spotd: Path
+
+    @property
+    def python(self) -> Path:
+        """The interpreter of its virtual environment."""
+        return self.spotd.parent / "python"
+
+    def env(self) -> dict[str, str]:
+        """Return its environment: the present program imports this tree, another one its own."""
+        env = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+        return env | {"PYTHONPATH": str(ROOT)} if self == PRESENT else env
+
+
+PRESENT = Program("spotd", Path(sys.executable).parent / "spotd")
+
+
+class Setup:
     """What a row measures in. Use as a context manager."""
 
     def __init__(self, home: Path) -> None:
@@ -57,12 +80,12 @@ class World:
         self._demanded: dict[str, int] = {}
 
     def __enter__(self) -> Self:
-        """Start the server and the feed."""
+        """Start the server and the source."""
         with self._stack:
             self.server = self._stack.enter_context(Server(self.home / "server"))
             self.redis: redis.Redis = self._stack.enter_context(self.server.client())
-            self.feed = self._kept(Worker("feed", "feed", home=self.home))
-            ports = self.feed.ask("ports")
+            self.source = self._kept(Worker("source", "source", home=self.home))
+            ports = self.source.ask("ports")
             self._stream_url = f"ws://127.0.0.1:{ports['stream']}"
             self._rest_url = f"http://127.0.0.1:{ports['rest']}"
             self._stack = self._stack.pop_all()
@@ -84,11 +107,13 @@ class World:
         names: list[str],
         settings: Mapping[str, str] = NO_SETTINGS,
         *,
+        program: Program | None = None,
         ready: bool = True,
     ) -> Process:
-        """The real daemon, these symbols demanded; ``ready`` waits until all have a price."""
+        """Start ``spotd run`` with a demand. ``ready`` waits until all symbols have a price."""
         self.demand(name, names)
-        env = {k: v for k, v in os.environ.items() if not k.startswith(_OURS)}
+        program = program or PRESENT
+        env = {k: v for k, v in program.env().items() if not k.startswith(_OURS)}
         port = free_port()
         env |= {
             "ALPACA_API_KEY": "key",
@@ -102,7 +127,7 @@ class World:
             "SPOTD_LOG_FORMAT": "json",
             **settings,
         }
-        process = Process(name, [str(SPOTD), "run"], home=self.home, env=env, cwd=self.home)
+        process = Process(name, [str(program.spotd), "run"], home=self.home, env=env, cwd=self.home)
         self._kept(process)
         if ready:
             self.wait(lambda: _is_ready(port), f"{name} to be ready", process)
@@ -110,7 +135,7 @@ class World:
         return process
 
     def baseline(self, module: str, name: str, symbols: int) -> Process:
-        """A baseline with so many symbols, subscribed."""
+        """Start a baseline, and wait until it is subscribed to ``symbols`` symbols."""
         command = [sys.executable, "-m", f"tests.bench.{module}", self.stream_url(name)]
         command += [self.server.url, name, str(symbols)]
         process = self._kept(Process(name, command, home=self.home))
@@ -118,7 +143,7 @@ class World:
         return process
 
     def floor(self, name: str, symbols: int) -> Process:
-        """The floor with so many symbols, subscribed."""
+        """Start the floor, and wait until it is subscribed to ``symbols`` symbols."""
         command = [sys.executable, "-m", "tests.bench.floor", self.stream_url(name), str(symbols)]
         process = self._kept(Process(name, command, home=self.home))
         self.wait(lambda: self.subscribed(name) == symbols, f"{name} to subscribe", process)
@@ -132,7 +157,7 @@ class World:
         """From now on: how much of a core each process uses, when asked."""
         pids = {
             "cores": daemon.pid,
-            "feed cores": self.feed.pid,
+            "source cores": self.source.pid,
             "server cores": self.server.pid,
             "reader cores": reader.pid,
         }
@@ -159,20 +184,18 @@ class World:
         self.redis.publish(f"{name}d:wake", "look")
 
     def subscribed(self, name: str) -> int:
-        """How many symbols the feed acknowledged to a client."""
-        return int(self.feed.ask("state", client=name)["quotes"])
+        """Return how many symbols the source acknowledged to a client."""
+        return int(self.source.ask("state", client=name)["quotes"])
 
-    def settled(self, name: str, process: Process, patience_s: float = PATIENCE_S) -> None:
+    def settled(self, name: str, process: Process, guard_s: float = GUARD_S) -> None:
         """Wait until exactly what is demanded is subscribed, and has its first price."""
         wanted = self._demanded[name]
-        self.wait(
-            lambda: self.subscribed(name) == wanted, f"{name} to subscribe", process, patience_s
-        )
+        self.wait(lambda: self.subscribed(name) == wanted, f"{name} to subscribe", process, guard_s)
         self.wait(
             lambda: self.redis.hlen(f"{name}d:last") == wanted,
             f"the first prices of {name}",
             process,
-            patience_s,
+            guard_s,
         )
 
     @staticmethod
@@ -180,7 +203,7 @@ class World:
         condition: Callable[[], object],
         what: str,
         process: Process,
-        patience_s: float = PATIENCE_S,
+        guard_s: float = GUARD_S,
     ) -> None:
         """Wait for a condition as long as a process lives."""
 
@@ -188,7 +211,7 @@ class World:
             process.check()
             return condition()
 
-        until(check, f"{what}\n{process.tail()}", guard_s=patience_s)
+        until_sync(check, f"{what}\n{process.tail()}", guard_s=guard_s)
 
     def _kept(self, process: _P) -> _P:
         self._stack.callback(process.kill)
@@ -196,7 +219,7 @@ class World:
 
 
 def with_mark(names: list[str]) -> list[str]:
-    """These symbols and that of the feed's marks."""
+    """Return these symbols and that of the source's marks."""
     return [*names, MARK]
 
 

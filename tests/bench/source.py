@@ -1,9 +1,9 @@
-"""The feed of a measurement: a process that speaks Alpaca's stream and REST, by order.
+"""The data source of a measurement: a process that speaks Alpaca's stream and REST, by order.
 
-    python -m tests.bench.feed
+    python -m tests.bench.source
 
 Orders (see ``orders``): ``pool`` encodes frames beforehand; ``burst`` sends a number of quotes
-as fast as the client reads; ``pace`` sends so many per second, several at once if asked; ``mark``
+as fast as the client reads; ``pace`` sends a number per second, several at once if asked; ``mark``
 sends one quote that shows that all before it were taken in, ``ping`` asks for that without a quote;
 ``state`` tells about a client.
 """
@@ -18,9 +18,9 @@ from typing import Literal
 import picows
 
 from tests.bench import frames
-from tests.bench.feed_rest import Rest
-from tests.bench.feed_session import Session
 from tests.bench.orders import Json, serve
+from tests.bench.source_rest import Rest
+from tests.bench.source_session import Session
 
 MARK = "ZZZZZ"  # the symbol of marks: no pool has it
 _WRITE_BYTES = 64 * 1024
@@ -28,7 +28,7 @@ _WRITE_BYTES = 64 * 1024
 Stamp = Literal["sent", "due"]
 
 
-class Feed:
+class Source:
     """All clients, and the frames that were made for them."""
 
     def __init__(self) -> None:
@@ -122,7 +122,7 @@ class Feed:
         """``rate`` quotes per second for so long.
 
         ``sent`` writes the moment of sending into them; ``due`` the moment at which they were to
-        be sent, so that a client that holds up the feed cannot hide it.
+        be sent, so that a client that holds up the source cannot hide it.
         """
         session, source = self._sessions[client], self._pools[pool]
         data, bounds = memoryview(source.data), source.bounds
@@ -168,4 +168,4 @@ class Feed:
 
 
 if __name__ == "__main__":
-    asyncio.run(Feed().run())
+    asyncio.run(Source().run())

@@ -1,0 +1,58 @@
+"""One daemon as a process: logs, signals, garbage, exit code. Must not know its parts."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import signal
+import threading
+from collections.abc import Callable
+
+from spotd.daemon.daemon import Daemon
+from spotd.ops import logs
+from spotd.redis.addresses import secrets_in
+from spotd.settings import Settings
+
+_STUCK_S = 0.4  # how long the interpreter may take to end
+
+
+def run_daemon(settings: Settings) -> int:
+    """Run one daemon in this process until SIGTERM or SIGINT. Return the exit code."""
+    logs.configure(settings.log_level, settings.log_format, secrets=secrets_of(settings))
+    with asyncio.Runner() as runner:
+        code = runner.run(_main(settings))
+        if any(thread.name.startswith("asyncio_") for thread in threading.enumerate()):
+            # A name look-up that hangs in a thread would hold the exit for minutes.
+            _exit_if_stuck(code)
+    return code
+
+
+def _exit_if_stuck(code: int) -> None:
+    """End the process in a moment if it has not ended by itself by then."""
+    timer = threading.Timer(_STUCK_S, os._exit, (code,))
+    timer.daemon = True
+    timer.start()
+
+
+async def _main(settings: Settings) -> int:
+    daemon = Daemon(settings)
+    # Imported modules are never garbage. A search through all of them would hold the loop for
+    # about 50 ms, sooner or later in the middle of a busy market.
+    gc.freeze()
+    loop = asyncio.get_running_loop()
+    stop_on_signals(loop, daemon.stop)
+    return await daemon.run()
+
+
+def stop_on_signals(loop: asyncio.AbstractEventLoop, stop: Callable[[], None]) -> None:
+    """Call ``stop`` on SIGTERM and SIGINT, and on SIGHUP unless it is ignored, as under nohup."""
+    for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        if signum is not signal.SIGHUP or signal.getsignal(signum) is not signal.SIG_IGN:
+            loop.add_signal_handler(signum, stop)
+
+
+def secrets_of(settings: Settings) -> list[str]:
+    """Return the texts that must never be written anywhere."""
+    secrets = [key.get_secret_value() for key in (settings.api_key, settings.secret_key) if key]
+    return secrets + secrets_in(settings.redis_url.get_secret_value())

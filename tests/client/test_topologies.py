@@ -1,0 +1,224 @@
+"""The client behind Sentinels and in a cluster: all calls, prices, events, and a fail-over."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import aclosing
+from pathlib import Path
+
+import pytest
+from redis.asyncio.cluster import RedisCluster
+
+from spotd.client import SpotClient
+from spotd.errors import RedisUnavailableError, SettingsError
+from spotd.keys import Keys
+from spotd.redis.addresses import connect
+from tests.kit.ports import free_port
+from tests.kit.publisher import Publisher, state_of, status_of, update_of
+from tests.kit.recorder import Recorder
+from tests.kit.servers import (
+    ClusterServers,
+    SentinelServers,
+    Server,
+    make_certificates,
+    redis_server,
+)
+from tests.kit.waiting import until
+
+IN_ONE_SLOT = Keys("{spotd}:", "spot:")
+
+
+async def publish(daemon: Publisher, symbol: str, *seqs: int) -> None:
+    """Store and publish updates, one call after the other: a cluster's pipeline cannot publish."""
+    for seq in seqs:
+        json = update_of(symbol, seq).to_json()
+        await daemon.redis.hset(daemon.keys.last, symbol, json)
+        await daemon.redis.publish(daemon.keys.channel(symbol), json)
+
+
+async def check_calls(spot: SpotClient, daemon: Publisher) -> None:
+    """Assert that every call that is not an iteration works."""
+    keys = daemon.keys
+    assert await spot.status() is None
+    assert await spot.add("SPY", "QQQ") == ["SPY", "QQQ"]
+    assert await spot.remove("QQQ") == ["QQQ"]
+    assert await spot.desired() == {"SPY"}
+    await daemon.redis.hset(keys.states, "SPY", state_of("SPY").to_json())
+    await daemon.redis.set(keys.status, status_of().to_json())
+    assert await spot.states() == {"SPY": state_of("SPY")}
+    assert await spot.status() == status_of()
+    await publish(daemon, "SPY", 1)
+    assert await spot.latest("SPY", "QQQ") == {"SPY": update_of("SPY", 1), "QQQ": None}
+    assert await spot.latest() == {"SPY": update_of("SPY", 1)}
+
+
+async def check_iterations(spot: SpotClient, daemon: Publisher) -> None:
+    """Assert that prices, events and leases work, from what is stored to what is published."""
+    await daemon.redis.set(daemon.keys.status, status_of().to_json())
+    await daemon.redis.hset(daemon.keys.states, "SPY", state_of("SPY").to_json())
+    await publish(daemon, "SPY", 1)
+    async with aclosing(spot.updates("SPY")) as updates, aclosing(spot.events()) as events:
+        assert (await anext(updates)).seq == 1
+        assert set(await daemon.leases()) == {f"SPY@{spot.owner}"}
+        assert [await anext(events), await anext(events)] == [status_of(), state_of("SPY")]
+        await publish(daemon, "SPY", 2)
+        assert (await anext(updates)).seq == 2
+        await daemon.redis.publish(daemon.keys.events, state_of("SPY", "stale").to_json())
+        assert await anext(events) == state_of("SPY", "stale")
+    assert await daemon.leases() == {}
+
+
+class TestSentinel:
+    @pytest.fixture
+    def sentinels(self, tmp_path: Path) -> Iterator[SentinelServers]:
+        """A master, a replica and a Sentinel."""
+        with SentinelServers(tmp_path) as running:
+            yield running
+
+    async def test_calls_and_iterations(self, sentinels: SentinelServers) -> None:
+        """Everything goes to the master that the Sentinel names."""
+        async with Publisher(sentinels.master.url) as daemon, SpotClient(sentinels.url) as spot:
+            assert "prices/0" in repr(spot)
+            await check_calls(spot, daemon)
+            await check_iterations(spot, daemon)
+
+    async def test_fail_over(self, sentinels: SentinelServers) -> None:
+        """After a fail-over the iteration goes on at the new master, with leases and prices."""
+        async with (
+            Publisher(sentinels.replica.url) as successor,
+            SpotClient(sentinels.url) as spot,
+            aclosing(spot.updates("SPY")) as updates,
+        ):
+            async with Publisher(sentinels.master.url) as daemon:
+                await publish(daemon, "SPY", 1)
+                assert (await anext(updates)).seq == 1
+            taking = asyncio.ensure_future(anext(updates))
+            sentinels.master.kill()
+            await until(lambda: spot.reconnects, "the client to join again")
+            assert f"SPY@{spot.owner}" in await successor.leases()
+            await publish(successor, "SPY", 2)
+            assert (await taking).seq == 2
+            assert (await spot.latest("SPY"))["SPY"] == update_of("SPY", 2)
+
+    async def test_frozen_sentinel(self, sentinels: SentinelServers, tmp_path: Path) -> None:
+        """A Sentinel that hangs is passed over, and the next one names the master."""
+        with Server(tmp_path / "frozen") as frozen:
+            frozen.freeze()
+            url = f"redis+sentinel://127.0.0.1:{frozen.port},127.0.0.1:{sentinels.sentinel.port}"
+            async with SpotClient(f"{url}/prices") as spot:
+                assert await spot.status() is None
+            frozen.thaw()
+
+    async def test_no_sentinel(self) -> None:
+        """Without a Sentinel a call fails with an error of ours, without the passwords."""
+        address = f"u:hunter2@127.0.0.1:{free_port()}/prices?sentinel_password=hunter2"
+        async with SpotClient(f"redis+sentinel://{address}") as spot:
+            with pytest.raises(RedisUnavailableError, match="prices/0") as raised:
+                await spot.status()
+            with pytest.raises(RedisUnavailableError):
+                await anext(spot.updates("SPY"))
+        assert "hunter2" not in str(raised.value) + repr(spot)
+
+
+@pytest.fixture(scope="module")
+def cluster_servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClusterServers]:
+    """Three masters."""
+    with ClusterServers(tmp_path_factory.mktemp("cluster")) as running:
+        yield running
+
+
+@pytest.fixture
+def cluster(cluster_servers: ClusterServers) -> ClusterServers:
+    """The three masters, empty."""
+    for node in cluster_servers.nodes:
+        with node.client() as client:
+            client.flushall()
+    return cluster_servers
+
+
+@pytest.fixture
+async def daemon(cluster: ClusterServers) -> AsyncIterator[Publisher]:
+    """The publishing side."""
+    async with Publisher(connect(cluster.url), IN_ONE_SLOT) as publisher:
+        yield publisher
+
+
+class TestCluster:
+    async def test_calls_and_iterations(self, cluster: ClusterServers, daemon: Publisher) -> None:
+        """Keys are read at their node, and channels at any node."""
+        async with SpotClient(cluster.url, key_prefix="{spotd}:") as spot:
+            await check_calls(spot, daemon)
+            await check_iterations(spot, daemon)
+
+    async def test_own_client(self, cluster: ClusterServers, daemon: Publisher) -> None:
+        """A cluster's client of the caller's own works too, and stays open."""
+        node = cluster.nodes[1]
+        async with RedisCluster(host="127.0.0.1", port=node.port) as redis:
+            async with SpotClient(redis=redis, key_prefix="{spotd}:") as spot:
+                await check_calls(spot, daemon)
+                await check_iterations(spot, daemon)
+            assert await redis.exists("{spotd}:last") == 1
+
+    async def test_wakes(self, cluster: ClusterServers, daemon: Publisher) -> None:
+        """A change of the demand wakes the daemon up, whichever node it listens to."""
+        async with (
+            Recorder(cluster.nodes[0].url, IN_ONE_SLOT.wake) as recorder,
+            SpotClient(cluster.url, key_prefix="{spotd}:", owner="me") as spot,
+        ):
+            await spot.add("SPY")
+            await until(lambda: recorder.heard, "the wake-up")
+            assert recorder.heard[0].raw == b"me"
+
+    async def test_lost_connections(self, cluster: ClusterServers, daemon: Publisher) -> None:
+        """A subscription that is lost joins again, and fetches what it missed."""
+        async with (
+            SpotClient(cluster.url, key_prefix="{spotd}:") as spot,
+            aclosing(spot.updates("SPY")) as updates,
+        ):
+            await publish(daemon, "SPY", 1)
+            assert (await anext(updates)).seq == 1
+            await daemon.redis.hset(IN_ONE_SLOT.last, "SPY", update_of("SPY", 2).to_json())
+            for node in cluster.nodes:
+                with node.client() as client:
+                    client.client_kill_filter(_type="pubsub")
+            assert (await anext(updates)).seq == 2
+            assert spot.reconnects == 1
+
+    async def test_prefix(self, cluster: ClusterServers) -> None:
+        """A prefix that scatters the keys over the cluster is refused before anything is sent."""
+        with pytest.raises(SettingsError, match=r"key_prefix.*\{spotd\}:"):
+            SpotClient(cluster.url)
+        async with RedisCluster(host="127.0.0.1", port=cluster.nodes[0].port) as redis:
+            with pytest.raises(SettingsError, match="key_prefix"):
+                SpotClient(redis=redis)
+
+    async def test_nobody_there(self) -> None:
+        """Without a node a call fails with an error of ours, without the password."""
+        url = f"redis+cluster://:hunter2@127.0.0.1:{free_port()}"
+        async with SpotClient(url, key_prefix="{spotd}:") as spot:
+            with pytest.raises(RedisUnavailableError, match=r"cluster of 127\.0\.0\.1") as raised:
+                await spot.status()
+            with pytest.raises(RedisUnavailableError):
+                await anext(spot.updates("SPY"))
+        assert "hunter2" not in str(raised.value) + repr(spot)
+
+
+@pytest.mark.skipif(redis_server() is None, reason="redis-server is not installed")
+async def test_cluster_with_tls(tmp_path: Path) -> None:
+    """``rediss+cluster://`` uses TLS for calls and for the subscription."""
+    certificates = make_certificates(tmp_path)
+    options = ("--cluster-enabled", "yes", "--tls-cluster", "yes")
+    with Server(tmp_path / "node", *options, binary=redis_server(), tls=certificates) as node:
+        with node.client() as client:
+            client.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16_383)
+            await until(
+                lambda: "ok" in str(client.execute_command("CLUSTER INFO")["cluster_state"]),
+                "the cluster",
+            )
+        address = f"rediss+cluster://127.0.0.1:{node.port}?ssl_ca_certs={certificates[0]}"
+        async with (
+            Publisher(connect(address), IN_ONE_SLOT) as daemon,
+            SpotClient(address, key_prefix="{spotd}:") as spot,
+        ):
+            await check_iterations(spot, daemon)

@@ -1,0 +1,83 @@
+"""A way to the server on which single commands can be held back, and scans end early.
+
+The parts under test stay as they are: what happens to them is what a network and a fail-over do.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Self
+
+from tests.kit.servers import Server
+from tests.kit.websocket import tcp_server
+
+_END_OF_SCAN = b"*2\r\n$1\r\n0\r\n*0\r\n"
+
+
+class RedisProxy:
+    """Carry commands to a server. ``url`` is its address in place of the server's."""
+
+    def __init__(self, server_port: int) -> None:
+        self.url = ""
+        #: Scans end after their first part without an error, as at a server whose hash table has
+        #: another order than that of the server where they began.
+        self.cuts_scans = False
+        self.scans_cut = 0
+        self.held = 0  # commands held back up to now
+        self._server_port = server_port
+        self._holds: bytes | None = None
+        self._released = asyncio.Event()
+
+    def hold(self, command: str) -> None:
+        """Hold back every command of this name, until ``release``."""
+        self._holds = command.encode()
+        self._released.clear()
+
+    def release(self) -> None:
+        """Carry what was held back, and hold nothing more."""
+        self._holds = None
+        self._released.set()
+
+    async def carry(self, client: asyncio.StreamReader, answers: asyncio.StreamWriter) -> None:
+        """Serve one connection of the client until either side ends it."""
+        server, requests = await asyncio.open_connection("127.0.0.1", self._server_port)
+        back = asyncio.create_task(_pump(server, answers), name="answers")
+        try:
+            # redis-py awaits each answer. As a consequence, what is read here at once holds one
+            # command, behind those that open a connection. A large command takes several reads.
+            while data := await client.read(1 << 20):
+                words = data.split(b"\r\n")
+                if self.cuts_scans and words[2:3] in ([b"SSCAN"], [b"ZSCAN"]) and words[6] != b"0":
+                    self.scans_cut += 1
+                    answers.write(_END_OF_SCAN)
+                    continue
+                if self._holds in words:
+                    self.held += 1
+                    await self._released.wait()
+                requests.write(data)
+        finally:
+            requests.close()
+            back.cancel()
+            await asyncio.gather(back, return_exceptions=True)
+
+    @classmethod
+    @asynccontextmanager
+    async def to(cls, server: Server) -> AsyncIterator[Self]:
+        """Listen on a free port."""
+        proxy = cls(server.port)
+        async with tcp_server(proxy.carry) as port:
+            proxy.url = f"redis://127.0.0.1:{port}/0"
+            try:
+                yield proxy
+            finally:
+                proxy.release()
+
+
+async def _pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+    try:
+        while data := await source.read(1 << 16):
+            sink.write(data)
+    finally:
+        sink.close()
