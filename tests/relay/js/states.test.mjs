@@ -1,0 +1,227 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+
+import { Setup } from "./setup.mjs";
+
+test("a symbol is loading until its first price, then live", () => {
+  const setup = new Setup();
+  setup.spot.subscribe("SPY");
+  assert.equal(setup.state("SPY"), "loading");
+  setup.open();
+  setup.tellState("SPY", "pending");
+  assert.equal(setup.state("SPY"), "loading");
+  setup.tellState("SPY", "live");
+  assert.equal(setup.state("SPY"), "loading");
+  setup.tellPrice("SPY");
+  assert.equal(setup.state("SPY"), "live");
+});
+
+test("a price is live without a SymbolState, too", () => {
+  const setup = new Setup();
+  setup.open();
+  setup.spot.subscribe("SPY");
+  setup.tellPrice("SPY");
+  assert.equal(setup.state("SPY"), "live");
+});
+
+test("a stale symbol says why, and keeps its price with its age", () => {
+  const setup = new Setup();
+  setup.open();
+  setup.live("SPY");
+  const reason = "the stream is interrupted";
+  setup.tellState("SPY", "stale", { code: "backoff", reason });
+  const { state, code, reason: told } = setup.spot.states.get("SPY");
+  assert.deepEqual([state, code, told], ["stale", "backoff", reason]);
+  setup.clock.pass(4_000);
+  assert.equal(setup.spot.ageMs("SPY"), 4_000);
+  setup.tellState("SPY", "live");
+  assert.equal(setup.state("SPY"), "live");
+});
+
+test("a price that Alpaca has not confirmed since the daemon's start is stale", () => {
+  const setup = new Setup();
+  setup.open();
+  setup.live("SPY");
+  setup.tellState("SPY", "pending");
+  assert.deepEqual([setup.state("SPY"), setup.code("SPY")], ["stale", "pending"]);
+});
+
+test("a symbol that nobody streams any more is stale, or loading where it never had a price", () => {
+  const setup = new Setup();
+  setup.open();
+  setup.live("SPY");
+  setup.spot.subscribe("QQQ");
+  setup.tellState("SPY", "ended");
+  setup.tellState("QQQ", "ended");
+  assert.deepEqual([setup.state("SPY"), setup.code("SPY")], ["stale", "ended"]);
+  assert.deepEqual([setup.state("QQQ"), setup.code("QQQ")], ["loading", "ended"]);
+});
+
+test("a halted symbol is halted with and without a price", () => {
+  const setup = new Setup();
+  setup.open();
+  setup.live("SPY");
+  setup.spot.subscribe("QQQ");
+  setup.tellState("SPY", "halted", { reason: "LULD pause" });
+  setup.tellState("QQQ", "halted");
+  assert.equal(setup.state("SPY"), "halted");
+  assert.equal(setup.spot.states.get("SPY").reason, "LULD pause");
+  assert.equal(setup.state("QQQ"), "halted");
+});
+
+test("a refused symbol says why, and the detail for a person comes first", () => {
+  const setup = new Setup();
+  setup.open();
+  setup.spot.subscribe("ZZZZ");
+  const detail = "the plan allows 30 symbols";
+  setup.tellState("ZZZZ", "refused", { reason: "symbol_limit", detail });
+  const { state, code, reason } = setup.spot.states.get("ZZZZ");
+  assert.deepEqual([state, code, reason], ["refused", "symbol_limit", detail]);
+});
+
+test("what is no symbol is refused at once and never sent", () => {
+  const setup = new Setup();
+  setup.open();
+  setup.spot.subscribe(["SP Y", "*", "", "TOOLONGNAME", "x".repeat(100)]);
+  setup.clock.pass(250);
+  assert.deepEqual(setup.socket.requests(), []);
+  const states = [...setup.spot.states.values()];
+  assert.equal(states.length, 5);
+  for (const { state, code } of states) {
+    assert.deepEqual([state, code], ["refused", "invalid_symbol"]);
+  }
+});
+
+test("symbols that an error of the relay refuses are refused with its message", () => {
+  const setup = new Setup();
+  setup.open();
+  setup.spot.subscribe("SPY");
+  const refused = { SPY: "symbol_limit" };
+  setup.socket.tell({ type: "error", message: "at most 200 symbols", refused });
+  const { state, code, reason } = setup.spot.states.get("SPY");
+  assert.deepEqual([state, code, reason], ["refused", "symbol_limit", "at most 200 symbols"]);
+});
+
+test("what the relay had no room for is asked for again when a symbol is given up", () => {
+  const setup = new Setup();
+  setup.open();
+  setup.live("SPY");
+  setup.live("QQQ");
+  setup.spot.subscribe(["XOM", "NO!"]);
+  setup.clock.pass(250);
+  const refused = { XOM: "symbol_limit" };
+  setup.socket.tell({ type: "error", message: "at most 2 symbols", refused });
+  setup.socket.requests();
+  setup.spot.unsubscribe("QQQ");
+  setup.clock.pass(250);
+  assert.equal(setup.state("XOM"), "loading");
+  assert.equal(setup.state("NO!"), "refused");
+  assert.deepEqual(setup.socket.requests(), [
+    { action: "unsubscribe", symbols: ["QQQ"] },
+    { action: "subscribe", symbols: ["XOM"], batch: true },
+  ]);
+});
+
+test("a live symbol is closed while the daemon says that the market is", () => {
+  const setup = new Setup();
+  setup.open();
+  setup.live("SPY");
+  setup.socket.tell(setup.daemon({ market: "closed" }));
+  assert.equal(setup.state("SPY"), "closed");
+  setup.clock.pass(1);
+  setup.socket.tell(setup.daemon({ market: "extended" }));
+  assert.equal(setup.state("SPY"), "live");
+});
+
+test("a closed market does not hide that a symbol is stale or halted", () => {
+  const setup = new Setup();
+  setup.open(setup.daemon({ market: "closed" }));
+  setup.live("SPY");
+  setup.live("QQQ");
+  setup.tellState("SPY", "stale", { code: "backoff" });
+  setup.tellState("QQQ", "halted");
+  assert.deepEqual([setup.state("SPY"), setup.state("QQQ")], ["stale", "halted"]);
+});
+
+test("a daemon status older than 15 s makes prices stale, a newer one live again", () => {
+  const setup = new Setup();
+  setup.open();
+  setup.live("SPY");
+  for (let second = 0; second < 14; second += 1) {
+    setup.clock.pass(1_000);
+    setup.tellPrice("SPY");
+  }
+  assert.equal(setup.state("SPY"), "live");
+  setup.clock.pass(1_000);
+  assert.deepEqual([setup.state("SPY"), setup.code("SPY")], ["stale", "daemon_silent"]);
+  setup.socket.tell(setup.daemon());
+  assert.equal(setup.state("SPY"), "live");
+});
+
+test("the same status told again does not make it younger", () => {
+  const setup = new Setup();
+  const old = setup.daemon();
+  setup.open(old);
+  setup.live("SPY");
+  setup.clock.pass(10_000);
+  setup.socket.tell(old);
+  setup.clock.pass(5_000);
+  assert.deepEqual([setup.state("SPY"), setup.code("SPY")], ["stale", "daemon_silent"]);
+});
+
+test("without a daemon prices are stale at once, and new symbols go on loading", () => {
+  const setup = new Setup();
+  setup.open();
+  setup.live("SPY");
+  setup.spot.subscribe("QQQ");
+  setup.socket.tell({ type: "daemon", state: "absent" });
+  assert.deepEqual([setup.state("SPY"), setup.code("SPY")], ["stale", "no_daemon"]);
+  assert.deepEqual([setup.state("QQQ"), setup.code("QQQ")], ["loading", "no_daemon"]);
+  assert.equal(setup.spot.status, null);
+  setup.socket.tell(setup.daemon());
+  assert.equal(setup.state("SPY"), "live");
+});
+
+test("a relay that does not hear Redis makes prices stale, and says why", () => {
+  const setup = new Setup();
+  setup.open();
+  setup.live("SPY");
+  const reason = "redis_away: Redis does not answer";
+  setup.socket.tell({ type: "relay", state: "redis_away", reason });
+  const { state, code, reason: told } = setup.spot.states.get("SPY");
+  assert.deepEqual([state, code, told], ["stale", "redis_away", "Redis does not answer"]);
+  setup.socket.tell({ type: "relay", state: "ready", reason: null });
+  assert.equal(setup.state("SPY"), "live");
+});
+
+test("a silent relay makes prices stale after 15 s, and is named as the one that is silent", () => {
+  const setup = new Setup();
+  setup.open();
+  setup.live("SPY");
+  setup.clock.pass(5_000 - setup.clock.ms);
+  setup.tellPrice("SPY");
+  setup.clock.pass(9_999);
+  assert.equal(setup.state("SPY"), "live");
+  setup.clock.pass(1);
+  assert.deepEqual([setup.state("SPY"), setup.code("SPY")], ["stale", "relay_silent"]);
+});
+
+test("a state is told once for each change, not for each price", () => {
+  const setup = new Setup();
+  setup.open();
+  setup.live("SPY");
+  for (let turn = 0; turn < 5; turn += 1) setup.tellPrice("SPY");
+  setup.tellState("SPY", "live");
+  assert.deepEqual(setup.told.states.map(({ state }) => state), ["loading", "live"]);
+});
+
+test("since is the time that the relay tells, or the relay's present time", () => {
+  const setup = new Setup({ wall: () => 0 });
+  setup.open();
+  setup.live("SPY");
+  const since = "2026-01-20T14:29:00Z";
+  setup.tellState("SPY", "halted", { since });
+  assert.equal(setup.spot.states.get("SPY").since, Date.parse(since));
+  setup.socket.fail();
+  assert.equal(setup.spot.states.get("SPY").since, setup.spot.now());
+});
