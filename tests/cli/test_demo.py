@@ -146,6 +146,8 @@ def on_terminal(cwd: Path) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
         start_new_session=True,
         cwd=cwd,
         env={**os.environ, "TERM": "xterm", "COLUMNS": "110", "LINES": "40"},
+        # Where the tests run under nohup, the demo would inherit that the signal is ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),  # noqa: PLW1509
     )
     os.close(slave)
     try:
