@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import aclosing, suppress
 from typing import Any
 
@@ -20,7 +20,7 @@ from spotd.settings import Settings
 
 _REFRESH_S = 0.5
 _CANCEL_AGAIN_S = 1.0  # enough to remove the leases
-_PRESENCE_S = 5.0  # between two checks for a daemon, whose status lapses after 15 s
+_PRESENCE_S = 2.0  # between two checks for a daemon, whose status lapses after 15 s
 
 
 @click.command()
@@ -56,8 +56,6 @@ async def _watch(
             symbols = [symbol for symbol, update in (await spot.latest()).items() if update]
         if not symbols:
             raise SpotdError("nothing is streamed here: name symbols, as in `spotd watch SPY`")
-        if await spot.status() is None:
-            click.echo(NO_DAEMON, err=True)
         show = _table if sys.stdout.isatty() else _lines
         with suppress(TimeoutError):
             async with (
@@ -82,12 +80,18 @@ async def _first(
 async def _lines(
     spot: SpotClient, symbols: list[str], updates: AsyncIterator[SpotPriceUpdate]
 ) -> None:
+    last: dict[str | None, str] = {}  # what was said of each symbol, and under None of the daemon
+
+    def no_daemon() -> None:
+        if last.get(None) != NO_DAEMON:
+            last[None] = NO_DAEMON
+            click.echo(NO_DAEMON, err=True)
+
     async def take_prices() -> None:
         async for update in updates:
             click.echo(price_line(update))
 
     async def take_states() -> None:
-        last: dict[str | None, str] = {}
         async for event in spot.events():
             symbol = None if isinstance(event, DaemonStatus) else event.symbol
             if symbol is not None and symbol not in symbols:
@@ -100,7 +104,11 @@ async def _lines(
             last[symbol] = said
             click.echo(state_line(event), err=True)
 
-    await _until_first_ends(prices=take_prices(), states=take_states())
+    if await spot.status() is None:
+        no_daemon()  # before the first price
+    await _until_first_ends(
+        prices=take_prices(), states=take_states(), daemon=_check_for_daemon(spot, no_daemon)
+    )
 
 
 _NORMAL = ("pending", "live", "starting", "connecting", "streaming", "idle")
@@ -122,13 +130,6 @@ async def _table(
             elif event.symbol in symbols:
                 table.state(event)
 
-    async def check_for_daemon() -> None:
-        while True:
-            with suppress(RedisUnavailableError):  # the prices join again by themselves
-                if await spot.status() is None:
-                    table.no_daemon()
-            await asyncio.sleep(_PRESENCE_S)
-
     async def paint() -> None:
         while True:
             live.update(table.render(), refresh=True)
@@ -136,9 +137,21 @@ async def _table(
 
     with Live(table.render(), auto_refresh=False) as live:
         await _until_first_ends(
-            prices=take_prices(), states=take_states(), daemon=check_for_daemon(), table=paint()
+            prices=take_prices(),
+            states=take_states(),
+            daemon=_check_for_daemon(spot, table.no_daemon),
+            table=paint(),
         )
         live.update(table.render(), refresh=True)
+
+
+async def _check_for_daemon(spot: SpotClient, missing: Callable[[], None]) -> None:
+    """Call ``missing`` at each check that finds no status. A crash announces nothing."""
+    while True:
+        with suppress(RedisUnavailableError):  # the prices join again by themselves
+            if await spot.status() is None:
+                missing()
+        await asyncio.sleep(_PRESENCE_S)
 
 
 async def _until_first_ends(**bodies: Coroutine[Any, Any, None]) -> None:

@@ -23,12 +23,15 @@ class Demand:
 
     ``refused`` holds at most ``MAX_REFUSED_SHOWN`` entries, ``refused_count`` counts all.
     ``term`` is the term of leadership in which the demand was last read, 0 before the first time.
+    ``unreadable`` is a sentence that says why Redis refuses to let a source of it be read, or None.
+    What that source said last stands, which is nothing if it was never read.
     """
 
     symbols: frozenset[str] = frozenset()
     refused: Mapping[str, Refusal] = field(default_factory=dict)
     refused_count: int = 0
     term: int = 0
+    unreadable: str | None = None
 
     def wants(self, symbol: str) -> bool:
         """Return whether prices of ``symbol`` are to be published."""

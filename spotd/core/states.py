@@ -72,13 +72,15 @@ def daemon_state(facts: Facts, now: float) -> tuple[DaemonStateName, str | None]
     if not demand.symbols:
         if demand.term != leadership.term:
             return "connecting", "reading the demand"
+        if demand.unreadable is not None:
+            return "connecting", demand.unreadable
         return "idle", None
     if stream.phase == "waiting":
         return "waiting", stream.reason
     if stream.phase != "open":
         return "connecting", None
     if stream.subscriptions.active:
-        return "streaming", None
+        return "streaming", demand.unreadable
     if stream.subscriptions.all_refused:
         return "streaming", "every desired symbol is refused"
     return "connecting", "subscribing"
@@ -96,13 +98,17 @@ def not_ready_because(facts: Facts, now: float) -> list[str]:
     if facts.redis.away is not None:
         reasons.append(f"redis: {facts.redis.away}")
     if not facts.leadership.may_publish(now):
-        if not facts.leadership.answered:
-            reasons.append("leadership: the last request for the leader key was not answered")
+        if not facts.leadership.started:
+            reasons.append("leadership: Redis has not said yet who leads")
+        elif not facts.leadership.answered:
+            reasons.append("leadership: the last request for the leader key failed")
         return reasons
     stream = facts.stream
     if not facts.demand.symbols:
         if facts.demand.term != facts.leadership.term:
             reasons.append("demand: not read yet")
+        elif facts.demand.unreadable is not None:
+            reasons.append(f"demand: {facts.demand.unreadable}")
     elif stream.phase == "waiting":
         reasons.append(f"stream: {stream.reason}")
     elif stream.phase != "open":

@@ -11,6 +11,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from datetime import datetime
 
 import msgspec
@@ -67,7 +68,7 @@ class DemandLoop:
         self._known: dict[str, set[bytes]] = {"symbols": set(), "leases": set(), "channels": set()}
         self._reader = DemandReader(allow_wildcard=allow_wildcard)
         self._floors_of_term = 0
-        self._unreadable: set[str] = set()
+        self._unreadable: dict[str, str] = {}  # source to why
         self.wake_up = WakeUp()
         leadership.wakes(self.wake_up)
 
@@ -116,7 +117,9 @@ class DemandLoop:
         leadership = self._leadership.get()
         if leadership.term != term or not leadership.may_publish(time.monotonic()):
             return  # the demand was read in a term that is over
-        before, after = self._demand.get(), self._reader.result(term)
+        before = self._demand.get()
+        unreadable = next(iter(self._unreadable.values()), None)
+        after = replace(self._reader.result(term), unreadable=unreadable)
         if after == before:
             return
         subscriptions = self._stream.get().subscriptions
@@ -146,11 +149,11 @@ class DemandLoop:
             await self._compare(source, slices)
         except RefusedError as error:
             if source not in self._unreadable:
-                self._unreadable.add(source)
+                self._unreadable[source] = f"cannot read the demand in {source}: {error}"
                 log.error("cannot read a source of the demand", source=source, why=str(error))
         else:
             if source in self._unreadable:
-                self._unreadable.discard(source)
+                del self._unreadable[source]
                 log.info("can read the source of the demand again", source=source)
 
     async def _compare(self, source: str, slices: AsyncIterator[Sequence[bytes]]) -> None:

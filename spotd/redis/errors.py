@@ -17,6 +17,7 @@ from redis.exceptions import (
     RedisError,
     ResponseError,
 )
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from spotd.errors import RedisUnavailableError
 from spotd.redis.addresses import passwords_of, place_of
@@ -52,12 +53,16 @@ def translated(client: Any, key: str = "a key") -> Iterator[None]:
 
 
 def words_of(client: Any, error: BaseException) -> str:
-    """Return a foreign error's text on one line, without a password; its type where it has none."""
+    """Return a foreign error's text on one line, without a password.
+
+    Without a text it is the error's type, or the sentence of a timeout.
+    """
     words = " ".join(str(error).split())
     for password in passwords_of(client):
         words = words.replace(password, "***")
     # The text behind this repeats the arguments of a command that the server does not know.
-    return words.partition(", with args")[0][:_MAX_WORDS] or type(error).__name__
+    words = words.partition(", with args")[0][:_MAX_WORDS]
+    return words or ("no answer in time" if _timed_out(error) else type(error).__name__)
 
 
 def answered(error: BaseException) -> bool:
@@ -76,6 +81,10 @@ def _own(client: Any, key: str, error: BaseException) -> RedisUnavailableError:
     if isinstance(error, NoPermissionError) or words.startswith("ACL "):
         return RefusedError(f"{where} refused: {words}")
     return RedisUnavailableError(f"{where} answered with an error: {words}")
+
+
+def _timed_out(error: BaseException) -> bool:
+    return isinstance(error, TimeoutError | RedisTimeoutError)
 
 
 def _quotes_password(client: Any, error: BaseException) -> bool:

@@ -95,6 +95,21 @@ def test_states(server: redis.Redis) -> None:
         assert process.returncode == 0
 
 
+def test_a_daemon_that_crashed(server: redis.Redis) -> None:
+    """In a pipe it is told once that the status lapsed, and then that a daemon is there again."""
+    server.set(KEYS.status, status_of().to_json())
+    server.hset(KEYS.states, "SPY", state_of("SPY", "stale").to_json())
+    with start("SPY") as process:
+        assert process.stderr is not None
+        assert process.stderr.readline() == "# SPY is stale\n"
+        server.delete(KEYS.status)
+        assert process.stderr.readline() == "no daemon answers: prices are the last known\n"
+        server.publish(KEYS.events, status_of().to_json())
+        assert process.stderr.readline() == "# daemon is streaming\n"
+        process.send_signal(signal.SIGTERM)
+        assert process.communicate(timeout=GUARD_S) == ("", "")
+
+
 def test_what_is_there(spotd: Call, server: redis.Redis) -> None:
     """Without symbols all that is streamed is shown, and nothing is demanded."""
     publish(server, "SPY")

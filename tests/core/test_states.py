@@ -40,14 +40,16 @@ WANTED = Demand(frozenset(("AAA", "BBB")), term=1)
 SERVED = SubscriptionState(active=frozenset(("AAA",)))
 STREAMING = Facts(LEADER, RedisHealth(), WANTED, StreamState("open", subscriptions=SERVED))
 AWAY = RedisHealth(away="no answer")
-NOT_ANSWERED = "leadership: the last request for the leader key was not answered"
+NOT_KNOWN = "leadership: Redis has not said yet who leads"
+NOT_ANSWERED = "leadership: the last request for the leader key failed"
+UNREADABLE = "cannot read the demand in symbols: spotd:symbols is of the wrong type"
 
 
 @pytest.mark.parametrize(
     ("facts", "state", "reason", "not_ready"),
     [
-        (Facts(), "starting", None, [NOT_ANSWERED]),
-        (Facts(redis=AWAY), "starting", "no answer", ["redis: no answer", NOT_ANSWERED]),
+        (Facts(), "starting", None, [NOT_KNOWN]),
+        (Facts(redis=AWAY), "starting", "no answer", ["redis: no answer", NOT_KNOWN]),
         (Facts(STANDBY), "standby", "another daemon is the leader", []),
         (Facts(STARTED), "standby", "the leader key lapsed before it was renewed", []),
         (
@@ -57,6 +59,12 @@ NOT_ANSWERED = "leadership: the last request for the leader key was not answered
             ["redis: no answer", NOT_ANSWERED],
         ),
         (replace(STREAMING, demand=Demand(term=1)), "idle", None, []),
+        (
+            replace(STREAMING, demand=Demand(term=1, unreadable=UNREADABLE)),
+            "connecting",
+            UNREADABLE,
+            [f"demand: {UNREADABLE}"],
+        ),
         (
             replace(STREAMING, demand=Demand(term=0)),
             "connecting",
@@ -92,6 +100,12 @@ NOT_ANSWERED = "leadership: the last request for the leader key was not answered
             [],
         ),
         (STREAMING, "streaming", None, []),
+        (
+            replace(STREAMING, demand=replace(WANTED, unreadable=UNREADABLE)),
+            "streaming",
+            UNREADABLE,
+            [],
+        ),
         (replace(STREAMING, redis=AWAY), "waiting", "no answer", ["redis: no answer"]),
         (replace(STREAMING, stopping=True), "stopping", None, ["stopping"]),
     ],

@@ -151,7 +151,7 @@ async def test_what_a_predecessor_left_is_removed(rig: NewRig, server: Server) -
 async def test_a_key_of_the_wrong_type_disturbs_nothing(
     rig: NewRig, source: str, command: Sequence[str]
 ) -> None:
-    """The demand of the unreadable source stands, and the other source works; it is said once."""
+    """The unreadable source's demand stands, the other source works, and the status says why."""
     with structlog.testing.capture_logs() as lines:
         async with rig() as daemon:
             values = daemon.values
@@ -170,8 +170,10 @@ async def test_a_key_of_the_wrong_type_disturbs_nothing(
             await asks_for(daemon, "SPY", "DIA", "IWM")
             await prices_flow(daemon, "SPY", 1.0)
             assert daemon.daemon.health.get().away is None
+            assert name in daemon.status["reason"]
             await values.redis.delete(name)
             await asks_for(daemon, "DIA" if source == "symbols" else "SPY", "IWM")
+            await until(lambda: daemon.status["reason"] is None, "no reason any more")
     [reported] = logged(lines, "cannot read a source of the demand")
     assert name in reported["why"]
     assert len(logged(lines, "can read the source of the demand again")) == 1

@@ -119,7 +119,7 @@ async def test_an_error_says_where_redis_is(address: str, place: str) -> None:
     with pytest.raises(RedisUnavailableError) as caught, translated(client):
         raise TimeoutError
     await client.aclose()
-    assert str(caught.value) == f"Redis at {place}: TimeoutError"
+    assert str(caught.value) == f"Redis at {place}: no answer in time"
 
 
 @pytest.mark.parametrize(
@@ -145,7 +145,7 @@ async def test_a_call_to_a_server_that_hangs_is_given_up(guarded: Server) -> Non
     guarded.freeze()
     try:
         for port in (connected, new):
-            with pytest.raises(RedisUnavailableError, match="TimeoutError"):
+            with pytest.raises(RedisUnavailableError, match="no answer in time"):
                 await port.lead("t", 1.0)
     finally:
         guarded.thaw()
