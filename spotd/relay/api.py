@@ -197,7 +197,7 @@ class Api:
         head = _EVENTS_HEAD
         if (origin := request.headers.get(hdrs.ORIGIN)) is not None:
             head += f"Access-Control-Allow-Origin: {origin}\r\nVary: Origin\r\n"
-        transport.write(f"{head}\r\n".encode())
+        transport.write(f"{head}\r\n".encode("utf-8", "surrogateescape"))
         connection = EventStream(self._relay, transport)
         connection.start()
         connection.subscribe(symbols, max_hz)

@@ -25,7 +25,7 @@ from spotd.relay.relay import Relay
 from spotd.relay.session import Answer, Session
 from spotd.relay.wire import COMMENT, PING_FRAME, Wire, encoded, text_frame
 
-_MOST_UNREAD_BYTES = 65_536
+_MOST_UNREAD_BYTES = 65_536  # of answers to a client that does not read; prices never add up
 _CLOSE_S = 2.0  # for the client to answer a close frame, and to read what was sent before
 
 
@@ -112,14 +112,12 @@ class Connection(asyncio.Protocol):
             self._transport.write(data)
 
     def _answer(self, data: bytes) -> None:
-        """Write an answer. A client that asks and does not read must not fill our memory."""
-        if self._transport.is_closing():
-            return
-        self._send(data)
-        if self._blocked:
+        """Write an answer. A client that goes on asking without reading is given up."""
+        if self._blocked and not self._transport.is_closing():
             self._unread_bytes += len(data)
             if self._unread_bytes > _MOST_UNREAD_BYTES:
                 self._give_up()
+        self._send(data)
 
     def _give_up(self) -> None:
         """End the connection. What would be written now waits behind what is not read."""

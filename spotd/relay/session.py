@@ -16,6 +16,7 @@ from spotd.relay.slots import Client
 
 _BINARY = Problem("not_text", "a message is text, not binary")
 _TOO_MANY = Problem("too_many_messages", TOO_MANY_MESSAGES.reason)
+_MOST_NAMED = 10  # entries in a sentence; all of them stand beside it
 _WHY = {
     "invalid_symbol": "not a symbol",
     "wildcard_not_allowed": "a relay does not show the whole market",
@@ -80,7 +81,9 @@ def refusal(refused: dict[str, str]) -> str:
     for reason, words in _WHY.items():
         entries = [entry for entry, why in refused.items() if why == reason]
         if entries:
-            told.append(f"{words}: {', '.join(map(repr, entries))}")
+            named = ", ".join(map(repr, entries[:_MOST_NAMED]))
+            more = f" and {len(entries) - _MOST_NAMED} more" if len(entries) > _MOST_NAMED else ""
+            told.append(f"{words}: {named}{more}")
     return "; ".join(told)
 
 

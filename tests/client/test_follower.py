@@ -67,7 +67,7 @@ class TestTelling:
             assert follower.status == status_of()
             await daemon.publish("SPY", 9, 10, 11)
             await daemon.announce("SPY", "live")
-            await daemon.announce("SPY", "stale", "mute")
+            await daemon.announce("SPY", "stale")
             assert await told.until("SPY", "stale") == [("SPY", 11), ("SPY", "stale")]
 
     async def test_come_and_go(self, follower: Follower, told: Told, daemon: Publisher) -> None:

@@ -92,6 +92,8 @@ def test_a_refusal_is_a_sentence() -> None:
     refused = {"A9": "invalid_symbol", "B9": "invalid_symbol", "SPY": "symbol_limit"}
     assert refusal(refused) == "not a symbol: 'A9', 'B9'; no room for more symbols: 'SPY'"
     assert refusal({}) == ""
+    many = {f"S{letter}": "symbol_limit" for letter in "ABCDEFGHIJKL"}
+    assert refusal(many).endswith("'SI', 'SJ' and 2 more")
 
 
 def test_close_codes_keep_the_contracts_ranges() -> None:
