@@ -13,6 +13,8 @@ export function messageRouter(cache: SpotPriceCache): ConnectOptions {
     onState: (state) => cache.states.set(state.symbol, state),
     onConnection: (connection) => {
       cache.connection = connection;
+      // A next try says nothing yet: the reason of the last failure holds until one succeeds.
+      if (connection.state !== "connecting") cache.loss = connection.reason;
     },
     onStatus: (status) => {
       cache.status = status;

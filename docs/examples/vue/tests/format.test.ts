@@ -22,7 +22,13 @@ test.each([
 });
 
 test("a position is written as a person says it", () => {
-  const position = { id: 1, underlying: "SPY", right: "put", strike: 650, spot_at_open: 600 } as const;
+  const position = {
+    id: 1,
+    underlying: "SPY",
+    right: "put",
+    strike: 650,
+    spot_at_open: 600,
+  } as const;
   const sold = { ...position, contracts: -2, expires_on: "2026-03-20" };
   expect(positionTitle(sold)).toBe("Sold 2 puts 650, 20 Mar 2026");
   expect(positionTitle({ ...sold, contracts: 1 })).toBe("Bought 1 put 650, 20 Mar 2026");

@@ -4,6 +4,7 @@ import { createPinia } from "pinia";
 import { type App, createApp, nextTick } from "vue";
 import { afterEach, beforeEach, expect, test, vi } from "vitest";
 import Page from "../src/App.vue";
+import { usePositions } from "../src/stores/positions";
 import { Relay } from "./relay";
 
 let relay: Relay;
@@ -90,6 +91,20 @@ test("an underlying is given up with its last position, and no sooner", async ()
   expect(document.querySelectorAll(".card")).toHaveLength(1);
 });
 
+test("a position that is opened again later does not begin with its old price", async () => {
+  await open("SPY");
+  relay.accept();
+  relay.price("SPY", 606);
+  await settled();
+  card().querySelector("button")!.click();
+  await settled();
+
+  await usePositions().load();
+  await nextTick();
+  expect(stateOf()).toBe("loading");
+  expect(textOf(".mid", card())).toBeUndefined();
+});
+
 test("a card loads until the first price, then shows each newer one with its direction", async () => {
   await open("SPY");
   expect(stateOf()).toBe("loading");
@@ -111,22 +126,25 @@ test("a card loads until the first price, then shows each newer one with its dir
   expect(card().dataset["step"]).toBe("down");
 });
 
-test.each(["stale", "halted"])("a card that is %s keeps its price, says why and how old", async (state) => {
-  await open("SPY");
-  relay.accept();
-  relay.price("SPY", 606);
-  relay.state("SPY", state, "nothing came for 10 s");
-  await vi.advanceTimersByTimeAsync(8_000);
+test.each(["stale", "halted"])(
+  "a card that is %s keeps its price, says why and how old",
+  async (state) => {
+    await open("SPY");
+    relay.accept();
+    relay.price("SPY", 606);
+    relay.state("SPY", state, "nothing came for 10 s");
+    await vi.advanceTimersByTimeAsync(8_000);
 
-  expect(stateOf()).toBe(state);
-  expect(textOf(".mid", card())).toBe("606.00");
-  expect(textOf(".reason", card())).toMatch(/^\d+ s old ?Nothing came for 10 s$/);
+    expect(stateOf()).toBe(state);
+    expect(textOf(".mid", card())).toBe("606.00");
+    expect(textOf(".remark", card())).toMatch(/^\d+ s old · Nothing came for 10 s$/);
 
-  relay.state("SPY", "live");
-  await nextTick();
-  expect(stateOf()).toBe("live");
-  expect(textOf(".reason", card())).toBe("");
-});
+    relay.state("SPY", "live");
+    await nextTick();
+    expect(stateOf()).toBe("live");
+    expect(textOf(".remark", card())).toBe("Opened at 600.00");
+  },
+);
 
 test("what the POST refuses is shown before the websocket is there", async () => {
   const refused = { SPYX: "symbol_limit" };
@@ -134,11 +152,30 @@ test("what the POST refuses is shown before the websocket is there", async () =>
   await open("SPY", "SPYX");
 
   expect([stateOf(0), stateOf(1)]).toEqual(["loading", "refused"]);
-  expect(textOf(".reason", card(1))).toBe("Symbol limit");
+  expect(textOf(".remark", card(1))).toBe("Symbol limit");
+});
+
+test("a refusal that comes after its position was closed means nothing to the next one", async () => {
+  let answer = (_: object) => {};
+  relay.answers.push(new Promise<object>((resolve) => (answer = resolve)));
+  await open("SPY");
+  card().querySelector("button")!.click();
+  await nextTick();
+  answer({ status: "error", message: "", symbols: [], refused: { SPY: "symbol_limit" } });
+  await settled();
+
+  await usePositions().load();
+  await nextTick();
+  expect(stateOf()).toBe("loading");
 });
 
 test("what the stream says of a symbol counts more than a refusal of the POST before", async () => {
-  relay.answers.push({ status: "error", message: "", symbols: [], refused: { SPY: "symbol_limit" } });
+  relay.answers.push({
+    status: "error",
+    message: "",
+    symbols: [],
+    refused: { SPY: "symbol_limit" },
+  });
   await open("SPY");
   relay.accept();
   relay.price("SPY", 606);
@@ -172,6 +209,7 @@ test("a lost connection is shown on page and cards, and mends itself", async () 
 
   await vi.advanceTimersByTimeAsync(1_000);
   expect(relay.sockets).toHaveLength(2);
+  expect(textOf(".notice p")).toBe("No new prices: the relay stops.");
   relay.accept();
   relay.price("SPY", 607);
   await settled();

@@ -28,7 +28,7 @@ export class Relay {
   /** The symbols of each POST. */
   readonly posts: string[][] = [];
   /** The answers to the next POSTs; without one: success. */
-  readonly answers: object[] = [];
+  readonly answers: (object | Promise<object>)[] = [];
   positions: object[] | null = [];
   #seq = 1;
 
@@ -82,6 +82,6 @@ export class Relay {
     const { symbols } = JSON.parse(init!.body) as { symbols: string[] };
     this.posts.push(symbols);
     const success = { status: "success", message: "", symbols, refused: {} };
-    return Response.json(this.answers.shift() ?? success);
+    return Response.json((await this.answers.shift()) ?? success);
   }
 }

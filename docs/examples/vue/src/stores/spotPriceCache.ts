@@ -10,6 +10,7 @@ export const useSpotPriceCache = defineStore("spotPriceCache", () => {
   const states = shallowReactive(new Map<string, SpotState>());
   const refused = shallowReactive(new Map<string, string>()); // symbol to reason, told by the POST
   const connection = shallowRef<ConnectionState | null>(null);
+  const loss = ref<string | null>(null); // why there is no connection; null: there is one
   const status = shallowRef<DaemonStatus | null>(null);
   const problem = ref<string | null>(null); // why the last POST failed; null: it did not
 
@@ -31,7 +32,7 @@ export const useSpotPriceCache = defineStore("spotPriceCache", () => {
     }
   }
 
-  return { prices, states, refused, connection, status, problem, stateOf, forget };
+  return { prices, states, refused, connection, loss, status, problem, stateOf, forget };
 });
 
 export type SpotPriceCache = ReturnType<typeof useSpotPriceCache>;
