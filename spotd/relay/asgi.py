@@ -37,8 +37,8 @@ class Stream:
         self._outgoing = [encoded(self.wire, "hello", relay.hello())]
         self._due_since: float | None = None  # of what the hub handed out
         self._closing: CloseCode | None = None
-        self._ended = False
-        self._life = asyncio.timeout(None)
+        self._end_at: float | None = None  # by the event loop's time
+        self._life: asyncio.Timeout | None = None  # while it is served
         self._wake_up = asyncio.Event()
         self._sent = asyncio.Event()
         self._wake_up.set()
@@ -47,7 +47,7 @@ class Stream:
     async def run(self) -> None:
         """Serve the client until it leaves, or the relay lets it go."""
         try:
-            async with self._life:
+            async with asyncio.timeout_at(self._end_at) as self._life:
                 receiving = asyncio.create_task(self._receive_all(), name="relay-receive")
                 receiving.add_done_callback(self._received)
                 try:
@@ -58,6 +58,7 @@ class Stream:
         except (TimeoutError, OSError):
             pass  # the client was given up or has left, as the server may tell whoever sends
         finally:
+            self._life = None
             self._relay.leave(self.client)
         if not receiving.cancelled():
             receiving.result()  # raises what was wrong
@@ -90,18 +91,16 @@ class Stream:
 
     def goodbye(self, code: CloseCode) -> None:
         """End the connection when all is sent, or after a while."""
-        if self._closing is None and not self._ended:
+        if self._closing is None:
             self._relay.metrics.closed[code.code] += 1
             self._closing = code
             self._relay.retire(self.client)
-            self._life.reschedule(asyncio.get_running_loop().time() + CLOSE_S)
+            self._end_in(CLOSE_S)
             self._wake_up.set()
 
     def abort(self) -> None:
         """End the connection at once. How, is up to the server."""
-        if not self._ended:
-            self._ended = True
-            self._life.reschedule(asyncio.get_running_loop().time())
+        self._end_in(0.0)
 
     # What differs
 
@@ -119,6 +118,12 @@ class Stream:
         """Show that the stream lives."""
 
     # Within
+
+    def _end_in(self, limit_s: float) -> None:
+        self._end_at = asyncio.get_running_loop().time() + limit_s
+        # One that has expired cannot be set again: the end is under way.
+        if self._life is not None and not self._life.expired():
+            self._life.reschedule(self._end_at)
 
     def _received(self, receiving: asyncio.Task[None]) -> None:
         if not receiving.cancelled():
