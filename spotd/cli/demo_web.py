@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from typing import Any
 
 from spotd.errors import SettingsError
 from spotd.relay.server import run_relay
@@ -51,4 +52,5 @@ async def _started(
 def _settings(redis_url: str, **own: object) -> RelaySettings:
     """Return the default settings. The environment is not read: it is meant for a real relay."""
     defaults = {name: field.default for name, field in RelaySettings.model_fields.items()}
-    return RelaySettings(**(defaults | {"redis_url": redis_url} | own), _env_file=None)  # type: ignore[arg-type]
+    given: dict[str, Any] = defaults | {"redis_url": redis_url} | own
+    return RelaySettings(**given, _env_file=None)  # type: ignore[call-arg]
