@@ -193,6 +193,17 @@ test("a relay that answers, but not by websocket, is told apart from one out of 
   assert.equal(setup.spot.connection.code, "unreachable");
 });
 
+test("what a proxy answers for a relay that is away tells of no blocked websocket", async () => {
+  const setup = new Setup();
+  for (const status of [500, 502, 503, 504, 521]) {
+    setup.answers = [{ status, headers: new Headers() }];
+    setup.socket.fail();
+    await settle();
+    assert.equal(setup.spot.connection.code, "unreachable", `${status}`);
+    setup.clock.pass(setup.spot.connection.retryInMs);
+  }
+});
+
 test("a program without fetch connects again without an explanation", async () => {
   const setup = new Setup({ fetch: null });
   setup.socket.fail();
