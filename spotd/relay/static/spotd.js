@@ -329,6 +329,7 @@ class SpotPrices {
     this.#relay = hello.relay ?? null;
     this.#status = undefined; // what the relay before told may not hold for this one
     if (hello.daemon !== undefined) this.#daemonStatus(hello.daemon);
+    if (this.#relay !== null) this.#call("onRelay", this.#relay);
   }
 
   #price(update) {

@@ -311,6 +311,27 @@ test("the status of the relay before does not judge what a new one says", () => 
   assert.equal(setup.state("SPY"), "live");
 });
 
+test("what the relay says of itself in its hello is told as every later word of it", () => {
+  const setup = new Setup();
+  const away = { type: "relay", state: "redis_away", reason: "redis_away: no answer" };
+  const ready = { type: "relay", state: "ready", reason: null };
+  setup.open(null, { relay: away });
+  assert.deepEqual(setup.told.relays, [away]);
+  setup.socket.tell(ready);
+  setup.socket.fail();
+  setup.clock.pass(500);
+  setup.open(setup.daemon(), { relay: ready });
+  assert.deepEqual(setup.told.relays, [away, ready, ready]);
+  assert.deepEqual(setup.spot.relay, ready);
+});
+
+test("a relay that says nothing of itself in its hello is told as nothing", () => {
+  const setup = new Setup();
+  setup.open();
+  assert.deepEqual(setup.told.relays, []);
+  assert.equal(setup.spot.relay, null);
+});
+
 test("each try is one socket", () => {
   const setup = new Setup();
   setup.spot.reconnect();
