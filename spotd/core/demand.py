@@ -37,6 +37,13 @@ class Demand:
         """Return whether prices of ``symbol`` are to be published."""
         return symbol in self.symbols or (WILDCARD in self.symbols and is_symbol(symbol))
 
+    def unwanted(self, symbols: Set[str]) -> set[str]:
+        """Return those of the symbols that ``wants`` denies."""
+        others = set(symbols) - self.symbols
+        if WILDCARD in self.symbols:
+            return {symbol for symbol in others if not is_symbol(symbol)}
+        return others
+
 
 @dataclass(frozen=True, slots=True)
 class DemandStep:

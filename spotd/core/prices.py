@@ -98,13 +98,15 @@ class PriceCache:
             for symbol, slot in self._dropped_slots.items()
             if slot.phase is not Phase.QUIET
         }
+        slots, floors, quiet = self.slots, self._floors, Phase.QUIET
         for symbol in symbols:
-            self._floors.pop(symbol, None)
-            slot = self.slots.pop(symbol, None)
-            if slot is not None:
+            if floors:
+                floors.pop(symbol, None)
+            slot = slots.pop(symbol, None)
+            # No list holds a quiet slot. As a consequence, nobody will see its prices again.
+            if slot is not None and slot.phase is not quiet:
                 slot.clear()
-                if slot.phase is not Phase.QUIET:
-                    self._dropped_slots[symbol] = slot
+                self._dropped_slots[symbol] = slot
 
     def set_floors(self, published: Mapping[str, datetime]) -> None:
         """Take no snapshot's quote that is older than what a predecessor published.

@@ -96,7 +96,7 @@ class Daemon:
         self._silence = Silence(self._timing.silence_s)
         self.prices = Prices(
             throttle_s=settings.throttle_s,
-            wants=lambda symbol: self.demand.get().wants(symbol),
+            demand=self.demand,
             silence=self._silence,
             metrics=self.metrics,
         )

@@ -9,12 +9,12 @@ Must not await, and must not decide which price is newer (the cache does).
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from datetime import datetime
 
 from spotd.alpaca.rest import Snapshot
 from spotd.core.conflate import Conflator
-from spotd.core.demand import DemandStep
+from spotd.core.demand import Demand, DemandStep
 from spotd.core.freshness import Silence
 from spotd.core.messages import Message, Quote, Trade
 from spotd.core.prices import PriceCache
@@ -37,12 +37,12 @@ class Prices:
         self,
         *,
         throttle_s: float,
-        wants: Callable[[str], bool],
+        demand: Value[Demand],
         silence: Silence,
         metrics: Metrics,
     ) -> None:
         self.conflator = Conflator(throttle_s)
-        self.cache = PriceCache(self.conflator, wants)
+        self.cache = PriceCache(self.conflator, lambda symbol: demand.get().wants(symbol))
         self.seq = SeqCounter()
         self.halted: Value[frozenset[str]] = Value(self.cache.halted)
         self.due = WakeUp()
@@ -50,10 +50,13 @@ class Prices:
         self._stored: frozenset[str] = frozenset()  # symbols in ``spotd:last`` when last read
         self.last_message_unix_s: float | None = None
         self.lag_s: float | None = None
-        self._wants = wants
+        self._demand = demand
         self._silence = silence
         self._metrics = metrics
+        # For each frame: attributes of our own are found faster than those of others.
         self._receive = self.cache.receive
+        self._ready = self.conflator.ready
+        self._halted_told = self.cache.halted
         self._lag_seen_at = 0.0
 
     def receive(self, messages: Sequence[Message]) -> None:
@@ -62,9 +65,9 @@ class Prices:
         self._receive(messages, now)
         if now - self._lag_seen_at >= _LAG_EVERY_S:
             self._see_lag(messages[-1], now)
-        if self.cache.halted is not self.halted.get():
-            self.halted.set(self.cache.halted)
-        if self.conflator.ready and not self.due.is_set:
+        if self.cache.halted is not self._halted_told:
+            self._tell_halted()
+        if self._ready and not self.due.is_set:
             self.due.set()
 
     def take_snapshots(self, found: Mapping[str, Snapshot], *, trades: bool) -> None:
@@ -93,9 +96,9 @@ class Prices:
         self._stored = frozenset(symbols)
         self._drop(self.dropping | self._stored)
 
-    def _drop(self, symbols: Iterable[str]) -> None:
+    def _drop(self, symbols: Set[str]) -> None:
         # A symbol that came back is not dropped, also if it came back as a part of the market.
-        self.dropping = {symbol for symbol in symbols if not self._wants(symbol)}
+        self.dropping = self._demand.get().unwanted(symbols)
         if self.dropping:
             self.due.set()
 
@@ -120,7 +123,7 @@ class Prices:
     def forget(self) -> None:
         """Forget every price: another daemon publishes newer ones."""
         self.cache.forget()
-        self.halted.set(self.cache.halted)
+        self._tell_halted()
 
     def forget_last_sales(self) -> None:
         """Forget every last price: the stream brings no trades any more."""
@@ -131,7 +134,7 @@ class Prices:
         """Take in that a new session with Alpaca begins: a resumption may have been missed."""
         self._silence.opened(time.monotonic())
         self.cache.clear_halts()
-        self.halted.set(self.cache.halted)
+        self._tell_halted()
 
     def pending(self) -> bool:
         """Return whether any price has changed since it was last emitted."""
@@ -140,6 +143,10 @@ class Prices:
     def _wake(self) -> None:
         if self.conflator.ready:
             self.due.set()
+
+    def _tell_halted(self) -> None:
+        self._halted_told = self.cache.halted
+        self.halted.set(self._halted_told)
 
     def _see_lag(self, newest: Message, now: float) -> None:
         if isinstance(newest, Quote | Trade):

@@ -21,15 +21,9 @@ from spotd.core.demand import Demand
 from spotd.core.leadership import Leadership
 from spotd.core.redis_health import RedisHealth
 from spotd.core.state_batch_size import StateBatchSize
-from spotd.core.states import (
-    Facts,
-    StateBatch,
-    StateWrites,
-    StreamState,
-    Verdicts,
-    daemon_state,
-    not_ready_because,
-)
+from spotd.core.state_writes import StateBatch, StateWrites
+from spotd.core.states import Facts, StreamState, daemon_state, not_ready_because
+from spotd.core.verdicts import Verdicts
 from spotd.daemon.prices import Prices
 from spotd.daemon.value import Value, WakeUp
 from spotd.errors import NotLeaderError, RedisUnavailableError

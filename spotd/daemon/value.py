@@ -23,15 +23,12 @@ class WakeUp:
     """The event that one loop waits for. One task at a time may wait."""
 
     def __init__(self) -> None:
+        self.is_set = False  # whether the next ``wait`` returns at once; to be read only
         self._event = asyncio.Event()
-
-    @property
-    def is_set(self) -> bool:
-        """Whether the next ``wait`` returns at once."""
-        return self._event.is_set()
 
     def set(self) -> None:
         """End the wait, or the next one."""
+        self.is_set = True
         self._event.set()
 
     async def wait(self, until: float | None = None) -> bool:
@@ -40,7 +37,7 @@ class WakeUp:
         Return whether it was set. Other tasks run meanwhile, also where it was set already. As a
         consequence, a loop that is woken in each of its rounds holds up no other.
         """
-        was_set = self._event.is_set()
+        was_set = self.is_set
         if was_set:
             await asyncio.sleep(0)
         else:
@@ -48,6 +45,7 @@ class WakeUp:
                 async with asyncio.timeout_at(until):
                     was_set = await self._event.wait()
         # The event is cleared before the caller reads, so a later change sets it again.
+        self.is_set = False
         self._event.clear()
         return was_set
 

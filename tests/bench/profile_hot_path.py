@@ -30,11 +30,13 @@ from redis.connection import Connection
 from spotd.alpaca.frames import FrameDecoder
 from spotd.alpaca.session import Session
 from spotd.core.conflate import Slot
+from spotd.core.demand import Demand
 from spotd.core.freshness import Silence
 from spotd.core.messages import Message, Quote
 from spotd.core.publishing import BatchSize
 from spotd.daemon.prices import Prices
 from spotd.daemon.publish import render
+from spotd.daemon.value import Value
 from spotd.keys import Keys
 from spotd.ops.metrics import Metrics
 from tests.bench import frames
@@ -60,7 +62,7 @@ class HotPath:
         ]
         self.prices = Prices(
             throttle_s=_THROTTLE_S,
-            wants=frozenset(names).__contains__,
+            demand=Value(Demand(frozenset(names))),
             silence=Silence(),
             metrics=Metrics(),
         )

@@ -183,6 +183,15 @@ def test_what_is_kept_is_what_is_wanted(
     assert WILDCARD not in found.drop
 
 
+@given(st.frozensets(st.sampled_from("AB*")), st.frozensets(st.sampled_from(["A", "B", "C", "?"])))
+def test_what_is_unwanted_is_what_nobody_wants(
+    desired: frozenset[str], symbols: frozenset[str]
+) -> None:
+    """Asked of a whole set it is the same as asked one by one."""
+    some = Demand(desired)
+    assert some.unwanted(symbols) == {symbol for symbol in symbols if not some.wants(symbol)}
+
+
 @pytest.mark.parametrize(
     ("acknowledged", "desired", "fetch"),
     [("A", "AB", "A"), ("AX", "AB", "A"), ("*", "*AB", "AB"), ("", "AB", "")],

@@ -12,18 +12,10 @@ from hypothesis import strategies as st
 from spotd.core.demand import MAX_REFUSED_SHOWN, Demand
 from spotd.core.leadership import Leadership
 from spotd.core.redis_health import RedisHealth
-from spotd.core.states import (
-    Facts,
-    StateBatch,
-    StateWrites,
-    StreamState,
-    Verdict,
-    Verdicts,
-    daemon_state,
-    not_ready_because,
-    shown_refusals,
-)
+from spotd.core.state_writes import StateBatch, StateWrites
+from spotd.core.states import Facts, StreamState, daemon_state, not_ready_because
 from spotd.core.subscription_state import SubscriptionState
+from spotd.core.verdicts import Verdict, Verdicts, shown_refusals
 from spotd.models import DaemonStateName, SymbolCounts
 from spotd.symbols import INVALID, Refusal
 

@@ -518,7 +518,7 @@ class Alone:
             self.port,
             Prices(
                 throttle_s=0.0,
-                wants=lambda symbol: self.demand.get().wants(symbol),
+                demand=self.demand,
                 silence=Silence(),
                 metrics=Metrics(),
             ),

@@ -123,7 +123,7 @@ def test_what_the_whole_market_covers_again_is_not_dropped() -> None:
     demand = Value(Demand(frozenset("*")))
     prices = Prices(
         throttle_s=0.0,
-        wants=lambda symbol: demand.get().wants(symbol),
+        demand=demand,
         silence=Silence(),
         metrics=Metrics(),
     )

@@ -234,7 +234,10 @@ class Alone:
     def __init__(self, sim: Simulator, retry: RetryPolicy, **settings: Any) -> None:
         self.metrics = Metrics()
         self.prices = Prices(
-            throttle_s=0.0, wants=lambda _: True, silence=Silence(), metrics=self.metrics
+            throttle_s=0.0,
+            demand=Value(Demand(frozenset("*"))),
+            silence=Silence(),
+            metrics=self.metrics,
         )
         self.snapshots = Snapshots(settings_for(sim, **settings), socket_timeout_s=GUARD_S)
         self.loop = SnapshotLoop(

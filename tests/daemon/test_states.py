@@ -16,11 +16,12 @@ import aiohttp
 import structlog
 from prometheus_client.parser import text_string_to_metric_families
 
-from spotd.core.demand import MAX_REFUSED_SHOWN
+from spotd.core.demand import MAX_REFUSED_SHOWN, Demand
 from spotd.core.freshness import Silence
 from spotd.core.messages import Quote
 from spotd.daemon.prices import Prices
 from spotd.daemon.states import STATUS_EVERY_S, STATUS_TTL_S
+from spotd.daemon.value import Value
 from spotd.models import DaemonStatus
 from spotd.ops.metrics import Metrics
 from spotd.simulator import Simulator
@@ -410,7 +411,9 @@ class TestNumbers:
     def test_the_lag_is_a_sample(self) -> None:
         """The lag is sampled at most once a millisecond, and always at the first frame."""
         metrics = Metrics()
-        prices = Prices(throttle_s=0.0, wants=lambda _: True, silence=Silence(), metrics=metrics)
+        prices = Prices(
+            throttle_s=0.0, demand=Value(Demand(frozenset("*"))), silence=Silence(), metrics=metrics
+        )
         frame = [Quote("SPY", 1.0, 2.0, datetime.now(UTC) - timedelta(seconds=1))]
         began = time.monotonic()
         for _ in range(2000):
