@@ -86,7 +86,7 @@ class StatesLoop:
         self._status_every_s = status_every_s
         self._verdicts = Verdicts()
         self._writes = StateWrites()
-        self._written_in: tuple[int, int] | None = None  # term, and returns of Redis
+        self._written_in: tuple[int, int, bool] | None = None
         self._size = StateBatchSize(MAX_FIELDS_PER_CALL)
         self._announced: tuple[object, ...] = ()
         self._state: tuple[DaemonStateName, str | None] | None = None
@@ -202,9 +202,13 @@ class StatesLoop:
 
     # Writing
 
-    def _now_in(self) -> tuple[int, int]:
-        """Return the term and the returns of Redis in which a write happens now."""
-        return self._leadership.get().term, self._health.get().returns
+    def _now_in(self) -> tuple[int, int, bool]:
+        """Return what makes all that is written obsolete when it changes.
+
+        The term, the returns of Redis, and whether the whole demand can be read.
+        """
+        term, returns = self._leadership.get().term, self._health.get().returns
+        return term, returns, self._demand.get().unreadable is None
 
     async def _write(self) -> None:
         facts = self._update(time.time())
@@ -242,13 +246,20 @@ class StatesLoop:
         self._writes.wrote(batch, self._verdicts.verdicts)
 
     async def _start_afresh(self) -> None:
-        """Find out what Redis holds: a term has begun, or Redis may have lost its data."""
+        """Find out what Redis holds: a term has begun, or Redis may have lost its data.
+
+        While a source of the demand cannot be read, nothing that a predecessor left is removed:
+        somebody may want it.
+        """
         begun_in = self._now_in()
         stored_states = await self._port.state_fields()
         stored_prices = await self._port.last_fields()
-        self._update(time.time())
-        self._writes.start_afresh(stored_states, self._verdicts.verdicts)
-        self._prices.drop_stored(stored_prices)
+        verdicts = self._verdicts.verdicts
+        if self._update(time.time()).demand.unreadable is None:
+            self._prices.drop_stored(stored_prices)
+        else:
+            stored_states &= verdicts.keys()
+        self._writes.start_afresh(stored_states, verdicts)
         self._written_in = begun_in
 
     async def _write_status(self) -> None:

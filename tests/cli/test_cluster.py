@@ -19,7 +19,7 @@ KEYS = Keys(key_prefix="{spotd}:")
 
 @pytest.fixture(autouse=True)
 def prefix(monkeypatch: pytest.MonkeyPatch) -> None:
-    """All keys on one node, as the daemon demands in a cluster."""
+    """Put all keys on one node, as the daemon demands in a cluster."""
     monkeypatch.setenv("SPOTD_KEY_PREFIX", KEYS.key_prefix)
 
 

@@ -179,6 +179,30 @@ async def test_a_key_of_the_wrong_type_disturbs_nothing(
     assert len(logged(lines, "can read the source of the demand again")) == 1
 
 
+async def test_a_new_leader_that_cannot_read_the_demand_removes_nothing(
+    rig: NewRig, server: Server
+) -> None:
+    """What a predecessor left is wanted by somebody until the demand says otherwise."""
+    async with rig() as before:
+        await before.want("SPY", "QQQ")
+        await prices_flow(before, "SPY", 1.0)
+        await prices_flow(before, "QQQ", 1.0)
+        await before.stop()
+        await before.values.redis.rename(before.values.keys.symbols, "aside")
+        await before.values.redis.set(before.values.keys.symbols, "of the wrong type")
+    async with rig() as daemon:
+        values = daemon.values
+        await values.lease("DIA@me", for_s=600)
+        await until(lambda: values.live("DIA"), "the states to be written")
+        assert set(await values.all_last()) == {"SPY", "QQQ"}
+        assert {"SPY", "QQQ"} <= (await values.states()).keys()
+        await values.redis.rename("aside", values.keys.symbols)
+        await values.unwant("QQQ")
+        await until(lambda: values.forgotten("QQQ"), "what nobody wants to be removed")
+        assert "SPY" in await values.all_last()
+        assert daemon.daemon.not_ready() == []
+
+
 async def test_that_redis_refuses_the_wake_channel_is_said_once(
     rig: NewRig, server: Server
 ) -> None:
@@ -290,6 +314,7 @@ async def test_what_a_predecessor_published_leaves_with_the_whole_market(
         for symbol in ("SPY", "OLD"):
             client.hset("spotd:last", symbol, "not JSON")
     async with rig(allow_wildcard=True) as daemon:
+        await until(lambda: "*" in daemon.active, "the whole market")
         await prices_flow(daemon, "ANY", 1.0)
         await until(lambda: daemon.values.live("SPY"), "the stored names to be read")
         assert await daemon.values.raw_last("OLD") is not None

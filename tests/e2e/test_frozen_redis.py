@@ -82,7 +82,7 @@ async def test_after_a_freeze_one_of_two_daemons_leads(setup: Setup) -> None:
     await _says_that_it_streams(setup, both[leads.index(True)])
     standby = both[leads.index(False)]
     assert await standby.state() == "standby"
-    assert await standby.ready()
+    await setup.until(standby.ready, "the standby to be ready")
     assert await setup.values.last("SPY")
 
 

@@ -49,7 +49,7 @@ def outcomes() -> list[Outcome]:
 async def port(
     server: Server, db: redis.Redis, outcomes: list[Outcome]
 ) -> AsyncIterator[RedisPort]:
-    """What is tested."""
+    """Yield the port under test."""
     under_test = patient(server.url, KEYS, outcome=outcomes.append)
     yield under_test
     await under_test.close()

@@ -49,7 +49,7 @@ def db(process: Server) -> Iterator[redis.Redis]:
 
 @pytest.fixture
 async def port(process: Server, db: redis.Redis) -> AsyncIterator[RedisPort]:
-    """What is tested."""
+    """Yield the port under test."""
     under_test = patient(process.url, KEYS)
     yield under_test
     await under_test.close()

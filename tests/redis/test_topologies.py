@@ -194,7 +194,7 @@ def cluster(cluster_servers: ClusterServers) -> ClusterServers:
 
 @pytest.fixture
 async def clustered(cluster: ClusterServers) -> AsyncIterator[RedisPort]:
-    """What is tested."""
+    """Yield the port under test."""
     port = patient(cluster.url, IN_ONE_SLOT)
     yield port
     await port.release("t")
