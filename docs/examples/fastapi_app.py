@@ -25,9 +25,9 @@ SESSION = os.environ.get("POSITIONS_SESSION")  # stands for your own sessions
 
 
 def signed_in(connection: HTTPConnection) -> None:
-    """Refuse requests and websockets of those who are not signed in.
+    """Refuse requests and websockets without the session's cookie.
 
-    Without POSITIONS_SESSION nobody has to be. HTTPConnection is what both have in common.
+    Without POSITIONS_SESSION, everybody is let in. HTTPConnection is what both have in common.
     """
     given = connection.cookies.get("session", "")
     if SESSION is not None and not compare_digest(given.encode(), SESSION.encode()):

@@ -42,6 +42,6 @@ def told_of_exit(tell: Callable[[], object]) -> Iterator[None]:
         yield
     finally:
         for number in handled:
-            # Who has taken the signal over meanwhile keeps it.
+            # A handler that was set meanwhile stays.
             if signal.getsignal(number) is handle:
                 signal.signal(number, before[number])

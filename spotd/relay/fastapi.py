@@ -165,7 +165,7 @@ async def _serve(relay: Relay, stop_asked: asyncio.Event) -> None:
     try:
         await serve_until(stop_asked, relay)
     finally:
-        # Also after a defect: whoever came now would wait for prices in vain.
+        # Also after a defect: clients that stayed would never get another price.
         await relay.stop(GOODBYE_S)
 
 

@@ -62,12 +62,24 @@ async def end(process: Process) -> None:
     await process.wait()
 
 
+def command_of(edge: str, port: int) -> tuple[str, ...]:
+    """Return the arguments of Python that serve the web tier: the command, or FastAPI's router."""
+    if edge == "aiohttp":
+        return ("-m", "spotd", "relay")
+    return (
+        *("-m", "uvicorn", "tests.bench.fastapi_app:app", "--port", str(port)),
+        *("--log-level", "warning", "--ws-per-message-deflate", "false"),
+    )
+
+
 @asynccontextmanager
-async def relay(url: str, core: int | None) -> AsyncIterator[tuple[Process, int]]:
+async def relay(
+    url: str, core: int | None, edge: str = "aiohttp"
+) -> AsyncIterator[tuple[Process, int]]:
     """Run a relay on a core of its own. Yield its process and port."""
     port = free_port()
     env = {"SPOTD_REDIS_URL": url, "SPOTD_RELAY_PORT": str(port)}
-    process = await start("-m", "spotd", "relay", core=core, env=env)
+    process = await start(*command_of(edge, port), core=core, env=env)
     try:
         while True:
             try:
@@ -106,7 +118,7 @@ async def load(
 ) -> dict[str, Any]:
     """Measure one scenario."""
     with tempfile.TemporaryDirectory() as home, Server(Path(home)) as server:
-        async with relay(server.url, args.relay_core) as (process, port):
+        async with relay(server.url, args.relay_core, args.edge) as (process, port):
             os.sched_setaffinity(server.pid, {args.other_core})
             if FIRST:
                 os.sched_setscheduler(server.pid, os.SCHED_RR, os.sched_param(1))
@@ -140,7 +152,7 @@ async def load(
 async def idle(args: argparse.Namespace, clients: int) -> dict[str, Any]:
     """Measure connecting, and memory, with clients that nothing happens to."""
     with tempfile.TemporaryDirectory() as home, Server(Path(home)) as server:
-        async with relay(server.url, args.relay_core) as (process, port):
+        async with relay(server.url, args.relay_core, args.edge) as (process, port):
             many = await start(
                 *("-m", "tests.bench.relay_clients", "--url", f"ws://127.0.0.1:{port}/ws"),
                 *("--clients", str(clients)),
@@ -163,6 +175,8 @@ async def measure(args: argparse.Namespace) -> None:
     """Measure all scenarios and print each."""
     scenarios: dict[str, Callable[[], Awaitable[dict[str, Any]]]] = {
         "idle 2000": lambda: idle(args, 2000),
+        "250 clients": lambda: load(args, 250, batch=False),
+        "500 clients": lambda: load(args, 500, batch=False),
         "1000 clients": lambda: load(args, 1000, batch=False),
         "2000 clients": lambda: load(args, 2000, batch=False),
         "1000 clients, batches": lambda: load(args, 1000, batch=True),
@@ -183,6 +197,7 @@ def main() -> None:
     parser.add_argument("--relay-core", type=int, default=0)
     parser.add_argument("--other-core", type=int, default=1)
     parser.add_argument("--only")
+    parser.add_argument("--edge", choices=["aiohttp", "fastapi"], default="aiohttp")
     asyncio.run(measure(parser.parse_args()))
 
 

@@ -1,4 +1,4 @@
-"""Being told of SIGTERM and SIGINT beside whoever handles them."""
+"""Being told of SIGTERM and SIGINT beside the handler of the server."""
 
 from __future__ import annotations
 
@@ -53,8 +53,8 @@ async def test_a_signal_that_nobody_handles_is_left_alone() -> None:
         signal.signal(signal.SIGTERM, before)
 
 
-async def test_who_takes_the_signal_over_meanwhile_keeps_it(handler: ServersHandler) -> None:
-    """Its handler is not replaced at the end."""
+async def test_a_handler_that_was_set_meanwhile_stays(handler: ServersHandler) -> None:
+    """It is not replaced at the end."""
     other = ServersHandler()
     with told_of_exit(asyncio.Event().set):
         signal.signal(signal.SIGTERM, other)

@@ -164,7 +164,7 @@ async def test_the_document_says_what_the_relays_own_says(app_away: FastAPI) -> 
 
 
 def signed_in(connection: HTTPConnection) -> None:
-    """Refuse who has no session."""
+    """Refuse clients without a session."""
     if connection.cookies.get("session") != "mine":
         raise HTTPException(401, "sign in first")
 
@@ -197,7 +197,7 @@ HANDSHAKE = {
 
 
 async def test_tokens_and_origins_are_those_of_the_relay(server: Server) -> None:
-    """401 and 403 on every route. A token in the address is none: servers log addresses."""
+    """401 and 403 on every route. A token in the address is not taken, since servers log it."""
     app = app_of(server.url, tokens=["old", "new"], origins=["https://app.example.com"])
     evil = {"Origin": "https://evil.example", "Authorization": "Bearer new"}
     async with served(app) as http:
@@ -404,7 +404,7 @@ async def test_a_wrong_address_of_redis_stops_the_start() -> None:
 
 @pytest.mark.parametrize("module", ["spotd.client", "spotd.relay.relay", "spotd.relay.server"])
 def test_nothing_else_loads_fastapi(module: str) -> None:
-    """Nor the pydantic models: who does not use the router does not pay for it."""
+    """Nor the pydantic models: only programs with the router load them."""
     script = (
         f"import sys, {module}\n"
         "print([name for name in ('fastapi', 'starlette', 'spotd.pydantic_models')"

@@ -19,7 +19,7 @@ from tests.kit.publisher import Publisher, status_of
 from tests.kit.servers import Server
 from tests.kit.waiting import GUARD_S, until
 
-EXAMPLES = Path(__file__).parent.parent / "docs" / "examples"
+EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
 SUBSCRIBE = "/api/positions/subscribe-spot-prices"
 SIGNED_IN = {"Cookie": "session=mine"}
 
