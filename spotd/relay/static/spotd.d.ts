@@ -157,7 +157,8 @@ export interface ConnectionState {
   readonly state: "connecting" | "open" | "waiting" | "refused" | "closed";
   /**
    * `unreachable`, `unauthorized`, `relay_unavailable`, `websocket_blocked`, `relay_silent`,
-   * `closed`, or `code_4001` for the relay's close code 4001.
+   * `closed`, or `code_4001` for the relay's close code 4001. `unreachable` also where a proxy
+   * answers for a relay that is away.
    */
   readonly code: string | null;
   /** For a person. */
@@ -173,7 +174,10 @@ export interface ConnectOptions {
   /** Called with what the daemon says of itself; null: no daemon runs. */
   readonly onStatus?: (status: DaemonStatus | null) => void;
   readonly onConnection?: (connection: ConnectionState) => void;
-  /** Called with what the relay says of itself, e.g. that Redis is away. */
+  /**
+   * Called with what the relay says of itself, e.g. that Redis is away: at the start of each
+   * connection, and at every change.
+   */
   readonly onRelay?: (relay: RelayStatus) => void;
   /** Called with the relay's complaint about a message of ours. */
   readonly onError?: (message: string) => void;

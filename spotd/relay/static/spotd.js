@@ -329,6 +329,7 @@ class SpotPrices {
     this.#relay = hello.relay ?? null;
     this.#status = undefined; // what the relay before told may not hold for this one
     if (hello.daemon !== undefined) this.#daemonStatus(hello.daemon);
+    if (this.#relay !== null) this.#call("onRelay", this.#relay);
   }
 
   #price(update) {
@@ -555,10 +556,13 @@ async function diagnosis(address, token, clock, fetch = globalThis.fetch) {
     const reason = token === null ? "the relay needs a token" : "the relay refuses this token";
     return { code: "unauthorized", reason, final: true };
   }
-  if (answer.status === 503) {
-    const pauseMs = 1000 * (Number(answer.headers.get("Retry-After")) || 0);
+  const retryAfter = answer.status === 503 ? answer.headers.get("Retry-After") : null;
+  if (retryAfter !== null) {
+    const pauseMs = 1000 * (Number(retryAfter) || 0);
     return { code: "relay_unavailable", reason: "the relay is full or not ready", pauseMs };
   }
+  // The relay's own 503 says when to try again. Without that, a proxy answers for an absent relay.
+  if (answer.status >= 500) return unreachable;
   const reason = "the relay answers, but no websocket comes through";
   return { code: "websocket_blocked", reason };
 }

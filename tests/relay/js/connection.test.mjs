@@ -193,6 +193,17 @@ test("a relay that answers, but not by websocket, is told apart from one out of 
   assert.equal(setup.spot.connection.code, "unreachable");
 });
 
+test("what a proxy answers for a relay that is away tells of no blocked websocket", async () => {
+  const setup = new Setup();
+  for (const status of [500, 502, 503, 504, 521]) {
+    setup.answers = [{ status, headers: new Headers() }];
+    setup.socket.fail();
+    await settle();
+    assert.equal(setup.spot.connection.code, "unreachable", `${status}`);
+    setup.clock.pass(setup.spot.connection.retryInMs);
+  }
+});
+
 test("a program without fetch connects again without an explanation", async () => {
   const setup = new Setup({ fetch: null });
   setup.socket.fail();
@@ -298,6 +309,27 @@ test("the status of the relay before does not judge what a new one says", () => 
   setup.open();
   setup.tellPrice("SPY");
   assert.equal(setup.state("SPY"), "live");
+});
+
+test("what the relay says of itself in its hello is told as every later word of it", () => {
+  const setup = new Setup();
+  const away = { type: "relay", state: "redis_away", reason: "redis_away: no answer" };
+  const ready = { type: "relay", state: "ready", reason: null };
+  setup.open(null, { relay: away });
+  assert.deepEqual(setup.told.relays, [away]);
+  setup.socket.tell(ready);
+  setup.socket.fail();
+  setup.clock.pass(500);
+  setup.open(setup.daemon(), { relay: ready });
+  assert.deepEqual(setup.told.relays, [away, ready, ready]);
+  assert.deepEqual(setup.spot.relay, ready);
+});
+
+test("a relay that says nothing of itself in its hello is told as nothing", () => {
+  const setup = new Setup();
+  setup.open();
+  assert.deepEqual(setup.told.relays, []);
+  assert.equal(setup.spot.relay, null);
 });
 
 test("each try is one socket", () => {

@@ -82,7 +82,7 @@ export class FakeSocket {
 /** A program that uses spotd.js, with everything that it was told. */
 export class Setup {
   clock = new ManualClock();
-  told = { updates: [], states: [], statuses: [], connections: [], errors: [] };
+  told = { updates: [], states: [], statuses: [], relays: [], connections: [], errors: [] };
   answers = []; // what fetch answers next; an Error: unreachable
   probes = [];
   events = new EventTarget();
@@ -107,6 +107,7 @@ export class Setup {
       onSpotPriceUpdate: (update) => this.told.updates.push(update),
       onState: (state) => this.told.states.push(state),
       onStatus: (status) => this.told.statuses.push(status),
+      onRelay: (relay) => this.told.relays.push(relay),
       onConnection: (connection) => this.told.connections.push(connection),
       onError: (message) => this.told.errors.push(message),
       ...options,
@@ -123,9 +124,9 @@ export class Setup {
   }
 
   /** Accept the newest connection and say hello. */
-  open(daemon = this.daemon()) {
+  open(daemon = this.daemon(), more = {}) {
     this.socket.accept();
-    this.socket.tell({ type: "hello", version: 1, limits: {}, daemon });
+    this.socket.tell({ type: "hello", version: 1, limits: {}, daemon, ...more });
   }
 
   daemon(more = {}) {

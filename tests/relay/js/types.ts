@@ -21,6 +21,7 @@ const spot: SpotPrices = connect("https://prices.example.com", {
   onState: (state: SpotState) => console.log(label(state.state), state.code, state.reason),
   onStatus: (status: DaemonStatus | null) => console.log(status?.market ?? "unknown"),
   onConnection: (connection: ConnectionState) => console.log(connection.retryInMs ?? 0),
+  onRelay: (relay) => console.log(relay.state, relay.reason ?? ""),
   onError: (message) => console.error(message.toUpperCase()),
   token: "secret",
   maxHz: 5,
