@@ -9,7 +9,7 @@
 ARG BASE=python:3.12-slim-bookworm
 
 FROM ${BASE} AS build
-# Extras of the package, separated by commas: demo, relay, all.
+# Extras of the package, separated by commas: demo, fastapi, all.
 ARG EXTRAS=""
 # pip has an environment of its own, which is not in the final image.
 RUN python3 -m venv /pip && python3 -m venv --without-pip /opt/spotd
