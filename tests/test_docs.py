@@ -9,13 +9,22 @@ from pkgutil import resolve_name
 import pytest
 
 from spotd.ops.metrics import Metrics, Numbers
+from spotd.relay import protocol
+from spotd.relay.close_codes import CLOSE_CODES
+from spotd.relay.limits import Limits
+from spotd.relay.metrics import RelayMetrics
+from spotd.relay.settings import RelaySettings
+from spotd.settings import Settings
+from tests.kit.settings_table import rows_between, settings_rows
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = sorted(
     path.relative_to(ROOT).as_posix() for path in (*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"))
 )
 # Where a document may begin a path: the checkout, the package, and rooms that it speaks of.
-BEGINNINGS = ("", "spotd", "spotd/daemon", "spotd/redis", "spotd/core", "tests", "docs")
+BEGINNINGS = (
+    "", "spotd", "spotd/daemon", "spotd/redis", "spotd/core", "spotd/relay", "tests", "docs",
+)  # fmt: skip
 
 
 def quoted(document: str) -> list[str]:
@@ -55,16 +64,46 @@ def test_paths_and_names_exist(document: str) -> None:
     for words in quoted(document):
         if re.fullmatch(r"[\w./-]+\.(py|md|yaml|toml|svg)|[\w-]+(/[\w-]+)*/", words):
             assert exists(words), words
-        elif re.fullmatch(r"(core|daemon|redis|alpaca|ops|client|cli)(\.\w+)+", words):
+        elif re.fullmatch(r"(core|daemon|redis|alpaca|ops|client|relay|cli)(\.\w+)+", words):
             assert is_importable(words), words
 
 
+CONTRACT = (ROOT / "docs/contract.md").read_text()
+
+
 def test_the_contract_names_metrics_that_there_are() -> None:
-    """Each metric of the contract is in a scrape."""
+    """Each metric of the contract is in a scrape of the daemon, or of the web tier."""
     metrics = Metrics()
     metrics.numbers_from(Numbers)
-    scraped = metrics.text().decode()
-    named = re.findall(r"`(spotd_\w+)", (ROOT / "docs/contract.md").read_text())
-    assert len(set(named)) > 10
+    scraped = metrics.text().decode() + RelayMetrics().text().decode()
+    named = re.findall(r"`(spotd_\w+)", CONTRACT)
+    assert len(set(named)) > 20
     for name in named:
         assert re.search(rf"^# TYPE {name} ", scraped, re.MULTILINE), name
+
+
+def test_the_contract_has_every_close_code() -> None:
+    """Each with its reason, whether to try again, and its meaning."""
+    assert rows_between(CONTRACT, "close codes") == [
+        f"| {each.code} | {each.reason} | {'yes' if each.try_again else 'no'} | {each.meaning} |"
+        for each in CLOSE_CODES
+    ]
+
+
+def test_the_contract_shows_messages_as_the_relay_writes_them() -> None:
+    """Where no daemon runs, so that they hold no times."""
+    no_daemon = protocol.relay_status(["no_daemon: no daemon runs"])
+    for message in (
+        protocol.hello(Limits(), None, b"", no_daemon),
+        protocol.relay_status(()),
+        protocol.NO_DAEMON,
+        protocol.PONG,
+    ):
+        assert f"\n{message.decode()}\n" in CONTRACT
+
+
+def test_the_table_of_the_web_tier_is_that_of_its_settings() -> None:
+    """Every setting of its own stands there with its default and meaning, and no other."""
+    own = [name for name in RelaySettings.model_fields if name not in Settings.model_fields]
+    rows = settings_rows(RelaySettings, own)
+    assert rows_between((ROOT / "docs/web.md").read_text(), "settings") == rows

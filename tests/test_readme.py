@@ -8,13 +8,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from pydantic import SecretStr
-from pydantic_core import PydanticUndefined
 
 from spotd.cli.main import COMMANDS
-from spotd.settings import Settings, names_of
+from spotd.settings import Settings
 from tests.kit.publisher import Publisher
 from tests.kit.servers import Server
+from tests.kit.settings_table import rows_between, settings_rows
 from tests.kit.waiting import GUARD_S
 
 ROOT = Path(__file__).parent.parent
@@ -28,38 +27,9 @@ def block(marker: str) -> str:
     return found[1]
 
 
-def default_text(field_name: str) -> str:
-    """Return a default as the README writes it."""
-    default = Settings.model_fields[field_name].default
-    if isinstance(default, SecretStr):
-        default = default.get_secret_value()
-    if default is None or default is PydanticUndefined:
-        return {"api_key": "required by `run`", "secret_key": "required by `run`"}.get(
-            field_name, "Alpaca's" if field_name == "stream_url" else "none"
-        )
-    if field_name == "data_url":
-        return "Alpaca's"
-    if isinstance(default, bool):
-        return f"`{str(default).lower()}`"
-    return f"`{default:g}`" if isinstance(default, float) else f"`{default}`"
-
-
-def settings_rows() -> list[str]:
-    """Return the rows of the configuration table, made from the settings."""
-    rows = []
-    for name, field in Settings.model_fields.items():
-        first, *others = names_of(name)
-        meaning = field.description or ""
-        if others:
-            meaning += f"; also accepted: {', '.join(f'`{other}`' for other in others)}"
-        rows.append(f"| `{first}` | {default_text(name)} | {meaning} |")
-    return rows
-
-
 def test_the_configuration_table_is_that_of_the_settings() -> None:
     """Every setting stands in the README with its default and meaning, and no other."""
-    table = README.partition("<!-- settings -->")[2].partition("<!-- /settings -->")[0]
-    assert table.strip().splitlines()[2:] == settings_rows()
+    assert rows_between(README, "settings") == settings_rows(Settings, Settings.model_fields)
 
 
 def test_every_command_stands_in_the_readme() -> None:

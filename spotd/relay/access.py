@@ -6,21 +6,59 @@ Must not log: no token may stand anywhere.
 from __future__ import annotations
 
 import binascii
+import re
 from base64 import urlsafe_b64decode
 from collections.abc import Iterable
 from hmac import compare_digest
 from urllib.parse import urlsplit
+
+from spotd.relay.refused import RefusedError
 
 SUBPROTOCOL = "spotd.v1"
 _BEARER = "bearer."
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
+class Access:
+    """Whose requests a relay answers."""
+
+    def __init__(self, tokens: Iterable[str], origins: Iterable[str]) -> None:
+        self._tokens = Tokens(tokens)
+        self._origins = Origins(origins)
+
+    def require_origin(self, origin: str | None, host: str) -> None:
+        """Raise RefusedError for a page of another origin. The arguments are the two headers."""
+        if not self._origins.accept(origin, host):
+            raise RefusedError(403, "the origin of the page is not allowed")
+
+    def require_token(
+        self, authorization: str | None, subprotocols: Iterable[str] = (), query: str | None = None
+    ) -> None:
+        """Raise RefusedError for a request without one of the tokens.
+
+        The others are looked at where there is no Authorization header: not every client can set
+        it. ``query`` is a token in the address.
+        """
+        given = bearer_of(authorization)
+        if given is None:
+            given = offered_token(subprotocols) or query
+        if not self._tokens.accept(given):
+            raise RefusedError(
+                401, "the token is missing or wrong", headers={"WWW-Authenticate": "Bearer"}
+            )
+
+
 class Tokens:
-    """The tokens of a relay, none, one, or two during a rotation. Each of them is accepted."""
+    """The tokens of a relay, none, one, or two during a rotation. Each of them is accepted.
+
+    Raises ValueError for one that no header could carry, as an empty one.
+    """
 
     def __init__(self, tokens: Iterable[str]) -> None:
-        self._tokens = [token.encode() for token in tokens]
+        given = tuple(tokens)
+        if not all(re.fullmatch(r"[!-~]+", token) for token in given):
+            raise ValueError("a token must be printable ASCII without spaces")
+        self._tokens = [token.encode() for token in given]
 
     def accept(self, given: str | None) -> bool:
         """Return whether this is one of them, in a time that does not tell which."""
@@ -34,11 +72,15 @@ class Tokens:
 class Origins:
     """The origins whose pages may use a relay; without any, only that of the relay itself.
 
-    ``*`` stands for every origin.
+    ``*`` stands for every origin. Raises ValueError for what is no origin.
     """
 
     def __init__(self, allowed: Iterable[str]) -> None:
         self._allowed = frozenset(origin.rstrip("/").lower() for origin in allowed)
+        for origin in self._allowed - {"*"}:
+            scheme, found, rest = origin.partition("://")
+            if not (found and scheme and rest and "/" not in rest):
+                raise ValueError("an origin is scheme://host or scheme://host:port")
 
     def accept(self, origin: str | None, host: str) -> bool:
         """Return whether a request may come from this Origin header.
@@ -76,3 +118,8 @@ def offered_token(subprotocols: Iterable[str]) -> str | None:
             except (binascii.Error, ValueError):
                 return None
     return None
+
+
+def chosen_subprotocol(offered: Iterable[str]) -> str | None:
+    """Return what is answered to websocket subprotocols: never the token among them."""
+    return SUBPROTOCOL if SUBPROTOCOL in offered else None

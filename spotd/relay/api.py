@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from http import HTTPStatus
-from typing import Protocol
 
 import msgspec
 from aiohttp import hdrs, web
@@ -13,21 +12,14 @@ from websockets.datastructures import Headers
 from websockets.http11 import Request
 from websockets.server import ServerProtocol
 
-from spotd.errors import RedisUnavailableError
-from spotd.models import SpotPriceUpdate
-from spotd.relay import protocol
-from spotd.relay.access import SUBPROTOCOL
+from spotd.relay.access import SUBPROTOCOL, Access, chosen_subprotocol
+from spotd.relay.answers import Answers, Prices, request_in
 from spotd.relay.connection import EventStream, WebSocket, take_over
-from spotd.relay.guard import Guard, RefusedError, answer
-from spotd.relay.limits import Full
+from spotd.relay.guard import Guard, Handler, answer
 from spotd.relay.openapi import openapi
-from spotd.relay.pages import page_handlers
-from spotd.relay.protocol import (
-    SubscribeSpotPricesRequest,
-    SubscribeSpotPricesResponse,
-)
+from spotd.relay.pages import PageFile, page_files
+from spotd.relay.refused import RefusedError
 from spotd.relay.relay import Relay
-from spotd.relay.session import refusal
 
 _JSON = "application/json"
 _PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
@@ -38,14 +30,6 @@ _EVENTS_HEAD = (
     "X-Accel-Buffering: no\r\n"  # nginx would hold events back
     "Connection: close\r\n"
 )
-_RETRY_AFTER_S = 2  # where Redis is away
-
-
-class Prices(Protocol):
-    """What answers ``GET /api/spot-prices``: ``spotd.client.SpotClient``."""
-
-    async def latest(self, *symbols: str) -> dict[str, SpotPriceUpdate | None]:
-        """Return the newest price of each. Raises RedisUnavailableError."""
 
 
 class Api:
@@ -55,14 +39,14 @@ class Api:
         self, relay: Relay, prices: Prices, tokens: Iterable[str], origins: Iterable[str]
     ) -> None:
         self._relay = relay
-        self._prices = prices
+        self._answers = Answers(relay, prices)
         self._openapi = msgspec.json.encode(openapi())
-        pages = page_handlers()
-        guard = Guard(tokens, origins, {"/livez", "/readyz", *pages}, self._count_refused)
+        pages = page_files()
+        guard = Guard(Access(tokens, origins), {"/livez", "/readyz", *pages}, self._count_refused)
         self.app = web.Application(
             middlewares=[guard.let_through], client_max_size=relay.limits.message_bytes
         )
-        self.app.add_routes([web.get(path, handler) for path, handler in pages.items()])
+        self.app.add_routes(page_routes(pages))
         self.app.add_routes(
             [
                 web.get("/livez", self._livez),
@@ -99,54 +83,11 @@ class Api:
     # Prices on request
 
     async def _spot_prices(self, request: web.Request) -> web.Response:
-        """Answer with the newest prices. Without symbols it tells whether a client may come in."""
-        symbols = self._symbols_asked(request)
-        if not symbols and not self._relay.has_room:
-            raise _full(Full("too_many_clients", "the relay is full", _RETRY_AFTER_S))
-        try:
-            # Without a symbol, it would be the whole market.
-            prices = await self._prices.latest(*symbols) if symbols else {}
-        except RedisUnavailableError as error:
-            raise _redis_away(error) from error
-        # By the models, whose JSON has the microseconds that the contract wants.
-        raw = {
-            symbol: None if price is None else msgspec.Raw(price.to_json())
-            for symbol, price in prices.items()
-        }
-        return answer({"prices": raw})
+        return answer(await self._answers.spot_prices(request.query.get("symbols", "")))
 
     async def _subscribe(self, request: web.Request) -> web.Response:
-        body = await request.read()
-        try:
-            asked = _REQUESTS.decode(body)
-        except msgspec.ValidationError as error:
-            raise RefusedError(422, str(error)) from error
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise RefusedError(400, "the body is not JSON") from error
-        symbols, refused = protocol.symbols_of(asked.symbols)
-        most = self._relay.limits.symbols
-        refused |= dict.fromkeys(symbols[most:], "symbol_limit")
-        try:
-            wanted = await self._relay.reserve(symbols[:most])
-        except RedisUnavailableError as error:
-            raise _redis_away(error) from error
-        refused |= wanted.refused
-        if not wanted.accepted:
-            raise RefusedError(422, refusal(refused) or "symbols is empty", refused=refused)
-        return answer(
-            SubscribeSpotPricesResponse(
-                "success", self._words_for(wanted.accepted), wanted.accepted, refused
-            )
-        )
-
-    def _words_for(self, symbols: list[str]) -> str:
-        number = "1 symbol" if len(symbols) == 1 else f"{len(symbols)} symbols"
-        words = f"Subscribed to spot prices for {number}"
-        if not self._relay.has_daemon:
-            words += "; no daemon runs, prices come when one does"
-        if not self._relay.demands:
-            words += "; this relay demands nothing and shows what is streamed anyway"
-        return words
+        asked = request_in(await request.read())
+        return answer(await self._answers.subscribe(asked.symbols))
 
     # Streams
 
@@ -181,15 +122,9 @@ class Api:
         return _unsent()
 
     async def _events(self, request: web.Request) -> web.StreamResponse:
-        symbols = self._symbols_asked(request)
-        if not symbols:
-            raise RefusedError(422, "symbols is missing")
-        try:
-            max_hz = msgspec.convert(
-                request.query.get("max_hz"), protocol.MaxHz | None, strict=False
-            )
-        except msgspec.ValidationError as error:
-            raise RefusedError(422, f"max_hz: {error}") from error
+        symbols, max_hz = self._answers.stream_asked(
+            request.query.get("symbols", ""), request.query.get("max_hz")
+        )
         taken = self._enter(request)
         if taken is None:
             return _unsent()
@@ -205,40 +140,30 @@ class Api:
 
     def _enter(self, request: web.Request) -> tuple[asyncio.Transport, bytes] | None:
         """Take over the connection of a client that is let in; None where it has left."""
-        full = self._relay.enter()
-        if full is not None:
-            raise _full(full)
+        self._answers.enter()
         taken = take_over(request)
         if taken is None:
             self._relay.turn_back()
         return taken
 
-    def _symbols_asked(self, request: web.Request) -> list[str]:
-        """Return the symbols of a query. Raises RefusedError for malformed and for too many."""
-        asked = request.query.get("symbols", "")
-        symbols, refused = protocol.symbols_of(filter(None, asked.split(",")))
-        most = self._relay.limits.symbols
-        refused |= dict.fromkeys(symbols[most:], "symbol_limit")
-        if refused:
-            raise RefusedError(422, refusal(refused), refused=refused)
-        return symbols
+
+def page_routes(files: Mapping[str, PageFile]) -> list[web.RouteDef]:
+    """Return the routes of the page and its files, by their paths."""
+    return [web.get(path, _serving(file)) for path, file in files.items()]
 
 
-_REQUESTS = msgspec.json.Decoder(SubscribeSpotPricesRequest)
+def _serving(file: PageFile) -> Handler:
+    async def handler(request: web.Request) -> web.StreamResponse:
+        served = file.answer(request.headers.get(hdrs.IF_NONE_MATCH))
+        return web.Response(status=served.status, headers=served.headers, body=served.body)
+
+    return handler
 
 
 def _select(_: ServerProtocol, offered: list[str]) -> str | None:
-    return SUBPROTOCOL if SUBPROTOCOL in offered else None
+    return chosen_subprotocol(offered)
 
 
 def _unsent() -> web.Response:
     """Return what a handler returns whose connection is taken over: for aiohttp it is lost."""
     return web.Response()
-
-
-def _full(full: Full) -> RefusedError:
-    return RefusedError(503, full.message, headers={hdrs.RETRY_AFTER: str(full.retry_after_s)})
-
-
-def _redis_away(error: RedisUnavailableError) -> RefusedError:
-    return RefusedError(503, str(error), headers={hdrs.RETRY_AFTER: str(_RETRY_AFTER_S)})

@@ -18,15 +18,14 @@ from websockets.frames import Frame, Opcode
 from websockets.protocol import OPEN, SEND_EOF, SERVER, Protocol
 
 from spotd.models import rfc3339, utc
-from spotd.relay import protocol
 from spotd.relay.close_codes import INVALID_TEXT, NOT_READING, STOPPING, CloseCode
 from spotd.relay.heartbeat import Beat, Heartbeat
+from spotd.relay.limits import CLOSE_S
 from spotd.relay.relay import Relay
-from spotd.relay.session import Answer, Session
+from spotd.relay.session import Answer, Session, subscribe_stream
 from spotd.relay.wire import COMMENT, PING_FRAME, Wire, encoded, text_frame
 
 _MOST_UNREAD_BYTES = 65_536  # of answers to a client that does not read; prices never add up
-_CLOSE_S = 2.0  # for the client to answer a close frame, and to read what was sent before
 
 
 class Connection(asyncio.Protocol):
@@ -127,7 +126,7 @@ class Connection(asyncio.Protocol):
     def _end(self) -> None:
         """Let the client go, and the connection when the client has closed it, or after a while."""
         self._relay.retire(self.client)
-        asyncio.get_running_loop().call_later(_CLOSE_S, self._transport.abort)
+        asyncio.get_running_loop().call_later(CLOSE_S, self._transport.abort)
 
 
 class WebSocket(Connection):
@@ -224,12 +223,12 @@ class EventStream(Connection):
 
     def subscribe(self, symbols: list[str], max_hz: float | None) -> None:
         """Have the client told of symbols, and at once of those without room."""
-        now = self._relay.clock()
-        wanted = self._relay.hub.subscribe(self.client, symbols, max_hz, now)
-        for symbol in wanted.refused:
-            message = protocol.no_room(symbol, rfc3339(utc(time.time())))
+        answer = subscribe_stream(
+            self._relay.hub, self.client, symbols, max_hz, self._relay.clock(), time.time()
+        )
+        for message in answer.messages:
             self._answer(encoded(self.wire, "symbol", message))
-        self._relay.follow(wanted.new)
+        self._relay.follow(answer.new)
 
     def data_received(self, data: bytes) -> None:
         """Ignore what the client sends: the response has no end."""

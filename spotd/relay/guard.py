@@ -1,19 +1,16 @@
 """Talks to whoever asks over HTTP before any route does: tokens, origins, and errors in one form.
 
-What is wrong with a request is always told as ``SubscribeSpotPricesResponse`` with ``"error"``.
-No token is ever logged.
+``access`` decides, ``refused`` has the form of errors. No token is ever logged.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
-from typing import Any
+from collections.abc import Awaitable, Callable, Collection
 
-import msgspec
 from aiohttp import hdrs, web
 
-from spotd.relay.access import Origins, Tokens, bearer_of, offered_token
-from spotd.relay.protocol import SubscribeSpotPricesResponse
+from spotd.relay.access import Access
+from spotd.relay.refused import TOO_LARGE, RefusedError
 
 STREAMS = ("/ws", "/sse")  # their clients cannot always set headers
 
@@ -25,27 +22,10 @@ _PREFLIGHT = {
 _WORDS = {
     404: "there is no such page",
     405: "the method is not allowed here",
-    413: "the body is too large",
+    413: TOO_LARGE,
 }
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-
-
-class RefusedError(Exception):
-    """A request is answered with an error."""
-
-    def __init__(
-        self,
-        status: int,
-        message: str,
-        *,
-        refused: dict[str, str] | None = None,
-        headers: Mapping[str, str] | None = None,
-    ) -> None:
-        super().__init__(message)
-        self.status = status
-        self.refused = refused or {}
-        self.headers = dict(headers or {})
 
 
 class Guard:
@@ -55,14 +35,9 @@ class Guard:
     """
 
     def __init__(
-        self,
-        tokens: Iterable[str],
-        origins: Iterable[str],
-        open_paths: Collection[str],
-        count: Callable[[str], None],
+        self, access: Access, open_paths: Collection[str], count: Callable[[str], None]
     ) -> None:
-        self._tokens = Tokens(tokens)
-        self._origins = Origins(origins)
+        self._access = access
         self._open_paths = frozenset(open_paths)
         self._count = count
 
@@ -73,8 +48,7 @@ class Guard:
         try:
             if request.path in self._open_paths:
                 return await handler(request)
-            if not self._origins.accept(origin, request.headers.get(hdrs.HOST, "")):
-                raise RefusedError(403, "the origin of the page is not allowed")
+            self._access.require_origin(origin, request.headers.get(hdrs.HOST, ""))
             if request.method == hdrs.METH_OPTIONS:
                 # A browser asks whether the page may ask; it sends no token with this.
                 response: web.StreamResponse = web.Response(status=204, headers=_PREFLIGHT)
@@ -94,26 +68,25 @@ class Guard:
         return response
 
     def _require_token(self, request: web.Request) -> None:
-        given = bearer_of(request.headers.get(hdrs.AUTHORIZATION))
-        if given is None and request.path in STREAMS:
-            given = offered_token(_subprotocols(request)) or request.query.get("token")
-        if not self._tokens.accept(given):
-            raise RefusedError(
-                401, "the token is missing or wrong", headers={hdrs.WWW_AUTHENTICATE: "Bearer"}
+        authorization = request.headers.get(hdrs.AUTHORIZATION)
+        if request.path in STREAMS:
+            self._access.require_token(
+                authorization, _subprotocols(request), request.query.get("token")
             )
+        else:
+            self._access.require_token(authorization)
 
     def _error(self, error: RefusedError) -> web.Response:
         self._count(str(error.status))
-        body = SubscribeSpotPricesResponse("error", str(error), [], error.refused)
-        response = answer(body, error.status)
+        response = answer(error.body(), error.status)
         response.headers.update(error.headers)
         return response
 
 
-def answer(value: Any, status: int = 200) -> web.Response:
-    """Return a response with this value as JSON, which nobody keeps."""
+def answer(body: bytes, status: int = 200) -> web.Response:
+    """Return a response with this JSON, which nobody keeps."""
     return web.Response(
-        body=msgspec.json.encode(value),
+        body=body,
         status=status,
         content_type="application/json",
         headers={hdrs.CACHE_CONTROL: "no-store"},

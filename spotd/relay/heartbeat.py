@@ -29,7 +29,9 @@ class Heartbeat:
     __slots__ = ("_asked_at", "_beat_at", "_blocked_at", "_every_s", "_hears")
 
     def __init__(self, wire: Wire, now: float) -> None:
-        self._hears = wire is not Wire.EVENTS  # an event stream never answers
+        # An event stream never answers, and behind an edge that is handed messages its server
+        # pings, and keeps the answers for itself.
+        self._hears = wire is Wire.WEBSOCKET
         self._every_s = PING_EVERY_S if self._hears else COMMENT_EVERY_S
         self._beat_at = now
         self._asked_at: float | None = None  # the first ping since something was heard

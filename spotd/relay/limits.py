@@ -8,6 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
+CLOSE_S = 2.0  # for a client to answer a close frame, and to read what was sent before
+GOODBYE_S = 2.5  # for all clients, when the relay stops
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:

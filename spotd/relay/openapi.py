@@ -72,6 +72,12 @@ def openapi() -> dict[str, Any]:
     }
 
 
+def operation(method: str, path: str) -> dict[str, Any]:
+    """Return what the document says of one route, as builtins."""
+    found: dict[str, Any] = _paths()[path][method]
+    return found
+
+
 def _paths() -> dict[str, Any]:
     return {
         "/api/positions/subscribe-spot-prices": {

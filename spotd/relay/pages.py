@@ -1,4 +1,4 @@
-"""Talks to browsers: the page and its files, which lie in ``static/``. They need no token.
+"""Decides how the page and its files, which lie in ``static/``, are served. They need no token.
 
 They are read once, at the start, and served with an ETag: a browser asks each time and gets
 nothing new until a newer relay runs.
@@ -7,11 +7,9 @@ nothing new until a newer relay runs.
 from __future__ import annotations
 
 import mimetypes
-from collections.abc import Awaitable, Callable
 from hashlib import sha256
 from pathlib import Path
-
-from aiohttp import web
+from typing import NamedTuple
 
 STATIC = Path(__file__).parent / "static"
 HEADERS = {
@@ -28,38 +26,45 @@ HEADERS = {
 }
 _TYPES = {".js": "text/javascript", ".mjs": "text/javascript", ".ts": "text/plain"}
 
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+class Served(NamedTuple):
+    """The answer to a browser that asks for a file."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
 
 
-def page_handlers(folder: Path = STATIC) -> dict[str, Handler]:
-    """Return a handler for the path of each file; ``/`` is ``index.html``."""
-    handlers = {}
+class PageFile:
+    """One file, in memory."""
+
+    def __init__(self, body: bytes, content_type: str) -> None:
+        self._body = body
+        self._content_type = content_type
+        self._etag = f'"{sha256(body).hexdigest()[:32]}"'
+
+    def answer(self, if_none_match: str | None) -> Served:
+        """Return the answer to a request with this header: 304 where the browser has the file."""
+        headers = {**HEADERS, "ETag": self._etag}
+        known = [tag.strip().removeprefix("W/") for tag in (if_none_match or "").split(",")]
+        if self._etag in known or "*" in known:
+            return Served(304, headers, b"")
+        return Served(200, {**headers, "Content-Type": self._content_type}, self._body)
+
+
+def page_files(folder: Path = STATIC) -> dict[str, PageFile]:
+    """Return the file of each path; ``/`` is ``index.html``."""
+    files = {}
     for file in sorted(folder.rglob("*")):
         if file.is_file() and not file.name.startswith("."):
-            handler = _serving(file.read_bytes(), _type_of(file))
             path = f"/{file.relative_to(folder).as_posix()}"
-            handlers[path] = handler
+            files[path] = PageFile(file.read_bytes(), _type_of(file))
             if path == "/index.html":
-                handlers["/"] = handler
-    return handlers
+                files["/"] = files[path]
+    return files
 
 
 def _type_of(file: Path) -> str:
     guessed = _TYPES.get(file.suffix) or mimetypes.guess_type(file.name)[0]
     kind = guessed or "application/octet-stream"
     return f"{kind}; charset=utf-8" if kind.startswith("text/") else kind
-
-
-def _serving(body: bytes, content_type: str) -> Handler:
-    etag = sha256(body).hexdigest()[:32]
-
-    async def handler(request: web.Request) -> web.StreamResponse:
-        known = request.if_none_match or ()
-        if any(tag.value in (etag, "*") for tag in known):
-            response = web.Response(status=304, headers=HEADERS)
-        else:
-            response = web.Response(body=body, headers={**HEADERS, "Content-Type": content_type})
-        response.etag = etag
-        return response
-
-    return handler

@@ -85,6 +85,7 @@ class Relay:
         self._no_clients = asyncio.Event()
         self._no_clients.set()
         self._connected = False
+        self._away = False  # unlike at the start, when nothing is known
         self._why = "not connected yet"
         self._status: DaemonStatus | None = None
         self._status_raw = b""
@@ -123,6 +124,7 @@ class Relay:
     def connection(self, connected: bool, why: str) -> None:
         """Take in whether Redis is there."""
         self._connected = connected
+        self._away = not connected
         self._why = why
         self._tell_own_status()
 
@@ -192,7 +194,8 @@ class Relay:
         wanted = self.hub.reserve(symbols, self.clock())
         self.follow(wanted.new)
         if self._demand and wanted.accepted:
-            if self._source is None:
+            if self._source is None or self._away:
+                # What was written before Redis went away is confirmed, and may be lost.
                 raise RedisUnavailableError(self._why)
             try:
                 async with asyncio.timeout(_CONFIRM_S):

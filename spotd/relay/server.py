@@ -19,13 +19,15 @@ from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
 from spotd import __version__
-from spotd.client import SpotClient
 from spotd.errors import SettingsError
 from spotd.ops import logs, systemd
 from spotd.redis.addresses import secrets_in
-from spotd.relay.api import Api, Prices
+from spotd.relay.answers import Prices
+from spotd.relay.api import Api
+from spotd.relay.limits import GOODBYE_S
 from spotd.relay.relay import Relay
 from spotd.relay.settings import RelaySettings
+from spotd.relay.wiring import serve_until, wired
 
 _SEND_BUFFER_BYTES = 16_384
 _BACKLOG = 2_048  # connections that wait to be accepted
@@ -33,8 +35,6 @@ _REQUEST_S = 30.0  # the longest life of a connection that is no stream
 _KEEPALIVE_S = 15.0
 _MOST_REQUESTS = 4_096  # connections that are no streams
 _SPARE_FILES = 256  # beside clients: Redis, logs, requests
-_LEASE_S = 60.0  # how long the demand of a relay that died stays
-_GOODBYE_S = 2.5  # for clients to answer our close frame
 
 log = structlog.get_logger("spotd.relay")
 
@@ -78,7 +78,7 @@ class RelayServer:
         """Take no more connections, say goodbye to clients, end all connections."""
         if self._listening is not None:
             self._listening.close()
-        await self.relay.stop(_GOODBYE_S)
+        await self.relay.stop(GOODBYE_S)
         if self._runner is not None:
             await self._runner.cleanup()
 
@@ -179,38 +179,24 @@ async def run_relay(
     """Run one relay until it is asked to stop. ``started`` is called with its address."""
     for warning in warnings_for(settings, raise_file_limit()):
         log.warning(warning)
-    relay = Relay(settings.limits, demand=settings.relay_demand)
-    spot = SpotClient(
-        settings.redis_url.get_secret_value(),
-        key_prefix=settings.key_prefix,
-        channel_prefix=settings.channel_prefix,
-        lease_ttl_s=_LEASE_S,
-    )
     # What was imported stays for good: there is no garbage to be found in it.
     gc.freeze()
-    async with spot, spot.follow(relay, demand=settings.relay_demand) as source:
-        relay.attach(source)
-        async with RelayServer(settings, relay, spot) as server:
-            log.info("listening", version=__version__, address=server.address)
-            systemd.notify("READY=1")
-            started(server.address)
-            await _serve_until(stop_asked, relay)
-            systemd.notify("STOPPING=1")
+    async with (
+        wired(
+            settings.redis_url.get_secret_value(),
+            settings.limits,
+            demand=settings.relay_demand,
+            key_prefix=settings.key_prefix,
+            channel_prefix=settings.channel_prefix,
+        ) as (relay, spot),
+        RelayServer(settings, relay, spot) as server,
+    ):
+        log.info("listening", version=__version__, address=server.address)
+        systemd.notify("READY=1")
+        started(server.address)
+        await serve_until(stop_asked, relay)
+        systemd.notify("STOPPING=1")
     log.info("stopped")
-
-
-async def _serve_until(stop_asked: asyncio.Event, relay: Relay) -> None:
-    """Return when asked to stop. Raises what ended the relay's loops: a defect."""
-    running = asyncio.create_task(relay.run(), name="relay")
-    stopping = asyncio.create_task(stop_asked.wait(), name="stop")
-    try:
-        await asyncio.wait((running, stopping), return_when=asyncio.FIRST_COMPLETED)
-        if running.done():
-            running.result()
-    finally:
-        for task in (running, stopping):
-            task.cancel()
-        await asyncio.wait((running, stopping))
 
 
 def configure_logs(settings: RelaySettings) -> None:

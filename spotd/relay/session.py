@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from spotd.models import rfc3339, utc
 from spotd.relay import protocol
 from spotd.relay.close_codes import TOO_MANY_MESSAGES, CloseCode
 from spotd.relay.hub import Hub
@@ -73,6 +74,18 @@ class Session:
             self._client.batch = action.batch
         wanted = self._hub.subscribe(self._client, symbols, action.max_hz, now)
         return Answer(_complaint(refused | wanted.refused), wanted.new)
+
+
+def subscribe_stream(
+    hub: Hub, client: Client, symbols: list[str], max_hz: float | None, now: float, unix_s: float
+) -> Answer:
+    """Have an event stream told of symbols, and at once of those without room.
+
+    The messages of the answer are of the type ``symbol``.
+    """
+    wanted = hub.subscribe(client, symbols, max_hz, now)
+    timestamp = rfc3339(utc(unix_s))
+    return Answer([protocol.no_room(symbol, timestamp) for symbol in wanted.refused], wanted.new)
 
 
 def refusal(refused: dict[str, str]) -> str:

@@ -5,13 +5,13 @@ One file of settings may serve both, so it is read, and checked, as a whole by b
 
 from __future__ import annotations
 
-import re
 from ipaddress import ip_address
 from typing import Annotated
 
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import NoDecode
 
+from spotd.relay.access import Origins, Tokens
 from spotd.relay.limits import Limits
 from spotd.settings import Settings
 
@@ -57,8 +57,7 @@ class RelaySettings(Settings):
         tokens = _parts(value.get_secret_value())
         if not 1 <= len(tokens) <= _MOST_TOKENS:
             raise ValueError("must be one token, or two separated by a comma")
-        if not all(re.fullmatch(r"[!-~]+", token) for token in tokens):
-            raise ValueError("a token must be printable ASCII without spaces")
+        Tokens(tokens)  # says what is wrong with them
         return SecretStr(",".join(tokens))
 
     @field_validator("relay_origins", mode="before")
@@ -69,10 +68,7 @@ class RelaySettings(Settings):
     @field_validator("relay_origins")
     @classmethod
     def _are_origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        for origin in value:
-            scheme, found, rest = origin.rstrip("/").partition("://")
-            if origin != "*" and not (found and scheme and rest and "/" not in rest):
-                raise ValueError("an origin is scheme://host or scheme://host:port")
+        Origins(value)  # says what is wrong with them
         return value
 
     @property

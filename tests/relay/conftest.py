@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import aiohttp
@@ -13,6 +14,8 @@ import pytest
 
 from spotd.relay.relay import Relay
 from spotd.relay.server import RelayServer
+from tests.kit.publisher import Publisher, status_of
+from tests.kit.servers import Server
 from tests.kit.waiting import GUARD_S
 from tests.relay.examples import settings_of
 from tests.relay.source import TestSource
@@ -131,3 +134,18 @@ async def setup() -> AsyncIterator[Setup]:
     async with running() as found:
         found.source.ready()
         yield found
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    """A server of this test's own: it may be killed and emptied."""
+    with Server(tmp_path / "server") as own:
+        yield own
+
+
+@pytest.fixture
+async def daemon(server: Server) -> AsyncIterator[Publisher]:
+    """A daemon's part, that of one who streams."""
+    async with Publisher(server.url) as publisher:
+        await publisher.redis.set(publisher.keys.status, status_of().to_json())
+        yield publisher

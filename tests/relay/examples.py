@@ -1,4 +1,4 @@
-"""Settings of a relay, by field name."""
+"""Settings of a relay by field name, and requests that are wrong."""
 
 from __future__ import annotations
 
@@ -7,6 +7,19 @@ from typing import Any
 from pydantic import SecretStr
 
 from spotd.relay.settings import RelaySettings
+
+# A body of the POST, the status of its answer, the entries that the answer refuses.
+WRONG_BODIES: list[tuple[bytes, int, dict[str, str]]] = [
+    (b"", 400, {}),
+    (b"{", 400, {}),
+    (b'{"symbols":["\xff"]}', 400, {}),
+    (b"[]", 422, {}),
+    (b"{}", 422, {}),
+    (b'{"symbols":"SPY"}', 422, {}),
+    (b'{"symbols":[]}', 422, {}),
+    (b'{"symbols":["9","*"]}', 422, {"9": "invalid_symbol", "*": "wildcard_not_allowed"}),
+    (b'{"symbols":["' + b"S" * 70_000 + b'"]}', 413, {}),
+]
 
 
 def settings_of(**fields: Any) -> RelaySettings:

@@ -41,9 +41,10 @@ def test_anything_heard_starts_anew() -> None:
     assert heart.beat(140) is Beat.GIVE_UP
 
 
-def test_an_event_stream_is_not_expected_to_answer() -> None:
-    """It gets comments however long it says nothing."""
-    heart = Heartbeat(Wire.EVENTS, 0)
+@pytest.mark.parametrize("wire", [Wire.EVENTS, Wire.MESSAGES])
+def test_what_cannot_answer_is_not_expected_to(wire: Wire) -> None:
+    """An event stream gets comments however long it says nothing; a server pings by itself."""
+    heart = Heartbeat(wire, 0)
     assert {heart.beat(at) for at in range(15, 600, 15)} == {Beat.PING}
 
 

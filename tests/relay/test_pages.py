@@ -9,7 +9,8 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from spotd.relay.pages import page_handlers
+from spotd.relay.api import page_routes
+from spotd.relay.pages import page_files
 
 
 @pytest.fixture
@@ -20,7 +21,7 @@ async def http(tmp_path: Path) -> AsyncIterator[aiohttp.ClientSession]:
         (tmp_path / name).write_text(f"this is {name}")
     (tmp_path / "data.unknown").write_bytes(b"\0")
     app = web.Application()
-    app.add_routes([web.get(path, handler) for path, handler in page_handlers(tmp_path).items()])
+    app.add_routes(page_routes(page_files(tmp_path)))
     runner = web.AppRunner(app)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 import aiohttp
-import pytest
 
 from spotd.relay.server import run_relay
 from spotd.simulator import Simulator
@@ -22,21 +20,6 @@ from tests.relay.conftest import Socket
 from tests.relay.examples import settings_of
 
 SUBSCRIBE = "/api/positions/subscribe-spot-prices"
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[Server]:
-    """A server of this test's own: it may be killed and emptied."""
-    with Server(tmp_path / "server") as own:
-        yield own
-
-
-@pytest.fixture
-async def daemon(server: Server) -> AsyncIterator[Publisher]:
-    """A daemon's part, that of one who streams."""
-    async with Publisher(server.url) as publisher:
-        await publisher.redis.set(publisher.keys.status, status_of().to_json())
-        yield publisher
 
 
 @asynccontextmanager
