@@ -209,6 +209,8 @@ export interface WebSocketLike {
   readonly readyState: number;
   onopen: ((event: any) => void) | null;
   onmessage: ((event: any) => void) | null;
+  /** Not needed where a failed handshake fires a close, as in browsers. */
+  onerror?: ((event: any) => void) | null;
   onclose: ((event: any) => void) | null;
   send(text: string): void;
   close(): void;

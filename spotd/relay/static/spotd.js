@@ -163,6 +163,12 @@ class SpotPrices {
       this.#request();
     };
     socket.onmessage = (event) => this.#receive(event.data);
+    socket.onerror = () => {
+      if (accepted) return; // its close follows, and says more
+      // Node.js 20 and 22 fire no close for a failed handshake (nodejs/undici#3546).
+      this.#release();
+      this.#failedHandshake();
+    };
     socket.onclose = (event) => {
       this.#release();
       if (!accepted) this.#failedHandshake();
@@ -184,7 +190,7 @@ class SpotPrices {
     this.#checkTimer = this.#retryTimer = this.#requestTimer = null;
     this.#requests.forget();
     if (socket === null) return;
-    socket.onopen = socket.onmessage = socket.onclose = null;
+    socket.onopen = socket.onmessage = socket.onerror = socket.onclose = null;
     socket.close();
   }
 

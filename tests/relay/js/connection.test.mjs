@@ -204,6 +204,28 @@ test("what a proxy answers for a relay that is away tells of no blocked websocke
   }
 });
 
+test("a socket that fails with an error and no close, as in Node.js 20, is a failed try at once", async () => {
+  const setup = new Setup();
+  setup.answers = [{ status: 401 }];
+  setup.socket.onerror({});
+  await settle();
+  assert.equal(setup.spot.connection.code, "unauthorized");
+});
+
+test("an error and a close of one try are one failure, and an error alone ends no connection", async () => {
+  const setup = new Setup();
+  setup.socket.onerror({});
+  setup.socket.fail();
+  await settle();
+  assert.equal(setup.spot.connection.code, "unreachable");
+  assert.equal(setup.spot.connection.retryInMs, 500);
+  assert.equal(setup.probes.length, 1);
+  setup.clock.pass(500);
+  setup.open();
+  setup.socket.onerror?.({});
+  assert.equal(setup.spot.connection.state, "open");
+});
+
 test("a program without fetch connects again without an explanation", async () => {
   const setup = new Setup({ fetch: null });
   setup.socket.fail();
