@@ -78,12 +78,15 @@ class Subscription:
             self._task.add_done_callback(self._ended)
 
     async def joined(self, reader: Reader) -> None:
-        """Wait until a new reader was told what is stored.
+        """Wait until a new reader was told what is stored, or is detached.
 
         Raises RedisUnavailableError if a try to join failed since it was attached.
         """
-        await self._waiting[reader]
-        self._waiting.pop(reader, None)
+        # A reader that was detached before anybody waited for it has no future any more.
+        waiting = self._waiting.get(reader)
+        if waiting is not None:
+            await waiting
+            self._waiting.pop(reader, None)
 
     async def detach(self, reader: Reader) -> None:
         """Tell a reader nothing more, and close the connection if it was the last one."""
