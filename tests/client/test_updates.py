@@ -177,11 +177,11 @@ class TestMessages:
             SpotClient(redis=redis) as spot,
             aclosing(spot.updates("SPY")) as updates,
         ):
-            taking = asyncio.ensure_future(anext(updates))
-            await until(daemon.leases, "the join")
             await daemon.publish("SPY", 1)
+            assert (await anext(updates)).seq == 1
+            await daemon.publish("SPY", 2)
             with pytest.raises(KeyError):
-                await taking
+                await anext(updates)
 
 
 async def lose_a_message(daemon: Publisher) -> None:
