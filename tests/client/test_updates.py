@@ -180,7 +180,7 @@ class TestMessages:
             await subscribed(daemon)
             await daemon.redis.publish(KEYS.channel("SPY"), b"")
             with pytest.raises(KeyError):
-                await taking
+                await anext(updates)
 
 
 async def lose_a_message(daemon: Publisher) -> None:
