@@ -180,7 +180,7 @@ class TestMessages:
             await subscribed(daemon)
             await daemon.redis.publish(KEYS.channel("SPY"), b"")
             with pytest.raises(KeyError):
-                await anext(updates)
+                await taking
 
 
 async def lose_a_message(daemon: Publisher) -> None:

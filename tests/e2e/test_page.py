@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import AsyncIterator
 
@@ -14,6 +15,8 @@ from tests.kit.ports import free_port
 from tests.kit.processes import Command
 from tests.kit.waiting import GUARD_S
 
+if not os.environ.get("TEST_SPOTD_BROWSER"):
+    pytest.skip("drives a browser: set TEST_SPOTD_BROWSER=1 to run it", allow_module_level=True)
 playwright_api = pytest.importorskip("playwright.async_api", reason="needs playwright")
 
 from playwright.async_api import Page, expect  # noqa: E402 - skipped above where it is missing

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from tests.kit.processes import Command
 from tests.kit.spot_clients import SpotClients, node_command
 from tests.kit.waiting import GUARD_S
 
+if not os.environ.get("TEST_SPOTD_BROWSER"):
+    pytest.skip("many processes: set TEST_SPOTD_BROWSER=1 to run it", allow_module_level=True)
 if NGINX is None:
     pytest.skip("needs nginx (apt-get install nginx)", allow_module_level=True)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TypeAlias
 
@@ -12,6 +13,8 @@ from tests.kit.browser import CHROMIUM, chromium
 from tests.kit.waiting import GUARD_S, until
 from tests.relay.fake_relay import FakeRelay
 
+if not os.environ.get("TEST_SPOTD_BROWSER"):
+    pytest.skip("drives a browser: set TEST_SPOTD_BROWSER=1 to run it", allow_module_level=True)
 playwright_api = pytest.importorskip("playwright.async_api", reason="needs playwright")
 
 from playwright.async_api import (  # noqa: E402 - skipped above where it is missing
