@@ -138,7 +138,7 @@ def test_closed_pipe_of_demo() -> None:
     )  # fmt: skip
     with process:
         assert process.stdout is not None
-        assert process.stdout.readline().startswith("# redis-cli")
+        assert process.stdout.readline().startswith("# ")
         process.stdout.close()
         assert process.wait(timeout=GUARD_S) == 0
 
