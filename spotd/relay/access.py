@@ -72,7 +72,7 @@ class Tokens:
 class Origins:
     """The origins whose pages may use a relay; without any, only that of the relay itself.
 
-    ``*`` stands for every origin. Raises ValueError for what is no origin.
+    ``*`` stands for every origin. Raises ValueError for an entry that is not an origin.
     """
 
     def __init__(self, allowed: Iterable[str]) -> None:

@@ -142,22 +142,6 @@ class TestSentinel:
         assert "hunter2" not in str(raised.value) + repr(spot)
 
 
-@pytest.fixture(scope="module")
-def cluster_servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClusterServers]:
-    """Yield three masters."""
-    with ClusterServers(tmp_path_factory.mktemp("cluster")) as running:
-        yield running
-
-
-@pytest.fixture
-def cluster(cluster_servers: ClusterServers) -> ClusterServers:
-    """Return the three masters, empty."""
-    for node in cluster_servers.nodes:
-        with node.client() as client:
-            client.flushall()
-    return cluster_servers
-
-
 @pytest.fixture
 async def daemon(cluster: ClusterServers) -> AsyncIterator[Publisher]:
     """Yield the publishing side."""

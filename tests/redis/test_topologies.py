@@ -176,22 +176,6 @@ async def test_sentinels_that_are_away_are_unavailable() -> None:
 # Cluster
 
 
-@pytest.fixture(scope="module")
-def cluster_servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClusterServers]:
-    """Yield three masters."""
-    with ClusterServers(tmp_path_factory.mktemp("cluster")) as running:
-        yield running
-
-
-@pytest.fixture
-def cluster(cluster_servers: ClusterServers) -> ClusterServers:
-    """Return the three masters, empty."""
-    for node in cluster_servers.nodes:
-        with node.client() as client:
-            client.flushall()
-    return cluster_servers
-
-
 @pytest.fixture
 async def clustered(cluster: ClusterServers) -> AsyncIterator[RedisPort]:
     """Yield the port under test."""
