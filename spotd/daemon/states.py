@@ -18,6 +18,7 @@ import structlog
 
 from spotd import __version__
 from spotd.core.demand import Demand
+from spotd.core.gaps import GapsFound
 from spotd.core.leadership import Leadership
 from spotd.core.redis_health import RedisHealth
 from spotd.core.state_batch_size import StateBatchSize
@@ -58,6 +59,7 @@ class StatesLoop:
         health: Value[RedisHealth],
         demand: Value[Demand],
         stream: Value[StreamState],
+        gaps: Value[GapsFound],
         stopping: Value[bool],
         metrics: Metrics,
         malformed: Counter[str],
@@ -72,6 +74,7 @@ class StatesLoop:
         self._health = health
         self._demand = demand
         self._stream = stream
+        self._gaps = gaps
         self._stopping = stopping
         self._metrics = metrics
         self._malformed = malformed
@@ -84,10 +87,11 @@ class StatesLoop:
         self._written_in: tuple[int, int, bool] | None = None
         self._size = StateBatchSize(MAX_FIELDS_PER_CALL)
         self._announced: tuple[object, ...] = ()
+        self._gaps_announced = 0
         self._state: tuple[DaemonStateName, Reason | None] | None = None
         self._state_since_unix_s = time.time()
         self._wake_up = WakeUp()
-        for value in (leadership, health, demand, stream, prices.halted, stopping):
+        for value in (leadership, health, demand, stream, prices.halted, gaps, stopping):
             value.wakes(self._wake_up)
 
     async def run(self) -> None:
@@ -219,6 +223,7 @@ class StatesLoop:
             await self._write_states(self._writes.next_batch(count, self._verdicts.verdicts))
             facts = self._update(time.time())
         await self._write_status()
+        await self._announce_gaps()
         if self._writes:
             self._wake_up.set()
 
@@ -237,8 +242,13 @@ class StatesLoop:
                 since=utc(since[name]),
                 detail=verdict.detail,
             ).to_json()
+        now = utc(time.time())
+        ended = {
+            name: SymbolState(symbol=name, state="ended", reason=None, since=now).to_json()
+            for name in batch.ended
+        }
         sent_at = time.monotonic()
-        await self._port.write_states(self._leadership.get().token, changed, batch.ended)
+        await self._port.write_states(self._leadership.get().token, changed, ended)
         self._size.answered(time.monotonic() - sent_at)
         self._writes.wrote(batch, self._verdicts.verdicts)
 
@@ -258,6 +268,12 @@ class StatesLoop:
             stored_states &= verdicts.keys()
         self._writes.start_afresh(stored_states, verdicts)
         self._written_in = begun_in
+
+    async def _announce_gaps(self) -> None:
+        found = self._gaps.get()
+        for number, gap in enumerate(new := found.since(self._gaps_announced), 1):
+            await self._port.announce(self._leadership.get().token, gap.to_json())
+            self._gaps_announced = found.count - len(new) + number
 
     async def _write_status(self) -> None:
         status = self.status()
