@@ -9,11 +9,11 @@ Must not await, and must not decide which price is newer (the cache does).
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from datetime import datetime
 
 from spotd.alpaca.rest import Snapshot
-from spotd.core.conflate import Conflator
+from spotd.core.conflate import Conflator, Slot
 from spotd.core.demand import Demand, DemandStep
 from spotd.core.freshness import Silence
 from spotd.core.messages import Message, Quote, Trade
@@ -31,6 +31,8 @@ class Prices:
 
     ``halted`` are all halted symbols. ``due`` is the wake-up of the publishing loop. ``dropping``
     are the symbols whose prices Redis still has to drop: the publishing loop removes them from it.
+    ``under_way`` are the slots that are being published, and ``settled`` is whom the end of a call
+    of the publishing loop wakes; None: nobody.
     """
 
     def __init__(
@@ -47,6 +49,8 @@ class Prices:
         self.halted: Value[frozenset[str]] = Value(self.cache.halted)
         self.due = WakeUp()
         self.dropping: set[str] = set()
+        self.under_way: Sequence[Slot] = ()
+        self.settled: WakeUp | None = None
         self._stored: frozenset[str] = frozenset()  # symbols in ``spotd:last`` when last read
         self.last_message_unix_s: float | None = None
         self.lag_s: float | None = None
@@ -139,6 +143,27 @@ class Prices:
     def pending(self) -> bool:
         """Return whether any price has changed since it was last emitted."""
         return any(slot.changed for slot in self.cache.slots.values())
+
+    def tell_settled(self) -> None:
+        """Take in that a call of the publishing loop has ended."""
+        self.under_way = ()
+        if self.settled is not None:
+            self.settled.set()
+
+    def to_come(self) -> Callable[[str], bool]:
+        """Return a function that says whether a price of a symbol is still to be published.
+
+        What it says holds until the next call of the publishing loop, or message, is taken in.
+        """
+        under_way, slots = {slot.symbol for slot in self.under_way}, self.cache.slots
+
+        def is_to_come(symbol: str) -> bool:
+            if symbol == WILDCARD:
+                return bool(under_way) or self.pending()
+            slot = slots.get(symbol)
+            return symbol in under_way or (slot is not None and slot.changed)
+
+        return is_to_come
 
     def _wake(self) -> None:
         if self.conflator.ready:

@@ -24,7 +24,7 @@ from spotd.core.redis_health import RedisHealth
 from spotd.core.state_batch_size import StateBatchSize
 from spotd.core.state_writes import StateBatch, StateWrites
 from spotd.core.states import Facts, StreamState, daemon_state, not_ready_because
-from spotd.core.verdicts import Verdicts
+from spotd.core.verdicts import Verdict, Verdicts
 from spotd.daemon.prices import Prices
 from spotd.daemon.value import Value, WakeUp
 from spotd.errors import NotLeaderError, RedisUnavailableError
@@ -39,6 +39,7 @@ STATUS_EVERY_S = 4.0
 _AT_MOST_EVERY_S = 0.02  # changes that come together are written together
 _RETRY_S = 0.5
 _STATES_PER_TURN = 100  # this many are made JSON in one turn of the event loop
+_PRICES_WAIT_S = 1.0  # states wait for prices at most so much longer than a throttle window
 _STATUS_WAITS_S = 0.2  # at most, while states are written: a call more may have begun by then
 
 log = structlog.get_logger("spotd.states")
@@ -88,6 +89,7 @@ class StatesLoop:
         self._size = StateBatchSize(MAX_FIELDS_PER_CALL)
         self._announced: tuple[object, ...] = ()
         self._gaps_announced = 0
+        self._waits_since: float | None = None  # states wait for prices since then
         self._state: tuple[DaemonStateName, Reason | None] | None = None
         self._state_since_unix_s = time.time()
         self._wake_up = WakeUp()
@@ -218,14 +220,45 @@ class StatesLoop:
         if self._written_in != self._now_in():
             await self._start_afresh()
         began = time.monotonic()
-        while self._writes and time.monotonic() - began < _STATUS_WAITS_S:
-            count = self._size.limit(stopping=facts.stopping)
-            await self._write_states(self._writes.next_batch(count, self._verdicts.verdicts))
+        while self._writes and (now := time.monotonic()) - began < _STATUS_WAITS_S:
+            batch = self._next_batch(now, stopping=facts.stopping)
+            if batch.states or batch.ended:
+                await self._write_states(batch)
+            else:
+                self._prices.settled = self._wake_up
+                await self._wake_up.wait(began + _STATUS_WAITS_S)
+                self._prices.settled = None
             facts = self._update(time.time())
         await self._write_status()
         await self._announce_gaps()
         if self._writes:
             self._wake_up.set()
+        else:
+            self._waits_since = None
+
+    def _next_batch(self, now: float, *, stopping: bool) -> StateBatch:
+        """Return what to write next; nothing: prices that go first are still to be published.
+
+        No price may follow the word that prices are suspect, or that there are none any more.
+        """
+        count = self._size.limit(stopping=stopping)
+        prices, verdicts = self._prices, self._verdicts.verdicts
+        longest_s = prices.conflator.window_s + _PRICES_WAIT_S
+        if stopping or (self._waits_since is not None and now - self._waits_since > longest_s):
+            return self._writes.next_batch(count, verdicts)
+        to_come = prices.to_come()
+
+        def is_early(name: str, verdict: Verdict | None) -> bool:
+            if verdict is None:
+                return name in prices.dropping or to_come(name)
+            return verdict.state == "stale" and to_come(name)
+
+        batch = self._writes.next_batch(count, verdicts, is_early)
+        if batch.states or batch.ended:
+            self._waits_since = None
+        elif self._waits_since is None:
+            self._waits_since = now
+        return batch
 
     async def _write_states(self, batch: StateBatch) -> None:
         # The times are read now: during the awaits below, a state may change or end.

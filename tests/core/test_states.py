@@ -349,6 +349,20 @@ class TestWrites:
         assert batch.ended == ["OLD"]
         assert list(batch.states) == ["NEW", "REF"]
 
+    def test_what_is_early_is_left_for_later(self) -> None:
+        """Others are written meanwhile, and it is not forgotten."""
+        writes = StateWrites()
+        verdicts = {"OLD": LIVE, "AAA": LIVE}
+        writes.changed(verdicts, verdicts)
+        writes.wrote(writes.next_batch(9, verdicts), verdicts)
+        verdicts = {"AAA": STALE, "BBB": PENDING}
+        writes.changed(["OLD", "AAA", "BBB"], verdicts)
+        early = {("OLD", None), ("AAA", STALE)}
+        batch = writes.next_batch(1, verdicts, lambda name, verdict: (name, verdict) in early)
+        assert batch == StateBatch({"BBB": PENDING}, [])
+        writes.wrote(batch, verdicts)
+        assert writes.next_batch(9, verdicts) == StateBatch({"AAA": STALE}, ["OLD"])
+
     def test_what_changed_there_and_back_is_not_written(self) -> None:
         """A name that came and left before Redis heard of it is not written."""
         writes = StateWrites()
