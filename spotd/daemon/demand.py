@@ -38,7 +38,7 @@ from spotd.redis.port import MAX_FIELDS_PER_CALL, RedisPort
 READ_EVERY_S = 0.5
 LINGER_S = 10.0  # how long a channel is demand, at least, after its last subscriber left
 _SLICE = MAX_FIELDS_PER_CALL  # entries taken in before other tasks get their turn
-_PAUSE_IN_ROW_S = 0.005  # between two changes of a row: prices are taken in and published
+_PAUSE_IN_ROW_S = 0.02  # between two changes of a row: prices are taken in and published
 _RETRY_WAKES_S = 1.0
 
 log = structlog.get_logger("spotd.demand")
