@@ -47,6 +47,7 @@ class Facts:
     demand: Demand = field(default_factory=Demand)
     stream: StreamState = field(default_factory=StreamState)
     halted: frozenset[str] = frozenset()
+    quoted: frozenset[str] = frozenset()  # symbols that have a quote
     stopping: bool = False
 
 

@@ -36,6 +36,7 @@ def _because(state: SymbolStateName, reason: Reason) -> Verdict:
 
 
 _LIVE = Verdict("live")
+_NO_QUOTE_YET = Verdict("live", "waiting for its first quote", code="no_quote_yet")
 _HALTED = Verdict("halted")
 _PENDING = Verdict("pending")
 
@@ -110,6 +111,7 @@ class Verdicts:
         old, new = before.stream.subscriptions, after.stream.subscriptions
         names = _differing(before.demand.symbols, after.demand.symbols)
         names |= _differing(before.halted, after.halted)
+        names |= _differing(before.quoted, after.quoted)
         if before.stream.stale != after.stream.stale:
             names |= new.served
         if old is not new:
@@ -157,7 +159,10 @@ def _groups(symbols: AbstractSet[str], facts: Facts) -> Iterator[tuple[Verdict, 
     active = symbols if whole_market else symbols & subscriptions.active
     halted = active & facts.halted
     yield _HALTED, halted
-    yield _LIVE, active - halted
+    live = active - halted
+    waiting = live - facts.quoted - {WILDCARD}
+    yield _LIVE, live - waiting
+    yield _NO_QUOTE_YET, waiting
     others = symbols - active
     served = others & subscriptions.served
     yield _because("stale", facts.stream.stale), served

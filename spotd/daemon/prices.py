@@ -32,7 +32,8 @@ class Prices:
     ``halted`` are all halted symbols. ``due`` is the wake-up of the publishing loop. ``dropping``
     are the symbols whose prices Redis still has to drop: the publishing loop removes them from it.
     ``under_way`` are the slots that are being published, and ``settled`` is whom the end of a call
-    of the publishing loop wakes; None: nobody.
+    of the publishing loop wakes; None: nobody. ``first_quotes`` is the wake-up of the loop that
+    writes states. It is set when a symbol gets its first quote, and ``cache.quoted`` tells which.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class Prices:
         self.dropping: set[str] = set()
         self.under_way: Sequence[Slot] = ()
         self.settled: WakeUp | None = None
+        self.first_quotes = WakeUp()
         self._stored: frozenset[str] = frozenset()  # symbols in ``spotd:last`` when last read
         self.last_message_unix_s: float | None = None
         self.lag_s: float | None = None
@@ -61,6 +63,7 @@ class Prices:
         self._receive = self.cache.receive
         self._ready = self.conflator.ready
         self._halted_told = self.cache.halted
+        self._first_quotes_told = 0
         self._lag_seen_at = 0.0
 
     def receive(self, messages: Sequence[Message]) -> None:
@@ -69,6 +72,8 @@ class Prices:
         self._receive(messages, now)
         if now - self._lag_seen_at >= _LAG_EVERY_S:
             self._see_lag(messages[-1], now)
+        if self.cache.first_quotes != self._first_quotes_told:
+            self._tell_first_quotes()
         if self.cache.halted is not self._halted_told:
             self._tell_halted()
         if self._ready and not self.due.is_set:
@@ -84,6 +89,7 @@ class Prices:
         for symbol, snapshot in found.items():
             trade = snapshot.trade if trades else None
             self.cache.take_snapshot(symbol, snapshot.quote, trade, now)
+        self._tell_first_quotes()
         self._wake()
 
     def follow(self, step: DemandStep) -> None:
@@ -168,6 +174,11 @@ class Prices:
     def _wake(self) -> None:
         if self.conflator.ready:
             self.due.set()
+
+    def _tell_first_quotes(self) -> None:
+        if self.cache.first_quotes != self._first_quotes_told:
+            self._first_quotes_told = self.cache.first_quotes
+            self.first_quotes.set()
 
     def _tell_halted(self) -> None:
         self._halted_told = self.cache.halted

@@ -92,7 +92,7 @@ class StatesLoop:
         self._waits_since: float | None = None  # states wait for prices since then
         self._state: tuple[DaemonStateName, Reason | None] | None = None
         self._state_since_unix_s = time.time()
-        self._wake_up = WakeUp()
+        self._wake_up = prices.first_quotes
         for value in (leadership, health, demand, stream, prices.halted, gaps, stopping):
             value.wakes(self._wake_up)
 
@@ -192,6 +192,7 @@ class StatesLoop:
             demand=self._demand.get(),
             stream=self._stream.get(),
             halted=self._prices.halted.get(),
+            quoted=self._prices.cache.quoted,
             stopping=self._stopping.get(),
         )
 

@@ -32,7 +32,13 @@ STANDBY = replace(STARTED, another=True)
 LEADER = replace(STARTED, term=1, leads=True, publish_until=NOW + 1, hold_until=NOW + 1)
 WANTED = Demand(frozenset(("AAA", "BBB")), term=1)
 SERVED = SubscriptionState(active=frozenset(("AAA",)))
-STREAMING = Facts(LEADER, RedisHealth(), WANTED, StreamState("open", subscriptions=SERVED))
+STREAMING = Facts(
+    LEADER,
+    RedisHealth(),
+    WANTED,
+    StreamState("open", subscriptions=SERVED),
+    quoted=frozenset(("AAA", "BBB")),
+)
 AWAY = RedisHealth(away="no answer")
 AWAY_REASON = Reason("redis_away", "no answer")
 NOT_KNOWN = Reason("leader_unknown", "Redis has not said yet who leads")
@@ -205,6 +211,7 @@ class TestVerdicts:
             demand=Demand(frozenset(("AAA",))),
             stream=StreamState("open", subscriptions=subscriptions),
             halted=frozenset((halted,)),
+            quoted=frozenset(("AAA",)),
         )
         assert verdicts.update(facts, 1.0) == ["AAA"]
         assert verdicts.verdicts == {"AAA": expected}
@@ -246,6 +253,21 @@ class TestVerdicts:
         verdicts = Verdicts()
         verdicts.update(replace(STREAMING, stream=mute), 1.0)
         assert verdicts.verdicts["AAA"] == Verdict("stale", "it brings nothing", code="mute")
+
+    def test_without_a_quote_it_waits_for_the_first(self) -> None:
+        """It is live with a reason; the whole market has no quote of its own."""
+        everything = Demand(frozenset(("AAA", "BBB", "*")))
+        active = SubscriptionState(active=frozenset(("*",)))
+        facts = Facts(demand=everything, stream=StreamState("open", subscriptions=active))
+        verdicts = Verdicts()
+        verdicts.update(facts, 1.0)
+        waiting = Verdict("live", "waiting for its first quote", code="no_quote_yet")
+        assert verdicts.verdicts == {"AAA": waiting, "BBB": waiting, "*": LIVE}
+        assert verdicts.counts.live == 3
+        quoted = replace(facts, quoted=frozenset(("BBB",)))
+        assert verdicts.update(quoted, 2.0) == ["BBB"]
+        assert verdicts.verdicts["BBB"] == LIVE
+        assert verdicts.since_unix_s["BBB"] == 1.0  # it is the same state
 
     def test_counts(self) -> None:
         """All refused entries are counted, also those that are not shown."""
@@ -309,6 +331,7 @@ ANY_FACTS = st.builds(
         stale=st.sampled_from([INTERRUPTED, Reason("mute", "it brings nothing")]),
     ),
     halted=SOME,
+    quoted=SOME,
 )
 
 

@@ -117,6 +117,28 @@ class TestChanges:
             assert all(one != next_ for one, next_ in pairwise(told))
             assert told[-1][0] == "streaming"
 
+    async def test_a_symbol_without_a_quote_waits_for_its_first(self, rig: NewRig) -> None:
+        """It is live with a reason and its code, and without them from its first quote on."""
+        async with rig() as daemon:
+            await daemon.want("SPY", "QQQ")
+
+            async def said(symbol: str) -> tuple[Any, ...]:
+                state = (await daemon.values.states()).get(symbol, {})
+                return state.get("state"), state.get("reason"), state.get("code")
+
+            async def wait_for(symbol: str, *expected: str | None) -> None:
+                async def agrees() -> bool:
+                    return await said(symbol) == expected
+
+                await until(agrees, f"{symbol} to be {expected}")
+
+            await wait_for("SPY", "live", "waiting for its first quote", "no_quote_yet")
+            since = (await daemon.values.states())["SPY"]["since"]
+            await daemon.quote("SPY", 10)
+            await wait_for("SPY", "live", None, None)
+            assert (await daemon.values.states())["SPY"]["since"] == since
+            await wait_for("QQQ", "live", "waiting for its first quote", "no_quote_yet")
+
     async def test_a_symbol_that_is_not_wanted_any_more_has_no_state(self, rig: NewRig) -> None:
         """A symbol or refused entry that is not wanted any more has no state."""
         async with rig() as daemon:
