@@ -42,13 +42,14 @@ log = structlog.get_logger("spotd.relay")
 class _DefectsOnly(logging.Filter):
     """Lets through what is wrong with the relay, not what is wrong with a request.
 
-    aiohttp logs every request that is not HTTP, with its text: anybody could fill the log.
+    aiohttp logs every request that is not HTTP, with its text, and every body that is not encoded
+    as it says: anybody could fill the log.
     """
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Return whether the line is to be written."""
         error = record.exc_info[1] if record.exc_info else None
-        return not isinstance(error, HttpProcessingError)
+        return not isinstance(error, HttpProcessingError | web.RequestPayloadError)
 
 
 _http_log = logging.getLogger("spotd.relay.http")
