@@ -78,7 +78,9 @@ async def test_post_is_503_while_redis_is_away_though_the_demand_was_written(set
         assert response.status == expected
 
 
-async def test_post_without_redis_is_503_also_where_nothing_is_demanded(new_setup: NewSetup) -> None:
+async def test_post_without_redis_is_503_also_where_nothing_is_demanded(
+    new_setup: NewSetup,
+) -> None:
     """No price would come. What is malformed is told first."""
     async with new_setup(relay_demand=False) as setup:
         setup.relay.connection(False, "Redis at 127.0.0.1:6379 is away")
