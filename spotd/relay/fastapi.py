@@ -24,7 +24,7 @@ from fastapi import APIRouter, Request, Response, WebSocket, params
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import StreamingResponse
 from fastapi.routing import APIRoute
-from starlette.requests import HTTPConnection
+from starlette.requests import ClientDisconnect, HTTPConnection
 from starlette.types import Message, Receive, Scope, Send
 from starlette.websockets import WebSocketDisconnect
 
@@ -283,17 +283,26 @@ def _route_class(edge: _Edge) -> type[APIRoute]:
                     edge.require(request, path)
                     if request.method == "POST":
                         most_bytes = edge.running.relay.limits.message_bytes
-                        request = Request(request.scope, _limited(request.receive, most_bytes))
+                        receive = _limited(request.receive, most_bytes)
+                        request = Request(_as_json(request.scope), receive)
                         request_in(await request.body())
                     return await handle(request)
                 except RefusedError as error:
                     return edge.refusal(error)
+                except ClientDisconnect:  # nobody reads the answer
+                    return edge.refusal(RefusedError(400, "the body cannot be read"))
                 except RequestValidationError as error:
                     return edge.refusal(RefusedError(422, _words_for(error)))
 
             return handler
 
     return Route
+
+
+def _as_json(scope: Scope) -> Scope:
+    """Return the scope of a request whose body is read as JSON, whatever it says of itself."""
+    headers = [each for each in scope["headers"] if each[0] != b"content-type"]
+    return {**scope, "headers": [*headers, (b"content-type", b"application/json")]}
 
 
 def _limited(receive: Receive, most_bytes: int) -> Receive:

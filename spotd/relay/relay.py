@@ -302,8 +302,14 @@ class Relay:
 
     def _numbers(self) -> Numbers:
         counts = self.hub.counts
+        wires = Counter(client.wire for client in self._sinks)
         return Numbers(
-            clients=Counter(client.wire.name.lower() for client in self._sinks),
+            # Both kinds, also the one of which there is no client.
+            clients={
+                wire.name.lower(): wires[wire]
+                for wire in Wire
+                if wires[wire] or wire is not Wire.MESSAGES
+            },
             symbols=self.hub.symbols,
             messages=counts.messages,
             updates=counts.updates,

@@ -101,6 +101,32 @@ async def test_a_wrong_body_is_the_error_that_the_relay_makes_of_it(
     assert found == {"status": "error", "symbols": [], "refused": refused}
 
 
+@pytest.mark.parametrize("content_type", [None, "text/plain", "application/x-www-form-urlencoded"])
+async def test_a_body_is_json_whatever_it_says_of_itself(
+    server: Server, content_type: str | None
+) -> None:
+    """As for ``spotd relay``: not every client names the type."""
+    headers = {} if content_type is None else {"Content-Type": content_type}
+    async with asked(app_of(server.url)) as http:
+        response = await http.post(SUBSCRIBE, content=b'{"symbols":["SPY"]}', headers=headers)
+        assert response.status_code == 200
+        assert response.json()["symbols"] == ["SPY"]
+
+
+async def test_a_body_that_is_cut_off_is_no_defect(
+    server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Anybody may leave in the middle: no traceback is logged."""
+    async with served(app_of(server.url)) as http:
+        port = (await http.get("/openapi.json")).url.port
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(
+            f"POST {SUBSCRIBE} HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n{{".encode()
+        )
+        writer.close()
+    assert [each for each in caplog.records if each.levelname == "ERROR"] == []
+
+
 async def test_a_body_that_comes_in_pieces_is_limited_too(app_away: FastAPI) -> None:
     """A client need not say how long its body is."""
 
