@@ -118,7 +118,8 @@ async def test_a_body_that_is_cut_off_is_no_defect(
 ) -> None:
     """Anybody may leave in the middle: no traceback is logged."""
     async with served(app_of(server.url)) as http:
-        port = (await http.get("/openapi.json")).url.port
+        async with http.get("/api/spot-prices") as response:
+            port = response.url.port
         _, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(
             f"POST {SUBSCRIBE} HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n{{".encode()
