@@ -129,7 +129,7 @@ class Settings(BaseSettings):
     )
     allow_wildcard: bool = Field(
         False,
-        description="`*` in the demand means the whole market",
+        description="`*` in the demand means the whole market; refused with `SPOTD_MAX_SYMBOLS`",
     )
     subscribers_are_demand: bool = Field(
         False,
