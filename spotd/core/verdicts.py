@@ -91,8 +91,15 @@ class Verdicts:
         for verdict, group in _groups(judged, facts):
             changed += self._set(group, verdict, unix_s)
         changed += self._end(names - judged)
+        self.counts = self._counts(facts)
+        return changed
+
+    def _counts(self, facts: Facts) -> SymbolCounts:
+        """Count the verdicts, unless another daemon leads: its verdicts count, and ours are old."""
+        if facts.leadership.another:
+            return SymbolCounts()
         tally = self._tally
-        self.counts = SymbolCounts(
+        return SymbolCounts(
             desired=len(facts.demand.symbols),
             refused=len(facts.stream.subscriptions.refused) + facts.demand.refused_count,
             live=tally["live"],
@@ -100,7 +107,6 @@ class Verdicts:
             stale=tally["stale"],
             halted=tally["halted"],
         )
-        return changed
 
     def _concerned(self, before: Facts, after: Facts) -> set[str]:
         """Return every name whose verdict may differ. The same object as before costs nothing.
