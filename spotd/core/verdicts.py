@@ -148,10 +148,11 @@ def _groups(symbols: AbstractSet[str], facts: Facts) -> Iterator[tuple[Verdict, 
     subscriptions = facts.stream.subscriptions
     whole_market = WILDCARD in subscriptions.active
     active = symbols if whole_market else symbols & subscriptions.active
-    halted = active & facts.halted
+    # A halt stands over an interruption of the stream.
+    halted = (active | (symbols & subscriptions.served)) & facts.halted
     yield _HALTED, halted
     yield _LIVE, active - halted
-    others = symbols - active
+    others = symbols - active - halted
     served = others & subscriptions.served
     yield _STALE, served
     yield _PENDING, others - served

@@ -44,7 +44,7 @@ class Prices:
         self.conflator = Conflator(throttle_s)
         self.cache = PriceCache(self.conflator, lambda symbol: demand.get().wants(symbol))
         self.seq = SeqCounter()
-        self.halted: Value[frozenset[str]] = Value(self.cache.halted)
+        self.halted: Value[frozenset[str]] = Value(self.cache.halts.symbols())
         self.due = WakeUp()
         self.dropping: set[str] = set()
         self._stored: frozenset[str] = frozenset()  # symbols in ``spotd:last`` when last read
@@ -56,7 +56,7 @@ class Prices:
         # For each frame: attributes of our own are found faster than those of others.
         self._receive = self.cache.receive
         self._ready = self.conflator.ready
-        self._halted_told = self.cache.halted
+        self._halts = self.cache.halts
         self._lag_seen_at = 0.0
 
     def receive(self, messages: Sequence[Message]) -> None:
@@ -65,7 +65,7 @@ class Prices:
         self._receive(messages, now)
         if now - self._lag_seen_at >= _LAG_EVERY_S:
             self._see_lag(messages[-1], now)
-        if self.cache.halted is not self._halted_told:
+        if self._halts.changed:
             self._tell_halted()
         if self._ready and not self.due.is_set:
             self.due.set()
@@ -80,6 +80,9 @@ class Prices:
         for symbol, snapshot in found.items():
             trade = snapshot.trade if trades else None
             self.cache.take_snapshot(symbol, snapshot.quote, trade, now)
+            if snapshot.trade is not None and not trades:
+                self.cache.see_trade(snapshot.trade)
+        self._tell_halted()
         self._wake()
 
     def follow(self, step: DemandStep) -> None:
@@ -131,9 +134,13 @@ class Prices:
         self._wake()
 
     def begin_session(self) -> None:
-        """Take in that a new session with Alpaca begins: a resumption may have been missed."""
+        """Take in that a new session with Alpaca begins: trades may have been missed."""
         self._silence.opened(time.monotonic())
-        self.cache.clear_halts()
+        self.cache.interrupted()
+
+    def take_over_halts(self, published: Mapping[str, datetime]) -> None:
+        """Take in the halts that a predecessor published, with the time of each."""
+        self._halts.take_over(published)
         self._tell_halted()
 
     def pending(self) -> bool:
@@ -145,8 +152,7 @@ class Prices:
             self.due.set()
 
     def _tell_halted(self) -> None:
-        self._halted_told = self.cache.halted
-        self.halted.set(self._halted_told)
+        self.halted.set(self._halts.symbols())
 
     def _see_lag(self, newest: Message, now: float) -> None:
         if isinstance(newest, Quote | Trade):
