@@ -201,8 +201,7 @@ class PriceCache:
         else:
             if self.halts.since:
                 self.halts.sold(trade.symbol, trade.at)
-            if not slot.changed:  # as with a quote
-                self._offer(slot, now)
+            self._offer(slot, now)
 
     def _cancel(self, cancel: Cancel, now: float) -> None:
         self.trades_cancelled += 1
