@@ -98,20 +98,19 @@ class LastSales:
                 self._run[:0] = packed
         return False
 
-    def cancel_sale(self, trade_id: int, exchange: str) -> bool:
+    def cancel_sale(self, trade_id: int | None, exchange: str) -> bool:
         """Take in that a trade was cancelled. Return whether it was among the sales."""
         return self._replace(trade_id, exchange, None)
 
     def correct_sale(
-        self, trade_id: int, exchange: str, corrected_id: int | None, price: float
+        self, trade_id: int | None, exchange: str, corrected_id: int | None, price: float
     ) -> bool:
         """Take in that a trade was corrected. Return whether it was among the sales.
 
         The corrected trade must set the last sale. It has the time of the trade, and without an
         id also the id.
         """
-        new_id = trade_id if corrected_id is None else corrected_id
-        return self._replace(trade_id, exchange, (new_id, price))
+        return self._replace(trade_id, exchange, (corrected_id, price))
 
     def interrupted(self) -> None:
         """Take in that sales may have been missed: the next one begins a run.
@@ -144,8 +143,10 @@ class LastSales:
             if len(run) > _MOST_BYTES:
                 del run[:_HALF_BYTES]
 
-    def _replace(self, trade_id: int, exchange: str, corrected: tuple[int, float] | None) -> bool:
-        if len(exchange) != 1:
+    def _replace(
+        self, trade_id: int | None, exchange: str, corrected: tuple[int | None, float] | None
+    ) -> bool:
+        if trade_id is None or len(exchange) != 1:
             return False
         sales, code = self._sales(), ord(exchange)
         # A sale may be there twice, from REST and from the stream.
@@ -155,7 +156,9 @@ class LastSales:
         if corrected is not None:
             new_id, price = corrected
             kept = [
-                sale._replace(id=new_id, price=price) if _same(sale, trade_id, code) else sale
+                sale._replace(id=trade_id if new_id is None else new_id, price=price)
+                if _same(sale, trade_id, code)
+                else sale
                 for sale in sales
             ]
         self._run[:] = b"".join(_packed_again(sale) for sale in kept)

@@ -54,8 +54,8 @@ class Correction(msgspec.Struct, frozen=True, gc=False, tag_field="T", tag="c"):
     """
 
     symbol: str = field(name="S")
-    id: int = field(name="oi")
-    price: float = field(name="cp")
+    id: int | None = field(name="oi", default=None)
+    price: float = field(name="cp", default=0.0)
     exchange: str = field(name="x", default="")
     conditions: tuple[str, ...] = field(name="cc", default=())
     tape: str = field(name="z", default="")
@@ -70,7 +70,7 @@ class Cancel(msgspec.Struct, frozen=True, gc=False, tag_field="T", tag="x"):
     """
 
     symbol: str = field(name="S")
-    id: int = field(name="i")
+    id: int | None = field(name="i", default=None)
     exchange: str = field(name="x", default="")
     at: _Time | None = field(name="t", default=None)
 

@@ -46,7 +46,7 @@ class PriceCache:
         self._dropped_slots: dict[str, Slot] = {}  # while their throttle window may be open
         self._floors: dict[str, datetime] = {}
         # Trades that are not as REST may still show them: symbol, id, exchange; oldest first.
-        self._cancelled: dict[tuple[str, int, str], datetime | None] = {}
+        self._cancelled: dict[tuple[str, int | None, str], datetime | None] = {}
 
     def receive(self, messages: Sequence[Message], now: float) -> None:
         """Take in the data messages of one frame, in order. Control messages are ignored."""

@@ -239,7 +239,7 @@ GOOD, BAD = trade(1.5, second=1, trade_id=1), trade(0.01, second=2, trade_id=2)
 CANCELS_BAD, CANCELS_GOOD = Cancel("SPY", 2, "D", at(9)), Cancel("SPY", 1, "D", at(9))
 
 
-def correction(price: float, conditions: str = "@", trade_id: int = 2) -> Correction:
+def correction(price: float, conditions: str = "@", trade_id: int | None = 2) -> Correction:
     """Return a correction of the bad trade, except for what the test says."""
     return Correction("SPY", trade_id, price, "D", tuple(conditions), "B", 3, at(9))
 
@@ -251,6 +251,8 @@ def correction(price: float, conditions: str = "@", trade_id: int = 2) -> Correc
         (CANCELS_GOOD, [], {}),
         (Cancel("SPY", 2, "V"), [], {"cancel": 1}),
         (Cancel("QQQ", 2, "D"), [], {"cancel": 1}),
+        (Cancel("SPY", None, "D"), [], {"cancel": 1}),
+        (correction(1.6, trade_id=None), [], {"correction": 1}),
         (correction(1.6), [("SPY", 1.0, 1.6)], {}),
         (correction(0.01), [], {}),
         (correction(1.6, "@I"), [("SPY", 1.0, 1.5)], {}),
