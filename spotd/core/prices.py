@@ -43,13 +43,24 @@ class PriceCache:
         self.ignored: Counter[str] = Counter()  # other messages, by what they are
         self._conflator = conflator
         self._wants = wants
+        self.first_quotes = 0  # quotes of symbols that had none
+        self._quoted: set[str] = set()
+        self._quoted_told: frozenset[str] | None = frozenset()  # None: it has changed
         self._dropped_slots: dict[str, Slot] = {}  # while their throttle window may be open
         self._floors: dict[str, datetime] = {}
         # Trades that are not as REST may still show them: symbol, id, exchange; oldest first.
         self._cancelled: dict[tuple[str, int | None, str], datetime | None] = {}
 
+    @property
+    def quoted(self) -> frozenset[str]:
+        """The symbols that have a two-sided quote. The same object until they change."""
+        if self._quoted_told is None:
+            self._quoted_told = frozenset(self._quoted)
+        return self._quoted_told
+
     def receive(self, messages: Sequence[Message], now: float) -> None:
         """Take in the data messages of one frame, in order. Control messages are ignored."""
+        self._conflator.end_windows(now)
         slots = self.slots
         quotes = trades = conflated = 0
         for message in messages:
@@ -69,15 +80,17 @@ class PriceCache:
                     slot = self._open_slot(message.symbol)
                 slot.bid = bid
                 slot.ask = ask
-                slot.quoted_at = message.at
                 if slot.fresh_quote:
                     conflated += 1
                 else:
                     slot.fresh_quote = True
+                    if slot.quoted_at is None:
+                        self._quote_first(message.symbol)
                     # A slot that has changed is ready, or becomes ready when its window ends. As a
                     # consequence, its newest quote is emitted without another offer.
                     if not slot.changed:
                         self._conflator.offer(slot, now)
+                slot.quoted_at = message.at
             elif type(message) is Trade:
                 trades += 1
                 self._trade(message, now)
@@ -103,6 +116,9 @@ class PriceCache:
             if slot.phase is not Phase.QUIET
         }
         slots, floors, quiet = self.slots, self._floors, Phase.QUIET
+        symbols = list(symbols)
+        self._quoted.difference_update(symbols)
+        self._quoted_told = None
         for symbol in symbols:
             if floors:
                 floors.pop(symbol, None)
@@ -138,6 +154,8 @@ class PriceCache:
             # A difference of two times exists whatever they are; a time before the first does not.
             and self._floors.get(symbol, quote.at) - quote.at <= _SNAPSHOT_SLACK
         ):
+            if slot.quoted_at is None:
+                self._quote_first(symbol)
             slot.quote = quote
             changed = True
         if (
@@ -174,6 +192,8 @@ class PriceCache:
         for slot in self.slots.values():
             slot.clear()
         self.halts.forget()
+        self._quoted.clear()
+        self._quoted_told = None
 
     def forget_last_sales(self, now: float) -> None:
         """Forget the last sales: since no trades come any more, they would soon be wrong."""
@@ -181,6 +201,11 @@ class PriceCache:
             if slot.last_price is not None:
                 slot.forget_sales()
                 self._offer(slot, now)
+
+    def _quote_first(self, symbol: str) -> None:
+        self.first_quotes += 1
+        self._quoted.add(symbol)
+        self._quoted_told = None
 
     def _open_slot(self, symbol: str) -> Slot:
         # A symbol that returns within its window gets its old slot, and so its old throttle.
@@ -254,6 +279,7 @@ class PriceCache:
     def _offer(self, slot: Slot, now: float) -> None:
         # Before the first two-sided quote there is nothing to publish.
         if slot.quoted_at is not None:
+            self._conflator.end_windows(now)
             self._conflator.offer(slot, now)
 
 

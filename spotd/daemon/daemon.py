@@ -26,6 +26,7 @@ from spotd.alpaca.rest import Snapshots
 from spotd.alpaca.stream import AlpacaStream
 from spotd.core.demand import Demand, DemandStep
 from spotd.core.freshness import Silence
+from spotd.core.gaps import GapsFound
 from spotd.core.leadership import LeaderKey, Leadership
 from spotd.core.pacing import Pacing, Pauses
 from spotd.core.redis_health import RedisHealth
@@ -91,6 +92,7 @@ class Daemon:
         self.health: Value[RedisHealth] = Value(RedisHealth())  # RedisCalls
         self.demand: Value[Demand] = Value(Demand())  # DemandLoop
         self.stream: Value[StreamState] = Value(StreamState())  # StreamLoop
+        self.gaps: Value[GapsFound] = Value(GapsFound())  # StreamLoop
         self.stopping: Value[bool] = Value(False)  # Daemon
 
         self._silence = Silence(self._timing.silence_s)
@@ -149,8 +151,10 @@ class Daemon:
                 pauses=self._timing.pauses,
             ),
             leadership=self.leadership,
+            health=self.health,
             demand=self.demand,
             stream=self.stream,
+            gaps=self.gaps,
             fetch=self._fetch,
             metrics=self.metrics,
             pause_in_row_s=self._timing.pause_in_row_s,
@@ -170,6 +174,7 @@ class Daemon:
             follow=self._follow,
             allow_wildcard=settings.allow_wildcard,
             subscribers_are_demand=settings.subscribers_are_demand,
+            max_symbols=settings.max_symbols,
             linger_s=self._timing.linger_s,
         )
         self._publish_loop = PublishLoop(
@@ -187,9 +192,11 @@ class Daemon:
             health=self.health,
             demand=self.demand,
             stream=self.stream,
+            gaps=self.gaps,
             stopping=self.stopping,
             metrics=self.metrics,
             malformed=self._alpaca.decoder.malformed,
+            lease_doubts=self._demand_loop.lease_doubts.counts,
             not_leader=self._leader.wake_up,
             instance=self.instance,
             feed=settings.feed,
@@ -233,7 +240,7 @@ class Daemon:
     # Views for HTTP
 
     def not_ready(self) -> list[str]:
-        """Return the reasons against being ready."""
+        """Return the reasons against being ready, each a code, a colon and a sentence."""
         return self._states.not_ready()
 
     def status_json(self) -> bytes:

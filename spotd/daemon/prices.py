@@ -9,17 +9,17 @@ Must not await, and must not decide which price is newer (the cache does).
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from datetime import datetime
 
 from spotd.alpaca.rest import Snapshot
-from spotd.core.conflate import Conflator
+from spotd.core.conflate import Conflator, Slot
 from spotd.core.demand import Demand, DemandStep
 from spotd.core.freshness import Silence
 from spotd.core.messages import Message, Quote, Trade
 from spotd.core.prices import PriceCache
 from spotd.core.publishing import SeqCounter
-from spotd.daemon.value import Value, WakeUp
+from spotd.daemon.value import Turn, Value, WakeUp
 from spotd.ops.metrics import Metrics
 from spotd.symbols import WILDCARD
 
@@ -29,8 +29,11 @@ _LAG_EVERY_S = 0.001  # a thousand samples a second tell as much as one for each
 class Prices:
     """The newest prices of one daemon, and what is still to be dropped from Redis.
 
-    ``halted`` are all halted symbols. ``due`` is the wake-up of the publishing loop. ``dropping``
+    ``halted`` are all halted symbols. ``due`` calls the part that publishes. ``dropping``
     are the symbols whose prices Redis still has to drop: the publishing loop removes them from it.
+    ``under_way`` are the slots that are being published, and ``settled`` is whom the end of a call
+    of the publishing loop wakes; None: nobody. ``first_quotes`` is the wake-up of the loop that
+    writes states. It is set when a symbol gets its first quote, and ``cache.quoted`` tells which.
     """
 
     def __init__(
@@ -45,8 +48,11 @@ class Prices:
         self.cache = PriceCache(self.conflator, lambda symbol: demand.get().wants(symbol))
         self.seq = SeqCounter()
         self.halted: Value[frozenset[str]] = Value(self.cache.halts.symbols())
-        self.due = WakeUp()
+        self.due = Turn()
         self.dropping: set[str] = set()
+        self.under_way: Sequence[Slot] = ()
+        self.settled: WakeUp | None = None
+        self.first_quotes = WakeUp()
         self._stored: frozenset[str] = frozenset()  # symbols in ``spotd:last`` when last read
         self.last_message_unix_s: float | None = None
         self.lag_s: float | None = None
@@ -55,8 +61,8 @@ class Prices:
         self._metrics = metrics
         # For each frame: attributes of our own are found faster than those of others.
         self._receive = self.cache.receive
-        self._ready = self.conflator.ready
         self._halts = self.cache.halts
+        self._first_quotes_told = 0
         self._lag_seen_at = 0.0
 
     def receive(self, messages: Sequence[Message]) -> None:
@@ -65,10 +71,12 @@ class Prices:
         self._receive(messages, now)
         if now - self._lag_seen_at >= _LAG_EVERY_S:
             self._see_lag(messages[-1], now)
+        if self.cache.first_quotes != self._first_quotes_told:
+            self._tell_first_quotes()
         if self._halts.changed:
             self._tell_halted()
-        if self._ready and not self.due.is_set:
-            self.due.set()
+        if self.conflator.sooner:
+            self.due.now()
 
     def take_snapshots(self, found: Mapping[str, Snapshot], *, trades: bool) -> None:
         """Take in latest values from REST.
@@ -83,6 +91,7 @@ class Prices:
             if snapshot.trade is not None and not trades:
                 self.cache.see_trade(snapshot.trade)
         self._tell_halted()
+        self._tell_first_quotes()
         self._wake()
 
     def follow(self, step: DemandStep) -> None:
@@ -147,9 +156,35 @@ class Prices:
         """Return whether any price has changed since it was last emitted."""
         return any(slot.changed for slot in self.cache.slots.values())
 
+    def tell_settled(self) -> None:
+        """Take in that a call of the publishing loop has ended."""
+        self.under_way = ()
+        if self.settled is not None:
+            self.settled.set()
+
+    def to_come(self) -> Callable[[str], bool]:
+        """Return a function that says whether a price of a symbol is still to be published.
+
+        What it says holds until the next call of the publishing loop, or message, is taken in.
+        """
+        under_way, slots = {slot.symbol for slot in self.under_way}, self.cache.slots
+
+        def is_to_come(symbol: str) -> bool:
+            if symbol == WILDCARD:
+                return bool(under_way) or self.pending()
+            slot = slots.get(symbol)
+            return symbol in under_way or (slot is not None and slot.changed)
+
+        return is_to_come
+
     def _wake(self) -> None:
-        if self.conflator.ready:
+        if self.conflator.sooner:
             self.due.set()
+
+    def _tell_first_quotes(self) -> None:
+        if self.cache.first_quotes != self._first_quotes_told:
+            self._first_quotes_told = self.cache.first_quotes
+            self.first_quotes.set()
 
     def _tell_halted(self) -> None:
         self.halted.set(self._halts.symbols())

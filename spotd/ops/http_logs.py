@@ -1,7 +1,7 @@
 """Logs what aiohttp says of a server: defects whole, requests that are not HTTP in one line.
 
-aiohttp logs each such request with a traceback and with its text, so anybody could fill the log,
-and a token in an address would be written. Must not decide what is answered.
+aiohttp logs each such request, and each body that is not encoded as it says, with a traceback and
+with its text. So anybody could fill the log, and a token in an address would be written. Must not decide what is answered.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import logging
 import time
 from collections.abc import Callable
 
+from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
 _LINE_EVERY_S = 60.0
@@ -30,7 +31,7 @@ class NotHttp(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         """Return whether the line is to be written."""
         error = record.exc_info[1] if record.exc_info else None
-        if not isinstance(error, HttpProcessingError):
+        if not isinstance(error, HttpProcessingError | web.RequestPayloadError):
             return True
         now = self._clock()
         if now - self._told_at < _LINE_EVERY_S:

@@ -40,6 +40,7 @@ class Numbers:
     quotes_conflated: int = 0
     quotes_dropped: dict[str, int] = field(default_factory=dict)
     messages_ignored: dict[str, int] = field(default_factory=dict)
+    doubtful_leases: dict[str, int] = field(default_factory=dict)
     stream_connected: bool = False
     symbols: dict[str, int] = field(default_factory=dict)
     breaker: str = "closed"
@@ -75,6 +76,7 @@ class Metrics:
 
     def __init__(self) -> None:
         self.updates_published = 0
+        self.edges_gather = False
         self.reconnects: Tally[str] = Tally()
         self.redis_errors = 0
         self.snapshots_failed = 0
@@ -154,6 +156,11 @@ class _Numbers(Collector):
             "Quotes received for each update published, since the start",
             value=numbers.quotes_received / max(1, own.updates_published),
         )
+        yield GaugeMetricFamily(
+            "spotd_edges_gather",
+            "1: so many updates go out that first ones gather for up to 2 ms",
+            value=own.edges_gather,
+        )
         yield CounterMetricFamily(
             "spotd_redis_errors", "Failed calls to Redis", value=own.redis_errors
         )
@@ -167,6 +174,14 @@ class _Numbers(Collector):
         yield _labelled(
             CounterMetricFamily("spotd_messages_ignored", "Other messages", labels=["kind"]),
             numbers.messages_ignored,
+        )
+        yield _labelled(
+            CounterMetricFamily(
+                "spotd_doubtful_leases",
+                "Leases that had lapsed before they came, or that lapse more than a year ahead",
+                labels=["kind"],
+            ),
+            numbers.doubtful_leases,
         )
         yield _labelled(
             CounterMetricFamily("spotd_reconnects", "Streams lost", labels=["reason"]),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -166,7 +167,7 @@ async def test_a_defect_ends_the_session_and_is_logged_with_its_cause(
         async with rig() as daemon:
             await daemon.want("SPY")
             slots: dict[str, Any] = daemon.daemon.prices.cache.slots
-            slots["SPY"] = object()  # it cannot take in a quote
+            slots["SPY"] = SimpleNamespace(changed=False)  # it cannot take in a quote
             await sim.send([quote("SPY", 1.0)])
             reconnects = daemon.daemon.metrics.reconnects
             await until(lambda: reconnects["defect"] == 1, "the defect")
@@ -192,7 +193,9 @@ async def test_a_refused_handshake_is_followed_by_a_pause(rig: NewRig, sim: Simu
         async with rig(pauses=SLOW) as daemon:
             await daemon.values.want("SPY")
             await until(lambda: daemon.waits("503"), "waiting")
-            assert daemon.daemon.not_ready() == [f"stream: {daemon.status['reason']}"]
+            status = daemon.status
+            assert status["code"] == "backoff"
+            assert daemon.daemon.not_ready() == [f"backoff: {status['reason']}"]
             await until(lambda: _is(daemon, "SPY", "pending"), "pending")
             assert sim.stats.connections == 1
     [down] = logged(lines, "stream is down")
