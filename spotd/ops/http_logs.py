@@ -1,7 +1,9 @@
 """Logs what aiohttp says of a server: defects whole, requests that are not HTTP in one line.
 
 aiohttp logs each such request, and each body that is not encoded as it says, with a traceback and
-with its text. So anybody could fill the log, and a token in an address would be written. Must not decide what is answered.
+with its text. So anybody could fill the log, and a token in an address would be written.
+
+Must not decide what is answered.
 """
 
 from __future__ import annotations
@@ -31,7 +33,9 @@ class NotHttp(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         """Return whether the line is to be written."""
         error = record.exc_info[1] if record.exc_info else None
-        if not isinstance(error, HttpProcessingError | web.RequestPayloadError):
+        if isinstance(error, web.RequestPayloadError):
+            return False  # the request has its answer, which metrics count
+        if not isinstance(error, HttpProcessingError):
             return True
         now = self._clock()
         if now - self._told_at < _LINE_EVERY_S:

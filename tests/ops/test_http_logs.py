@@ -6,6 +6,7 @@ import asyncio
 import logging
 
 import pytest
+from aiohttp import web
 from aiohttp.http_exceptions import BadStatusLine
 
 from spotd.ops.http import HttpServer
@@ -44,6 +45,11 @@ def test_a_defect_is_logged_whole() -> None:
         record = _record(ValueError("a defect"))
         assert only.filter(record)
         assert record.exc_info is not None
+
+
+def test_a_body_that_cannot_be_read_is_not_logged() -> None:
+    """Its request has an answer, and its client is at fault."""
+    assert not NotHttp().filter(_record(web.RequestPayloadError("cut off")))
 
 
 def test_a_logger_has_the_filter_once() -> None:
