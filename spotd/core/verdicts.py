@@ -163,13 +163,14 @@ def _groups(symbols: AbstractSet[str], facts: Facts) -> Iterator[tuple[Verdict, 
     subscriptions = facts.stream.subscriptions
     whole_market = WILDCARD in subscriptions.active
     active = symbols if whole_market else symbols & subscriptions.active
-    halted = active & facts.halted
+    # A halt stands over an interruption of the stream.
+    halted = (active | (symbols & subscriptions.served)) & facts.halted
     yield _HALTED, halted
     live = active - halted
     waiting = live - facts.quoted - {WILDCARD}
     yield _LIVE, live - waiting
     yield _NO_QUOTE_YET, waiting
-    others = symbols - active
+    others = symbols - active - halted
     served = others & subscriptions.served
     yield _because("stale", facts.stream.stale), served
     yield _PENDING, others - served

@@ -200,7 +200,9 @@ class TestVerdicts:
             (SubscriptionState(active=frozenset(("AAA",))), "", LIVE),
             (SubscriptionState(active=frozenset("*")), "", LIVE),
             (SubscriptionState(active=frozenset(("AAA",))), "AAA", HALTED),
-            (SubscriptionState(served=frozenset(("AAA",))), "AAA", STALE),
+            (SubscriptionState(served=frozenset(("AAA",))), "", STALE),
+            (SubscriptionState(served=frozenset(("AAA",))), "AAA", HALTED),
+            (SubscriptionState(), "AAA", PENDING),
             (SubscriptionState(refused={"AAA": LIMIT}), "", REFUSED),
         ],
     )
