@@ -22,15 +22,17 @@ from urllib.parse import parse_qsl, quote, quote_plus, unquote, urlsplit
 import redis.asyncio as aioredis
 import redis.exceptions
 from redis.asyncio.client import PubSub
-from redis.asyncio.cluster import ClusterNode, RedisCluster
+from redis.asyncio.cluster import RedisCluster
 from redis.asyncio.connection import URL_QUERY_ARGUMENT_PARSERS, ConnectionPool
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel
 from redis.backoff import NoBackoff
 from redis.crc import key_slot
+from redis.exceptions import ConnectionError as RedisConnectionError
 
 from spotd.errors import SettingsError
 from spotd.keys import Keys
+from spotd.redis.cluster import ClusterClient, NodePubSub
 
 SCHEMES = (
     "redis",
@@ -190,6 +192,10 @@ def connect(
 
 async def _log_in(connection: Any) -> None:
     await connection.on_connect()
+    _begin_again()
+
+
+def _begin_again() -> None:
     then = after_login.get()
     if then is not None:
         then()
@@ -237,12 +243,7 @@ class _ThroughSentinel(aioredis.Redis):
 
 
 def _cluster(named: _Hosts, limits: dict[str, Any]) -> Any:
-    del limits["redis_connect_func"]  # the cluster's client has one of its own
-    return RedisCluster(
-        startup_nodes=[ClusterNode(host, port) for host, port in named.nodes],
-        **named.options,
-        **(limits | {"retry": Retry(NoBackoff(), 1)}),  # 1: a slot that moved is followed
-    )
+    return ClusterClient(named.nodes, connected=_begin_again, **(limits | named.options))
 
 
 def _checked(client: Any) -> Any:
@@ -253,18 +254,22 @@ def _checked(client: Any) -> Any:
 
 
 def is_cluster(client: Any) -> bool:
-    """Return whether this is the client of a cluster."""
-    return isinstance(client, RedisCluster)
+    """Return whether this is the client of a cluster, ours or redis-py's."""
+    return isinstance(client, ClusterClient | RedisCluster)
 
 
 def check_prefix(client: Any, keys: Keys, name: str) -> None:
-    """Raise SettingsError, which begins with ``name``, where a cluster would scatter the keys.
+    """Tell a cluster's client in which slot the keys are.
 
-    The scripts of the daemon need all their keys in one slot.
+    Raises SettingsError, which begins with ``name``, where a cluster would scatter them: the
+    scripts of the daemon need all their keys in one slot.
     """
     names = (keys.leader, keys.seq, keys.last, keys.states, keys.status)
-    if is_cluster(client) and len({key_slot(key.encode()) for key in names}) > 1:
+    slots = {key_slot(key.encode()) for key in names}
+    if is_cluster(client) and len(slots) > 1:
         raise SettingsError(f"{name} must hold a hash tag in a cluster, for example {{spotd}}:")
+    if isinstance(client, ClusterClient):
+        client.serve(slots.pop())
 
 
 async def pubsub_of(client: Any) -> PubSub:
@@ -272,20 +277,23 @@ async def pubsub_of(client: Any) -> PubSub:
 
     Each node of a cluster receives every PUBLISH. As a consequence, any one node will do there.
     """
-    if not is_cluster(client):
+    if isinstance(client, ClusterClient):
+        return await client.pubsub_anywhere()
+    if not isinstance(client, RedisCluster):
         return client.pubsub()  # type: ignore[no-any-return]
     await client.initialize()
     node = client.get_random_node()
     options = node.connection_kwargs | {"retry": Retry(NoBackoff(), 0)}
-    return _NodePubSub(ConnectionPool(connection_class=node.connection_class, **options))
+    return NodePubSub(ConnectionPool(connection_class=node.connection_class, **options))
 
 
-class _NodePubSub(PubSub):
-    """A subscriber of one node, with a connection pool of its own that it closes too."""
+async def check_listed(client: Any, pubsub: PubSub) -> None:
+    """Raise redis-py's ConnectionError where the node of a subscriber has left its cluster.
 
-    async def aclose(self) -> None:
-        await super().aclose()  # type: ignore[no-untyped-call]
-        await self.connection_pool.aclose()
+    Such a node goes on to answer, and hears nothing any more.
+    """
+    if isinstance(client, ClusterClient) and not await client.is_listed(pubsub):
+        raise RedisConnectionError("the node has left the cluster")
 
 
 # Clients as text
@@ -293,7 +301,9 @@ class _NodePubSub(PubSub):
 
 def place_of(client: Any) -> str:
     """Return where a client connects, for people: ``host:port/db``, ``path/db``, ``service/db``."""
-    if is_cluster(client):
+    if isinstance(client, ClusterClient):
+        return "the cluster of {}:{}".format(*min(client.addresses))
+    if isinstance(client, RedisCluster):
         return f"the cluster of {min(client.nodes_manager.startup_nodes, default='no node')}"
     where = client.connection_pool.connection_kwargs
     # Behind Sentinel the host may be another one at each connection.
@@ -304,7 +314,7 @@ def place_of(client: Any) -> str:
 
 def passwords_of(client: Any) -> list[str]:
     """Return the passwords with which a client logs in, at Redis and at the Sentinels."""
-    if is_cluster(client):
+    if isinstance(client, RedisCluster):
         options = [client.connection_kwargs]
     else:
         pool = client.connection_pool

@@ -14,12 +14,7 @@ from typing import NamedTuple
 
 from spotd.errors import RedisUnavailableError
 from spotd.keys import Keys
-from spotd.redis.addresses import (
-    after_login,
-    check_prefix,
-    connect,
-    is_cluster,
-)
+from spotd.redis.addresses import after_login, check_prefix, connect
 from spotd.redis.errors import RefusedError, translated
 
 # Short: while a network swallows packets, a call is given up soon, and the next one, which may get
@@ -68,7 +63,6 @@ class Calls:
             answer_timeout_s=None,
         )
         check_prefix(self._client, keys, "SPOTD_KEY_PREFIX")
-        self._clustered = is_cluster(self._client)
         self._outcome = outcome
         self._call_timeout_s = call_timeout_s
         # Any host may be dead. Then the next one is asked only after the try to connect timed out.
