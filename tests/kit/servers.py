@@ -13,6 +13,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
@@ -45,7 +46,8 @@ class Server:
     """One server process, whose data outlives it in ``directory``.
 
     Without ``port`` it listens on a free one, known from the start on and kept over restarts; if
-    somebody else takes that one before the first start, on another.
+    somebody else takes that one before the first start, on another. ``login`` holds username and
+    password of an administrator, if one is needed.
     """
 
     def __init__(
@@ -56,6 +58,7 @@ class Server:
         binary: str | None = None,
         config: str | None = None,
         tls: tuple[Path, Path, Path] | None = None,
+        login: Mapping[str, str] | None = None,
     ) -> None:
         self.port = free_port() if port is None else port
         self.directory = directory
@@ -63,6 +66,7 @@ class Server:
         self._may_move = port is None
         self._config = config
         self._tls = tls
+        self._login = login or {}
         self._options = options
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -139,11 +143,11 @@ class Server:
 
     def client(self, **options: Any) -> redis.Redis:
         """Return a blocking client for what the test itself says; answers are text."""
-        secured: dict[str, Any] = {}
+        secured: dict[str, Any] = {**self._login}
         if self._tls is not None:
-            secured = {"ssl": True, "ssl_ca_certs": str(self._tls[0])}
+            secured |= {"ssl": True, "ssl_ca_certs": str(self._tls[0])}
         return redis.Redis(
-            host="127.0.0.1", port=self.port, decode_responses=True, **secured, **options
+            host="127.0.0.1", port=self.port, decode_responses=True, **(secured | options)
         )
 
     def _start(self) -> None:
