@@ -53,6 +53,11 @@ class Keys:
         return f"{self.key_prefix}leader"
 
     @property
+    def leaders(self) -> str:
+        """Channel: the token of each daemon that leads, whenever it renews its leader key."""
+        return f"{self.key_prefix}leaders"
+
+    @property
     def seq(self) -> str:
         """String: the highest ``seq`` published, so that a successor starts above it."""
         return f"{self.key_prefix}seq"

@@ -17,6 +17,7 @@ from collections import Counter
 import structlog
 
 from spotd import __version__
+from spotd.core.channels import Channels
 from spotd.core.demand import Demand
 from spotd.core.leadership import Leadership
 from spotd.core.redis_health import RedisHealth
@@ -57,6 +58,7 @@ class StatesLoop:
         health: Value[RedisHealth],
         demand: Value[Demand],
         stream: Value[StreamState],
+        channels: Value[Channels],
         stopping: Value[bool],
         metrics: Metrics,
         malformed: Counter[str],
@@ -71,6 +73,7 @@ class StatesLoop:
         self._health = health
         self._demand = demand
         self._stream = stream
+        self._channels = channels
         self._stopping = stopping
         self._metrics = metrics
         self._malformed = malformed
@@ -86,7 +89,7 @@ class StatesLoop:
         self._state: tuple[DaemonStateName, str | None] | None = None
         self._state_since_unix_s = time.time()
         self._wake_up = WakeUp()
-        for value in (leadership, health, demand, stream, prices.halted, stopping):
+        for value in (leadership, health, demand, stream, channels, prices.halted, stopping):
             value.wakes(self._wake_up)
 
     async def run(self) -> None:
@@ -183,6 +186,7 @@ class StatesLoop:
             redis=self._health.get(),
             demand=self._demand.get(),
             stream=self._stream.get(),
+            channels=self._channels.get(),
             halted=self._prices.halted.get(),
             stopping=self._stopping.get(),
         )

@@ -93,5 +93,6 @@ class DemandCalls(Calls):
                 channels = [channel for part in parts for channel in part]
             else:
                 channels = await self._client.pubsub_channels(pattern)
-        own = {self.keys.wake.encode(), self.keys.events.encode()}  # if the prefixes overlap
+        names = (self.keys.wake, self.keys.events, self.keys.leaders)
+        own = {name.encode() for name in names}  # if the prefixes overlap
         return [channel[len(prefix.encode()) :] for channel in channels if channel not in own]

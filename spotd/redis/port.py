@@ -24,6 +24,7 @@ from spotd.redis.addresses import CONNECT_TIMEOUT_S, check_listed, pubsub_of
 from spotd.redis.calls import CALL_TIMEOUT_S, Outcome, ignore
 from spotd.redis.demand import MAX_FIELDS_PER_CALL, SCAN_ABOVE, DemandCalls
 from spotd.redis.errors import WrongTypeError, translated
+from spotd.redis.rights import DENIED, Right, as_arguments
 from spotd.redis.scripts import (
     DROP_FIELDS,
     LEAD,
@@ -78,10 +79,17 @@ class RedisPort(DemandCalls):
         async with self._asking():
             return dict(await self._client.info("server"))
 
-    async def wakes(self) -> AsyncIterator[None]:
+    async def denied(self, rights: Sequence[Right]) -> list[Right]:
+        """Return those of the rights that our user does not have. Nothing is changed."""
+        async with self._asking():
+            places = await self._client.eval(DENIED, 0, *as_arguments(rights))
+        return [rights[place - 1] for place in places]
+
+    async def wakes(self, announced: Callable[[str], None] = lambda _: None) -> AsyncIterator[None]:
         """Yield once when listening to ``spotd:wake`` began, then at every message.
 
-        Raises RedisUnavailableError when the connection is lost.
+        ``announced`` is called with what is said on ``spotd:leaders``. Raises RedisUnavailableError
+        when the connection is lost.
         """
         async with self._limited():
             pubsub: Any = await pubsub_of(self._client)
@@ -89,6 +97,7 @@ class RedisPort(DemandCalls):
         try:
             async with self._limited():
                 await pubsub.subscribe(self.keys.wake)
+                await pubsub.subscribe(self.keys.leaders)
             while True:
                 with translated(self._client):  # without a limit: silence is not a failure
                     message = await pubsub.get_message(timeout=self._wake_silence_s)
@@ -98,8 +107,12 @@ class RedisPort(DemandCalls):
                             raise redis.exceptions.ConnectionError("no answer to a ping")
                         await pubsub.ping()
                 pinged = message is None
-                if message is not None and message["type"] in ("subscribe", "message"):
+                if message is None or message["type"] not in ("subscribe", "message"):
+                    continue
+                if message["channel"] == self.keys.wake.encode():
                     yield None
+                elif message["type"] == "message":
+                    announced(message["data"].decode("utf-8", "replace"))
         finally:
             await pubsub.aclose()
 
@@ -111,7 +124,12 @@ class RedisPort(DemandCalls):
         ``former``: a token that we gave up. A key that holds it may be taken, too.
         """
         held, seq = await self._call(
-            LEAD, (self.keys.leader, self.keys.seq), token, round(ttl_s * 1000), former
+            LEAD,
+            (self.keys.leader, self.keys.seq),
+            token,
+            round(ttl_s * 1000),
+            former,
+            self.keys.leaders,
         )
         highest_seq, published_by = _parse_seq(seq)
         # The script's 0, 1 and 2.

@@ -61,9 +61,8 @@ def rights_of_daemon(keys: Keys, *, subscribers_are_demand: bool = False) -> lis
         *(("HKEYS", key) for key in written),
         ("HVALS", keys.last),
         # Channels.
-        ("PUBLISH", keys.channel("SPY"), ""),
-        ("PUBLISH", keys.events, ""),
-        ("SUBSCRIBE", keys.wake),
+        *(("PUBLISH", channel, "") for channel in (keys.channel("*"), keys.events, keys.leaders)),
+        *(("SUBSCRIBE", channel) for channel in (keys.wake, keys.leaders)),
         ("PING",),
     ]
     if subscribers_are_demand:
