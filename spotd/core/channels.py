@@ -1,8 +1,9 @@
 """Decides what the daemon's own channels tell: whether wakes are heard, and whether it is alone.
 
 Pub/sub knows no database numbers. As a consequence, daemons with the same prefixes in two databases
-of one server each lead, and publish on the same channels. Each leader says its token on
-``spotd:leaders`` whenever it renews its key, so both hear it.
+of one server each lead, and publish on the same channels. So do daemons in one database that differ
+in their key prefix alone. Each leader says its token on ``leaders:spot:`` whenever it renews its
+key, so all of them hear it.
 
 Must not talk to Redis.
 """

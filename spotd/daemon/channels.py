@@ -1,6 +1,6 @@
 """Listens to the daemon's own channels, and publishes what they tell as one value.
 
-A message on ``spotd:wake`` makes the demand be read. ``spotd:leaders`` tells who leads. Must not
+A message on ``spotd:wake`` makes the demand be read. ``leaders:spot:`` tells who leads. Must not
 decide what that means: ``core.channels`` does.
 """
 
@@ -75,7 +75,8 @@ class ChannelLoop:
         if channels.other_leader is not None and before.other_leader is None:
             log.error(
                 "another daemon publishes on the same channels, from another database of this "
-                "Redis: give each its own SPOTD_KEY_PREFIX and SPOTD_CHANNEL_PREFIX",
+                "Redis or with another key prefix: give each its own SPOTD_KEY_PREFIX and "
+                "SPOTD_CHANNEL_PREFIX",
                 token=channels.other_leader,
             )
         elif before.other_leader is not None and channels.other_leader is None:

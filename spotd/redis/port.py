@@ -26,6 +26,7 @@ from spotd.redis.demand import MAX_FIELDS_PER_CALL, SCAN_ABOVE, DemandCalls
 from spotd.redis.errors import WrongTypeError, translated
 from spotd.redis.rights import DENIED, Right, as_arguments
 from spotd.redis.scripts import (
+    ANNOUNCE,
     DROP_FIELDS,
     LEAD,
     PUBLISH,
@@ -70,7 +71,7 @@ class RedisPort(DemandCalls):
         self._shas = {
             script: hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest()
             for script in (
-                PUBLISH, WRITE_STATES, WRITE_STATUS, DROP_FIELDS, LEAD, RELEASE,
+                PUBLISH, WRITE_STATES, WRITE_STATUS, ANNOUNCE, DROP_FIELDS, LEAD, RELEASE,
             )
         }  # fmt: skip
 
@@ -88,19 +89,24 @@ class RedisPort(DemandCalls):
     async def wakes(self, announced: Callable[[str], None] = lambda _: None) -> AsyncIterator[None]:
         """Yield once when listening to ``spotd:wake`` began, then at every message.
 
-        ``announced`` is called with what is said on ``spotd:leaders``. Raises RedisUnavailableError
-        when the connection is lost.
+        ``announced`` is called with what is said on ``leaders:spot:``, if our user may hear it.
+        Raises RedisUnavailableError when the connection is lost.
         """
         async with self._limited():
             pubsub: Any = await pubsub_of(self._client)
-        pinged = False
+        listening = pinged = False
         try:
             async with self._limited():
                 await pubsub.subscribe(self.keys.wake)
                 await pubsub.subscribe(self.keys.leaders)
             while True:
                 with translated(self._client):  # without a limit: silence is not a failure
-                    message = await pubsub.get_message(timeout=self._wake_silence_s)
+                    try:
+                        message = await pubsub.get_message(timeout=self._wake_silence_s)
+                    except redis.exceptions.NoPermissionError:
+                        if listening:  # then it is ``leaders`` that is denied
+                            continue
+                        raise
                     if message is None:
                         await check_listed(self._client, pubsub)
                         if pinged:
@@ -110,6 +116,7 @@ class RedisPort(DemandCalls):
                 if message is None or message["type"] not in ("subscribe", "message"):
                     continue
                 if message["channel"] == self.keys.wake.encode():
+                    listening = True
                     yield None
                 elif message["type"] == "message":
                     announced(message["data"].decode("utf-8", "replace"))
@@ -166,17 +173,16 @@ class RedisPort(DemandCalls):
         )
 
     async def write_states(
-        self, token: str, changed: Mapping[str, bytes], removed: Sequence[str]
+        self, token: str, changed: Mapping[str, bytes], removed: Mapping[str, bytes]
     ) -> None:
-        """Write and announce changed states, remove others."""
-        pairs = [part for pair in changed.items() for part in pair]
+        """Write and announce changed states, remove others and announce their end."""
+        pairs = [part for pair in (*removed.items(), *changed.items()) for part in pair]
         await self._fenced(
             WRITE_STATES,
             (self.keys.leader, self.keys.states),
             token,
             self.keys.events,
             len(removed),
-            *removed,
             *pairs,
         )
 
@@ -191,6 +197,10 @@ class RedisPort(DemandCalls):
             json,
             channel,
         )
+
+    async def announce(self, token: str, json: bytes) -> None:
+        """Announce what is not stored: a gap."""
+        await self._fenced(ANNOUNCE, (self.keys.leader,), token, self.keys.events, json)
 
     async def drop_last(self, token: str, symbols: Iterable[str]) -> None:
         """Remove the last prices of symbols that nobody wants."""

@@ -136,7 +136,7 @@ async def lead_and_publish(port: RedisPort, admin: Any) -> None:
         for key in (KEYS.last, KEYS.states) if garbage else ():
             admin.set(key, "no hash")
         await port.publish("t", b'{"symbol":"SPY"}\n', 1 + garbage)
-        await port.write_states("t", {"SPY": b"{}"}, ["QQQ"])
+        await port.write_states("t", {"SPY": b"{}"}, {"QQQ": b"{}"})
     await port.write_status("t", b"{}", 5.0, announce=True)
     await port.drop_last("t", ["SPY"])
     for read in (port.last_fields, port.last_prices, port.state_fields, port.leader):
