@@ -41,7 +41,7 @@ async def test_after_a_lost_connection(rig: NewRig, sim: Simulator, server: Serv
         sim.faults.handshake_hang = True
         began = rfc3339(utc(time.time()))
         await sim.drop_sessions("abort")
-        await until(lambda: recorder.states("SPY")[-1] == "stale", "stale")
+        await until(lambda: recorder.states("SPY")[-1:] == ["stale"], "stale")
         await sim.send([quote("SPY", 11)])  # to nobody: only REST knows it
         sim.faults.handshake_hang = False
         gap = await one_gap(recorder, daemon)
@@ -77,6 +77,21 @@ async def test_after_another_daemon(rig: NewRig, server: Server) -> None:
             gap = await one_gap(recorder, daemon)
     assert (gap["code"], gap["symbols"]) == ("leader_changed", 2)
     assert gap["from"] == rfc3339(utc(unix_us / 1_000_000))
+
+
+async def test_after_a_fail_over(rig: NewRig, server: Server) -> None:
+    """The standby that takes over states the gap, from the last price of the leader before."""
+    async with Recorder(server.url) as recorder, rig() as leader:
+        await leader.want("SPY", "QQQ")
+        await leader.quote("SPY", 10)
+        await until(lambda: recorder.bids("SPY") == [10], "the last price")
+        async with rig(leads=False) as standby:
+            await until(standby.stands_by, "a standby")
+            assert await leader.stop() == 0
+            gap = await one_gap(recorder, standby)
+        [seq] = recorder.seqs("SPY")
+    assert (gap["code"], gap["symbols"]) == ("leader_changed", 2)
+    assert gap["from"] == rfc3339(utc(seq / 1_000_000))
 
 
 async def test_the_first_daemon_states_none(rig: NewRig, server: Server) -> None:

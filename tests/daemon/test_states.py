@@ -196,7 +196,7 @@ class TestOrder:
             await until(lambda: recorder.bids("SPY") == [10], "the first price")
             await daemon.send(quote("SPY", 11))
             await sim.drop_sessions("abort")
-            await until(lambda: recorder.states("SPY")[-1] == "stale", "stale")
+            await until(lambda: recorder.states("SPY")[-1:] == ["stale"], "stale")
             assert recorder.bids("SPY") == [10, 11]
             sim.faults.handshake_hang = False
 
@@ -216,11 +216,11 @@ class TestOrder:
             await daemon.send(quote("SPY", 10))
             await until(lambda: way.held, "the call to be under way")
             await sim.drop_sessions("abort")
-            await until(lambda: recorder.states("QQQ")[-1] == "stale", "the other one")
-            await until(lambda: recorder.daemon_states()[-1] != "streaming", "the status")
-            assert recorder.states("SPY")[-1] == "live"
+            await until(lambda: recorder.states("QQQ")[-1:] == ["stale"], "the other one")
+            await until(lambda: recorder.daemon_states()[-1:] != ["streaming"], "the status")
+            assert recorder.states("SPY")[-1:] == ["live"]
             way.release()
-            await until(lambda: recorder.states("SPY")[-1] == "stale", "stale")
+            await until(lambda: recorder.states("SPY")[-1:] == ["stale"], "stale")
             assert recorder.bids("SPY") == [10]
             sim.faults.handshake_hang = False
 
@@ -233,10 +233,10 @@ class TestOrder:
             await until(lambda: recorder.bids("QQQ") == [10], "a price")
             await until(holds(daemon.values, SPY="live", QQQ="live", **{"b-d": "refused"}), "all")
             await daemon.values.unwant("QQQ", "b-d")
-            await until(lambda: recorder.states("QQQ")[-1] == "ended", "the end")
+            await until(lambda: recorder.states("QQQ")[-1:] == ["ended"], "the end")
             assert await daemon.values.last("QQQ") is None
             assert "QQQ" not in await daemon.values.states()
-            await until(lambda: recorder.states("b-d")[-1] == "ended", "the end of the entry")
+            await until(lambda: recorder.states("b-d")[-1:] == ["ended"], "the end of the entry")
             assert "b-d" not in await daemon.values.states()
             assert "ended" not in recorder.states("SPY")
 
