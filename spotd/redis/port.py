@@ -20,10 +20,10 @@ import redis.exceptions
 from spotd.core.leadership import LeaderKeyAnswer
 from spotd.errors import NotLeaderError
 from spotd.keys import Keys
-from spotd.redis.addresses import CONNECT_TIMEOUT_S, check_listed, pubsub_of
+from spotd.redis.addresses import CONNECT_TIMEOUT_S, check_listed, is_cluster, pubsub_of
 from spotd.redis.calls import CALL_TIMEOUT_S, Outcome, ignore
 from spotd.redis.demand import MAX_FIELDS_PER_CALL, SCAN_ABOVE, DemandCalls
-from spotd.redis.errors import WrongTypeError, translated
+from spotd.redis.errors import RefusedError, WrongTypeError, translated
 from spotd.redis.rights import DENIED, Right, as_arguments
 from spotd.redis.scripts import (
     ANNOUNCE,
@@ -76,9 +76,12 @@ class RedisPort(DemandCalls):
         }  # fmt: skip
 
     async def ping(self) -> dict[str, Any]:
-        """Return the server's INFO section ``server``."""
-        async with self._asking():
-            return dict(await self._client.info("server"))
+        """Return the server's INFO section ``server``, empty where our user may not ask for it."""
+        try:
+            async with self._asking(answer=RefusedError):
+                return dict(await self._client.info("server"))
+        except RefusedError:
+            return {}
 
     async def denied(self, rights: Sequence[Right]) -> list[Right]:
         """Return those of the rights that our user does not have. Nothing is changed."""
@@ -153,6 +156,30 @@ class RedisPort(DemandCalls):
         async with self._asking(self.keys.leader):
             held = await self._client.get(self.keys.leader)
         return None if held is None else held.decode("utf-8", "replace")
+
+    async def leaders_elsewhere(self) -> list[tuple[int, str]]:
+        """Return number and leader's token of each other database with a leader key of our name.
+
+        It is empty where our user may not look there, and in a cluster, which has one database.
+        """
+        if is_cluster(self._client):
+            return []
+        own = self._client.connection_pool.connection_kwargs.get("db") or 0
+        found = []
+        try:
+            async with self._asking(answer=RefusedError), self._client.client() as one:
+                keyspace = await one.info("keyspace")
+                try:
+                    for database in sorted(int(name.removeprefix("db")) for name in keyspace):
+                        await one.execute_command("SELECT", database)
+                        token = await one.get(self.keys.leader)
+                        if database != own and token is not None:
+                            found.append((database, token.decode("utf-8", "replace")))
+                finally:
+                    await one.execute_command("SELECT", own)
+        except RefusedError:
+            return []
+        return found
 
     async def publish(self, token: str, lines: bytes, highest_seq: int) -> None:
         """Publish and store updates. ``lines`` is the JSON of each, followed by a line feed.

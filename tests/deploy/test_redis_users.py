@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, suppress
 from pathlib import Path
@@ -22,21 +21,15 @@ from spotd.relay.server import run_relay
 from spotd.simulator import Simulator
 from tests.client.told import Told
 from tests.daemon.rig import KEY, SECRET, Rig, quote
+from tests.kit.acl import USERS, rules_of
 from tests.kit.publisher import status_of, update_of
 from tests.kit.servers import Server, redis_server
 from tests.kit.waiting import until
 from tests.relay.examples import settings_of
 
-USERS = Path(__file__).parents[2] / "deploy/redis/users.acl"
 KEYS = Keys()
 DAEMON, RELAY, CONSUMER = "spotd-daemon", "spotd-relay", "spotd-consumer"
 PASSWORD = "secret"
-
-
-def rules_of(user: str) -> list[str]:
-    """Return the rules of a user, as the file grants them."""
-    [line] = [line for line in USERS.read_text().splitlines() if line.startswith(f"user {user} ")]
-    return re.findall(r"\([^)]*\)|\S+", line.removeprefix(f"user {user} "))
 
 
 def is_grant(rule: str) -> bool:
