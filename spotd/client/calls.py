@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import NoPermissionError
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_random
+
+log = logging.getLogger("spotd.client")
 
 
 class Calls:
@@ -13,6 +17,7 @@ class Calls:
 
     def __init__(self, redis: Any) -> None:
         self.redis = redis
+        self._logged = False  # that the daemon cannot be woken up
 
     async def __call__(self, *command: str | bytes | float) -> Any:
         """Return the reply. Raises what redis-py raises."""
@@ -24,3 +29,15 @@ class Calls:
             reraise=True,
         )
         return await trying(self.redis.execute_command, *command)
+
+    async def wake(self, channel: str, owner: str) -> None:
+        """Wake the daemon up, if our user may: it finds changes by itself, too.
+
+        Raises what redis-py raises for anything else.
+        """
+        try:
+            await self("PUBLISH", channel, owner)
+        except NoPermissionError as error:
+            if not self._logged:
+                self._logged = True
+                log.warning("not waking the daemon up, which finds changes by itself: %s", error)

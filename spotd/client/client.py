@@ -226,7 +226,7 @@ class SpotClient:
             return []
         stored = {_text(entry) for entry in await self._call("SMEMBERS", self._keys.symbols)}
         await self._call("SADD", self._keys.symbols, *wanted)
-        await self._call("PUBLISH", self._keys.wake, self.owner)
+        await self._wake()
         return [symbol for symbol in wanted if symbol not in stored]
 
     async def remove(self, *symbols: str) -> list[str]:
@@ -246,7 +246,7 @@ class SpotClient:
         ]
         if doomed:
             await self._call("SREM", self._keys.symbols, *doomed)
-            await self._call("PUBLISH", self._keys.wake, self.owner)
+            await self._wake()
         gone = [_text(entry) for entry in doomed]
         return sorted({symbol_of(entry, allow_wildcard=True) or entry for entry in gone})
 
@@ -254,6 +254,10 @@ class SpotClient:
         self._check_open()
         with translated(self._redis, str(command[1])):
             return await self._calls(*command)
+
+    async def _wake(self) -> None:
+        with translated(self._redis):
+            await self._calls.wake(self._keys.wake, self.owner)
 
     def _read(self, decode: Callable[[bytes], T], raw: bytes | None) -> T | None:
         if raw is None:

@@ -156,7 +156,7 @@ class Leases:
                     scored = [part for member in members for part in (lapses_at, member)]
                     await self._call("ZADD", self._keys.leases, *scored)
                 if released or unwritten:
-                    await self._call("PUBLISH", self._keys.wake, self._owner)
+                    await self._call.wake(self._keys.wake, self._owner)
         except RedisUnavailableError as error:
             return error
         self._released.difference_update(released)
