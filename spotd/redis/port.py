@@ -20,7 +20,7 @@ import redis.exceptions
 from spotd.core.leadership import LeaderKeyAnswer
 from spotd.errors import NotLeaderError
 from spotd.keys import Keys
-from spotd.redis.addresses import CONNECT_TIMEOUT_S, pubsub_of
+from spotd.redis.addresses import pubsub_of
 from spotd.redis.calls import CALL_TIMEOUT_S, Outcome, ignore
 from spotd.redis.demand import MAX_FIELDS_PER_CALL, SCAN_ABOVE, DemandCalls
 from spotd.redis.errors import WrongTypeError, translated
@@ -32,6 +32,7 @@ from spotd.redis.scripts import (
     WRITE_STATES,
     WRITE_STATUS,
 )
+from spotd.redis.tries import TRY_S
 
 __all__ = ["MAX_FIELDS_PER_CALL", "SCAN_ABOVE", "Outcome", "RedisPort"]
 
@@ -55,7 +56,7 @@ class RedisPort(DemandCalls):
         *,
         outcome: Callable[[Outcome], None] = ignore,
         call_timeout_s: float = CALL_TIMEOUT_S,
-        connect_timeout_s: float = CONNECT_TIMEOUT_S,
+        connect_timeout_s: float = TRY_S,
         wake_silence_s: float = WAKE_SILENCE_S,
     ) -> None:
         super().__init__(

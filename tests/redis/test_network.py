@@ -90,7 +90,7 @@ async def test_a_call_into_the_void_is_given_up(network: Network) -> None:
         with pytest.raises(RedisUnavailableError):
             await each.publish("t", LINE, 1)
     sent, network.swallowed = network.requests, 0
-    given_up = asyncio.create_task(port.publish("t", LINE, 1))
+    given_up = asyncio.create_task(fresh.publish("t", LINE, 1))
     await until(lambda: network.swallowed > 0, "the call to be sent")
     network.swallows = False
     with pytest.raises(RedisUnavailableError):
