@@ -114,19 +114,26 @@ class Calls:
                     with suppress(RuntimeError):  # the limit expires at this moment
                         limit.reschedule(None)
 
-                def opened() -> None:
+                def ready() -> None:
                     nonlocal sent_at
                     sent_at = loop.time()
                     with suppress(RuntimeError):
                         limit.reschedule(sent_at + self._limit.limit_s)
 
                 outer = progress.get()
-                progress.set(Progress(opening, opened, self._limit.answered))
+                progress.set(Progress(opening, ready, self._limit.answered))
                 try:
                     yield
                 finally:
                     progress.set(outer)
             self._limit.answered(loop.time() - sent_at)
+
+    @staticmethod
+    def _begin_again() -> None:
+        """Grant the call its whole time again, after one of its answers. Only inside a call."""
+        told = progress.get()
+        if told is not None:
+            told.ready()
 
     def _dropped(self, why: str) -> None:
         # What was written to the wrong server is lost, as if Redis had been away.

@@ -25,12 +25,12 @@ from spotd.redis.tries import TRY_S
 class Progress(NamedTuple):
     """Told by a connection that is opened for the call that is made in the present context.
 
-    ``opening``: connecting begins, which has limits of its own. ``opened``: it has logged in.
-    ``answered``: the server answered, or accepted the connection, after so many seconds.
+    ``opening``: connecting begins, which has limits of its own. ``ready``: it has logged in, and
+    the call begins. ``answered``: the server answered, or accepted the connection, after so many seconds.
     """
 
     opening: Callable[[], None]
-    opened: Callable[[], None]
+    ready: Callable[[], None]
     answered: Callable[[float], None]
 
 
@@ -164,7 +164,7 @@ async def log_in(connection: Any) -> None:
         raise redis.exceptions.TimeoutError("no answer in time while logging in") from None
     told = progress.get()
     if told is not None:
-        told.opened()
+        told.ready()
 
 
 async def _role_of(connection: Any) -> str:

@@ -225,6 +225,7 @@ class RedisPort(DemandCalls):
                 return await self._client.evalsha(self._shas[script], len(keys), *keys, *args)
             except redis.exceptions.NoScriptError:
                 # The server is new to us, or was restarted. EVAL leaves the script with it.
+                self._begin_again()
                 return await self._client.eval(script, len(keys), *keys, *args)
 
 

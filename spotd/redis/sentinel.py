@@ -171,7 +171,7 @@ class SentinelMaster(Master):
             await asyncio.sleep(random.uniform(*_LISTEN_AGAIN_S))  # noqa: S311 - no secret
 
     async def _listen_once(self, sentinel: Any) -> NoReturn:
-        pubsub = sentinel.pubsub(ignore_subscribe_messages=True)
+        pubsub = sentinel.pubsub()
         try:
             async with asyncio.timeout(2 * self.try_s):
                 await pubsub.subscribe(_SWITCHED, _PROMOTED)
