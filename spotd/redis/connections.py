@@ -26,7 +26,7 @@ class Progress(NamedTuple):
     """Told by a connection that is opened for the call that is made in the present context.
 
     ``opening``: connecting begins, which has limits of its own. ``ready``: it has logged in, and
-    the call begins. ``answered``: the server answered, or accepted the connection, after so many seconds.
+    the call begins. ``answered``: to connect took this many seconds.
     """
 
     opening: Callable[[], None]
@@ -71,6 +71,19 @@ class _OfMaster:
 
     def _set_options(self, writer: asyncio.StreamWriter) -> None:
         pass
+
+    async def can_read(self) -> bool:
+        """Return whether the connection must not be used again. redis-py's pool asks this."""
+        return self._is_closing() or await super().can_read()  # type: ignore[misc]
+
+    async def can_read_destructive(self) -> bool:
+        """Return the same, asked by the name that redis-py 7 uses."""
+        return self._is_closing() or await super().can_read_destructive()  # type: ignore[misc]
+
+    def _is_closing(self) -> bool:
+        # The end of an aborted connection is noticed only in the next turn of the loop.
+        itself: Any = self
+        return itself._writer is not None and bool(itself._writer.transport.is_closing())
 
     def drop(self) -> None:
         """Close the connection at once. redis-py notices at its next use, or while it reads."""

@@ -30,6 +30,10 @@ class RedisProxy:
         self._holds: bytes | None = None
         self._released = asyncio.Event()
 
+    def lead_to(self, server: Server) -> None:
+        """Carry new connections to another server. Those that are open stay where they are."""
+        self._server_port = server.port
+
     def hold(self, command: str) -> None:
         """Hold back every command of this name, until ``release``."""
         self._holds = command.encode()
