@@ -271,9 +271,11 @@ def master_of(client: Any) -> Master | None:
 def drop_foreign(client: Any) -> None:
     """Close all connections of a client of one server that ``connect`` did not make."""
     pool = client.connection_pool
-    for connection in (*pool._available_connections, *pool._in_use_connections):
+    for connection in pool._in_use_connections:
         if connection._writer is not None:
             connection._writer.transport.abort()
+    for connection in pool._available_connections:
+        connection._close()  # with version 3 its end alone would not be noticed at its next use
 
 
 def _cluster(named: _Hosts, limits: dict[str, Any]) -> Any:
