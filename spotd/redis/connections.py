@@ -40,7 +40,7 @@ Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 _PING = b"*1\r\n$4\r\nPING\r\n"
 _LOGS_IN_WITH = ("username", "password", "credential_provider", "db")
-_FILES = ("ca_certs", "certfile", "keyfile", "ca_path")
+_FILES = ("ca_certs", "certfile", "keyfile")
 
 
 class _OfMaster:
@@ -207,11 +207,9 @@ def _named(context: Any, error: OSError) -> redis.exceptions.ConnectionError:
     """Return an error that names the file of the URL that cannot be read."""
     for option in _FILES:
         name = getattr(context, option)
-        if not name:
-            continue
-        path = Path(name)
         try:
-            next(path.iterdir(), None) if option == "ca_path" else path.open("rb").close()
+            if name:
+                Path(name).open("rb").close()
         except OSError as unreadable:
             return redis.exceptions.ConnectionError(f"ssl_{option} {name}: {unreadable.strerror}")
-    return redis.exceptions.ConnectionError(f"the files that the URL names for TLS: {error}")
+    return redis.exceptions.ConnectionError(f"a file that the URL names for TLS: {error}")
