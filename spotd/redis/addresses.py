@@ -167,8 +167,6 @@ def connect(
         # With version 3 redis-py hands out idle connections that the server closed long ago.
         "protocol": 2,
         "retry": Retry(NoBackoff(), 0),
-        # This saves the two round trips in which redis-py tells the server its name and version.
-        "driver_info": None,
     }
     try:
         check_address(url)
@@ -279,7 +277,11 @@ def drop_foreign(client: Any) -> None:
 
 
 def _cluster(named: _Hosts, limits: dict[str, Any]) -> Any:
-    limits |= {"socket_keepalive": True, "socket_connect_timeout": _NODE_TIMEOUT_S}
+    limits |= {
+        "driver_info": None,
+        "socket_keepalive": True,
+        "socket_connect_timeout": _NODE_TIMEOUT_S,
+    }
     return RedisCluster(
         startup_nodes=[ClusterNode(host, port) for host, port in named.nodes],
         **named.options,

@@ -49,6 +49,7 @@ class _OfMaster:
     def __init__(self, *, master: Master | None = None, **options: Any) -> None:
         super().__init__(**options)
         itself: Any = self
+        itself.driver_info = None  # otherwise redis-py tells the server its name: two round trips
         if master is None:
             master = Master(getattr(itself, "host", ""), getattr(itself, "port", 0))
         self.master = master

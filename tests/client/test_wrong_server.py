@@ -152,7 +152,7 @@ async def test_a_replica_is_read_by_choice(servers: tuple[Server, Server]) -> No
             await daemon.publish("SPY", 1)
             assert (await anext(updates)).seq == 1
             with master.client() as admin:
-                admin.client_kill_filter(_type="replica")
+                admin.client_kill_filter(_type="slave")
 
             def asked() -> int:
                 return int(client.info("commandstats").get("cmdstat_role", {}).get("calls", 0))
