@@ -19,7 +19,7 @@ from urllib.parse import parse_qsl, quote, quote_plus, unquote, urlsplit
 import redis.asyncio as aioredis
 import redis.exceptions
 from redis.asyncio.client import PubSub
-from redis.asyncio.cluster import ClusterNode, RedisCluster
+from redis.asyncio.cluster import RedisCluster
 from redis.asyncio.connection import (
     URL_QUERY_ARGUMENT_PARSERS,
     Connection,
@@ -31,9 +31,11 @@ from redis.asyncio.connection import (
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.crc import key_slot
+from redis.exceptions import ConnectionError as RedisConnectionError
 
 from spotd.errors import SettingsError
 from spotd.keys import Keys
+from spotd.redis.cluster import ClusterClient, NodePubSub
 from spotd.redis.connections import TcpConnection, TlsConnection, UnixConnection, log_in
 from spotd.redis.master import Master
 from spotd.redis.sentinel import SentinelMaster
@@ -50,7 +52,6 @@ SCHEMES = (
 )
 
 COMMAND_TIMEOUT_S = 2.0  # of one answer to a person's command
-_NODE_TIMEOUT_S = 0.5  # of a connection to a node of a cluster
 
 _SENTINEL_PORT, _REDIS_PORT = 26379, 6379
 
@@ -167,6 +168,7 @@ def connect(
         # With version 3 redis-py hands out idle connections that the server closed long ago.
         "protocol": 2,
         "retry": Retry(NoBackoff(), 0),
+        "redis_connect_func": log_in,
     }
     try:
         check_address(url)
@@ -176,7 +178,6 @@ def connect(
     try:
         if scheme.endswith("+cluster"):
             return _cluster(_hosts_of(url), limits)
-        limits["redis_connect_func"] = log_in
         if scheme.endswith("+sentinel"):
             return _through_sentinel(_hosts_of(url), limits)
         return _one_server(dict(parse_url(url)), limits)
@@ -277,31 +278,26 @@ def drop_foreign(client: Any) -> None:
 
 
 def _cluster(named: _Hosts, limits: dict[str, Any]) -> Any:
-    limits |= {
-        "driver_info": None,
-        "socket_keepalive": True,
-        "socket_connect_timeout": _NODE_TIMEOUT_S,
-    }
-    return RedisCluster(
-        startup_nodes=[ClusterNode(host, port) for host, port in named.nodes],
-        **named.options,
-        **(limits | {"retry": Retry(NoBackoff(), 1)}),  # 1: a slot that moved is followed
-    )
+    return ClusterClient(named.nodes, **(limits | named.options))
 
 
 def is_cluster(client: Any) -> bool:
-    """Return whether this is the client of a cluster."""
-    return isinstance(client, RedisCluster)
+    """Return whether this is the client of a cluster, ours or redis-py's."""
+    return isinstance(client, ClusterClient | RedisCluster)
 
 
 def check_prefix(client: Any, keys: Keys, name: str) -> None:
-    """Raise SettingsError, which begins with ``name``, where a cluster would scatter the keys.
+    """Tell a cluster's client in which slot the keys are.
 
-    The scripts of the daemon need all their keys in one slot.
+    Raises SettingsError, which begins with ``name``, where a cluster would scatter them: the
+    scripts of the daemon need all their keys in one slot.
     """
     names = (keys.leader, keys.seq, keys.last, keys.states, keys.status)
-    if is_cluster(client) and len({key_slot(key.encode()) for key in names}) > 1:
+    slots = {key_slot(key.encode()) for key in names}
+    if is_cluster(client) and len(slots) > 1:
         raise SettingsError(f"{name} must hold a hash tag in a cluster, for example {{spotd}}:")
+    if isinstance(client, ClusterClient):
+        client.serve(slots.pop())
 
 
 async def pubsub_of(client: Any) -> PubSub:
@@ -309,20 +305,23 @@ async def pubsub_of(client: Any) -> PubSub:
 
     Each node of a cluster receives every PUBLISH. As a consequence, any one node will do there.
     """
-    if not is_cluster(client):
+    if isinstance(client, ClusterClient):
+        return await client.pubsub_anywhere()
+    if not isinstance(client, RedisCluster):
         return client.pubsub()  # type: ignore[no-any-return]
     await client.initialize()
     node = client.get_random_node()
     options = node.connection_kwargs | {"retry": Retry(NoBackoff(), 0)}
-    return _NodePubSub(ConnectionPool(connection_class=node.connection_class, **options))
+    return NodePubSub(ConnectionPool(connection_class=node.connection_class, **options))
 
 
-class _NodePubSub(PubSub):
-    """A subscriber of one node, with a connection pool of its own that it closes too."""
+async def check_listed(client: Any, pubsub: PubSub) -> None:
+    """Raise redis-py's ConnectionError where the node of a subscriber has left its cluster.
 
-    async def aclose(self) -> None:
-        await super().aclose()  # type: ignore[no-untyped-call]
-        await self.connection_pool.aclose()
+    Such a node goes on to answer, and hears nothing any more.
+    """
+    if isinstance(client, ClusterClient) and not await client.is_listed(pubsub):
+        raise RedisConnectionError("the node has left the cluster")
 
 
 # Clients as text
@@ -333,7 +332,9 @@ def place_of(client: Any) -> str:
 
     Behind Sentinel it is ``service/db``, with the address of the master that was named last.
     """
-    if is_cluster(client):
+    if isinstance(client, ClusterClient):
+        return "the cluster of {}:{}".format(*min(client.addresses))
+    if isinstance(client, RedisCluster):
         return f"the cluster of {min(client.nodes_manager.startup_nodes, default='no node')}"
     where, master = client.connection_pool.connection_kwargs, master_of(client)
     if isinstance(master, SentinelMaster):
@@ -345,7 +346,7 @@ def place_of(client: Any) -> str:
 
 def passwords_of(client: Any) -> list[str]:
     """Return the secrets with which a client logs in, at Redis and at the Sentinels."""
-    if is_cluster(client):
+    if isinstance(client, RedisCluster):
         options = [client.connection_kwargs]
     else:
         options = [client.connection_pool.connection_kwargs]

@@ -64,7 +64,6 @@ class Calls:
             answer_timeout_s=None,
         )
         check_prefix(self._client, keys, "SPOTD_KEY_PREFIX")
-        self._clustered = is_cluster(self._client)
         self._outcome = outcome
         self._master = master_of(self._client)
         self._limit = CallLimit(call_timeout_s)
@@ -72,7 +71,7 @@ class Calls:
             self._limit = CallLimit(self._master.answer_s or call_timeout_s)
             self._master.on_drop(self._dropped)
         # Any node of a cluster may be dead, and the next is asked after the try to connect to it.
-        self._nodes_s = _NODE_TIMEOUT_S * url.count(",") if self._clustered else 0.0
+        self._nodes_s = _NODE_TIMEOUT_S * url.count(",") if is_cluster(self._client) else 0.0
 
     async def close(self) -> None:
         """Close all connections."""

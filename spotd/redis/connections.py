@@ -44,28 +44,34 @@ _FILES = ("ca_certs", "certfile", "keyfile")
 
 
 class _OfMaster:
-    """What the connections have in common. ``master`` finds the server."""
+    """What the connections have in common. ``master`` finds the server, else host and port do."""
 
     def __init__(self, *, master: Master | None = None, **options: Any) -> None:
         super().__init__(**options)
         itself: Any = self
         itself.driver_info = None  # otherwise redis-py tells the server its name: two round trips
-        if master is None:
-            master = Master(getattr(itself, "host", ""), getattr(itself, "port", 0))
         self.master = master
 
     async def _connect(self) -> None:
-        told = progress.get()
+        itself: Any = self
+        told = self._told()
         if told is not None:
             told.opening()
-        itself: Any = self
+        master = self.master or Master(
+            itself.host, itself.port, try_s=itself.socket_connect_timeout or TRY_S
+        )
         try:
-            streams = await self.master.open(self._open, _close)
+            streams = await master.open(self._open, _close)
         except AllFailedError as error:
-            raise _as_one(error, self.master) from error
+            raise _as_one(error, master) from error
         itself._reader, itself._writer = streams
-        self.master.add(self)
+        master.add(self)
         self._set_options(streams[1])
+
+    def _told(self) -> Progress | None:
+        """Return whom to tell of the progress, if this connection will say that it is ready."""
+        itself: Any = self
+        return progress.get() if itself.redis_connect_func is log_in else None
 
     async def _open(self, address: Address) -> Streams:
         raise NotImplementedError
@@ -118,7 +124,7 @@ class _OverTcp(_OfMaster):
             writer.transport.abort()
             raise
         itself.host, itself.port = address.name, address.port
-        told = progress.get()
+        told = self._told()
         if told is not None:
             told.answered(loop.time() - began_at)
         return reader, writer
@@ -196,9 +202,8 @@ def _close(streams: Streams) -> None:
 
 def _as_one(error: AllFailedError, master: Master) -> Exception:
     """Return the error that says most, or one that says that nobody answered, and where."""
-    for failure in error.failures:
-        if not isinstance(failure, TimeoutError):
-            return failure
+    if not isinstance(error.telling, TimeoutError):
+        return error.telling
     host, port = master.address or ("", "")
     where = f"{host}:{port}" if port else host
     return redis.exceptions.TimeoutError(f"no connection to {where} within {master.try_s:g} s")

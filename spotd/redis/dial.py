@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import NamedTuple, TypeVar
 
-from redis.exceptions import RedisError
+from redis.exceptions import RedisClusterException, RedisError
 
 from spotd.redis.tries import TRY_S, Tries
 
@@ -43,6 +43,12 @@ class AllFailedError(OSError):
         super().__init__(*dict.fromkeys(str(failure) for failure in failures))
         self.failures = failures
 
+    @property
+    def telling(self) -> Exception:
+        """Return the first error that is no timeout, else the first one."""
+        told = (each for each in self.failures if not isinstance(each, TimeoutError))
+        return next(told, self.failures[0])
+
 
 async def race(
     tries: Sequence[Callable[[], Awaitable[T]]],
@@ -52,7 +58,8 @@ async def race(
 ) -> T:
     """Return the result of the try that succeeds first. ``discard`` gets any other result.
 
-    Raises AllFailedError. What a try raises besides OSError and RedisError is raised as it is.
+    Raises AllFailedError. What a try raises that is no error of a network or of Redis is raised as
+    it is.
     """
     loop = asyncio.get_running_loop()
     plan = Tries(len(tries), loop.time(), try_s=try_s)
@@ -77,7 +84,7 @@ async def race(
                     del running[task]
                     return task.result()
                 number = running.pop(task)
-                if not isinstance(failure, OSError | RedisError):
+                if not isinstance(failure, OSError | RedisError | RedisClusterException):
                     raise failure
                 plan.failed(number)
                 failures[number] = failure
@@ -103,6 +110,21 @@ async def _end(tasks: dict[asyncio.Task[T], int], discard: Callable[[T], None]) 
 def _drop(ended: asyncio.Task[T], discard: Callable[[T], None]) -> None:
     if not ended.cancelled() and ended.exception() is None:
         discard(ended.result())
+
+
+async def first_answer(tries: Sequence[Callable[[], Awaitable[T]]]) -> T:
+    """Return the result of the try that succeeds first, where nothing needs to be discarded.
+
+    Raises what the first try raised that is no timeout where all fail, else TimeoutError.
+    """
+    try:
+        return await race(tries, _ignore)
+    except AllFailedError as error:
+        raise error.telling from None
+
+
+def _ignore(_: object) -> None:
+    pass
 
 
 async def dial(

@@ -20,7 +20,7 @@ import redis.exceptions
 from spotd.core.leadership import LeaderKeyAnswer
 from spotd.errors import NotLeaderError
 from spotd.keys import Keys
-from spotd.redis.addresses import pubsub_of
+from spotd.redis.addresses import check_listed, pubsub_of
 from spotd.redis.calls import CALL_TIMEOUT_S, Outcome, ignore
 from spotd.redis.demand import MAX_FIELDS_PER_CALL, SCAN_ABOVE, DemandCalls
 from spotd.redis.errors import WrongTypeError, translated
@@ -75,11 +75,8 @@ class RedisPort(DemandCalls):
         }  # fmt: skip
 
     async def ping(self) -> dict[str, Any]:
-        """Return the server's INFO section ``server``; of a cluster only its mode."""
+        """Return the server's INFO section ``server``."""
         async with self._asking():
-            if self._clustered:
-                await self._client.ping()
-                return {"redis_mode": "cluster"}
             return dict(await self._client.info("server"))
 
     async def wakes(self) -> AsyncIterator[None]:
@@ -97,6 +94,7 @@ class RedisPort(DemandCalls):
                 with translated(self._client):  # without a limit: silence is not a failure
                     message = await pubsub.get_message(timeout=self._wake_silence_s)
                     if message is None:
+                        await check_listed(self._client, pubsub)
                         if pinged:
                             raise redis.exceptions.ConnectionError("no answer to a ping")
                         await pubsub.ping()
