@@ -1,7 +1,7 @@
 """redis-py's connections, opened and dropped by a ``Master``.
 
-Overrides ``_connect`` of redis-py, which its own pool and pub/sub call too; a test pins it. Must
-not know what is sent.
+Overrides ``_connect`` of redis-py, which its pool and pub/sub call too. The tests against real
+servers pin that. Must not know what is sent.
 """
 
 from __future__ import annotations
