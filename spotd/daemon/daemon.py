@@ -56,8 +56,8 @@ from spotd.settings import Settings
 _STOP_S = 4.0
 _CANCEL_S = 1.5  # loops end, the stream is closed with a close frame
 _FLUSH_S = 1.0
-_LAST_WORDS_S = 0.7
-_RELEASE_S = 0.7
+_LAST_WORDS_S = 1.5  # a round trip may take 0.6 s, and a connection may have to be opened
+_RELEASE_S = 1.5
 _CLOSE_S = 0.4
 _LOOP_LAG_EVERY_S = 0.1
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import redis.asyncio as aioredis
 from redis.asyncio.client import PubSub
-from redis.asyncio.connection import Connection, ConnectionPool, SSLConnection
+from redis.asyncio.connection import ConnectionPool
 from redis.exceptions import (
     AskError,
     ClusterDownError,
@@ -28,7 +28,8 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from spotd.redis.cluster_nodes import Address, ClusterNodes, SlotRange
-from spotd.redis.race import first_answer
+from spotd.redis.connections import TcpConnection, TlsConnection, progress
+from spotd.redis.dial import first_answer
 
 _REDIRECTIONS = 4  # of one call, while slots move from node to node
 _OVERDUE_S = 0.3  # an owner that did not answer for so long may hang: the others are asked
@@ -43,7 +44,7 @@ class ClusterClient(aioredis.Redis):
 
     ``serve`` names the slot; without it the first MOVED does. A call that waits for an owner
     which is replaced meanwhile raises redis-py's ConnectionError, and the next one goes to the new
-    owner. ``connected`` is called after the nodes were asked, when a connection is made.
+    owner.
     """
 
     def __init__(
@@ -51,16 +52,14 @@ class ClusterClient(aioredis.Redis):
         addresses: list[Address],
         *,
         ssl: bool = False,
-        connected: Callable[[], None],
         max_connections: int | None = None,
         redis_connect_func: Callable[..., Any] | None = None,
         **options: Any,
     ) -> None:
         self.nodes = ClusterNodes(addresses)
         self.addresses = tuple(addresses)
-        self._plain_class: Any = SSLConnection if ssl else Connection
+        self._plain_class: Any = TlsConnection if ssl else TcpConnection
         self._options = options
-        self._asked = connected
         self._asking: asyncio.Task[None] | None = None
         self._replacing: asyncio.Task[None] | None = None
         self._under_way: dict[asyncio.Timeout, float] = {}  # calls, and when each is overdue
@@ -163,7 +162,9 @@ class ClusterClient(aioredis.Redis):
         """Return the node that owns our slot. The nodes are asked where it is in doubt."""
         if self.nodes.owner is None or self.nodes.is_doubtful:
             await self._ask()
-            self._asked()
+            told = progress.get()
+            if told is not None:
+                told.ready()
         if self.nodes.owner is None:
             raise RedisClusterException("no node owns the slot of our keys")
         return self.nodes.owner
@@ -254,7 +255,7 @@ class ClusterClient(aioredis.Redis):
         return client
 
 
-class _OwnerConnection(Connection):
+class _OwnerConnection(TcpConnection):
     """A connection to whichever node owns our slot. ``connect`` leaves a former owner."""
 
     def __init__(self, *, cluster: ClusterClient, **options: Any) -> None:
@@ -270,7 +271,7 @@ class _OwnerConnection(Connection):
         await super().connect()  # type: ignore[no-untyped-call]
 
 
-class _OwnerSSLConnection(_OwnerConnection, SSLConnection):
+class _OwnerSSLConnection(_OwnerConnection, TlsConnection):
     pass
 
 

@@ -20,7 +20,7 @@ import redis.exceptions
 from spotd.core.leadership import LeaderKeyAnswer
 from spotd.errors import NotLeaderError
 from spotd.keys import Keys
-from spotd.redis.addresses import CONNECT_TIMEOUT_S, check_listed, is_cluster, pubsub_of
+from spotd.redis.addresses import check_listed, is_cluster, pubsub_of
 from spotd.redis.calls import CALL_TIMEOUT_S, Outcome, ignore
 from spotd.redis.demand import MAX_FIELDS_PER_CALL, SCAN_ABOVE, DemandCalls
 from spotd.redis.errors import RefusedError, WrongTypeError, translated
@@ -34,6 +34,7 @@ from spotd.redis.scripts import (
     WRITE_STATES,
     WRITE_STATUS,
 )
+from spotd.redis.tries import TRY_S
 
 __all__ = ["MAX_FIELDS_PER_CALL", "SCAN_ABOVE", "Outcome", "RedisPort"]
 
@@ -57,7 +58,7 @@ class RedisPort(DemandCalls):
         *,
         outcome: Callable[[Outcome], None] = ignore,
         call_timeout_s: float = CALL_TIMEOUT_S,
-        connect_timeout_s: float = CONNECT_TIMEOUT_S,
+        connect_timeout_s: float = TRY_S,
         wake_silence_s: float = WAKE_SILENCE_S,
     ) -> None:
         super().__init__(
@@ -284,6 +285,7 @@ class RedisPort(DemandCalls):
                 return await self._client.evalsha(self._shas[script], len(keys), *keys, *args)
             except redis.exceptions.NoScriptError:
                 # The server is new to us, or was restarted. EVAL leaves the script with it.
+                self._begin_again()
                 return await self._client.eval(script, len(keys), *keys, *args)
 
 

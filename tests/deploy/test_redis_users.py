@@ -11,7 +11,9 @@ from typing import Any, cast
 import aiohttp
 import pytest
 from pydantic import SecretStr
+from redis.backoff import NoBackoff
 from redis.exceptions import AuthenticationError, NoPermissionError
+from redis.retry import Retry
 
 from spotd.client import SpotClient
 from spotd.keys import Keys
@@ -30,6 +32,7 @@ from tests.relay.examples import settings_of
 KEYS = Keys()
 DAEMON, RELAY, CONSUMER = "spotd-daemon", "spotd-relay", "spotd-consumer"
 PASSWORD = "secret"
+NO_RETRY = Retry(NoBackoff(), 0)
 
 
 def is_grant(rule: str) -> bool:
@@ -142,9 +145,20 @@ async def lead_and_publish(port: RedisPort, admin: Any) -> None:
     await port.release("t")
 
 
+def calls_of(admin: Any, command: str) -> int:
+    """Return how often a command was called."""
+    return int(admin.info("commandstats").get(f"cmdstat_{command}", {}).get("calls", 0))
+
+
+async def called(admin: Any, command: str) -> None:
+    """Wait until a command is called once more."""
+    before = calls_of(admin, command)
+    await until(lambda: calls_of(admin, command) > before, command)
+
+
 async def wake_after_a_ping(admin: Any) -> None:
     """Wait for a ping, then wake whoever listens."""
-    await until(lambda: "cmdstat_ping" in admin.info("commandstats"), "a ping")
+    await called(admin, "ping")
     admin.publish(KEYS.wake, "")
 
 
@@ -156,9 +170,10 @@ async def relay(spot: SpotClient, admin: Any) -> None:
         await follower.confirm("SPY")
         await told.until("connection", True)
         assert await spot.latest("SPY") == {"SPY": None}
-        await until(lambda: "cmdstat_ping" in admin.info("commandstats"), "a ping")
+        await called(admin, "ping")
+        await called(admin, "role")
         follower.remove("SPY")
-        await until(lambda: "cmdstat_unsubscribe" in admin.info("commandstats"), "the end")
+        await until(lambda: calls_of(admin, "unsubscribe"), "the end")
 
 
 async def consume(spot: SpotClient, admin: Any) -> None:
@@ -175,8 +190,9 @@ async def consume(spot: SpotClient, admin: Any) -> None:
         assert (await anext(updates)).seq == 1
         async with aclosing(spot.updates("QQQ")) as others:
             assert (await anext(others)).symbol == "QQQ"
-        await until(lambda: "cmdstat_unsubscribe" in admin.info("commandstats"), "the end")
-        await until(lambda: "cmdstat_ping" in admin.info("commandstats"), "a ping")
+        await until(lambda: calls_of(admin, "unsubscribe"), "the end")
+        await called(admin, "ping")
+        await called(admin, "role")
     admin.set(KEYS.status, status_of().to_json())
     async with aclosing(spot.events()) as events:
         await anext(events)
@@ -306,7 +322,7 @@ def test_nobody_can_log_in_before_a_password_is_set(server: Server, admin: Any) 
         admin.execute_command("ACL", "SETUSER", user, "reset", *rules_of(user))
         for password in ("", "x"):
             with (
-                server.client(username=user, password=password) as client,
+                server.client(username=user, password=password, retry=NO_RETRY) as client,
                 pytest.raises(AuthenticationError),
             ):
                 client.ping()
@@ -320,7 +336,7 @@ def test_the_file_is_taken_as_it_is(tmp_path: Path) -> None:
     login = {"username": "admin", "password": "root"}
     with Server(tmp_path / "server", *options, login=login) as server:
         with (
-            server.client(username=None, password=None) as nobody,
+            server.client(username=None, password=None, retry=NO_RETRY) as nobody,
             pytest.raises(AuthenticationError),
         ):
             nobody.ping()
