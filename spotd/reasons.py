@@ -33,6 +33,8 @@ Code = Literal[
     "stopping",
     "subscribing",
     "symbol_limit",
+    "two_leaders",
+    "wake_unheard",
     "wildcard_not_allowed",
 ]
 
@@ -126,6 +128,15 @@ MEANINGS: dict[Code, Meaning] = {
     "symbol_limit": Meaning(
         "There is no room for the symbol: the plan's limit, `SPOTD_MAX_SYMBOLS`, or the relay's.",
         "Remove symbols, raise the setting, or change the plan.",
+    ),
+    "two_leaders": Meaning(
+        "Another daemon leads in another database of this Redis, or with another key prefix, and "
+        "both publish on the same channels.",
+        "Give each its own `SPOTD_KEY_PREFIX` and `SPOTD_CHANNEL_PREFIX`.",
+    ),
+    "wake_unheard": Meaning(
+        "`spotd:wake` cannot be listened to, so a change of the demand takes up to 1 s.",
+        "`spotd check` names the right that is missing. If none is, check the network to Redis.",
     ),
     "wildcard_not_allowed": Meaning(
         "`*` is demanded, and `SPOTD_ALLOW_WILDCARD` is not true.", "Set it, or remove `*`."

@@ -19,7 +19,7 @@ from spotd.errors import RedisUnavailableError
 from spotd.keys import Keys
 from spotd.redis.errors import translated
 
-_RETRY_S = 1.0
+_RETRY_S = 0.5
 _CLOSED = "the client is closed"
 _MAX_PER_CALL = 1_000  # members; a longer call would hold up the server
 
@@ -30,7 +30,7 @@ class Leases:
     """The leases of one owner. A symbol that is held twice is released after its second release.
 
     ``hold`` and ``release`` return at once, and the writer tells Redis. Where Redis is away, it
-    tries again once a second; what it cannot renew or remove lapses ``ttl_s`` seconds later.
+    tries again twice a second; what it cannot renew or remove lapses ``ttl_s`` seconds later.
     """
 
     def __init__(self, call: Calls, keys: Keys, owner: str, ttl_s: float) -> None:
@@ -78,6 +78,12 @@ class Leases:
         if self._held:
             self._unwritten.update(self._held)
             await self._next_write()
+
+    def renew(self) -> None:
+        """Write all leases again now, without waiting for it."""
+        if self._held:
+            self._unwritten.update(self._held)
+            self._wake()
 
     async def settle(self) -> None:
         """Wait until what was released is removed, or a try of that has failed."""
@@ -156,7 +162,7 @@ class Leases:
                     scored = [part for member in members for part in (lapses_at, member)]
                     await self._call("ZADD", self._keys.leases, *scored)
                 if released or unwritten:
-                    await self._call("PUBLISH", self._keys.wake, self._owner)
+                    await self._call.wake(self._keys.wake, self._owner)
         except RedisUnavailableError as error:
             return error
         self._released.difference_update(released)

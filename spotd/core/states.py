@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from spotd.core.channels import Channels
 from spotd.core.demand import Demand
 from spotd.core.interruptions import INTERRUPTED
 from spotd.core.leadership import Leadership
@@ -46,6 +47,7 @@ class Facts:
     redis: RedisHealth = field(default_factory=RedisHealth)
     demand: Demand = field(default_factory=Demand)
     stream: StreamState = field(default_factory=StreamState)
+    channels: Channels = field(default_factory=Channels)
     halted: frozenset[str] = frozenset()
     quoted: frozenset[str] = frozenset()  # symbols that have a quote
     stopping: bool = False
@@ -84,23 +86,24 @@ def _leader_state(facts: Facts) -> tuple[DaemonStateName, Reason | None]:
     if not demand.symbols:
         if demand.term != facts.leadership.term:
             return "connecting", _READING_DEMAND
-        return ("idle", None) if unreadable is None else ("connecting", unreadable)
+        return ("idle", _channels(facts)) if unreadable is None else ("connecting", unreadable)
     if stream.phase == "waiting":
         return "waiting", stream.reason
     if stream.phase != "open":
         return "connecting", _CONNECTING
     if stream.subscriptions.active:
-        return "streaming", unreadable
+        return "streaming", unreadable or _channels(facts)
     if stream.subscriptions.all_refused:
-        return "streaming", _ALL_REFUSED
+        return "streaming", unreadable or _ALL_REFUSED
     return "connecting", _SUBSCRIBING
 
 
 def not_ready_because(facts: Facts, now: float) -> list[Reason]:
     """Return the reasons against being ready; none means ready.
 
-    Ready is a leader with a working stream or nothing desired, or a standby whose requests for
-    the leader key are answered.
+    Ready is a leader that can read the whole demand, with a working stream or nothing desired, or a
+    standby whose requests for the leader key are answered. Wakes are optional: the demand is read
+    without them too.
     """
     if facts.stopping:
         return [_STOPPING]
@@ -109,9 +112,11 @@ def not_ready_because(facts: Facts, now: float) -> list[Reason]:
     reasons = [] if away is None else [away]
     if leadership.may_publish(now):
         state, reason = _leader_state(facts)
-        # A stream that serves is ready, also where a part of the demand cannot be read.
+        unreadable = _unreadable(facts)
         if state in ("waiting", "connecting") and reason is not None:
             reasons.append(reason)
+        if unreadable is not None and unreadable not in reasons:
+            reasons.append(unreadable)
     elif not leadership.started:
         reasons.append(_LEADER_UNKNOWN)
     elif not leadership.answered:
@@ -127,3 +132,16 @@ def _away(facts: Facts) -> Reason | None:
 def _unreadable(facts: Facts) -> Reason | None:
     unreadable = facts.demand.unreadable
     return None if unreadable is None else Reason("demand_unreadable", unreadable)
+
+
+def _channels(facts: Facts) -> Reason | None:
+    channels = facts.channels
+    if channels.other_leader is not None:
+        return Reason(
+            "two_leaders",
+            f"another daemon ({channels.other_leader}) publishes on the same channels, from "
+            "another database or with another key prefix",
+        )
+    if channels.unheard is not None:
+        return Reason("wake_unheard", f"cannot listen to the wake channel: {channels.unheard}")
+    return None

@@ -42,7 +42,6 @@ READ_EVERY_S = 0.5
 LINGER_S = 10.0  # how long a channel is demand, at least, after its last subscriber left
 _SLICE = MAX_FIELDS_PER_CALL  # entries taken in before other tasks get their turn
 _PAUSE_IN_ROW_S = 0.02  # between two changes of a row: prices are taken in and published
-_RETRY_WAKES_S = 1.0
 _DOUBTS: dict[LeaseDoubt, str] = {
     "lapsed": "a lease had lapsed before it came: unix time in seconds? a clock that is right?",
     "far": "a lease lapses more than a year ahead: unix time in seconds?",
@@ -98,24 +97,6 @@ class DemandLoop:
             if self._leadership.get().may_publish(time.monotonic()):
                 await self._read_all()
             await self.wake_up.wait(time.monotonic() + self._read_every_s)
-
-    async def listen(self) -> None:
-        """Read the demand at every message on the wake channel."""
-        refused = False
-        while True:
-            try:
-                async for _ in self._port.wakes():
-                    if refused:
-                        log.info("listening to the wake channel again")
-                        refused = False
-                    self.wake_up.set()
-            except RedisUnavailableError as error:
-                # No other loop notices that Redis refuses this alone.
-                if isinstance(error, RefusedError) and not refused:
-                    log.error("cannot listen to the wake channel", why=str(error))
-                    refused = True
-                # Meanwhile the reads of every half second find changes too.
-                await asyncio.sleep(_RETRY_WAKES_S)
 
     async def _read_all(self) -> None:
         term = self._leadership.get().term

@@ -6,11 +6,9 @@ A refusal of one of these keys (another type, no permission) is an answer, not a
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from typing import Any
-
-from redis.asyncio.cluster import RedisCluster
 
 from spotd.redis.calls import Calls
+from spotd.redis.cluster import ClusterClient
 from spotd.redis.errors import RefusedError
 
 MAX_FIELDS_PER_CALL = 500  # so that the server is never held for more than about 2 ms
@@ -113,19 +111,11 @@ class DemandCalls(Calls):
         prefix = self.keys.channel_prefix
         pattern = "".join(f"\\{c}" if c in "*?[]^-\\" else c for c in prefix) + "*"
         async with self._asking(answer=RefusedError):
-            if self._clustered:
-                answer = await self._client.pubsub_channels(
-                    pattern, target_nodes=RedisCluster.ALL_NODES
-                )
-                channels = [channel for part in _parts(answer) for channel in part]
+            if isinstance(self._client, ClusterClient):
+                parts = await self._client.from_all_nodes("PUBSUB", "CHANNELS", pattern)
+                channels = [channel for part in parts for channel in part]
             else:
                 channels = await self._client.pubsub_channels(pattern)
-        own = {self.keys.wake.encode(), self.keys.events.encode()}  # if the prefixes overlap
+        names = (self.keys.wake, self.keys.events, self.keys.leaders)
+        own = {name.encode() for name in names}  # if the prefixes overlap
         return [channel[len(prefix.encode()) :] for channel in channels if channel not in own]
-
-
-def _parts(answer: Any) -> list[Any]:
-    """Return the answers of the nodes, in whichever shape this redis-py returns them."""
-    if isinstance(answer, dict):
-        return list(answer.values())
-    return [answer]

@@ -78,15 +78,17 @@ if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
 redis.call('HDEL', KEYS[2], unpack(ARGV, 2))
 return 1
 """
-# KEYS leader seq; ARGV token ttl-ms former-token. Returns 0 (another's), 1 (renewed) or 2
-# (acquired), and the seq. SET renews the key, because it fails where publishing would fail too:
-# when the server is out of memory.
+# KEYS leader seq; ARGV token ttl-ms former-token leaders-channel. Returns 0 (another's), 1
+# (renewed) or 2 (acquired), and the seq. SET renews the key, because it fails where publishing
+# would fail too: when the server is out of memory. A user that may not publish on the channel leads
+# all the same.
 LEAD = """
 local held = redis.call('GET', KEYS[1])
 local seq = redis.pcall('GET', KEYS[2])
 if type(seq) ~= 'string' then seq = false end
 if held and held ~= ARGV[1] and held ~= ARGV[3] then return {0, seq} end
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+redis.pcall('PUBLISH', ARGV[4], ARGV[1])
 if held == ARGV[1] then return {1, seq} end
 return {2, seq}
 """

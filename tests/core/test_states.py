@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from spotd.core.channels import Channels
 from spotd.core.demand import MAX_REFUSED_SHOWN, Demand
 from spotd.core.interruptions import INTERRUPTED, why_stale, why_waiting
 from spotd.core.leadership import Leadership
@@ -45,6 +46,13 @@ NOT_KNOWN = Reason("leader_unknown", "Redis has not said yet who leads")
 NOT_ANSWERED = Reason("leader_key_failed", "the last request for the leader key failed")
 UNREADABLE = "cannot read the demand in symbols: spotd:symbols is of the wrong type"
 UNREADABLE_REASON = Reason("demand_unreadable", UNREADABLE)
+UNHEARD = Channels(unheard="no permission")
+UNHEARD_REASON = Reason("wake_unheard", "cannot listen to the wake channel: no permission")
+OTHER_LEADER_REASON = Reason(
+    "two_leaders",
+    "another daemon (host-1:ab) publishes on the same channels, from another database or with "
+    "another key prefix",
+)
 READING = Reason("reading_demand", "reading the demand")
 CONNECTING = Reason("connecting", "opening the stream")
 SUBSCRIBING = Reason("subscribing", "no symbol is acknowledged yet")
@@ -100,6 +108,31 @@ ALL_REFUSED = StreamState("open", subscriptions=SubscriptionState(all_refused=Tr
             replace(STREAMING, demand=replace(WANTED, unreadable=UNREADABLE)),
             "streaming",
             UNREADABLE_REASON,
+            [UNREADABLE_REASON],
+        ),
+        (
+            replace(STREAMING, stream=ALL_REFUSED, demand=replace(WANTED, unreadable=UNREADABLE)),
+            "streaming",
+            UNREADABLE_REASON,
+            [UNREADABLE_REASON],
+        ),
+        (
+            replace(STREAMING, stream=CLOSED, demand=replace(WANTED, unreadable=UNREADABLE)),
+            "waiting",
+            BACKOFF,
+            [BACKOFF, UNREADABLE_REASON],
+        ),
+        (replace(STREAMING, channels=UNHEARD), "streaming", UNHEARD_REASON, []),
+        (
+            replace(STREAMING, channels=UNHEARD, demand=Demand(term=1)),
+            "idle",
+            UNHEARD_REASON,
+            [],
+        ),
+        (
+            replace(STREAMING, channels=replace(UNHEARD, other_leader="host-1:ab")),
+            "streaming",
+            OTHER_LEADER_REASON,
             [],
         ),
         (replace(STREAMING, redis=AWAY), "waiting", AWAY_REASON, [AWAY_REASON]),

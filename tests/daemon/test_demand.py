@@ -15,11 +15,14 @@ import redis.asyncio as aioredis
 import structlog
 from pydantic import SecretStr
 
+from spotd.core.channels import ChannelMonitor, Channels
 from spotd.core.demand import MAX_LEAVERS, MAX_REFUSED_SHOWN, Demand, DemandStep
 from spotd.core.freshness import Silence
 from spotd.core.leadership import Leadership
+from spotd.core.redis_health import RedisHealth
 from spotd.core.states import StreamState
 from spotd.core.subscriptions import MAX_SYMBOLS_PER_REQUEST
+from spotd.daemon.channels import ChannelLoop
 from spotd.daemon.demand import DemandLoop
 from spotd.daemon.prices import Prices
 from spotd.daemon.value import Value
@@ -202,6 +205,8 @@ async def test_a_key_of_the_wrong_type_disturbs_nothing(
             await prices_flow(daemon, "SPY", 1.0)
             assert daemon.daemon.health.get().away is None
             assert name in daemon.status["reason"]
+            [reason] = daemon.daemon.not_ready()
+            assert reason.startswith(f"demand_unreadable: cannot read the demand in {source}: ")
             await values.redis.delete(name)
             await asks_for(daemon, "DIA" if source == "symbols" else "SPY", "IWM")
             await until(lambda: daemon.status["reason"] is None, "no reason any more")
@@ -232,21 +237,6 @@ async def test_a_new_leader_that_cannot_read_the_demand_removes_nothing(
         await until(lambda: values.forgotten("QQQ"), "what nobody wants to be removed")
         assert "SPY" in await values.all_last()
         assert daemon.daemon.not_ready() == []
-
-
-async def test_that_redis_refuses_the_wake_channel_is_said_once(
-    rig: NewRig, server: Server
-) -> None:
-    """Changes are found without it, later; its return is said too."""
-    with server.client() as client, structlog.testing.capture_logs() as lines:
-        client.execute_command("ACL", "SETUSER", "default", "-subscribe")
-        async with rig() as daemon:
-            await until(lambda: logged(lines, "cannot listen to the wake channel"), "a log line")
-            await daemon.want("SPY")
-            client.execute_command("ACL", "SETUSER", "default", "+subscribe")
-            await until(lambda: logged(lines, "listening to the wake channel again"), "the return")
-    [line] = logged(lines, "cannot listen to the wake channel")
-    assert "subscribe" in line["why"]
 
 
 async def test_entries_that_name_no_symbol_are_refused(rig: NewRig) -> None:
@@ -556,7 +546,7 @@ async def test_a_scan_that_ends_early_ends_no_demand(
 
 
 class Alone:
-    """A demand loop without its daemon, and every demand that it published, with its step."""
+    """The loops of demand and channels without their daemon, and each demand with its step."""
 
     def __init__(self, url: str, **settings: Any) -> None:
         self.demand = Value(Demand())
@@ -580,6 +570,15 @@ class Alone:
             **settings,
         )
 
+        self.channels = ChannelLoop(
+            self.port,
+            ChannelMonitor(lambda _: True, ttl_s=NEVER),
+            channels=Value(Channels()),
+            leadership=self.leadership,
+            health=Value(RedisHealth()),
+            wake_up=self.loop.wake_up,
+        )
+
     def _follow(self, demand: Demand, step: DemandStep) -> None:
         assert self.demand.get() is demand  # the value and what follows from it are one turn
         self.followed.append((demand, step))
@@ -591,7 +590,7 @@ class Alone:
         alone = cls(url, **settings)
         running = [
             asyncio.create_task(alone.loop.run(), name="demand"),
-            asyncio.create_task(alone.loop.listen(), name="wake"),
+            asyncio.create_task(alone.channels.run(), name="channels"),
         ]
         try:
             yield alone

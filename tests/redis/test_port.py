@@ -57,8 +57,8 @@ async def port(process: Server, db: redis.Redis) -> AsyncIterator[RedisPort]:
 
 @pytest.fixture
 async def recorder(process: Server) -> AsyncIterator[Recorder]:
-    """Yield a recorder of everything that is published."""
-    async with Recorder(process.url, "*") as recording:
+    """Yield a recorder of all prices and events."""
+    async with Recorder(process.url) as recording:
         yield recording
 
 
@@ -330,7 +330,7 @@ async def test_the_status_has_a_ttl_and_is_announced_when_asked(
     await port.write_status(OURS, b"{}", 15.0, announce=announce)
     assert db.get(KEYS.status) == "{}"
     assert 14_000 < db.pttl(KEYS.status) <= 15_000
-    db.publish("end", "")
+    db.publish("spot:END", "")
     await until(lambda: recorder.heard, "the end")
     assert (recorder.heard[0].channel == KEYS.events) is announce
 
