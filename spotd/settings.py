@@ -3,13 +3,15 @@
 Precedence: environment, ``.env`` in the working directory, then files named like the variable
 (any case) in ``/run/secrets`` or ``$CREDENTIALS_DIRECTORY``. An empty value counts as not set.
 An unknown ``SPOTD_*`` name is an error that names the nearest known one: a mistyped setting that
-is silently ignored costs more than a start that fails.
+is silently ignored costs more than a start that fails. Variables that Kubernetes injects for a
+Service count as not set.
 """
 
 from __future__ import annotations
 
 import difflib
 import os
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -25,7 +27,12 @@ from pydantic import (
     field_validator,
     model_validator,
 )
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
 from pydantic_settings import SettingsError as UnreadableSourceError
 
 from spotd.errors import SettingsError
@@ -58,6 +65,14 @@ RELAY_NAMES = (
     "SPOTD_RELAY_MAX_CLIENTS",
     "SPOTD_RELAY_MAX_CONNECTS_PER_S",
 )
+
+# What Kubernetes injects into each container for a Service whose name begins with "spotd", as the
+# documents of Kubernetes list it ("Service: Environment variables").
+_OF_A_SERVICE = re.compile(
+    r"SPOTD(_\w+)?(_SERVICE_HOST|_SERVICE_PORT(_\w+)?|_PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)"
+)
+_SERVICE_PORT = re.compile(r"SPOTD(_\w+)?_PORT")
+_SERVICE_ADDRESS = re.compile(r"(tcp|udp|sctp)://")
 
 Prefix = Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=r"^[\x21-\x7e]+$")]
 
@@ -152,6 +167,13 @@ class Settings(BaseSettings):
         le=300,
         description="how long a dead leader blocks a standby, in seconds",
     )
+    keep_stream_s: float = Field(
+        20.0,
+        ge=0,
+        le=3_600,
+        description="how long the stream is kept while Redis does not answer, beyond "
+        "`SPOTD_LEADER_TTL_S`, in seconds",
+    )
     http_host: str = Field("127.0.0.1", description="health and metrics: address")
     http_port: int = Field(
         9810,
@@ -166,6 +188,26 @@ class Settings(BaseSettings):
         "auto",
         description="`json`, `console`, or by whether stderr is a terminal",
     )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Return the sources, without what Kubernetes injects into the environment."""
+        if isinstance(env_settings, EnvSettingsSource):
+            # A Service named spotd-relay injects SPOTD_RELAY_PORT=tcp://…, which must not hide a
+            # port that a file sets.
+            env_settings.env_vars = {
+                name: value
+                for name, value in env_settings.env_vars.items()
+                if not injected_for_a_service(name, value)
+            }
+        return init_settings, env_settings, dotenv_settings, file_secret_settings
 
     @model_validator(mode="before")
     @classmethod
@@ -234,7 +276,8 @@ class Settings(BaseSettings):
         Raises SettingsError, with one clause for each thing that is wrong.
         """
         try:
-            reject_unknown({*_env_file_names(), *_secret_file_names(), *os.environ})
+            own = {name for name in os.environ if not injected_for_a_service(name, os.environ[name])}
+            reject_unknown({*_env_file_names(), *_secret_file_names(), *own})
             return cls(_secrets_dir=_secret_directories(), **overrides)  # type: ignore[call-arg]
         except ValidationError as error:
             raise SettingsError("; ".join(_explain(error, cls))) from None
@@ -258,6 +301,17 @@ def known_names() -> tuple[str, ...]:
     """Return every variable that spotd reads."""
     own = (name for field in Settings.model_fields for name in names_of(field))
     return (*own, *RELAY_NAMES)
+
+
+def injected_for_a_service(name: str, value: str | None) -> bool:
+    """Return whether a variable is one that Kubernetes injects for a Service.
+
+    ``…_PORT`` may be a setting. Kubernetes gives it an address, such as ``tcp://10.0.0.7:9811``.
+    """
+    upper = name.upper()
+    if _OF_A_SERVICE.fullmatch(upper):
+        return True
+    return bool(_SERVICE_PORT.fullmatch(upper) and _SERVICE_ADDRESS.match(value or ""))
 
 
 def reject_unknown(names: Iterable[str]) -> None:
