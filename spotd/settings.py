@@ -276,7 +276,9 @@ class Settings(BaseSettings):
         Raises SettingsError, with one clause for each thing that is wrong.
         """
         try:
-            own = {name for name in os.environ if not injected_for_a_service(name, os.environ[name])}
+            own = {
+                name for name in os.environ if not injected_for_a_service(name, os.environ[name])
+            }
             reject_unknown({*_env_file_names(), *_secret_file_names(), *own})
             return cls(_secrets_dir=_secret_directories(), **overrides)  # type: ignore[call-arg]
         except ValidationError as error:

@@ -58,9 +58,14 @@ def daemon_state(facts: Facts, now: float) -> tuple[DaemonStateName, str | None]
     if not leadership.may_publish(now):
         if not leadership.started:
             return "starting", redis.away
+        if redis.away is not None:
+            kept = stream.phase == "open" and leadership.may_hold(now)
+            return "standby", f"{redis.away}; the stream is kept" if kept else redis.away
+        if leadership.free:
+            return "standby", "no daemon holds the leader key yet"
         if leadership.another:
-            return "standby", redis.away or "another daemon is the leader"
-        return "standby", redis.away or "the leader key lapsed before it was renewed"
+            return "standby", "another daemon is the leader"
+        return "standby", "the leader key lapsed before it was renewed"
     if redis.away is not None:
         return "waiting", redis.away
     if not demand.symbols:

@@ -67,17 +67,21 @@ if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
 redis.call('HDEL', KEYS[2], unpack(ARGV, 2))
 return 1
 """
-# KEYS leader seq; ARGV token ttl-ms former-token. Returns 0 (another's), 1 (renewed) or 2
-# (acquired), and the seq. SET renews the key, because it fails where publishing would fail too:
-# when the server is out of memory.
+# KEYS leader seq; ARGV token ttl-ms former-token claim-ms. Returns 0 (another's), 1 (renewed),
+# 2 (acquired) or 3 (free), the seq, and the clock in ms. A free key is taken until claim-ms by this
+# clock, since a server that was frozen executes requests that were given up long ago. SET renews
+# the key, because it fails where publishing would fail too: when the server is out of memory.
 LEAD = """
+local time = redis.call('TIME')
+local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
 local held = redis.call('GET', KEYS[1])
 local seq = redis.pcall('GET', KEYS[2])
 if type(seq) ~= 'string' then seq = false end
-if held and held ~= ARGV[1] and held ~= ARGV[3] then return {0, seq} end
+if held and held ~= ARGV[1] and held ~= ARGV[3] then return {0, seq, now} end
+if not held and now > tonumber(ARGV[4]) then return {3, seq, now} end
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
-if held == ARGV[1] then return {1, seq} end
-return {2, seq}
+if held == ARGV[1] then return {1, seq, now} end
+return {2, seq, now}
 """
 # KEYS leader status; ARGV token
 RELEASE = """

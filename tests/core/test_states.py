@@ -28,6 +28,7 @@ REFUSED = Verdict("refused", LIMIT.reason, LIMIT.detail)
 STARTED = Leadership(started=True, answered=True)
 STANDBY = replace(STARTED, another=True)
 LEADER = replace(STARTED, term=1, leads=True, publish_until=NOW + 1, hold_until=NOW + 1)
+KEEPS = replace(STARTED, term=1, answered=False, hold_until=NOW + 1)
 WANTED = Demand(frozenset(("AAA", "BBB")), term=1)
 SERVED = SubscriptionState(active=frozenset(("AAA",)))
 STREAMING = Facts(LEADER, RedisHealth(), WANTED, StreamState("open", subscriptions=SERVED))
@@ -46,6 +47,19 @@ UNREADABLE = "cannot read the demand in symbols: spotd:symbols is of the wrong t
         (Facts(STARTED), "standby", "the leader key lapsed before it was renewed", []),
         (
             Facts(replace(STANDBY, answered=False), AWAY),
+            "standby",
+            "no answer",
+            ["redis: no answer", NOT_ANSWERED],
+        ),
+        (Facts(replace(STANDBY, free=True)), "standby", "no daemon holds the leader key yet", []),
+        (
+            replace(STREAMING, leadership=KEEPS, redis=AWAY),
+            "standby",
+            "no answer; the stream is kept",
+            ["redis: no answer", NOT_ANSWERED],
+        ),
+        (
+            replace(STREAMING, leadership=KEEPS, redis=AWAY, stream=StreamState()),
             "standby",
             "no answer",
             ["redis: no answer", NOT_ANSWERED],
