@@ -375,7 +375,10 @@ async def test_suggestions(opened: Opened, relay: FakeRelay) -> None:
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 async def test_phone(opened: Opened, relay: FakeRelay, scheme: str) -> None:
-    """On a phone nothing is wider than the screen, and screen readers still find a table."""
+    """On a phone nothing is wider than the screen, and rows have the same columns.
+
+    Screen readers still find a table.
+    """
     page = await opened("SPY", "GOOGL", viewport=PHONE, color_scheme=scheme)
     await relay.live("SPY", 1599.12, 1601.44)
     await relay.state("GOOGL", "stale", reason="a reason that is longer than a phone is wide")
@@ -383,6 +386,11 @@ async def test_phone(opened: Opened, relay: FakeRelay, scheme: str) -> None:
     await expect(cell(page, "GOOGL", "state")).to_contain_text("longer than a phone")
     wider = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
     assert await page.evaluate(wider) == 0
+    for column in ("price", "change", "spark"):
+        first, last = [await cell(page, s, column).bounding_box() for s in ("SPY", "GOOGL")]
+        assert first is not None
+        assert last is not None
+        assert (first["x"], first["width"]) == (last["x"], last["width"])
     await expect(page.get_by_role("table").get_by_role("row")).to_have_count(3)
     await expect(page.get_by_role("cell", name="1,600.28")).to_be_visible()
 

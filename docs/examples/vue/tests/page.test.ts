@@ -117,7 +117,7 @@ test("a card loads until the first price, then shows each newer one with its dir
   await nextTick();
   expect(stateOf()).toBe("live");
   expect(textOf(".mid", card())).toBe("606.00");
-  expect(textOf(".since-open", card())).toBe("+6.00 (+1.00 %)");
+  expect(textOf(".since-open", card())).toBe("+6.00 (+1.00%)");
   expect(textOf("dl", card())).toContain("44.00 below");
 
   relay.price("SPY", 605.5);
