@@ -51,6 +51,8 @@ RENEWALS_PER_TTL = 4
 MARGIN_SHARE = 0.1  # of the TTL: clocks of two machines do not run at exactly the same speed
 STANDBY_TRIES_EVERY_S = 0.5
 RETRY_S = 0.2
+# With a call that is given up after 0.8 s, this is less than a standby waits.
+RETRY_TO_KEEP_S = 0.05
 YIELD_S = 1.0  # to the daemon that holds the stream, once Redis is back
 CLAIM_S = 1.0  # how long after it was sent a request may take a free key
 
@@ -243,7 +245,9 @@ class LeaderKey:
         """
         leadership = self.leadership
         at = self._now + RETRY_S
-        if leadership.answered and leadership.free:
+        if not leadership.leads and leadership.may_hold(self._now):
+            at = self._now + RETRY_TO_KEEP_S
+        elif leadership.answered and leadership.free:
             if self._now < self._yields_until:
                 at = min(self._yields_until, self._now + STANDBY_TRIES_EVERY_S)
             elif not self._claimed:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from spotd.core.leadership import (
     CLAIM_S,
     RETRY_S,
+    RETRY_TO_KEEP_S,
     STANDBY_TRIES_EVERY_S,
     YIELD_S,
     Change,
@@ -516,6 +517,17 @@ class TestNextTry:
         leader.key.failed(101.0)
         assert leader.key.next_try_at(calm=True) == 101.0 + RETRY_S
 
+    def test_who_keeps_the_stream_asks_at_a_faster_pace(self) -> None:
+        """It must be heard before a standby may take the key."""
+        dialogue = Dialogue(keep_stream_s=20.0)
+        dialogue.answer("acquired")
+        dialogue.now += 10.0
+        dialogue.key.failed(dialogue.now)
+        assert dialogue.key.next_try_at(calm=False) == dialogue.now + RETRY_TO_KEEP_S
+        dialogue.now += 20.0
+        dialogue.key.failed(dialogue.now)
+        assert dialogue.key.next_try_at(calm=False) == dialogue.now + RETRY_S
+
     def test_after_a_failure_the_end_of_the_right_is_not_missed(self, leader: Dialogue) -> None:
         """The next try is at the end of the right at the latest, and then the term ends."""
         over_at = 100.0 + VALID_S
@@ -578,7 +590,7 @@ def test_invariants(events: list[tuple[str, float, tuple[int | None, str | None]
 # Two daemons and a server that is away
 
 _KEEP_S = 20.0
-_STEP_S = 0.1
+_STEP_S = 0.05
 _CALL_LIMIT_S = 0.8
 
 
@@ -690,7 +702,7 @@ def test_who_holds_the_stream_gets_the_key_when_redis_is_back(
 
     run(1.0, leader)
     assert leader.key.leadership.leads
-    run(1.0 + phase * _STEP_S, *nodes)
+    run(1.0 + phase * 0.1, *nodes)
     for gone, away_s, works_s in outages:
         redis.gone, redis.frozen = gone, not gone
         run(away_s, *nodes)
@@ -710,12 +722,12 @@ def test_a_standby_takes_the_key_of_a_leader_that_died_while_the_server_was_froz
     leader, standby = Node("us", redis), Node("them", redis)
     now = 100.0
     for node in (leader, standby):
-        for _ in range(10):
+        for _ in range(20):
             now += _STEP_S
             node.now = now
             node.turn(now)
     redis.frozen = True
-    for _ in range(80):
+    for _ in range(160):
         now += _STEP_S
         standby.now = now
         standby.turn(now)
