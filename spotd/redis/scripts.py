@@ -1,7 +1,7 @@
 """Lua scripts, each of which Redis runs in one step. A leader's script first checks the leader key.
 
-``KEYS`` and ``ARGV`` stand above each. A script that returns 0 did nothing, because the leader key
-does not hold the token.
+``KEYS`` and ``ARGV`` stand above each. A leader's script that returns 0 did nothing, because the
+leader key does not hold the token.
 """
 
 from __future__ import annotations
@@ -88,4 +88,23 @@ RELEASE = """
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
 redis.call('DEL', KEYS[1], KEYS[2])
 return 1
+"""
+# KEYS leases; ARGV how many to show, how many to return at most, seconds. Returns the clock in unix
+# seconds, members and scores of lapsed leases, which are removed, and of those that lapse more than
+# these seconds ahead, and the members of all others, or nil where they are too many. A lease that
+# lapsed is nobody's, so the leader key is not asked.
+LEASES = """
+local time = redis.call('TIME')
+local now = time[1] .. '.' .. string.format('%06d', time[2])
+local lapsed = redis.pcall(
+  'ZRANGEBYSCORE', KEYS[1], '-inf', now, 'WITHSCORES', 'LIMIT', 0, ARGV[1])
+if lapsed.err then return lapsed end
+redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now)
+local far = '(' .. string.format('%.6f', time[1] + ARGV[3])
+far = redis.call('ZRANGEBYSCORE', KEYS[1], far, '+inf', 'WITHSCORES', 'LIMIT', 0, ARGV[1])
+local live = false
+if redis.call('ZCARD', KEYS[1]) <= tonumber(ARGV[2]) then
+  live = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', '+inf')
+end
+return {now, lapsed, far, live}
 """

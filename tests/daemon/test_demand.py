@@ -98,6 +98,25 @@ async def test_a_lease_that_lapses_ends_the_demand(rig: NewRig) -> None:
         assert (await daemon.values.leases()).keys() == {"QQQ@alive"}
 
 
+@pytest.mark.parametrize("wrong_s", [3_600.0, -3_600.0])
+async def test_a_clock_of_ours_that_jumps_ends_no_lease(
+    rig: NewRig, monkeypatch: pytest.MonkeyPatch, wrong_s: float
+) -> None:
+    """Redis' clock decides alone: what lives stays, what has lapsed goes and is counted."""
+    real = time.time
+    async with rig() as daemon:
+        leases = daemon.settings.keys.leases
+        await daemon.values.redis.zadd(leases, {"SPY@alive": real() + 600})
+        await asks_for(daemon, "SPY")
+        monkeypatch.setattr(time, "time", lambda: real() + wrong_s)
+        await daemon.values.redis.zadd(leases, {"QQQ@alive": real() + 600, "IWM@slow": real() - 10})
+        await asks_for(daemon, "SPY", "QQQ")
+        await until(
+            lambda: daemon.metric('spotd_doubtful_leases_total{kind="lapsed"}') == 1, "1 lapsed"
+        )
+        assert (await daemon.values.leases()).keys() == {"SPY@alive", "QQQ@alive"}
+
+
 async def test_a_doubtful_lease_is_counted_and_logged_once_per_owner(rig: NewRig) -> None:
     """Milliseconds and infinity are heeded; a lease that had lapsed before it came demands nothing.
 
