@@ -17,7 +17,7 @@ if TYPE_CHECKING:
         SpotdError,
         StreamError,
     )
-    from spotd.models import DaemonStatus, SpotPriceUpdate, SymbolCounts, SymbolState
+    from spotd.models import DaemonStatus, Gap, SpotPriceUpdate, SymbolCounts, SymbolState
 
 __version__ = "0.1.0"
 
@@ -29,6 +29,7 @@ _HOME = {
     "SpotdError": "spotd.errors",
     "StreamError": "spotd.errors",
     "DaemonStatus": "spotd.models",
+    "Gap": "spotd.models",
     "SpotPriceUpdate": "spotd.models",
     "SymbolCounts": "spotd.models",
     "SymbolState": "spotd.models",
@@ -37,6 +38,7 @@ _HOME = {
 __all__ = [
     "AlpacaRefusedError",
     "DaemonStatus",
+    "Gap",
     "RedisUnavailableError",
     "SettingsError",
     "SpotClient",

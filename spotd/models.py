@@ -16,14 +16,19 @@ import msgspec
 DaemonStateName = Literal[
     "starting", "standby", "idle", "connecting", "streaming", "waiting", "stopping"
 ]
-SymbolStateName = Literal["pending", "live", "stale", "halted", "refused"]
+SymbolStateName = Literal["pending", "live", "stale", "halted", "ended", "refused"]
 RefusalReason = Literal[
     "invalid_symbol", "symbol_limit", "wildcard_not_allowed", "refused_by_alpaca"
 ]
 BreakerStateName = Literal["closed", "open", "half_open"]
+MarketName = Literal["open", "extended", "closed"]
 # A time without a zone is refused, since it cannot be compared with any other time.
 Moment = Annotated[datetime, msgspec.Meta(tz=True)]
 T = TypeVar("T")
+
+
+def _none() -> None:
+    return None
 
 
 class SpotPriceUpdate(msgspec.Struct, frozen=True, gc=False):
@@ -99,13 +104,17 @@ class SymbolState(
 ):
     """The state of one symbol, or of one refused entry of the demand.
 
-    ``reason`` is set for ``refused`` (one of RefusalReason) and may say why for ``stale``;
-    ``detail`` says more, for a person.
+    ``reason`` is set for ``refused`` (one of RefusalReason) and ``stale``, and for ``live`` before
+    the first quote. ``code`` is its code, one of ``spotd.reasons`` or a newer one; None without a
+    reason, and from a daemon that writes none. ``detail`` says more, for a person. ``ended`` is
+    announced and never stored.
     """
 
     symbol: str
     state: SymbolStateName
     reason: str | None
+    # A default made by a factory is encoded too, so every state that spotd writes has the field.
+    code: str | None = msgspec.field(default_factory=_none)
     since: Moment
     detail: str | None = None
 
@@ -136,10 +145,15 @@ class SymbolCounts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class DaemonStatus(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="daemon"):
-    """The state of the daemon. Times are UTC, ``lag_ms`` is from exchange time to received."""
+    """The state of the daemon. Times are UTC, ``lag_ms`` is from exchange time to received.
+
+    ``code`` is that of ``reason``, one of ``spotd.reasons`` or a newer one. ``market`` is by the
+    feed's exchange calendar, ``market_changes_at`` its next change; None where it is not known.
+    """
 
     state: DaemonStateName
     reason: str | None
+    code: str | None = None
     instance: str
     version: str
     feed: str
@@ -152,6 +166,8 @@ class DaemonStatus(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", 
     quotes_received: int
     updates_published: int
     reconnects: int
+    market: MarketName | None = None
+    market_changes_at: Moment | None = None
 
     def to_json(self) -> bytes:
         """Return JSON as in ``spotd:status``, on ``spotd:events`` and from ``GET /status``."""
@@ -161,6 +177,29 @@ class DaemonStatus(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", 
     def from_json(cls, raw: bytes | str) -> DaemonStatus:
         """Return the status in ``raw``. Raise msgspec.DecodeError if ``raw`` is no such JSON."""
         return _decoded(_STATUS_DECODER, raw)
+
+
+class Gap(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="gap"):
+    """No prices came between two times, which are UTC.
+
+    ``symbols`` is the number of symbols that it concerns. ``code`` is that of ``reason``, one of
+    ``spotd.reasons`` or a newer one.
+    """
+
+    begins: Moment = msgspec.field(name="from")
+    ends: Moment = msgspec.field(name="to")
+    reason: str
+    code: str | None = msgspec.field(default_factory=_none)
+    symbols: int
+
+    def to_json(self) -> bytes:
+        """Return JSON as on ``spotd:events``."""
+        return _ENCODER.encode(self)
+
+    @classmethod
+    def from_json(cls, raw: bytes | str) -> Gap:
+        """Return the gap in ``raw``. Raise msgspec.DecodeError if ``raw`` is no such JSON."""
+        return _decoded(_GAP_DECODER, raw)
 
 
 def utc(unix_s: float) -> datetime:
@@ -176,7 +215,7 @@ def rfc3339(moment: datetime) -> str:
 class _Encoder:
     """Encodes JSON with six digits of microseconds, and without a ``detail`` that is None."""
 
-    def encode(self, value: SymbolState | DaemonStatus) -> bytes:
+    def encode(self, value: SymbolState | DaemonStatus | Gap) -> bytes:
         fields = msgspec.to_builtins(value, builtin_types=(datetime,))
         if fields.get("detail", "") is None:
             del fields["detail"]
@@ -200,3 +239,4 @@ _ENCODER = _Encoder()
 _UPDATE_DECODER = msgspec.json.Decoder(SpotPriceUpdate)
 _STATE_DECODER = msgspec.json.Decoder(SymbolState)
 _STATUS_DECODER = msgspec.json.Decoder(DaemonStatus)
+_GAP_DECODER = msgspec.json.Decoder(Gap)

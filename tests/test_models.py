@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from spotd.models import (
     DaemonStatus,
+    Gap,
     SpotPriceUpdate,
     SymbolCounts,
     SymbolState,
@@ -38,17 +39,22 @@ UPDATE = SpotPriceUpdate(
 )
 # Section 3
 STATE = (
-    b'{"type":"symbol","symbol":"SPY","state":"live","reason":null,'
+    b'{"type":"symbol","symbol":"SPY","state":"live","reason":null,"code":null,'
     b'"since":"2026-01-20T05:12:00.000000Z"}'
 )
 # Section 4, with the counts that were added since
 STATUS = (
-    b'{"type":"daemon","state":"streaming","reason":null,"instance":"host-4711-ab12",'
+    b'{"type":"daemon","state":"streaming","reason":null,"code":null,"instance":"host-4711-ab12",'
     b'"version":"0.1.0","feed":"iex","since":"2026-01-20T05:12:00.000000Z",'
     b'"at":"2026-01-20T05:12:01.500000Z",'
     b'"symbols":{"desired":3,"live":2,"refused":1,"pending":0,"stale":0,"halted":0},'
     b'"last_message_at":"2026-01-20T05:12:01.000001Z","lag_ms":12.5,"breaker":"closed",'
-    b'"quotes_received":0,"updates_published":0,"reconnects":0}'
+    b'"quotes_received":0,"updates_published":0,"reconnects":0,"market":"open",'
+    b'"market_changes_at":"2026-01-20T21:00:00.000000Z"}'
+)
+GAP = (
+    b'{"type":"gap","from":"2026-01-20T05:12:00.000000Z","to":"2026-01-20T05:12:01.500000Z",'
+    b'"reason":"the stream was interrupted","code":"interrupted","symbols":3}'
 )
 
 _moments = st.datetimes(
@@ -149,7 +155,7 @@ def test_a_malformed_update_is_refused(raw: bytes) -> None:
 
 
 def test_a_symbol_state_is_the_contracts_example() -> None:
-    """``reason`` is null where there is none, ``detail`` is left out."""
+    """``reason`` and its code are null where there is none, ``detail`` is left out."""
     state = SymbolState(
         symbol="SPY", state="live", reason=None, since=datetime(2026, 1, 20, 5, 12, tzinfo=UTC)
     )
@@ -163,6 +169,7 @@ def test_a_refusal_says_more_in_its_detail() -> None:
         symbol='"\\\n☃',
         state="refused",
         reason="invalid_symbol",
+        code="invalid_symbol",
         since=datetime(2026, 1, 20, tzinfo=UTC),
         detail='say "why"',
     )
@@ -174,8 +181,9 @@ def test_a_refusal_says_more_in_its_detail() -> None:
     st.builds(
         SymbolState,
         symbol=st.text(max_size=64),
-        state=st.sampled_from(("pending", "live", "stale", "halted", "refused")),
+        state=st.sampled_from(("pending", "live", "stale", "halted", "ended", "refused")),
         reason=st.none() | st.text(),
+        code=st.none() | st.text(),
         since=_moments,
         detail=st.none() | st.text(),
     )
@@ -210,6 +218,8 @@ def test_a_status_is_the_contracts_example() -> None:
         quotes_received=0,
         updates_published=0,
         reconnects=0,
+        market="open",
+        market_changes_at=datetime(2026, 1, 20, 21, tzinfo=UTC),
     )
     assert status.to_json() == STATUS
     assert DaemonStatus.from_json(STATUS) == status
@@ -225,6 +235,7 @@ _counts = st.integers(0, 2**53)
             ("starting", "standby", "idle", "connecting", "streaming", "waiting", "stopping")
         ),
         reason=st.none() | st.text(),
+        code=st.none() | st.text(),
         instance=st.text(),
         version=st.text(),
         feed=st.text(),
@@ -237,6 +248,8 @@ _counts = st.integers(0, 2**53)
         quotes_received=_counts,
         updates_published=_counts,
         reconnects=_counts,
+        market=st.none() | st.sampled_from(("open", "extended", "closed")),
+        market_changes_at=st.none() | _moments,
     )
 )
 def test_every_status_reads_back_as_it_was(status: DaemonStatus) -> None:
@@ -248,15 +261,56 @@ def test_every_status_reads_back_as_it_was(status: DaemonStatus) -> None:
         SymbolState.from_json(raw)
 
 
+# Gap
+
+
+def test_a_gap_is_the_contracts_example() -> None:
+    """A gap has the contract's fields and its code."""
+    gap = Gap(
+        begins=datetime(2026, 1, 20, 5, 12, tzinfo=UTC),
+        ends=datetime(2026, 1, 20, 5, 12, 1, 500_000, tzinfo=UTC),
+        reason="the stream was interrupted",
+        code="interrupted",
+        symbols=3,
+    )
+    assert gap.to_json() == GAP
+    assert Gap.from_json(GAP) == gap
+
+
+# Fields that come and go
+
+
 @pytest.mark.parametrize(
-    ("model", "raw"), [(SpotPriceUpdate, EXAMPLE), (SymbolState, STATE), (DaemonStatus, STATUS)]
+    ("model", "raw"),
+    [(SpotPriceUpdate, EXAMPLE), (SymbolState, STATE), (DaemonStatus, STATUS), (Gap, GAP)],
 )
 def test_unknown_fields_are_ignored(
-    model: type[SpotPriceUpdate | SymbolState | DaemonStatus], raw: bytes
+    model: type[SpotPriceUpdate | SymbolState | DaemonStatus | Gap], raw: bytes
 ) -> None:
     """Unknown fields are ignored, so that an older client reads a newer daemon."""
     newer = raw.replace(b"{", b'{"added":{"later":[1]},')
     assert model.from_json(newer) == model.from_json(raw)
+
+
+@pytest.mark.parametrize(("model", "raw"), [(SymbolState, STATE), (DaemonStatus, STATUS)])
+def test_what_an_older_daemon_writes_is_read(
+    model: type[SymbolState | DaemonStatus], raw: bytes
+) -> None:
+    """Without the fields that were added since, a message is read; they are None."""
+    older = json.loads(raw)
+    for added in ("code", "market", "market_changes_at"):
+        older.pop(added, None)
+    read = model.from_json(json.dumps(older))
+    assert read.code is None
+    assert read.state == model.from_json(raw).state
+
+
+@pytest.mark.parametrize(("model", "raw"), [(SymbolState, STATE), (DaemonStatus, STATUS)])
+def test_a_code_that_is_not_known_is_read(
+    model: type[SymbolState | DaemonStatus], raw: bytes
+) -> None:
+    """Codes may be added, so that an older client reads those of a newer daemon."""
+    assert model.from_json(raw.replace(b'"code":null', b'"code":"newer"')).code == "newer"
 
 
 # Times
@@ -283,7 +337,7 @@ def test_a_wall_clock_becomes_a_time_in_utc() -> None:
     assert utc(1_768_885_920.5) == datetime(2026, 1, 20, 5, 12, 0, 500_000, tzinfo=UTC)
 
 
-@pytest.mark.parametrize("kind", [SpotPriceUpdate, SymbolState, DaemonStatus])
+@pytest.mark.parametrize("kind", [SpotPriceUpdate, SymbolState, DaemonStatus, Gap])
 @pytest.mark.parametrize(
     "raw",
     [
@@ -297,7 +351,7 @@ def test_a_wall_clock_becomes_a_time_in_utc() -> None:
     ids=["empty", "null", "utf8", "deep", "update without zone", "state without zone"],
 )
 def test_a_malformed_message_is_one_kind_of_error(
-    kind: type[SpotPriceUpdate | SymbolState | DaemonStatus], raw: bytes
+    kind: type[SpotPriceUpdate | SymbolState | DaemonStatus | Gap], raw: bytes
 ) -> None:
     """Broken text, deep nesting and times without a zone are msgspec.DecodeError, like the rest."""
     with pytest.raises(msgspec.DecodeError):
@@ -332,5 +386,6 @@ def test_a_state_reads_the_same_with_and_without_microseconds() -> None:
             "symbol": "SPY",
             "state": "live",
             "reason": None,
+            "code": None,
             "since": f"2026-01-20T05:12:00.{microsecond:06d}Z",
         }

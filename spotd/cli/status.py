@@ -50,6 +50,7 @@ def lines_of(status: DaemonStatus, now: datetime) -> list[tuple[str, str]]:
         ("since", _ago(status.since, now)),
         ("instance", f"{status.instance}, version {status.version}"),
         ("feed", status.feed),
+        ("market", _market(status)),
         ("symbols", ", ".join(parts)),
         ("last message", last),
         ("lag", "unknown" if status.lag_ms is None else f"{status.lag_ms:.1f} ms"),
@@ -59,6 +60,13 @@ def lines_of(status: DaemonStatus, now: datetime) -> list[tuple[str, str]]:
         ("reconnects", f"{status.reconnects:,}"),
         ("reported", _ago(status.at, now)),
     ]
+
+
+def _market(status: DaemonStatus) -> str:
+    if status.market is None:
+        return "unknown"
+    changes = status.market_changes_at
+    return status.market + ("" if changes is None else f", until {rfc3339(changes)}")
 
 
 async def _fetch(settings: Settings) -> DaemonStatus | None:

@@ -16,7 +16,7 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 from rich.text import Text
 
-from spotd.models import DaemonStatus, SpotPriceUpdate, SymbolState, rfc3339
+from spotd.models import DaemonStatus, Gap, SpotPriceUpdate, SymbolState, rfc3339
 
 RATE_WINDOW_S = 5.0
 _MAX_ARRIVALS = 256  # the rate of a row with more updates is measured over a shorter time
@@ -51,6 +51,7 @@ class PriceTable:
         self._rows: dict[str, _Row] = {}
         self._daemon: DaemonStatus | None = None
         self._absent = False
+        self._gap: Gap | None = None
         for symbol in symbols:
             self._row(symbol)
 
@@ -58,14 +59,15 @@ class PriceTable:
         """Take in a price."""
         self._row(update.symbol).take(update, self._monotonic())
 
-    def state(self, state: SymbolState) -> None:
-        """Take in the state of a symbol."""
-        self._row(state.symbol).state = state
-
-    def daemon(self, status: DaemonStatus) -> None:
-        """Take in the state of the daemon, which is shown below the table."""
-        self._daemon = status
-        self._absent = False
+    def event(self, event: DaemonStatus | SymbolState | Gap) -> None:
+        """Take in the state of a symbol; or the daemon's or a gap, shown below the table."""
+        if isinstance(event, DaemonStatus):
+            self._daemon = event
+            self._absent = False
+        elif isinstance(event, Gap):
+            self._gap = event
+        else:
+            self._row(event.symbol).state = event
 
     def no_daemon(self) -> None:
         """Show live symbols as stale until the next status of a daemon."""
@@ -81,7 +83,8 @@ class PriceTable:
         caption = NO_DAEMON if self._absent else None
         if self._daemon is not None and not self._absent:
             caption = f"daemon {state_text(self._daemon)}"
-        return Prices(rows, caption)
+        captions = [caption, None if self._gap is None else f"last {gap_text(self._gap)}"]
+        return Prices(rows, "\n".join(filter(None, captions)) or None)
 
     def _row(self, symbol: str) -> _Row:
         row = self._rows.get(symbol)
@@ -179,10 +182,19 @@ def price_line(update: SpotPriceUpdate) -> str:
     )
 
 
-def state_line(event: DaemonStatus | SymbolState) -> str:
-    """Return the state of a symbol or of the daemon as one line."""
+def event_line(event: DaemonStatus | SymbolState | Gap) -> str:
+    """Return a gap, or the state of a symbol or of the daemon, as one line."""
+    if isinstance(event, Gap):
+        return f"# {gap_text(event)}"
     name = event.symbol if isinstance(event, SymbolState) else "daemon"
     return f"# {name} is {state_text(event)}"
+
+
+def gap_text(gap: Gap) -> str:
+    """Return when no prices came, how many symbols that concerns, and why."""
+    seconds = (gap.ends - gap.begins).total_seconds()
+    symbols = f"{gap.symbols} symbol" + ("" if gap.symbols == 1 else "s")
+    return f"gap of {seconds:.1f} s until {rfc3339(gap.ends)}, {symbols}: {gap.reason}"
 
 
 def state_text(event: DaemonStatus | SymbolState) -> str:

@@ -12,10 +12,10 @@ import click
 from rich.live import Live
 
 from spotd.cli.options import client_of, load_settings, redis_url_option, until_stopped
-from spotd.cli.table import NO_DAEMON, PriceTable, price_line, state_line, state_text
+from spotd.cli.table import NO_DAEMON, PriceTable, event_line, price_line, state_text
 from spotd.client import SpotClient, symbols_of
 from spotd.errors import RedisUnavailableError, SpotdError
-from spotd.models import DaemonStatus, SpotPriceUpdate
+from spotd.models import DaemonStatus, Gap, SpotPriceUpdate, SymbolState
 from spotd.settings import Settings
 
 _REFRESH_S = 0.5
@@ -93,6 +93,9 @@ async def _lines(
 
     async def take_states() -> None:
         async for event in spot.events():
+            if isinstance(event, Gap):
+                click.echo(event_line(event), err=True)
+                continue
             symbol = None if isinstance(event, DaemonStatus) else event.symbol
             if symbol is not None and symbol not in symbols:
                 continue
@@ -102,7 +105,7 @@ async def _lines(
             if said == before or (not before and event.state in _NORMAL):
                 continue
             last[symbol] = said
-            click.echo(state_line(event), err=True)
+            click.echo(event_line(event), err=True)
 
     if await spot.status() is None:
         no_daemon()  # before the first price
@@ -125,10 +128,8 @@ async def _table(
 
     async def take_states() -> None:
         async for event in spot.events():
-            if isinstance(event, DaemonStatus):
-                table.daemon(event)
-            elif event.symbol in symbols:
-                table.state(event)
+            if not isinstance(event, SymbolState) or event.symbol in symbols:
+                table.event(event)
 
     async def paint() -> None:
         while True:

@@ -15,9 +15,9 @@ from spotd.client.joins import Reader
 from spotd.client.leases import Leases
 from spotd.client.subscription import Subscription
 from spotd.client.telling import Counts
-from spotd.models import DaemonStatus, SpotPriceUpdate, SymbolState
+from spotd.models import DaemonStatus, Gap, SpotPriceUpdate, SymbolState
 
-Event = DaemonStatus | SymbolState
+Event = DaemonStatus | SymbolState | Gap
 T = TypeVar("T")
 
 
@@ -38,7 +38,7 @@ class Iteration(Generic[T]):
         self._symbols = symbols
         self._leases = leases
         self._reader = Reader(self, self._fail, everything=everything)
-        self._slots: OrderedDict[str | None, T] = OrderedDict()
+        self._slots: OrderedDict[object, T] = OrderedDict()
         self._ready = asyncio.Event()
         self._holding = False
         self._closed = False
@@ -87,7 +87,10 @@ class Iteration(Generic[T]):
         """Take a state, in an iteration over events."""
 
     def ended(self, symbol: str) -> None:
-        """Pass over the end of a state."""
+        """Pass over the end of a state, which ``state`` is told as an event."""
+
+    def gap(self, gap: Gap, raw: bytes) -> None:
+        """Take a gap, in an iteration over events."""
 
     def status(self, status: DaemonStatus | None, raw: bytes) -> None:
         """Take the daemon's status, in an iteration over events."""
@@ -95,7 +98,7 @@ class Iteration(Generic[T]):
     def connection(self, connected: bool, why: str) -> None:
         """Pass over an interruption, after which newer values follow."""
 
-    def take(self, key: str | None, value: T) -> None:
+    def take(self, key: object, value: T) -> None:
         """Put a value into the slot of its key."""
         if key in self._slots:
             self._counts.conflated += 1
@@ -116,7 +119,7 @@ class PriceIteration(Iteration[SpotPriceUpdate]):
 
 
 class EventIteration(Iteration[Event]):
-    """States: first all that are stored, then every change, the newest per symbol."""
+    """States: first all that are stored, then every change, the newest per symbol, and gaps."""
 
     def state(self, state: SymbolState, raw: bytes) -> None:  # noqa: ARG002 - as told
         """Take a state of any symbol or entry."""
@@ -125,5 +128,9 @@ class EventIteration(Iteration[Event]):
     def status(self, status: DaemonStatus | None, raw: bytes) -> None:  # noqa: ARG002 - as told
         """Take the status of a daemon; that there is none is not an event."""
         if status is not None:
-            # A refused entry may be any string, also the empty one, so the daemon's key is None.
-            self.take(None, status)
+            # A refused entry may be any string, so the daemon's key is none.
+            self.take(DaemonStatus, status)
+
+    def gap(self, gap: Gap, raw: bytes) -> None:  # noqa: ARG002 - as told
+        """Take a gap. One that waits longer than the next one is replaced by it."""
+        self.take(Gap, gap)

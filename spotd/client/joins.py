@@ -267,20 +267,23 @@ class Joins:
         """Return who follows the symbol of a channel."""
         return self._follows.get(channel, ())
 
-    def heard_state(self, symbol: str, raw: bytes | None) -> list[FollowerListener]:
+    def heard_state(self, symbol: str, raw: bytes | None) -> list[Reader]:
         """Return whom to tell what a message says of an entry's state; None: it has ended."""
-        listeners = []
+        readers = []
         for reader in self.readers:
             if reader.everything:
                 if reader.heard is not None:
                     reader.heard.add(symbol)
-                if raw is not None:
-                    listeners.append(reader.listener)
+                readers.append(reader)
                 continue
             follow = reader.follows.get(symbol) if reader.events else None
             if follow is not None and follow.state.hear(raw):
-                listeners.append(reader.listener)
-        return listeners
+                readers.append(reader)
+        return readers
+
+    def heard_gap(self) -> list[Reader]:
+        """Return whom to tell of a gap."""
+        return [reader for reader in self.readers if reader.events]
 
     def heard_status(self, raw: bytes) -> list[Reader]:
         """Return whom to tell what a message says of the daemon."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from spotd.models import DaemonStatus, SpotPriceUpdate, SymbolState
+from spotd.models import DaemonStatus, Gap, SpotPriceUpdate, SymbolState
 
 
 class FollowerListener(Protocol):
@@ -24,8 +24,11 @@ class FollowerListener(Protocol):
     def ended(self, symbol: str) -> None:
         """Take note that a symbol has no state any more, because nobody demands it.
 
-        The daemon may not announce this. It is told within 5 s.
+        It is told at once where the daemon announces it, and otherwise within 5 s.
         """
+
+    def gap(self, gap: Gap, raw: bytes) -> None:
+        """Take note that no prices came between two times. It is told once, and not stored."""
 
     def status(self, status: DaemonStatus | None, raw: bytes) -> None:
         """Take the daemon's status: the stored one, then every change, also of its time.

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 import msgspec
 
 from spotd.client.joins import Batch, Follow, Joins, Reader
-from spotd.models import DaemonStatus, SpotPriceUpdate, SymbolState
+from spotd.models import DaemonStatus, Gap, SpotPriceUpdate, SymbolState
 
 T = TypeVar("T")
 
@@ -22,17 +22,17 @@ MALFORMED = (ValueError, RecursionError)
 _SLICE = 64  # stored values that are told in one turn of the event loop
 
 
-class _Ended(msgspec.Struct, tag_field="type", tag="symbol"):
-    """The last SymbolState of a symbol; it is only announced, and never stored."""
+class _Typed(msgspec.Struct):
+    """An event of which only the type is known."""
 
-    symbol: str
-    state: Literal["ended"]
+    type: str
 
 
-_EVENT: msgspec.json.Decoder[DaemonStatus | SymbolState] = msgspec.json.Decoder(
-    DaemonStatus | SymbolState
+_EVENT: msgspec.json.Decoder[DaemonStatus | SymbolState | Gap] = msgspec.json.Decoder(
+    DaemonStatus | SymbolState | Gap
 )
-_ENDED = msgspec.json.Decoder(_Ended)
+_TYPES = {"daemon", "symbol", "gap"}
+_TYPED = msgspec.json.Decoder(_Typed)
 
 
 @dataclass(slots=True)
@@ -103,16 +103,26 @@ class Teller:
         try:
             event = _EVENT.decode(raw)
         except MALFORMED:
-            ended = self._read(_ENDED.decode, raw)
-            if ended is not None:
-                for listener in self._joins.heard_state(ended.symbol, None):
-                    listener.ended(ended.symbol)
+            # Types may be added (the wire contract), so one that is not known is not malformed.
+            typed = self._read(_TYPED.decode, raw)
+            if typed is not None and typed.type in _TYPES:
+                self._counts.malformed += 1
             return
         if isinstance(event, SymbolState):
-            for listener in self._joins.heard_state(event.symbol, raw):
-                listener.state(event, raw)
+            self._tell_state(event, raw)
+        elif isinstance(event, Gap):
+            for reader in self._joins.heard_gap():
+                reader.listener.gap(event, raw)
         else:
             self._tell_status(self._joins.heard_status(raw), event, raw)
+
+    def _tell_state(self, state: SymbolState, raw: bytes) -> None:
+        ended = state.state == "ended"
+        for reader in self._joins.heard_state(state.symbol, None if ended else raw):
+            if ended and not reader.everything:
+                reader.listener.ended(state.symbol)
+            else:
+                reader.listener.state(state, raw)
 
     def _tell_stored_status(self, batch: Batch, raw: bytes | None) -> None:
         readers = [reader for reader in batch.readers if reader.status.fetched(raw)]

@@ -18,6 +18,7 @@ from typing import NamedTuple
 from spotd.core.demand import MAX_REFUSED_SHOWN
 from spotd.core.states import Facts
 from spotd.models import SymbolCounts, SymbolStateName
+from spotd.reasons import Code, Reason
 from spotd.symbols import WILDCARD, Refusal
 
 
@@ -27,12 +28,17 @@ class Verdict(NamedTuple):
     state: SymbolStateName
     reason: str | None = None
     detail: str | None = None
+    code: Code | None = None
+
+
+def _because(state: SymbolStateName, reason: Reason) -> Verdict:
+    return Verdict(state, reason.text, code=reason.code)
 
 
 _LIVE = Verdict("live")
+_NO_QUOTE_YET = Verdict("live", "waiting for its first quote", code="no_quote_yet")
 _HALTED = Verdict("halted")
 _PENDING = Verdict("pending")
-_STALE = Verdict("stale", "the stream is interrupted or mute")
 
 
 def shown_refusals(
@@ -78,7 +84,7 @@ class Verdicts:
         for name in names & self._shown.keys():
             refusal = self._shown[name]
             changed += self._set(
-                (name,), Verdict("refused", refusal.reason, refusal.detail), unix_s
+                (name,), Verdict("refused", refusal.reason, refusal.detail, refusal.reason), unix_s
             )
         names -= self._shown.keys()
         judged = (names & facts.demand.symbols) - facts.stream.subscriptions.refused.keys()
@@ -105,6 +111,9 @@ class Verdicts:
         old, new = before.stream.subscriptions, after.stream.subscriptions
         names = _differing(before.demand.symbols, after.demand.symbols)
         names |= _differing(before.halted, after.halted)
+        names |= _differing(before.quoted, after.quoted)
+        if before.stream.stale != after.stream.stale:
+            names |= new.served
         if old is not new:
             names |= _differing(old.active, new.active)
             names |= _differing(old.served, new.served)
@@ -150,10 +159,13 @@ def _groups(symbols: AbstractSet[str], facts: Facts) -> Iterator[tuple[Verdict, 
     active = symbols if whole_market else symbols & subscriptions.active
     halted = active & facts.halted
     yield _HALTED, halted
-    yield _LIVE, active - halted
+    live = active - halted
+    waiting = live - facts.quoted - {WILDCARD}
+    yield _LIVE, live - waiting
+    yield _NO_QUOTE_YET, waiting
     others = symbols - active
     served = others & subscriptions.served
-    yield _STALE, served
+    yield _because("stale", facts.stream.stale), served
     yield _PENDING, others - served
 
 

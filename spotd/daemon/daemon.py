@@ -26,6 +26,7 @@ from spotd.alpaca.rest import Snapshots
 from spotd.alpaca.stream import AlpacaStream
 from spotd.core.demand import Demand, DemandStep
 from spotd.core.freshness import Silence
+from spotd.core.gaps import GapsFound
 from spotd.core.leadership import LeaderKey, Leadership
 from spotd.core.pacing import Pacing, Pauses
 from spotd.core.redis_health import RedisHealth
@@ -92,6 +93,7 @@ class Daemon:
         self.health: Value[RedisHealth] = Value(RedisHealth())  # RedisCalls
         self.demand: Value[Demand] = Value(Demand())  # DemandLoop
         self.stream: Value[StreamState] = Value(StreamState())  # StreamLoop
+        self.gaps: Value[GapsFound] = Value(GapsFound())  # StreamLoop
         self.stopping: Value[bool] = Value(False)  # Daemon
 
         self._silence = Silence(self._timing.silence_s)
@@ -150,8 +152,10 @@ class Daemon:
                 pauses=self._timing.pauses,
             ),
             leadership=self.leadership,
+            health=self.health,
             demand=self.demand,
             stream=self.stream,
+            gaps=self.gaps,
             fetch=self._fetch,
             metrics=self.metrics,
             pause_in_row_s=self._timing.pause_in_row_s,
@@ -189,6 +193,7 @@ class Daemon:
             health=self.health,
             demand=self.demand,
             stream=self.stream,
+            gaps=self.gaps,
             stopping=self.stopping,
             metrics=self.metrics,
             malformed=self._alpaca.decoder.malformed,
@@ -236,7 +241,7 @@ class Daemon:
     # Views for HTTP
 
     def not_ready(self) -> list[str]:
-        """Return the reasons against being ready."""
+        """Return the reasons against being ready, each a code, a colon and a sentence."""
         return self._states.not_ready()
 
     def status_json(self) -> bytes:

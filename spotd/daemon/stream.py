@@ -16,8 +16,11 @@ import structlog
 
 from spotd.alpaca.stream import AlpacaStream
 from spotd.core.demand import Demand, DemandStep, to_fetch
+from spotd.core.gaps import Gaps, GapsFound, silent_since, why_given_up
+from spotd.core.interruptions import BREAKER_OPEN, INTERRUPTED, why_stale, why_waiting
 from spotd.core.leadership import Leadership
 from spotd.core.pacing import Pacing
+from spotd.core.redis_health import RedisHealth
 from spotd.core.states import Phase, StreamState
 from spotd.core.subscription_state import SubscriptionState
 from spotd.core.subscriptions import Request, Subscriptions, UnexpectedAnswerError
@@ -25,12 +28,12 @@ from spotd.daemon.prices import Prices
 from spotd.daemon.value import Value, WakeUp
 from spotd.errors import ConnectionLimitError, RequestRefusedError, StreamError
 from spotd.ops.metrics import BREAKER_NAME, Metrics
+from spotd.reasons import Reason
 
 # A refused symbol is asked for again after an hour, so a check each minute is often enough.
 _CHECK_EVERY_S = 60.0
 # The pause between two requests of a long row. Without pauses, a row fills a second.
 PAUSE_IN_ROW_S = 0.02
-_BREAKER_IS_OPEN = f"the circuit breaker {BREAKER_NAME} is open"
 
 log = structlog.get_logger("spotd.stream")
 
@@ -49,8 +52,10 @@ class StreamLoop:
         subscriptions: Subscriptions,
         pacing: Pacing,
         leadership: Value[Leadership],
+        health: Value[RedisHealth],
         demand: Value[Demand],
         stream: Value[StreamState],
+        gaps: Value[GapsFound],
         fetch: Callable[[frozenset[str]], None],
         metrics: Metrics,
         pause_in_row_s: float = PAUSE_IN_ROW_S,
@@ -60,8 +65,11 @@ class StreamLoop:
         self._subscriptions = subscriptions
         self._pacing = pacing
         self._leadership = leadership
+        self._health = health
         self._demand = demand
         self._stream = stream
+        self._gaps_found = gaps
+        self._gaps = Gaps()
         self._fetch = fetch
         self._metrics = metrics
         self._pause_in_row_s = pause_in_row_s
@@ -109,7 +117,7 @@ class StreamLoop:
                 return True
             if self._stream.get().phase == "closed":
                 # A new term began. Only the wait of an open breaker outlasts the term before.
-                self._tell("waiting", _BREAKER_IS_OPEN)
+                self._tell("waiting", BREAKER_OPEN)
             await self._right.wait(min(until, self._leadership.get().publish_until))
         return False
 
@@ -123,6 +131,7 @@ class StreamLoop:
         session.add_done_callback(lambda _: self._right.set())
         try:
             while not session.done():
+                self._see_gaps()  # the right to publish may be back, while the session went on
                 leadership = self._leadership.get()
                 if not leadership.may_hold(time.monotonic()) or leadership.reign != reign:
                     return
@@ -135,16 +144,37 @@ class StreamLoop:
     async def _session(self) -> None:
         """Serve one session, from its opening to its end, which it raises."""
         self._tell("connecting")
+        why: StreamError | None = None
         try:
             await self._open()
             await self._serve()
+        except StreamError as error:
+            why = error
+            raise
         finally:
             was_open = self._stream.get().phase == "open"
-            self._subscriptions.disconnected()
-            self._tell("closed")
+            self._close(why if was_open else None)
             await self._alpaca.close()
             if was_open:
                 log.info("stream closed")
+
+    def _close(self, why: StreamError | None) -> None:
+        """Publish that the session is over. ``why``: how an open one failed; None: it did not."""
+        served = self._subscriptions.active
+        unix_s = time.time()
+        stale: Reason | None = None
+        if why is not None:
+            stale = why_stale(why.reason, str(why))
+            since_unix_s = silent_since(why.reason, self._prices.last_message_unix_s, unix_s)
+            self._gaps.interrupted(served, Reason(stale.code, str(why)), since_unix_s)
+        elif served:
+            # We may not hold it any more. Redis took prices at least until the last renewal.
+            stale = INTERRUPTED
+            since_unix_s = unix_s - (time.monotonic() - self._leadership.get().renewed_at)
+            away = self._health.get().away is not None
+            self._gaps.interrupted(served, why_given_up(redis_away=away), since_unix_s)
+        self._subscriptions.disconnected()
+        self._tell("closed", stale=stale)
 
     async def _open(self) -> None:
         log.info("connecting", endpoint=self._alpaca.endpoint)
@@ -204,10 +234,7 @@ class StreamLoop:
     def _down(self, error: StreamError, pause_s: float) -> None:
         """Publish and log why the stream is down and when it is tried again."""
         self._metrics.reconnects[error.reason] += 1
-        sentence = str(error)
-        if self._pacing.breaker == "open":
-            sentence += f"; {_BREAKER_IS_OPEN}"
-        self._tell("waiting", sentence)
+        self._tell("waiting", why_waiting(error.reason, str(error), self._pacing.breaker))
         log.warning(
             "stream is down",
             why=str(error),
@@ -219,15 +246,46 @@ class StreamLoop:
             exc_info=error.__cause__ if error.reason == "defect" else None,
         )
 
-    def _tell(self, phase: Phase | None = None, reason: str | None = None) -> None:
-        """Publish the stream's state with its subscriptions, in ``phase`` or in the present one."""
+    def _tell(
+        self,
+        phase: Phase | None = None,
+        reason: Reason | None = None,
+        *,
+        stale: Reason | None = None,
+    ) -> None:
+        """Publish the stream's state with its subscriptions.
+
+        Without a ``phase``, or ``stale``, these remain as they are.
+        """
         before = self._stream.get()
         subscriptions = self._subscriptions.state()
         after = replace(before, subscriptions=subscriptions, breaker=self._pacing.breaker)
         if phase is not None:
             after = replace(after, phase=phase, reason=reason)
+        if stale is not None:
+            after = replace(after, stale=stale)
         if self._stream.set(after) and subscriptions is not before.subscriptions:
             _log_differences(before.subscriptions, subscriptions)
+        self._see_gaps()
+
+    def _see_gaps(self) -> None:
+        """Publish the gap that ends with the present subscriptions, if one does."""
+        found = self._gaps.seen(
+            self._leadership.get(),
+            self._demand.get(),
+            self._stream.get().subscriptions,
+            now=time.monotonic(),
+            unix_s=time.time(),
+        )
+        if self._gaps_found.set(found):
+            gap = found.recent[-1]
+            log.info(
+                "prices came again",
+                code=gap.code,
+                why=gap.reason,
+                missing_s=round((gap.ends - gap.begins).total_seconds(), 1),
+                symbols=gap.symbols,
+            )
 
 
 def _log_differences(before: SubscriptionState, after: SubscriptionState) -> None:

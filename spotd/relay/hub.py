@@ -63,6 +63,7 @@ class Hub:
         self._order = count()
         self._daemon = Cell("daemon")
         self._relay = Cell("relay")
+        self._gap = Cell("gap")
         self.counts = Counts()
 
     # Clients
@@ -198,6 +199,11 @@ class Hub:
         """Take in the daemon's status; None: no daemon runs."""
         self._daemon.put(protocol.NO_DAEMON if raw is None else raw)
         self._tell_everybody(self._daemon, now)
+
+    def gap(self, raw: bytes, now: float) -> None:
+        """Take in a gap: whoever is here is told, and nobody who comes later."""
+        self._gap.put(raw)
+        self._tell_everybody(self._gap, now)
 
     def relay(self, raw: bytes, now: float) -> None:
         """Take in the relay's own status."""

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from spotd import __version__
-from spotd.models import DaemonStatus, SpotPriceUpdate, SymbolState
+from spotd.models import DaemonStatus, Gap, SpotPriceUpdate, SymbolState
 from spotd.relay.close_codes import CLOSE_CODES
 from spotd.relay.protocol import (
     Ping,
@@ -22,6 +22,7 @@ _MODELS = (
     SpotPriceUpdate,
     SymbolState,
     DaemonStatus,
+    Gap,
     SubscribeSpotPricesRequest,
     SubscribeSpotPricesResponse,
     SpotPricesResponse,
@@ -143,6 +144,8 @@ def _websocket_text() -> str:
     return "\n".join(
         [
             "The client sends `Subscribe`, `Unsubscribe` and `Ping` objects.",
+            "The server sends prices, and `SymbolState`, `DaemonStatus` and `Gap` objects.",
+            "They are told apart by `type`. A gap is sent once, to whoever is connected then.",
             "",
             "| close code | reason | try again | meaning |",
             "| --- | --- | --- | --- |",

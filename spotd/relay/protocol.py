@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from spotd.models import DaemonStatus, SpotPriceUpdate, SymbolState
+from spotd.models import DaemonStatus, Gap, SpotPriceUpdate, SymbolState
 from spotd.relay.limits import Limits
 from spotd.symbols import Refusal, as_written, symbol_of
 
@@ -159,7 +159,14 @@ def batch_message(raws: Iterable[bytes], timestamp: str) -> bytes:
 def ended(symbol: str, timestamp: str) -> bytes:
     """Return the SymbolState of a symbol that is not streamed any more."""
     return msgspec.json.encode(
-        {"type": "symbol", "symbol": symbol, "state": "ended", "reason": None, "since": timestamp}
+        {
+            "type": "symbol",
+            "symbol": symbol,
+            "state": "ended",
+            "reason": None,
+            "code": None,
+            "since": timestamp,
+        }
     )
 
 
@@ -171,6 +178,7 @@ def no_room(symbol: str, timestamp: str) -> bytes:
             "symbol": symbol,
             "state": "refused",
             "reason": "symbol_limit",
+            "code": "symbol_limit",
             "since": timestamp,
         }
     )
@@ -188,7 +196,7 @@ def error(problem: Problem) -> bytes:
     return msgspec.json.encode(told)
 
 
-def one_line(raw: bytes, value: SpotPriceUpdate | SymbolState | DaemonStatus) -> bytes:
+def one_line(raw: bytes, value: SpotPriceUpdate | SymbolState | DaemonStatus | Gap) -> bytes:
     """Return ``raw``, what was decoded as ``value``, if it can be sent on as it is.
 
     A line break would end a server-sent event, and bytes that are not UTF-8 would end a websocket.

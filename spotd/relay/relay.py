@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 from typing import NoReturn, Protocol
 
 from spotd.errors import RedisUnavailableError
-from spotd.models import DaemonStatus, SpotPriceUpdate, SymbolState, rfc3339, utc
+from spotd.models import DaemonStatus, Gap, SpotPriceUpdate, SymbolState, rfc3339, utc
 from spotd.relay import protocol
 from spotd.relay.hub import Hub, Wanted
 from spotd.relay.limits import Admission, Full, Limits
@@ -120,6 +120,11 @@ class Relay:
         self._status_raw = b"" if status is None else protocol.one_line(raw, status)
         self.hub.daemon(None if status is None else self._status_raw, self.clock())
         self._tell_own_status()
+
+    def gap(self, gap: Gap, raw: bytes) -> None:
+        """Take in that no prices came between two times."""
+        self.hub.gap(protocol.one_line(raw, gap), self.clock())
+        self._serve_soon()
 
     def connection(self, connected: bool, why: str) -> None:
         """Take in whether Redis is there."""

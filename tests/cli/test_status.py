@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from datetime import timedelta
 
+import msgspec
 import pytest
 import redis
 
@@ -23,9 +24,18 @@ def test_lines(spotd: Call, server: redis.Redis) -> None:
     told = {line[:13].strip(): line[13:] for line in outcome.out.splitlines()}
     assert told["state"] == "streaming"
     assert told["instance"] == "host-1-ab, version 1.2.3"
+    assert told["market"] == "unknown"
     assert told["symbols"] == "3 desired, 2 live, 1 refused"
     assert told["lag"] == "12.5 ms"
     assert told["quotes"] == "1,234 received"
+
+
+def test_market() -> None:
+    """The state of the market has the time of its next change, where that is known."""
+    status = msgspec.structs.replace(status_of(), market="open")
+    assert ("market", "open") in lines_of(status, AT)
+    status = msgspec.structs.replace(status, market_changes_at=AT)
+    assert ("market", "open, until 2026-01-20T05:12:00.000000Z") in lines_of(status, AT)
 
 
 def test_json(spotd: Call, server: redis.Redis) -> None:

@@ -7,8 +7,8 @@ from datetime import timedelta
 import pytest
 from rich.console import Console
 
-from spotd.cli.table import PriceTable, age_text, price_line, price_text, state_line
-from tests.kit.publisher import AT, state_of, status_of, update_of
+from spotd.cli.table import PriceTable, age_text, event_line, price_line, price_text
+from tests.kit.publisher import AT, gap_of, state_of, status_of, update_of
 
 
 class Clock:
@@ -38,7 +38,7 @@ def test_rows() -> None:
     """Rows are sorted; a value that is not known yet is a dash."""
     table = table_of(Clock(), "SPY")
     table.update(update_of("QQQ"))
-    table.state(state_of("QQQ"))
+    table.event(state_of("QQQ"))
     assert [line.split() for line in lines(table)] == [
         ["symbol", "bid", "ask", "mid", "last", "age", "updates/s", "state"],
         ["QQQ", "421.35", "421.39", "421.37", "-", "2.0", "s", "1.0", "live"],
@@ -49,7 +49,7 @@ def test_rows() -> None:
 def test_refused() -> None:
     """A refused entry has a row that says why."""
     table = table_of(Clock())
-    table.state(state_of("sp-y", "refused", "invalid_symbol"))
+    table.event(state_of("sp-y", "refused", "invalid_symbol"))
     assert lines(table)[1].endswith("refused (invalid_symbol)")
 
 
@@ -69,7 +69,7 @@ def test_narrow(width: int, header: str) -> None:
     """Where it is narrow columns go, the least needed first; no symbol and no price is cut."""
     table = table_of(Clock(), "SPY")
     table.update(update_of("QQQ", bid=421.355))
-    table.state(state_of("QQQ"))
+    table.event(state_of("QQQ"))
     found = lines(table, width)
     assert found[0].split() == header.split()
     assert [line.split()[0] for line in found[1:]] == ["QQQ", "SPY"]
@@ -81,7 +81,7 @@ def test_narrow_refused() -> None:
     """A long reason folds, and a long entry is cut; neither costs the others their prices."""
     table = table_of(Clock())
     table.update(update_of("SPY"))
-    table.state(state_of("x" * 64, "refused", "invalid_symbol"))
+    table.event(state_of("x" * 64, "refused", "invalid_symbol"))
     found = lines(table, 60)
     assert found[1].startswith("SPY            421.35  421.39")
     assert found[2].startswith("xxxxxxxxxxxx…")
@@ -92,18 +92,18 @@ def test_narrow_refused() -> None:
 def test_no_daemon() -> None:
     """Without a daemon nothing is live, until one speaks again."""
     table = table_of(Clock())
-    table.state(state_of("SPY"))
+    table.event(state_of("SPY"))
     table.no_daemon()
     assert lines(table)[1].endswith("stale")
     assert lines(table)[-1] == "no daemon answers: prices are the last known"
-    table.daemon(status_of())
+    table.event(status_of())
     assert lines(table)[1].endswith("live")
 
 
 def test_daemon() -> None:
     """The daemon's state stands below."""
     table = table_of(Clock())
-    table.daemon(status_of("waiting", "connection limit"))
+    table.event(status_of("waiting", "connection limit"))
     assert lines(table)[-1].strip() == "daemon waiting: connection limit"
 
 
@@ -156,5 +156,20 @@ def test_lines() -> None:
     assert price_line(update_of("SPY")) == (
         "2026-01-20T05:12:00.000000Z SPY bid=421.35 ask=421.39 mid=421.37 last=-"
     )
-    assert state_line(state_of("SPY")) == "# SPY is live"
-    assert state_line(status_of("waiting", "no answer")) == "# daemon is waiting: no answer"
+    assert event_line(state_of("SPY")) == "# SPY is live"
+    assert event_line(status_of("waiting", "no answer")) == "# daemon is waiting: no answer"
+    assert event_line(gap_of()) == (
+        "# gap of 1.0 s until 2026-01-20T05:12:00.000000Z, 3 symbols: more words"
+    )
+
+
+def test_gap() -> None:
+    """The last gap is shown below the daemon."""
+    table = table_of(Clock(), "SPY")
+    table.event(status_of())
+    table.event(gap_of(symbols=3))
+    table.event(gap_of(symbols=1))
+    assert lines(table)[-2:] == [
+        "daemon streaming",
+        "last gap of 1.0 s until 2026-01-20T05:12:00.000000Z, 1 symbol: more words",
+    ]

@@ -18,7 +18,7 @@ from spotd.client import Event, SpotClient, symbols_of
 from spotd.errors import RedisUnavailableError, SettingsError
 from spotd.redis.errors import WrongTypeError
 from tests.kit.ports import free_port
-from tests.kit.publisher import KEYS, Publisher, state_of, status_of, update_of
+from tests.kit.publisher import KEYS, Publisher, gap_of, state_of, status_of, update_of
 from tests.kit.servers import Server
 from tests.kit.waiting import until
 
@@ -125,15 +125,21 @@ class TestDemand:
 
 class TestEvents:
     async def test_present_then_changes(self, url: str, daemon: Publisher) -> None:
-        """The states as they are come first, then every change; junk is counted."""
+        """The states as they are come first, then every change and every gap.
+
+        A type that is not known is ignored, and junk is counted.
+        """
         await daemon.redis.set(KEYS.status, STATUS.to_json())
         await daemon.redis.hset(KEYS.states, "SPY", state_of("SPY").to_json())
         async with SpotClient(url) as spot, aclosing(spot.events()) as events:
             seen: list[Event] = [await anext(events), await anext(events)]
             assert seen == [STATUS, state_of("SPY")]
             await daemon.redis.publish(KEYS.events, b'{"type":"other"}')
-            await daemon.announce("SPY", "stale")
-            assert await anext(events) == state_of("SPY", "stale")
+            await daemon.redis.publish(KEYS.events, b'{"type":"daemon"}')
+            await daemon.announce_gap(gap_of())
+            assert await anext(events) == gap_of()
+            await daemon.announce("SPY", "ended")
+            assert await anext(events) == state_of("SPY", "ended")
             assert spot.malformed == 1
 
     async def test_empty_entry(self, url: str, daemon: Publisher) -> None:

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from spotd.client.channels import Channels
 from spotd.client.joins import Batch, Joins, Reader, Told
 from spotd.client.telling import Counts, Stored, Teller
-from spotd.models import DaemonStatus, SpotPriceUpdate, SymbolState
-from tests.kit.publisher import KEYS, state_of, status_of, update_of
+from spotd.models import DaemonStatus, Gap, SpotPriceUpdate, SymbolState
+from tests.kit.publisher import KEYS, gap_of, state_of, status_of, update_of
 
 SYMBOLS = ("SPY", "QQQ")
 A, B = b"spot:A", b"spot:B"
@@ -53,6 +53,11 @@ class Heard:
         assert self.states[symbol] is not None
         self.states[symbol] = None
         self.calls.append(("ended", symbol))
+
+    def gap(self, gap: Gap, raw: bytes) -> None:
+        """A gap comes with its bytes."""
+        assert Gap.from_json(raw) == gap
+        self.calls.append(("gap", gap.code))
 
     def status(self, status: DaemonStatus | None, raw: bytes) -> None:
         """A status comes with its bytes, and the lack of one without."""
@@ -205,18 +210,41 @@ class TestJoins:
         assert [len(batch.follows) for batch in joins.checks(1)] == [1, 1]
 
     def test_announced_end(self) -> None:
-        """A state ``ended`` on the channel of events is told as an end, and once."""
+        """A state ``ended`` is told a follower as an end, and once; an event as it is."""
         heard, everything = Heard(), Heard()
         joins = Joins(KEYS)
         joins.attach(reader_of(heard, events=True), ["SPY"])
         joins.attach(reader_of(everything, everything=True))
         teller = Teller(joins, Counts())
         teller.message(EVENTS, state_json("SPY", None))
-        ended = b'{"type":"symbol","symbol":"SPY","state":"ended","reason":null,"since":"x"}'
         for _ in range(2):
-            teller.message(EVENTS, ended)
+            teller.message(EVENTS, state_of("SPY", "ended").to_json())
         assert heard.calls == [("state", "SPY", None), ("ended", "SPY")]
-        assert everything.calls == [("state", "SPY", None)]
+        assert everything.calls == [("state", "SPY", None)] * 3
+
+    def test_gap(self) -> None:
+        """A gap is told each reader of events, and no reader of prices."""
+        prices, follower, everything = Heard(), Heard(), Heard()
+        joins = Joins(KEYS)
+        joins.attach(reader_of(prices), ["SPY"])
+        joins.attach(reader_of(follower, events=True), ["SPY"])
+        joins.attach(reader_of(everything, everything=True))
+        Teller(joins, Counts()).message(EVENTS, gap_of("mute").to_json())
+        assert follower.calls == everything.calls == [("gap", "mute")]
+        assert prices.calls == []
+
+    def test_unknown_type(self) -> None:
+        """An event of a type that is not known is ignored, and is not malformed; others are."""
+        heard, counts = Heard(), Counts()
+        joins = Joins(KEYS)
+        joins.attach(reader_of(heard, everything=True))
+        teller = Teller(joins, counts)
+        teller.message(EVENTS, b'{"type":"weather","from":1,"symbol":[]}')
+        assert counts.malformed == 0
+        for malformed in (b'{"type":"gap"}', b'{"type":"symbol"}', b'{"type":1}', b"{}", b"["):
+            teller.message(EVENTS, malformed)
+        assert counts.malformed == 5
+        assert heard.calls == []
 
     def test_listener_that_removes(self) -> None:
         """A listener may end the following of a symbol in a call, also for another listener."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from spotd.models import DaemonStatus, SpotPriceUpdate, SymbolState
+from spotd.models import DaemonStatus, Gap, SpotPriceUpdate, SymbolState
 from tests.kit.waiting import until
 
 
@@ -32,6 +32,11 @@ class Told:
         """Keep the daemon's state."""
         assert raw == (b"" if status is None else status.to_json())
         self.calls.append(("daemon", None if status is None else status.state))
+
+    def gap(self, gap: Gap, raw: bytes) -> None:
+        """Keep the code."""
+        assert raw == gap.to_json()
+        self.calls.append(("gap", gap.code))
 
     def connection(self, connected: bool, why: str) -> None:
         """Keep whether it is there."""

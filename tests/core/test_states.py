@@ -10,20 +10,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spotd.core.demand import MAX_REFUSED_SHOWN, Demand
+from spotd.core.interruptions import INTERRUPTED, why_stale, why_waiting
 from spotd.core.leadership import Leadership
 from spotd.core.redis_health import RedisHealth
 from spotd.core.state_writes import StateBatch, StateWrites
 from spotd.core.states import Facts, StreamState, daemon_state, not_ready_because
 from spotd.core.subscription_state import SubscriptionState
 from spotd.core.verdicts import Verdict, Verdicts, shown_refusals
-from spotd.models import DaemonStateName, SymbolCounts
+from spotd.models import BreakerStateName, DaemonStateName, SymbolCounts
+from spotd.reasons import Code, Reason
 from spotd.symbols import INVALID, Refusal
 
 NOW = 100.0
 LIMIT = Refusal("symbol_limit", "SPOTD_MAX_SYMBOLS=30 is the limit")
 LIVE, HALTED, PENDING = Verdict("live"), Verdict("halted"), Verdict("pending")
-STALE = Verdict("stale", "the stream is interrupted or mute")
-REFUSED = Verdict("refused", LIMIT.reason, LIMIT.detail)
+STALE = Verdict("stale", "the stream is interrupted", code="interrupted")
+REFUSED = Verdict("refused", LIMIT.reason, LIMIT.detail, LIMIT.reason)
 
 STARTED = Leadership(started=True, answered=True)
 STANDBY = replace(STARTED, another=True)
@@ -31,97 +33,133 @@ LEADER = replace(STARTED, term=1, leads=True, publish_until=NOW + 1, hold_until=
 KEEPS = replace(STARTED, term=1, answered=False, hold_until=NOW + 1)
 WANTED = Demand(frozenset(("AAA", "BBB")), term=1)
 SERVED = SubscriptionState(active=frozenset(("AAA",)))
-STREAMING = Facts(LEADER, RedisHealth(), WANTED, StreamState("open", subscriptions=SERVED))
+STREAMING = Facts(
+    LEADER,
+    RedisHealth(),
+    WANTED,
+    StreamState("open", subscriptions=SERVED),
+    quoted=frozenset(("AAA", "BBB")),
+)
 AWAY = RedisHealth(away="no answer")
-NOT_KNOWN = "leadership: Redis has not said yet who leads"
-NOT_ANSWERED = "leadership: the last request for the leader key failed"
+AWAY_REASON = Reason("redis_away", "no answer")
+NOT_KNOWN = Reason("leader_unknown", "Redis has not said yet who leads")
+NOT_ANSWERED = Reason("leader_key_failed", "the last request for the leader key failed")
 UNREADABLE = "cannot read the demand in symbols: spotd:symbols is of the wrong type"
+UNREADABLE_REASON = Reason("demand_unreadable", UNREADABLE)
+READING = Reason("reading_demand", "reading the demand")
+CONNECTING = Reason("connecting", "opening the stream")
+SUBSCRIBING = Reason("subscribing", "no symbol is acknowledged yet")
+STOPPING = Reason("stopping", "the daemon was asked to stop")
+BACKOFF = Reason("backoff", "closed with 1001")
+CLOSED = StreamState("waiting", BACKOFF)
+ALL_REFUSED = StreamState("open", subscriptions=SubscriptionState(all_refused=True))
 
 
 @pytest.mark.parametrize(
     ("facts", "state", "reason", "not_ready"),
     [
-        (Facts(), "starting", None, [NOT_KNOWN]),
-        (Facts(redis=AWAY), "starting", "no answer", ["redis: no answer", NOT_KNOWN]),
-        (Facts(STANDBY), "standby", "another daemon is the leader", []),
-        (Facts(STARTED), "standby", "the leader key lapsed before it was renewed", []),
+        (Facts(), "starting", NOT_KNOWN, [NOT_KNOWN]),
+        (Facts(redis=AWAY), "starting", AWAY_REASON, [AWAY_REASON, NOT_KNOWN]),
+        (Facts(STANDBY), "standby", Reason("another_leads", "another daemon is the leader"), []),
+        (
+            Facts(STARTED),
+            "standby",
+            Reason("leader_key_lapsed", "the leader key lapsed before it was renewed"),
+            [],
+        ),
         (
             Facts(replace(STANDBY, answered=False), AWAY),
             "standby",
-            "no answer",
-            ["redis: no answer", NOT_ANSWERED],
+            AWAY_REASON,
+            [AWAY_REASON, NOT_ANSWERED],
         ),
-        (Facts(replace(STANDBY, free=True)), "standby", "no daemon holds the leader key yet", []),
+        (
+            Facts(replace(STANDBY, free=True)),
+            "standby",
+            Reason("leader_key_free", "no daemon holds the leader key yet"),
+            [],
+        ),
         (
             replace(STREAMING, leadership=KEEPS, redis=AWAY),
             "standby",
-            "no answer; the stream is kept",
-            ["redis: no answer", NOT_ANSWERED],
+            Reason("redis_away", "no answer; the stream is kept"),
+            [AWAY_REASON, NOT_ANSWERED],
         ),
         (
             replace(STREAMING, leadership=KEEPS, redis=AWAY, stream=StreamState()),
             "standby",
-            "no answer",
-            ["redis: no answer", NOT_ANSWERED],
+            AWAY_REASON,
+            [AWAY_REASON, NOT_ANSWERED],
         ),
         (replace(STREAMING, demand=Demand(term=1)), "idle", None, []),
         (
             replace(STREAMING, demand=Demand(term=1, unreadable=UNREADABLE)),
             "connecting",
-            UNREADABLE,
-            [f"demand: {UNREADABLE}"],
+            UNREADABLE_REASON,
+            [UNREADABLE_REASON],
         ),
-        (
-            replace(STREAMING, demand=Demand(term=0)),
-            "connecting",
-            "reading the demand",
-            ["demand: not read yet"],
-        ),
-        (replace(STREAMING, stream=StreamState()), "connecting", None, ["stream: connecting"]),
+        (replace(STREAMING, demand=Demand(term=0)), "connecting", READING, [READING]),
+        (replace(STREAMING, stream=StreamState()), "connecting", CONNECTING, [CONNECTING]),
         (
             replace(STREAMING, stream=StreamState("connecting")),
             "connecting",
-            None,
-            ["stream: connecting"],
+            CONNECTING,
+            [CONNECTING],
         ),
+        (replace(STREAMING, stream=CLOSED), "waiting", BACKOFF, [BACKOFF]),
+        (replace(STREAMING, stream=StreamState("open")), "connecting", SUBSCRIBING, [SUBSCRIBING]),
         (
-            replace(STREAMING, stream=StreamState("waiting", "closed with 1001")),
-            "waiting",
-            "closed with 1001",
-            ["stream: closed with 1001"],
-        ),
-        (
-            replace(STREAMING, stream=StreamState("open")),
-            "connecting",
-            "subscribing",
-            ["stream: no symbol is acknowledged yet"],
-        ),
-        (
-            replace(
-                STREAMING,
-                stream=StreamState("open", subscriptions=SubscriptionState(all_refused=True)),
-            ),
+            replace(STREAMING, stream=ALL_REFUSED),
             "streaming",
-            "every desired symbol is refused",
+            Reason("all_refused", "every desired symbol is refused"),
             [],
         ),
         (STREAMING, "streaming", None, []),
         (
             replace(STREAMING, demand=replace(WANTED, unreadable=UNREADABLE)),
             "streaming",
-            UNREADABLE,
+            UNREADABLE_REASON,
             [],
         ),
-        (replace(STREAMING, redis=AWAY), "waiting", "no answer", ["redis: no answer"]),
-        (replace(STREAMING, stopping=True), "stopping", None, ["stopping"]),
+        (replace(STREAMING, redis=AWAY), "waiting", AWAY_REASON, [AWAY_REASON]),
+        (
+            replace(STREAMING, redis=AWAY, stream=CLOSED),
+            "waiting",
+            AWAY_REASON,
+            [AWAY_REASON, BACKOFF],
+        ),
+        (replace(STREAMING, stopping=True), "stopping", STOPPING, [STOPPING]),
     ],
 )
 def test_what_the_daemon_says(
-    facts: Facts, state: DaemonStateName, reason: str | None, not_ready: list[str]
+    facts: Facts, state: DaemonStateName, reason: Reason | None, not_ready: list[Reason]
 ) -> None:
     """Each combination of facts has one state, and is ready exactly where the contract says so."""
     assert daemon_state(facts, NOW) == (state, reason)
     assert not_ready_because(facts, NOW) == not_ready
+
+
+@pytest.mark.parametrize(
+    ("label", "breaker", "waiting", "stale"),
+    [
+        ("close_1001", "closed", "backoff", "interrupted"),
+        ("http_429", "half_open", "backoff", "interrupted"),
+        ("close_1001", "open", "breaker_open", "interrupted"),
+        ("connection_limit", "closed", "connection_limit", "interrupted"),
+        ("connection_limit", "open", "breaker_open", "interrupted"),
+        ("mute", "closed", "mute", "mute"),
+        ("mute", "open", "breaker_open", "mute"),
+        ("lagging", "closed", "lagging", "lagging"),
+    ],
+)
+def test_what_is_said_of_a_failed_session(
+    label: str, breaker: BreakerStateName, waiting: Code, stale: Code
+) -> None:
+    """The daemon says why the next try is timed, and symbols why their prices are suspect."""
+    said = why_waiting(label, "some words", breaker)
+    assert said.code == waiting
+    assert said.text.startswith("some words")
+    assert why_stale(label, "some words").code == stale
 
 
 def test_the_clock_ends_what_is_said_of_leading() -> None:
@@ -192,6 +230,7 @@ class TestVerdicts:
             demand=Demand(frozenset(("AAA",))),
             stream=StreamState("open", subscriptions=subscriptions),
             halted=frozenset((halted,)),
+            quoted=frozenset(("AAA",)),
         )
         assert verdicts.update(facts, 1.0) == ["AAA"]
         assert verdicts.verdicts == {"AAA": expected}
@@ -225,6 +264,29 @@ class TestVerdicts:
         both = replace(SERVED, active=frozenset(("AAA", "BBB")))
         stream = replace(STREAMING.stream, subscriptions=both)
         assert verdicts.update(replace(STREAMING, stream=stream), 2.0) == ["BBB"]
+
+    def test_stale_says_why(self) -> None:
+        """Symbols of a session that was mute are stale for that reason."""
+        served = SubscriptionState(served=frozenset(("AAA",)))
+        mute = StreamState(subscriptions=served, stale=Reason("mute", "it brings nothing"))
+        verdicts = Verdicts()
+        verdicts.update(replace(STREAMING, stream=mute), 1.0)
+        assert verdicts.verdicts["AAA"] == Verdict("stale", "it brings nothing", code="mute")
+
+    def test_without_a_quote_it_waits_for_the_first(self) -> None:
+        """It is live with a reason; the whole market has no quote of its own."""
+        everything = Demand(frozenset(("AAA", "BBB", "*")))
+        active = SubscriptionState(active=frozenset(("*",)))
+        facts = Facts(demand=everything, stream=StreamState("open", subscriptions=active))
+        verdicts = Verdicts()
+        verdicts.update(facts, 1.0)
+        waiting = Verdict("live", "waiting for its first quote", code="no_quote_yet")
+        assert verdicts.verdicts == {"AAA": waiting, "BBB": waiting, "*": LIVE}
+        assert verdicts.counts.live == 3
+        quoted = replace(facts, quoted=frozenset(("BBB",)))
+        assert verdicts.update(quoted, 2.0) == ["BBB"]
+        assert verdicts.verdicts["BBB"] == LIVE
+        assert verdicts.since_unix_s["BBB"] == 1.0  # it is the same state
 
     def test_counts(self) -> None:
         """All refused entries are counted, also those that are not shown."""
@@ -285,8 +347,10 @@ ANY_FACTS = st.builds(
             served=SOME,
             refused=st.dictionaries(st.sampled_from(NAMES), st.just(LIMIT)),
         ),
+        stale=st.sampled_from([INTERRUPTED, Reason("mute", "it brings nothing")]),
     ),
     halted=SOME,
+    quoted=SOME,
 )
 
 
@@ -326,6 +390,20 @@ class TestWrites:
         batch = writes.next_batch(9, verdicts)
         assert batch.ended == ["OLD"]
         assert list(batch.states) == ["NEW", "REF"]
+
+    def test_what_is_early_is_left_for_later(self) -> None:
+        """Others are written meanwhile, and it is not forgotten."""
+        writes = StateWrites()
+        verdicts = {"OLD": LIVE, "AAA": LIVE}
+        writes.changed(verdicts, verdicts)
+        writes.wrote(writes.next_batch(9, verdicts), verdicts)
+        verdicts = {"AAA": STALE, "BBB": PENDING}
+        writes.changed(["OLD", "AAA", "BBB"], verdicts)
+        early = {("OLD", None), ("AAA", STALE)}
+        batch = writes.next_batch(1, verdicts, lambda name, verdict: (name, verdict) in early)
+        assert batch == StateBatch({"BBB": PENDING}, [])
+        writes.wrote(batch, verdicts)
+        assert writes.next_batch(9, verdicts) == StateBatch({"AAA": STALE}, ["OLD"])
 
     def test_what_changed_there_and_back_is_not_written(self) -> None:
         """A name that came and left before Redis heard of it is not written."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, TypeAlias
 
 import redis
@@ -12,6 +12,7 @@ from spotd.keys import Keys
 from spotd.models import (
     DaemonStateName,
     DaemonStatus,
+    Gap,
     SpotPriceUpdate,
     SymbolCounts,
     SymbolState,
@@ -34,9 +35,17 @@ def update_of(symbol: str, seq: int = 1, bid: float = 421.35) -> SpotPriceUpdate
 def state_of(
     symbol: str, state: SymbolStateName = "live", reason: str | None = None
 ) -> SymbolState:
-    """Return a state since ``AT``, with some detail where there is a reason."""
+    """Return a state since ``AT``, with a code and some detail where there is a reason."""
     detail = "more words" if reason else None
-    return SymbolState(symbol=symbol, state=state, reason=reason, since=AT, detail=detail)
+    return SymbolState(
+        symbol=symbol, state=state, reason=reason, code=reason, since=AT, detail=detail
+    )
+
+
+def gap_of(code: str = "interrupted", symbols: int = 3) -> Gap:
+    """Return a gap of a second until ``AT``."""
+    begins = AT - timedelta(seconds=1)
+    return Gap(begins=begins, ends=AT, reason="more words", code=code, symbols=symbols)
 
 
 def status_of(state: DaemonStateName = "streaming", reason: str | None = None) -> DaemonStatus:
@@ -79,6 +88,10 @@ class Publisher(Values):
     async def announce(self, symbol: str, state: SymbolStateName) -> None:
         """Write and announce the state of one symbol."""
         await self._execute(state_calls(state_of(symbol, state), keys=self.keys))
+
+    async def announce_gap(self, gap: Gap) -> None:
+        """Announce a gap."""
+        await self.redis.publish(self.keys.events, gap.to_json())
 
     async def _execute(self, calls: Iterator[Any]) -> None:
         async with self.redis.pipeline(transaction=False) as batch:

@@ -248,6 +248,25 @@ async def test_silent_relay(opened: Opened, relay: FakeRelay) -> None:
     await expect(page.locator("#link")).to_have_text("Connected")
 
 
+async def test_gap(opened: Opened, relay: FakeRelay) -> None:
+    """The last time without prices is told below the table."""
+    page = await opened("SPY")
+    await expect(page.locator("#gap")).to_be_hidden()
+    gap = {"type": "gap", "from": "2026-01-20T14:29:00Z", "to": "2026-01-20T14:29:05Z"}
+    await relay.tell({**gap, "reason": "the connection was lost", "symbols": 3})
+    await expect(page.locator("#gap")).to_contain_text("no prices of 3 symbols for 5 s")
+    await expect(page.locator("#gap")).to_contain_text("The connection was lost.")
+
+
+async def test_first_quote(opened: Opened, relay: FakeRelay) -> None:
+    """A symbol that is live without a quote says what it waits for."""
+    page = await opened("SPY")
+    await relay.state("SPY", "live", code="no_quote_yet", reason="waiting for its first quote")
+    await expect(cell(page, "SPY", "state")).to_contain_text("Waiting for its first quote")
+    await relay.live("SPY", 99, 101)
+    await expect(cell(page, "SPY", "state")).to_have_text("Live")
+
+
 async def test_closed_market(opened: Opened, relay: FakeRelay) -> None:
     """While the market is closed, a price is shown with its time, and is not stale."""
     page = await opened("SPY")

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from spotd.relay import protocol
 from spotd.relay.limits import Limits
 from spotd.relay.protocol import Ping, Problem, Subscribe, Unsubscribe
-from tests.kit.publisher import state_of, status_of, update_of
+from tests.kit.publisher import gap_of, state_of, status_of, update_of
 
 LATE = msgspec.structs.replace(status_of(), feed="delayed_sip")
 
@@ -138,10 +138,15 @@ def test_ends_refusals_and_errors_are_told() -> None:
     """A symbol that ended, one without room, a problem with and without symbols."""
     moment = "2026-01-20T12:00:00.000000Z"
     about = {"type": "symbol", "symbol": "SPY", "since": moment}
-    assert decoded(protocol.ended("SPY", moment)) == about | {"state": "ended", "reason": None}
+    assert decoded(protocol.ended("SPY", moment)) == about | {
+        "state": "ended",
+        "reason": None,
+        "code": None,
+    }
     assert decoded(protocol.no_room("SPY", moment)) == about | {
         "state": "refused",
         "reason": "symbol_limit",
+        "code": "symbol_limit",
     }
     assert decoded(protocol.error(Problem("code", "words"))) == {
         "type": "error",
@@ -154,7 +159,7 @@ def test_ends_refusals_and_errors_are_told() -> None:
     assert decoded(protocol.PONG) == {"type": "pong"}
 
 
-@pytest.mark.parametrize("value", [update_of("SPY", 1), state_of("SPY"), status_of()])
+@pytest.mark.parametrize("value", [update_of("SPY", 1), state_of("SPY"), status_of(), gap_of()])
 def test_what_spotd_wrote_is_sent_on_as_it_is(value: Any) -> None:
     """Also fields that this version does not know."""
     raw = value.to_json()[:-1] + b',"later":1}'
