@@ -16,6 +16,7 @@ Code = Literal[
     "breaker_open",
     "connecting",
     "connection_limit",
+    "demand_crowded",
     "demand_unreadable",
     "interrupted",
     "invalid_symbol",
@@ -77,6 +78,12 @@ MEANINGS: dict[Code, Meaning] = {
         "Another session holds the account's one connection (Alpaca's error 406).",
         "End the other program, or use keys of another account. A dead session is freed by Alpaca "
         "after about 90 s.",
+    ),
+    "demand_crowded": Meaning(
+        "More than 10,000 entries of the demand name no symbol. Reading them takes so long that a "
+        "change is seen later than promised.",
+        "Remove them: `spotd symbols list`, `spotd symbols remove`; and end the program that adds "
+        "them.",
     ),
     "demand_unreadable": Meaning(
         "Redis refuses to let spotd read a part of the demand.",

@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from spotd.core.demand import Demand
+from spotd.core.demand import PROMPT_UP_TO, Demand
 from spotd.core.interruptions import INTERRUPTED
 from spotd.core.leadership import Leadership
 from spotd.core.redis_health import RedisHealth
@@ -92,16 +92,17 @@ def _why_standby(facts: Facts, away: Reason | None, now: float) -> Reason:
 def _leader_state(facts: Facts) -> tuple[DaemonStateName, Reason | None]:
     """Return the state of a leader whose Redis answers."""
     demand, stream, unreadable = facts.demand, facts.stream, _unreadable(facts)
+    flaw = unreadable or _crowded(facts)
     if not demand.symbols:
         if demand.term != facts.leadership.term:
             return "connecting", _READING_DEMAND
-        return ("idle", None) if unreadable is None else ("connecting", unreadable)
+        return ("idle", flaw) if unreadable is None else ("connecting", unreadable)
     if stream.phase == "waiting":
         return "waiting", stream.reason
     if stream.phase != "open":
         return "connecting", _CONNECTING
     if stream.subscriptions.active:
-        return "streaming", unreadable
+        return "streaming", flaw
     if stream.subscriptions.all_refused:
         return "streaming", _ALL_REFUSED
     return "connecting", _SUBSCRIBING
@@ -138,3 +139,13 @@ def _away(facts: Facts) -> Reason | None:
 def _unreadable(facts: Facts) -> Reason | None:
     unreadable = facts.demand.unreadable
     return None if unreadable is None else Reason("demand_unreadable", unreadable)
+
+
+def _crowded(facts: Facts) -> Reason | None:
+    refused = facts.demand.refused_count
+    if refused <= PROMPT_UP_TO:
+        return None
+    return Reason(
+        "demand_crowded",
+        f"{refused:,} entries of the demand name no symbol, so its changes are seen late",
+    )

@@ -16,7 +16,7 @@ from spotd.redis.scripts import LEASES
 
 MAX_FIELDS_PER_CALL = 500  # so that the server is never held for more than about 2 ms
 SCAN_ABOVE = 2_000  # a larger demand is read in slices, which hold neither us nor the server long
-SCAN_COUNT = 500
+SCAN_COUNT = 1_000  # a slice takes us about 0.5 ms, and the server less than 0.1 ms
 NEVER_S = 1e12
 
 

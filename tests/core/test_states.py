@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spotd.core.demand import MAX_REFUSED_SHOWN, Demand
+from spotd.core.demand import MAX_REFUSED_SHOWN, PROMPT_UP_TO, Demand
 from spotd.core.interruptions import INTERRUPTED, why_stale, why_waiting
 from spotd.core.leadership import Leadership
 from spotd.core.redis_health import RedisHealth
@@ -46,6 +46,9 @@ NOT_KNOWN = Reason("leader_unknown", "Redis has not said yet who leads")
 NOT_ANSWERED = Reason("leader_key_failed", "the last request for the leader key failed")
 UNREADABLE = "cannot read the demand in symbols: spotd:symbols is of the wrong type"
 UNREADABLE_REASON = Reason("demand_unreadable", UNREADABLE)
+CROWDED = Reason(
+    "demand_crowded", "10,001 entries of the demand name no symbol, so its changes are seen late"
+)
 READING = Reason("reading_demand", "reading the demand")
 CONNECTING = Reason("connecting", "opening the stream")
 SUBSCRIBING = Reason("subscribing", "no symbol is acknowledged yet")
@@ -127,6 +130,24 @@ ALL_REFUSED = StreamState("open", subscriptions=SubscriptionState(all_refused=Tr
             "waiting",
             AWAY_REASON,
             [AWAY_REASON, BACKOFF],
+        ),
+        (
+            replace(STREAMING, demand=replace(WANTED, refused_count=PROMPT_UP_TO)),
+            "streaming",
+            None,
+            [],
+        ),
+        (
+            replace(STREAMING, demand=replace(WANTED, refused_count=PROMPT_UP_TO + 1)),
+            "streaming",
+            CROWDED,
+            [],
+        ),
+        (
+            replace(STREAMING, demand=Demand(term=1, refused_count=PROMPT_UP_TO + 1)),
+            "idle",
+            CROWDED,
+            [],
         ),
         (replace(STREAMING, stopping=True), "stopping", STOPPING, [STOPPING]),
     ],

@@ -15,7 +15,13 @@ import redis.asyncio as aioredis
 import structlog
 from pydantic import SecretStr
 
-from spotd.core.demand import MAX_LEAVERS, MAX_REFUSED_SHOWN, Demand, DemandStep
+from spotd.core.demand import (
+    MAX_LEAVERS,
+    MAX_REFUSED_SHOWN,
+    PROMPT_UP_TO,
+    Demand,
+    DemandStep,
+)
 from spotd.core.freshness import Silence
 from spotd.core.leadership import Leadership
 from spotd.core.states import StreamState
@@ -295,6 +301,20 @@ async def test_entries_that_name_no_symbol_are_refused(rig: NewRig) -> None:
             "n-o@\\xff": "invalid_symbol",
         }
         assert daemon.status["symbols"]["refused"] == 7
+
+
+async def test_more_garbage_than_the_contract_allows_for_is_a_reason(rig: NewRig) -> None:
+    """The daemon streams and is ready; the reason goes when the garbage does."""
+    garbage = [f"garbage-{n}" for n in range(PROMPT_UP_TO + 1)]
+    async with rig() as daemon:
+        await daemon.want("SPY")
+        await daemon.values.want(*garbage)
+        await until(lambda: daemon.status["code"] == "demand_crowded", "the reason")
+        assert daemon.status["state"] == "streaming"
+        assert daemon.daemon.not_ready() == []
+        await daemon.want("QQQ")
+        await daemon.values.unwant(garbage[0])
+        await until(lambda: daemon.status["reason"] is None, "the reason to go")
 
 
 async def test_very_much_garbage_disturbs_nothing(rig: NewRig) -> None:
