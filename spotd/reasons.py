@@ -16,12 +16,14 @@ Code = Literal[
     "breaker_open",
     "connecting",
     "connection_limit",
+    "demand_crowded",
     "demand_unreadable",
     "interrupted",
     "invalid_symbol",
     "lagging",
     "leader_changed",
     "leader_key_failed",
+    "leader_key_free",
     "leader_key_lapsed",
     "leader_unknown",
     "mute",
@@ -79,6 +81,12 @@ MEANINGS: dict[Code, Meaning] = {
         "End the other program, or use keys of another account. A dead session is freed by Alpaca "
         "after about 90 s.",
     ),
+    "demand_crowded": Meaning(
+        "More than 10,000 entries of the demand name no symbol. Reading them takes so long that a "
+        "change is seen later than promised.",
+        "Remove them: `spotd symbols list`, `spotd symbols remove`; and end the program that adds "
+        "them.",
+    ),
     "demand_unreadable": Meaning(
         "Redis refuses to let spotd read a part of the demand.",
         "`spotd check` names the command. Grant it, or delete the key of the wrong type.",
@@ -100,6 +108,11 @@ MEANINGS: dict[Code, Meaning] = {
     ),
     "leader_key_failed": Meaning(
         "The last request for the leader key failed.", "Check Redis: `spotd check`."
+    ),
+    "leader_key_free": Meaning(
+        "Redis is back, and no daemon holds the leader key yet: the one that kept its stream goes "
+        "first, for a second.",
+        _NOTHING,
     ),
     "leader_key_lapsed": Meaning(
         "The leader key lapsed before Redis renewed it.", "Check Redis: `spotd check`."

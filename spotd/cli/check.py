@@ -129,7 +129,7 @@ async def _try_redis(settings: Settings) -> str:
     try:
         info = await port.ping()
         await _try_rights(port, settings)
-        await port.live_leases(0)  # a write: removes leases that lapsed before 1970
+        await port.leases()  # a script that removes lapsed leases
         await port.release(f"check-{secrets.token_hex(8)}")  # a script: this token leads nothing
         async with aclosing(cast("AsyncGenerator[None, None]", port.wakes())) as wakes:
             await anext(wakes)

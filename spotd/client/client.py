@@ -6,7 +6,6 @@ import asyncio
 import os
 import secrets
 import socket
-import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from types import TracebackType
@@ -17,6 +16,7 @@ from redis.asyncio import Redis
 from redis.asyncio.cluster import RedisCluster
 
 from spotd.client.calls import Calls
+from spotd.client.clock import RedisClock
 from spotd.client.follower import Follower
 from spotd.client.iterations import Event, EventIteration, Iteration, PriceIteration
 from spotd.client.leases import Leases
@@ -216,7 +216,8 @@ class SpotClient:
         With SPOTD_SUBSCRIBERS_ARE_DEMAND the daemon may know of more.
         """
         entries = await self._call("SMEMBERS", self._keys.symbols)
-        leases = await self._call("ZRANGEBYSCORE", self._keys.leases, f"({time.time()}", "+inf")
+        unix_s = await RedisClock(self._call).ask()
+        leases = await self._call("ZRANGEBYSCORE", self._keys.leases, f"({unix_s}", "+inf")
         written = [_text(entry) for entry in entries] + [_text(lease) for lease in leases]
         return {symbol_of(e.partition("@")[0], allow_wildcard=True) or e for e in written}
 
@@ -256,7 +257,7 @@ class SpotClient:
 
     async def _call(self, *command: str | bytes) -> Any:
         self._check_open()
-        with translated(self._redis, str(command[1])):
+        with translated(self._redis, str(command[1] if command[1:] else "a key")):
             return await self._calls(*command)
 
     async def _wake(self) -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from spotd.core.channels import Channels
-from spotd.core.demand import Demand
+from spotd.core.demand import PROMPT_UP_TO, Demand
 from spotd.core.interruptions import INTERRUPTED
 from spotd.core.leadership import Leadership
 from spotd.core.redis_health import RedisHealth
@@ -56,6 +56,7 @@ class Facts:
 _STOPPING = Reason("stopping", "the daemon was asked to stop")
 _ANOTHER_LEADS = Reason("another_leads", "another daemon is the leader")
 _KEY_LAPSED = Reason("leader_key_lapsed", "the leader key lapsed before it was renewed")
+_KEY_FREE = Reason("leader_key_free", "no daemon holds the leader key yet")
 _KEY_FAILED = Reason("leader_key_failed", "the last request for the leader key failed")
 _LEADER_UNKNOWN = Reason("leader_unknown", "Redis has not said yet who leads")
 _READING_DEMAND = Reason("reading_demand", "reading the demand")
@@ -76,23 +77,34 @@ def daemon_state(facts: Facts, now: float) -> tuple[DaemonStateName, Reason | No
     if not leadership.may_publish(now):
         if not leadership.started:
             return "starting", away or _LEADER_UNKNOWN
-        return "standby", away or (_ANOTHER_LEADS if leadership.another else _KEY_LAPSED)
+        return "standby", _why_standby(facts, away, now)
     return _leader_state(facts) if away is None else ("waiting", away)
+
+
+def _why_standby(facts: Facts, away: Reason | None, now: float) -> Reason:
+    leadership = facts.leadership
+    if away is not None:
+        kept = facts.stream.phase == "open" and leadership.may_hold(now)
+        return away._replace(text=f"{away.text}; the stream is kept") if kept else away
+    if leadership.free:
+        return _KEY_FREE
+    return _ANOTHER_LEADS if leadership.another else _KEY_LAPSED
 
 
 def _leader_state(facts: Facts) -> tuple[DaemonStateName, Reason | None]:
     """Return the state of a leader whose Redis answers."""
     demand, stream, unreadable = facts.demand, facts.stream, _unreadable(facts)
+    flaw = unreadable or _channels(facts) or _crowded(facts)
     if not demand.symbols:
         if demand.term != facts.leadership.term:
             return "connecting", _READING_DEMAND
-        return ("idle", _channels(facts)) if unreadable is None else ("connecting", unreadable)
+        return ("idle", flaw) if unreadable is None else ("connecting", unreadable)
     if stream.phase == "waiting":
         return "waiting", stream.reason
     if stream.phase != "open":
         return "connecting", _CONNECTING
     if stream.subscriptions.active:
-        return "streaming", unreadable or _channels(facts)
+        return "streaming", flaw
     if stream.subscriptions.all_refused:
         return "streaming", unreadable or _ALL_REFUSED
     return "connecting", _SUBSCRIBING
@@ -145,3 +157,13 @@ def _channels(facts: Facts) -> Reason | None:
     if channels.unheard is not None:
         return Reason("wake_unheard", f"cannot listen to the wake channel: {channels.unheard}")
     return None
+
+
+def _crowded(facts: Facts) -> Reason | None:
+    refused = facts.demand.refused_count
+    if refused <= PROMPT_UP_TO:
+        return None
+    return Reason(
+        "demand_crowded",
+        f"{refused:,} entries of the demand name no symbol, so its changes are seen late",
+    )

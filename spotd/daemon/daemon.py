@@ -88,6 +88,7 @@ class Daemon:
             ttl_s=settings.leader_ttl_s,
             new_token=lambda: f"{self.instance}:{uuid.uuid4().hex[:8]}",
             is_ours=self._is_ours,
+            keep_stream_s=settings.keep_stream_s,
         )
         # The facts, each with its owner.
         self.leadership: Value[Leadership] = Value(self._key.leadership)  # LeaderLoop

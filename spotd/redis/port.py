@@ -18,7 +18,7 @@ from typing import Any
 
 import redis.exceptions
 
-from spotd.core.leadership import LeaderKeyAnswer
+from spotd.core.leadership import Held, LeaderKeyAnswer
 from spotd.errors import NotLeaderError
 from spotd.keys import Keys
 from spotd.redis.addresses import check_listed, is_cluster, pubsub_of
@@ -41,6 +41,9 @@ __all__ = ["MAX_FIELDS_PER_CALL", "SCAN_ABOVE", "Outcome", "RedisPort"]
 
 # A seq is microseconds since 1970, or a little more. One that is further ahead is no seq of ours.
 SEQ_AHEAD_S = 366 * 86_400
+ANY_TIME = 1e12  # unix seconds that never pass
+# What the script for the leader key answers, by its number.
+_HELD: tuple[Held, ...] = ("another", "renewed", "acquired", "free")
 # After this silence a ping tries the connection of ``wakes``, and has as long to be answered.
 WAKE_SILENCE_S = 10.0
 
@@ -142,24 +145,25 @@ class RedisPort(DemandCalls):
 
     # Leading
 
-    async def lead(self, token: str, ttl_s: float, *, former: str = "") -> LeaderKeyAnswer:
+    async def lead(
+        self, token: str, ttl_s: float, *, former: str = "", claim_unix_s: float = ANY_TIME
+    ) -> LeaderKeyAnswer:
         """Renew the leader key if it holds our token, take it if it is free. Return the answer.
 
-        ``former``: a token that we gave up. A key that holds it may be taken, too.
+        ``former``: a token that we gave up. A key that holds it may be taken, too. A free key is
+        taken until ``claim_unix_s`` by Redis' clock.
         """
-        held, seq = await self._call(
+        held, seq, unix_ms = await self._call(
             LEAD,
             (self.keys.leader, self.keys.seq),
             token,
             round(ttl_s * 1000),
             former,
             self.keys.leaders,
+            round(claim_unix_s * 1000),
         )
         highest_seq, published_by = _parse_seq(seq)
-        # The script's 0, 1 and 2.
-        if held == 0:
-            return LeaderKeyAnswer("another", highest_seq, published_by)
-        return LeaderKeyAnswer("renewed" if held == 1 else "acquired", highest_seq, published_by)
+        return LeaderKeyAnswer(_HELD[held], highest_seq, published_by, unix_ms / 1000)
 
     async def release(self, token: str) -> bool:
         """Delete leader key and status if the key holds our token. Return whether it did."""

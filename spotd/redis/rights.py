@@ -47,6 +47,8 @@ def rights_of_daemon(keys: Keys, *, subscribers_are_demand: bool = False) -> lis
         ("ZMSCORE", keys.leases, "SPY@owner"),
         # The scripts.
         ("EVAL", "return 1", "0"),
+        ("EVAL", "return 1", "1", keys.leases),
+        ("TIME",),
         # Redis wants the right to read and to write for each key that is given to a script.
         *(
             ("EVALSHA", "0" * 40, "1", key)

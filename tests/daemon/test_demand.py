@@ -16,7 +16,13 @@ import structlog
 from pydantic import SecretStr
 
 from spotd.core.channels import ChannelMonitor, Channels
-from spotd.core.demand import MAX_LEAVERS, MAX_REFUSED_SHOWN, Demand, DemandStep
+from spotd.core.demand import (
+    MAX_LEAVERS,
+    MAX_REFUSED_SHOWN,
+    PROMPT_UP_TO,
+    Demand,
+    DemandStep,
+)
 from spotd.core.freshness import Silence
 from spotd.core.leadership import Leadership
 from spotd.core.redis_health import RedisHealth
@@ -99,6 +105,25 @@ async def test_a_lease_that_lapses_ends_the_demand(rig: NewRig) -> None:
         await asks_for(daemon, "QQQ")
         await forgotten(daemon, "SPY")
         assert (await daemon.values.leases()).keys() == {"QQQ@alive"}
+
+
+@pytest.mark.parametrize("wrong_s", [3_600.0, -3_600.0])
+async def test_a_clock_of_ours_that_jumps_ends_no_lease(
+    rig: NewRig, monkeypatch: pytest.MonkeyPatch, wrong_s: float
+) -> None:
+    """Redis' clock decides alone: what lives stays, what has lapsed goes and is counted."""
+    real = time.time
+    async with rig() as daemon:
+        leases = daemon.settings.keys.leases
+        await daemon.values.redis.zadd(leases, {"SPY@alive": real() + 600})
+        await asks_for(daemon, "SPY")
+        monkeypatch.setattr(time, "time", lambda: real() + wrong_s)
+        await daemon.values.redis.zadd(leases, {"QQQ@alive": real() + 600, "IWM@slow": real() - 10})
+        await asks_for(daemon, "SPY", "QQQ")
+        await until(
+            lambda: daemon.metric('spotd_doubtful_leases_total{kind="lapsed"}') == 1, "1 lapsed"
+        )
+        assert (await daemon.values.leases()).keys() == {"SPY@alive", "QQQ@alive"}
 
 
 async def test_a_doubtful_lease_is_counted_and_logged_once_per_owner(rig: NewRig) -> None:
@@ -266,6 +291,20 @@ async def test_entries_that_name_no_symbol_are_refused(rig: NewRig) -> None:
             "n-o@\\xff": "invalid_symbol",
         }
         assert daemon.status["symbols"]["refused"] == 7
+
+
+async def test_more_garbage_than_the_contract_allows_for_is_a_reason(rig: NewRig) -> None:
+    """The daemon streams and is ready; the reason goes when the garbage does."""
+    garbage = [f"garbage-{n}" for n in range(PROMPT_UP_TO + 1)]
+    async with rig() as daemon:
+        await daemon.want("SPY")
+        await daemon.values.want(*garbage)
+        await until(lambda: daemon.status["code"] == "demand_crowded", "the reason")
+        assert daemon.status["state"] == "streaming"
+        assert daemon.daemon.not_ready() == []
+        await daemon.want("QQQ")
+        await daemon.values.unwant(garbage[0])
+        await until(lambda: daemon.status["reason"] is None, "the reason to go")
 
 
 async def test_very_much_garbage_disturbs_nothing(rig: NewRig) -> None:

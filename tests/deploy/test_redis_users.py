@@ -125,7 +125,7 @@ async def lead_and_publish(port: RedisPort, admin: Any) -> None:
         admin.zadd(KEYS.leases, {f"{name}@me": 4e9 for name in names})
         async for _ in port.demand_set():
             pass
-        await port.live_leases(1.0)
+        await port.leases()
     await port.not_in_set([b"SPY"])
     await port.not_leased([b"SPY@me"], 1.0)
     await port.lead("t", 60.0)

@@ -114,7 +114,7 @@ async def test_a_slow_server_still_works(network: Network, server: Server) -> No
     # Two answers while logging in, and two to the call, which sends the script that is missing.
     assert (await port.lead("t", 60.0)).held == "acquired"
     await port.publish("t", LINE, 1)
-    assert await port.live_leases(0.0) == []
+    assert (await port.leases()).live == []
     await port.close()
 
 
@@ -154,7 +154,7 @@ async def test_a_round_trip_of_600_ms_works(tmp_path: Path, scheme: str) -> None
             port = RedisPort(url, KEYS, outcome=lambda outcome: failures.append(outcome.failure))
             await port.lead("t", 60.0)
             await port.publish("t", LINE, 1)
-            await port.live_leases(0.0)
+            await port.leases()
             assert [entry async for some in port.demand_set() for entry in some] == []
             assert (await port.lead("t", 60.0)).held == "renewed"
             assert set(failures) == {None}
