@@ -6,7 +6,8 @@ desired are *surplus*. The symbols that wait have three ranks. Room goes to one 
 other, and to the symbols of a rank by name:
 
 1. Symbols that had room in the last session and are still desired. As a consequence, no symbol
-   loses its room to another by a reconnect.
+   loses its room to another by a reconnect. Symbols that are *renewed* have this rank too: they
+   are unsubscribed, and subscribed again, because Alpaca seems to have lost them.
 2. Newcomers that the caller lets in front.
 3. All others.
 
@@ -79,6 +80,7 @@ class Difference:
         self.served: frozenset[str] = frozenset()
         self._refusals = refusals  # read only
         self._had_room: frozenset[str] = frozenset()
+        self._renewing: frozenset[str] = frozenset()  # active, and to be unsubscribed all the same
         # None: to be found anew.
         self._ranks: tuple[SortedSymbols, SortedSymbols, SortedSymbols] | None = None
         self._surplus: SortedSymbols | None = None
@@ -97,7 +99,7 @@ class Difference:
     def surplus(self, count: int) -> tuple[str, ...]:
         """Return the first ``count`` symbols to unsubscribe."""
         if self._surplus is None:
-            self._surplus = SortedSymbols(self.active - self._targets())
+            self._surplus = SortedSymbols((self.active - self._targets()) | self._renewing)
         return tuple(self._surplus.first(count))
 
     def waiting(self, count: int) -> tuple[str, ...]:
@@ -127,6 +129,9 @@ class Difference:
         new, gone = desired - self.desired, self.desired - desired
         if not new and not gone:
             return gone
+        if not self._renewing.isdisjoint(gone):
+            self._renewing -= gone
+            self._surplus = None
         before = self.whole_market
         self.desired = desired
         # A new symbol is served at once as a part of the whole market, or if it left and came back
@@ -159,6 +164,9 @@ class Difference:
         if not new and not lost:
             return new
         self.active = listed
+        if renewed := self._renewing - listed:
+            self._renewing -= renewed
+            self._had_room |= renewed  # nobody takes the room that they left for a moment
         self._serve(self.desired if WILDCARD in new else new & self.desired)
         if WILDCARD in before or self.whole_market != "off":
             self.sort_anew()
@@ -171,6 +179,11 @@ class Difference:
             self._surplus.remove(lost)
             self._surplus.add(new - self.desired)
         return new
+
+    def renew(self, symbols: frozenset[str]) -> None:
+        """Have these unsubscribed and subscribed again, those that are active and desired."""
+        self._renewing |= symbols & self.active & self.desired
+        self._surplus = None
 
     def refused(self, symbols: frozenset[str]) -> None:
         """Take in that these symbols are refused now, so they do not wait any more."""
@@ -189,7 +202,7 @@ class Difference:
         # missing ones keep the rank, as many as there was room for.
         missing = sorted(self._had_room - self.active - self._refusals.by_symbol.keys())
         self._had_room = (self.active & self.desired) | frozenset(missing[:room])
-        self.active = frozenset()
+        self.active = self._renewing = frozenset()
         self.sort_anew()
 
     def sort_anew(self) -> None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from spotd.core.demand import Demand
+from spotd.core.lag import LagState
 from spotd.core.leadership import Leadership
 from spotd.core.redis_health import RedisHealth
 from spotd.core.subscription_state import SubscriptionState
@@ -33,6 +34,11 @@ class StreamState:
     subscriptions: SubscriptionState = field(default_factory=SubscriptionState)
     breaker: BreakerStateName = "closed"
 
+    @property
+    def serves(self) -> bool:
+        """Whether the stream is open and brings prices of any symbol."""
+        return self.phase == "open" and bool(self.subscriptions.active)
+
 
 @dataclass(frozen=True, slots=True)
 class Facts:
@@ -43,6 +49,8 @@ class Facts:
     demand: Demand = field(default_factory=Demand)
     stream: StreamState = field(default_factory=StreamState)
     halted: frozenset[str] = frozenset()
+    mute: frozenset[str] = frozenset()
+    lag: LagState = field(default_factory=LagState)
     stopping: bool = False
 
 
@@ -74,7 +82,8 @@ def daemon_state(facts: Facts, now: float) -> tuple[DaemonStateName, str | None]
     if stream.phase != "open":
         return "connecting", None
     if stream.subscriptions.active:
-        return "streaming", demand.unreadable
+        doubt = facts.lag.behind or facts.lag.clock
+        return "streaming", demand.unreadable if doubt is None else doubt.text
     if stream.subscriptions.all_refused:
         return "streaming", "every desired symbol is refused"
     return "connecting", "subscribing"
@@ -109,4 +118,6 @@ def not_ready_because(facts: Facts, now: float) -> list[str]:
         reasons.append("stream: connecting")
     elif not stream.subscriptions.active and not stream.subscriptions.all_refused:
         reasons.append("stream: no symbol is acknowledged yet")
+    elif facts.lag.behind is not None:
+        reasons.append(str(facts.lag.behind))
     return reasons

@@ -33,6 +33,7 @@ _LIVE = Verdict("live")
 _HALTED = Verdict("halted")
 _PENDING = Verdict("pending")
 _STALE = Verdict("stale", "the stream is interrupted or mute")
+_MUTE = Verdict("stale", "Alpaca's REST knows a newer price, which the stream did not bring")
 
 
 def shown_refusals(
@@ -105,6 +106,9 @@ class Verdicts:
         old, new = before.stream.subscriptions, after.stream.subscriptions
         names = _differing(before.demand.symbols, after.demand.symbols)
         names |= _differing(before.halted, after.halted)
+        names |= _differing(before.mute, after.mute)
+        if before.lag.behind != after.lag.behind:
+            names |= after.demand.symbols
         if old is not new:
             names |= _differing(old.active, new.active)
             names |= _differing(old.served, new.served)
@@ -145,13 +149,15 @@ class Verdicts:
 
 def _groups(symbols: AbstractSet[str], facts: Facts) -> Iterator[tuple[Verdict, AbstractSet[str]]]:
     """Yield each verdict with those of the symbols, desired and not refused, that it is on."""
-    subscriptions = facts.stream.subscriptions
+    subscriptions, behind = facts.stream.subscriptions, facts.lag.behind
     whole_market = WILDCARD in subscriptions.active
     active = symbols if whole_market else symbols & subscriptions.active
     halted = active & facts.halted
     yield _HALTED, halted
-    yield _LIVE, active - halted
-    others = symbols - active
+    mute = (symbols & facts.mute) - halted
+    yield _MUTE, mute
+    yield _LIVE if behind is None else Verdict("stale", behind.text), active - halted - mute
+    others = symbols - active - mute
     served = others & subscriptions.served
     yield _STALE, served
     yield _PENDING, others - served

@@ -41,6 +41,7 @@ class Numbers:
     stream_connected: bool = False
     symbols: dict[str, int] = field(default_factory=dict)
     breaker: str = "closed"
+    lag_s: float | None = None
     leader: bool = False
 
 
@@ -171,6 +172,12 @@ class _Numbers(Collector):
         yield GaugeMetricFamily(
             "spotd_stream_connected", "1: authenticated", value=numbers.stream_connected
         )
+        if numbers.lag_s is not None:
+            yield GaugeMetricFamily(
+                "spotd_lag_seconds",
+                "Median of the last seconds, exchange time of a quote to received; absent without",
+                value=numbers.lag_s,
+            )
         yield GaugeMetricFamily("spotd_leader", "1: the leader", value=numbers.leader)
         states = ("closed", "half_open", "open")
         breaker = GaugeMetricFamily(
