@@ -171,15 +171,18 @@ class Lag:
             self._late_since = now
         behind = self.state.behind
         if behind is None and now - self._late_since >= self._times.sustained_s:
-            behind = Reason("lagging", f"prices come {_span(real_s)} after their exchange time")
+            behind = Reason(
+                "lagging",
+                f"the stream is behind: prices come {_span(real_s)} after their exchange time",
+            )
         self.state = LagState(behind, clock.clock, clock.clock_ahead_s)
 
-    def remakes(self, now: float) -> bool:
-        """Return whether the connection is to be remade now; then it counts as remade."""
+    def remakes(self, now: float) -> Reason | None:
+        """Return why the connection is to be remade now, or None. Then it counts as remade."""
         if self.state.behind is None or now - self._remade_at < self._times.remake_every_s:
-            return False
+            return None
         self._remade_at = now
-        return True
+        return self.state.behind
 
     def _in_time(self) -> None:
         self._implausible_since = self._late_since = None

@@ -83,6 +83,7 @@ class MuteSymbols:
         self._place = 0  # in ``_order``: the next symbol to ask about
         self._round_began_at = _NEVER
         self._retry_at = _NEVER
+        self._unpriced: set[str] = set()  # symbols that had no quote in an earlier round
         self._suspected: dict[str, _Suspicion] = {}
         self._renewed_at: dict[str, float] = {}
 
@@ -91,6 +92,7 @@ class MuteSymbols:
     def opened(self) -> None:
         """Take in a new session: all symbols are subscribed anew, and none is mute."""
         self.mute = frozenset()
+        self._unpriced.clear()
         self._suspected.clear()
         self._renewed_at.clear()
 
@@ -102,6 +104,7 @@ class MuteSymbols:
         self._symbols = symbols
         self._order = sorted(symbols)
         self._place = bisect_right(self._order, last)
+        self._unpriced &= symbols
         if not self.mute <= symbols:
             self.mute &= symbols
         for symbol in self._suspected.keys() - symbols:
@@ -129,17 +132,24 @@ class MuteSymbols:
         """Return the next silent symbols to ask about, at most ``count``.
 
         ``exchange_now`` is the present exchange time, by the stream's own quotes. A symbol without
-        a quote counts as silent. Where none is returned, the round is over.
+        a quote counts as silent from its second round on: its first price is being fetched. Where
+        no symbol is returned, the round is over.
         """
         if self.round_over:
-            self._place, self._round_began_at = 0, now
+            self._place = 0
+        if self._place == 0:
+            self._round_began_at = now
         silent_before = exchange_now - timedelta(seconds=self._times.silent_s)
         taken: list[str] = []
         while not self.round_over and len(taken) < count:
             symbol = self._order[self._place]
             self._place += 1
             quoted_at = self._quoted_at(symbol)
-            if quoted_at is None or quoted_at <= silent_before:
+            if quoted_at is None:
+                if symbol in self._unpriced:
+                    taken.append(symbol)
+                self._unpriced.add(symbol)
+            elif quoted_at <= silent_before:
                 taken.append(symbol)
         return taken
 

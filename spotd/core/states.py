@@ -12,27 +12,31 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from spotd.core.demand import Demand
+from spotd.core.interruptions import INTERRUPTED
 from spotd.core.lag import LagState
 from spotd.core.leadership import Leadership
 from spotd.core.redis_health import RedisHealth
 from spotd.core.subscription_state import SubscriptionState
 from spotd.models import BreakerStateName, DaemonStateName
+from spotd.reasons import Reason
 
 Phase = Literal["closed", "connecting", "open", "waiting"]
 
 
 @dataclass(frozen=True, slots=True)
 class StreamState:
-    """The stream. ``reason`` is the sentence that says why it is ``waiting``.
+    """The stream. ``reason`` says why it is ``waiting``.
 
     ``closed``: we have no right to a stream, or need none yet. ``open``: it is authenticated.
-    ``waiting``: it is down and the next try is timed.
+    ``waiting``: it is down and the next try is timed. ``stale`` is why prices that an earlier
+    session brought are suspect. It stays until the next session that was open has ended.
     """
 
     phase: Phase = "closed"
-    reason: str | None = None
+    reason: Reason | None = None
     subscriptions: SubscriptionState = field(default_factory=SubscriptionState)
     breaker: BreakerStateName = "closed"
+    stale: Reason = INTERRUPTED
 
     @property
     def serves(self) -> bool:
@@ -54,70 +58,82 @@ class Facts:
     stopping: bool = False
 
 
-def daemon_state(facts: Facts, now: float) -> tuple[DaemonStateName, str | None]:  # noqa: PLR0911
-    """Return the daemon's state, and the sentence that explains it.
+_STOPPING = Reason("stopping", "the daemon was asked to stop")
+_ANOTHER_LEADS = Reason("another_leads", "another daemon is the leader")
+_KEY_LAPSED = Reason("leader_key_lapsed", "the leader key lapsed before it was renewed")
+_KEY_FAILED = Reason("leader_key_failed", "the last request for the leader key failed")
+_LEADER_UNKNOWN = Reason("leader_unknown", "Redis has not said yet who leads")
+_READING_DEMAND = Reason("reading_demand", "reading the demand")
+_CONNECTING = Reason("connecting", "opening the stream")
+_SUBSCRIBING = Reason("subscribing", "no symbol is acknowledged yet")
+_ALL_REFUSED = Reason("all_refused", "every desired symbol is refused")
+
+
+def daemon_state(facts: Facts, now: float) -> tuple[DaemonStateName, Reason | None]:
+    """Return the daemon's state, and the reason that explains it.
 
     Source: the wire contract, section 4. The state is none of ``starting`` and ``standby`` exactly
     while we may publish, and ``streaming`` only while we are subscribed and Redis answers.
     """
-    leadership, redis, demand, stream = facts.leadership, facts.redis, facts.demand, facts.stream
+    leadership, away = facts.leadership, _away(facts)
     if facts.stopping:
-        return "stopping", None
+        return "stopping", _STOPPING
     if not leadership.may_publish(now):
         if not leadership.started:
-            return "starting", redis.away
-        if leadership.another:
-            return "standby", redis.away or "another daemon is the leader"
-        return "standby", redis.away or "the leader key lapsed before it was renewed"
-    if redis.away is not None:
-        return "waiting", redis.away
+            return "starting", away or _LEADER_UNKNOWN
+        return "standby", away or (_ANOTHER_LEADS if leadership.another else _KEY_LAPSED)
+    return _leader_state(facts) if away is None else ("waiting", away)
+
+
+def _leader_state(facts: Facts) -> tuple[DaemonStateName, Reason | None]:
+    """Return the state of a leader whose Redis answers."""
+    demand, stream, unreadable = facts.demand, facts.stream, _unreadable(facts)
     if not demand.symbols:
-        if demand.term != leadership.term:
-            return "connecting", "reading the demand"
-        if demand.unreadable is not None:
-            return "connecting", demand.unreadable
-        return "idle", None
+        if demand.term != facts.leadership.term:
+            return "connecting", _READING_DEMAND
+        return ("idle", None) if unreadable is None else ("connecting", unreadable)
     if stream.phase == "waiting":
         return "waiting", stream.reason
     if stream.phase != "open":
-        return "connecting", None
+        return "connecting", _CONNECTING
     if stream.subscriptions.active:
-        doubt = facts.lag.behind or facts.lag.clock
-        return "streaming", demand.unreadable if doubt is None else doubt.text
+        return "streaming", unreadable or facts.lag.behind or facts.lag.clock
     if stream.subscriptions.all_refused:
-        return "streaming", "every desired symbol is refused"
-    return "connecting", "subscribing"
+        return "streaming", _ALL_REFUSED
+    return "connecting", _SUBSCRIBING
 
 
-def not_ready_because(facts: Facts, now: float) -> list[str]:
+def not_ready_because(facts: Facts, now: float) -> list[Reason]:
     """Return the reasons against being ready; none means ready.
 
     Ready is a leader with a working stream or nothing desired, or a standby whose requests for
     the leader key are answered.
     """
     if facts.stopping:
-        return ["stopping"]
-    reasons = []
-    if facts.redis.away is not None:
-        reasons.append(f"redis: {facts.redis.away}")
-    if not facts.leadership.may_publish(now):
-        if not facts.leadership.started:
-            reasons.append("leadership: Redis has not said yet who leads")
-        elif not facts.leadership.answered:
-            reasons.append("leadership: the last request for the leader key failed")
-        return reasons
-    stream = facts.stream
-    if not facts.demand.symbols:
-        if facts.demand.term != facts.leadership.term:
-            reasons.append("demand: not read yet")
-        elif facts.demand.unreadable is not None:
-            reasons.append(f"demand: {facts.demand.unreadable}")
-    elif stream.phase == "waiting":
-        reasons.append(f"stream: {stream.reason}")
-    elif stream.phase != "open":
-        reasons.append("stream: connecting")
-    elif not stream.subscriptions.active and not stream.subscriptions.all_refused:
-        reasons.append("stream: no symbol is acknowledged yet")
-    elif facts.lag.behind is not None:
-        reasons.append(str(facts.lag.behind))
+        return [_STOPPING]
+    leadership = facts.leadership
+    away = _away(facts)
+    reasons = [] if away is None else [away]
+    if leadership.may_publish(now):
+        state, reason = _leader_state(facts)
+        # A stream that serves is ready, also where a part of the demand cannot be read, unless it
+        # is behind.
+        if state in ("waiting", "connecting") and reason is not None:
+            reasons.append(reason)
+        elif state == "streaming" and facts.lag.behind is not None:
+            reasons.append(facts.lag.behind)
+    elif not leadership.started:
+        reasons.append(_LEADER_UNKNOWN)
+    elif not leadership.answered:
+        reasons.append(_KEY_FAILED)
     return reasons
+
+
+def _away(facts: Facts) -> Reason | None:
+    away = facts.redis.away
+    return None if away is None else Reason("redis_away", away)
+
+
+def _unreadable(facts: Facts) -> Reason | None:
+    unreadable = facts.demand.unreadable
+    return None if unreadable is None else Reason("demand_unreadable", unreadable)

@@ -18,6 +18,7 @@ from typing import NamedTuple
 from spotd.core.demand import MAX_REFUSED_SHOWN
 from spotd.core.states import Facts
 from spotd.models import SymbolCounts, SymbolStateName
+from spotd.reasons import Code, Reason
 from spotd.symbols import WILDCARD, Refusal
 
 
@@ -27,13 +28,19 @@ class Verdict(NamedTuple):
     state: SymbolStateName
     reason: str | None = None
     detail: str | None = None
+    code: Code | None = None
+
+
+def _because(state: SymbolStateName, reason: Reason) -> Verdict:
+    return Verdict(state, reason.text, code=reason.code)
 
 
 _LIVE = Verdict("live")
 _HALTED = Verdict("halted")
 _PENDING = Verdict("pending")
-_STALE = Verdict("stale", "the stream is interrupted or mute")
-_MUTE = Verdict("stale", "Alpaca's REST knows a newer price, which the stream did not bring")
+_MUTE = _because(
+    "stale", Reason("mute", "Alpaca's REST knows a newer price, which the stream did not bring")
+)
 
 
 def shown_refusals(
@@ -79,7 +86,7 @@ class Verdicts:
         for name in names & self._shown.keys():
             refusal = self._shown[name]
             changed += self._set(
-                (name,), Verdict("refused", refusal.reason, refusal.detail), unix_s
+                (name,), Verdict("refused", refusal.reason, refusal.detail, refusal.reason), unix_s
             )
         names -= self._shown.keys()
         judged = (names & facts.demand.symbols) - facts.stream.subscriptions.refused.keys()
@@ -109,6 +116,8 @@ class Verdicts:
         names |= _differing(before.mute, after.mute)
         if before.lag.behind != after.lag.behind:
             names |= after.demand.symbols
+        if before.stream.stale != after.stream.stale:
+            names |= new.served
         if old is not new:
             names |= _differing(old.active, new.active)
             names |= _differing(old.served, new.served)
@@ -156,10 +165,10 @@ def _groups(symbols: AbstractSet[str], facts: Facts) -> Iterator[tuple[Verdict, 
     yield _HALTED, halted
     mute = (symbols & facts.mute) - halted
     yield _MUTE, mute
-    yield _LIVE if behind is None else Verdict("stale", behind.text), active - halted - mute
+    yield _LIVE if behind is None else _because("stale", behind), active - halted - mute
     others = symbols - active - mute
     served = others & subscriptions.served
-    yield _STALE, served
+    yield _because("stale", facts.stream.stale), served
     yield _PENDING, others - served
 
 

@@ -292,7 +292,7 @@ class Daemon:
     # Views for HTTP
 
     def not_ready(self) -> list[str]:
-        """Return the reasons against being ready."""
+        """Return the reasons against being ready, each a code, a colon and a sentence."""
         return self._states.not_ready()
 
     def status_json(self) -> bytes:

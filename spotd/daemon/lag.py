@@ -53,10 +53,9 @@ class LagLoop:
             if self._lag.asks_clock(time.monotonic()):
                 await self._ask_clock()
                 self._measure(time.monotonic())
-            if self._lag.remakes(time.monotonic()):
-                self._alpaca.give_up(
-                    StreamError("the stream was behind: its backlog is dropped", reason="lagging")
-                )
+            behind = self._lag.remakes(time.monotonic())
+            if behind is not None:
+                self._alpaca.give_up(StreamError(behind.text, reason="lagging"))
             await self._wake_up.wait(time.monotonic() + self._measure_every_s)
 
     def _measure(self, now: float) -> None:

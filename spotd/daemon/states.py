@@ -33,6 +33,7 @@ from spotd.errors import NotLeaderError, RedisUnavailableError
 from spotd.models import DaemonStateName, DaemonStatus, SymbolState, utc
 from spotd.ops import systemd
 from spotd.ops.metrics import Metrics, Numbers
+from spotd.reasons import Reason
 from spotd.redis.port import MAX_FIELDS_PER_CALL, RedisPort
 
 STATUS_TTL_S = 15.0
@@ -90,7 +91,7 @@ class StatesLoop:
         self._written_in: tuple[int, int, bool] | None = None
         self._size = StateBatchSize(MAX_FIELDS_PER_CALL)
         self._announced: tuple[object, ...] = ()
-        self._state: tuple[DaemonStateName, str | None] | None = None
+        self._state: tuple[DaemonStateName, Reason | None] | None = None
         self._state_since_unix_s = time.time()
         self._wake_up = WakeUp()
         for value in (
@@ -127,8 +128,8 @@ class StatesLoop:
     # Views, also for HTTP
 
     def not_ready(self) -> list[str]:
-        """Return the reasons against being ready."""
-        return not_ready_because(self._facts(), time.monotonic())
+        """Return the reasons against being ready, each a code, a colon and a sentence."""
+        return list(map(str, not_ready_because(self._facts(), time.monotonic())))
 
     def status(self) -> DaemonStatus:
         """Return the status at this moment."""
@@ -140,14 +141,15 @@ class StatesLoop:
                 self._state_since_unix_s = unix_s
                 log.info("state", state=state)  # its cause is logged where it is found
             self._state = (state, reason)
-            systemd.notify(f"STATUS={state}" + (f": {reason}" if reason else ""))
+            systemd.notify(f"STATUS={state}" + (f": {reason.text}" if reason else ""))
         prices = self._prices
         last = prices.last_message_unix_s
         lag_s = self._lag_s()
         market = self._hours.get().at(utc(unix_s))
         return DaemonStatus(
             state=state,
-            reason=reason,
+            reason=None if reason is None else reason.text,
+            code=None if reason is None else reason.code,
             instance=self._instance,
             version=__version__,
             feed=self._feed,
@@ -258,6 +260,7 @@ class StatesLoop:
                 symbol=name,
                 state=verdict.state,
                 reason=verdict.reason,
+                code=verdict.code,
                 since=utc(since[name]),
                 detail=verdict.detail,
             ).to_json()
@@ -288,6 +291,8 @@ class StatesLoop:
         said = (
             status.state,
             status.reason,
+            status.code,
+            status.market,
             status.symbols,
             status.breaker,
             status.reconnects,

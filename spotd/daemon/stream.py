@@ -16,6 +16,7 @@ import structlog
 
 from spotd.alpaca.stream import AlpacaStream
 from spotd.core.demand import Demand, DemandStep, to_fetch
+from spotd.core.interruptions import BREAKER_OPEN, INTERRUPTED, why_stale, why_waiting
 from spotd.core.leadership import Leadership
 from spotd.core.pacing import Pacing
 from spotd.core.states import Phase, StreamState
@@ -25,12 +26,12 @@ from spotd.daemon.prices import Prices
 from spotd.daemon.value import Value, WakeUp
 from spotd.errors import ConnectionLimitError, RequestRefusedError, StreamError
 from spotd.ops.metrics import BREAKER_NAME, Metrics
+from spotd.reasons import Reason
 
 # A refused symbol is asked for again after an hour, so a check each minute is often enough.
 _CHECK_EVERY_S = 60.0
 # The pause between two requests of a long row. Without pauses, a row fills a second.
 PAUSE_IN_ROW_S = 0.02
-_BREAKER_IS_OPEN = f"the circuit breaker {BREAKER_NAME} is open"
 
 log = structlog.get_logger("spotd.stream")
 
@@ -113,7 +114,7 @@ class StreamLoop:
                 return True
             if self._stream.get().phase == "closed":
                 # A new term began. Only the wait of an open breaker outlasts the term before.
-                self._tell("waiting", _BREAKER_IS_OPEN)
+                self._tell("waiting", BREAKER_OPEN)
             await self._right.wait(min(until, self._leadership.get().publish_until))
         return False
 
@@ -139,13 +140,17 @@ class StreamLoop:
     async def _session(self) -> None:
         """Serve one session, from its opening to its end, which it raises."""
         self._tell("connecting")
+        stale = INTERRUPTED
         try:
             await self._open()
             await self._serve()
+        except StreamError as error:
+            stale = why_stale(error.reason, str(error))
+            raise
         finally:
             was_open = self._stream.get().phase == "open"
             self._subscriptions.disconnected()
-            self._tell("closed")
+            self._tell("closed", stale=stale if was_open else None)
             await self._alpaca.close()
             if was_open:
                 log.info("stream closed")
@@ -208,10 +213,7 @@ class StreamLoop:
     def _down(self, error: StreamError, pause_s: float) -> None:
         """Publish and log why the stream is down and when it is tried again."""
         self._metrics.reconnects[error.reason] += 1
-        sentence = str(error)
-        if self._pacing.breaker == "open":
-            sentence += f"; {_BREAKER_IS_OPEN}"
-        self._tell("waiting", sentence)
+        self._tell("waiting", why_waiting(error.reason, str(error), self._pacing.breaker))
         log.warning(
             "stream is down",
             why=str(error),
@@ -223,13 +225,24 @@ class StreamLoop:
             exc_info=error.__cause__ if error.reason == "defect" else None,
         )
 
-    def _tell(self, phase: Phase | None = None, reason: str | None = None) -> None:
-        """Publish the stream's state with its subscriptions, in ``phase`` or in the present one."""
+    def _tell(
+        self,
+        phase: Phase | None = None,
+        reason: Reason | None = None,
+        *,
+        stale: Reason | None = None,
+    ) -> None:
+        """Publish the stream's state with its subscriptions.
+
+        Without a ``phase``, or ``stale``, these remain as they are.
+        """
         before = self._stream.get()
         subscriptions = self._subscriptions.state()
         after = replace(before, subscriptions=subscriptions, breaker=self._pacing.breaker)
         if phase is not None:
             after = replace(after, phase=phase, reason=reason)
+        if stale is not None:
+            after = replace(after, stale=stale)
         if self._stream.set(after) and subscriptions is not before.subscriptions:
             _log_differences(before.subscriptions, subscriptions)
 

@@ -30,7 +30,7 @@ class Views(Protocol):
     """The contents of the pages; each method is called at every request."""
 
     def not_ready(self) -> list[str]:
-        """Return the reasons against being ready; empty when ready."""
+        """Return the reasons against being ready, each with its code; empty when ready."""
 
     def status_json(self) -> bytes:
         """Return the DaemonStatus as JSON."""

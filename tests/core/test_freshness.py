@@ -217,7 +217,8 @@ def suspected() -> Silence:
 def test_a_suspected_stream_that_stays_silent_is_mute() -> None:
     """The verdict falls at the end of the grace, once."""
     silence = suspected()
-    assert silence.judge_at == 136.0
+    judge_at = silence.judge_at
+    assert judge_at == 136.0
     verdicts = [silence.judge_mute(now) for now in (135.9, 136.0, 136.0)]
     assert verdicts == [None, True, False]
     assert silence.judge_at is None

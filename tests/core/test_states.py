@@ -10,20 +10,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spotd.core.demand import MAX_REFUSED_SHOWN, Demand
+from spotd.core.interruptions import INTERRUPTED, why_stale, why_waiting
 from spotd.core.leadership import Leadership
 from spotd.core.redis_health import RedisHealth
 from spotd.core.state_writes import StateBatch, StateWrites
 from spotd.core.states import Facts, StreamState, daemon_state, not_ready_because
 from spotd.core.subscription_state import SubscriptionState
 from spotd.core.verdicts import Verdict, Verdicts, shown_refusals
-from spotd.models import DaemonStateName, SymbolCounts
+from spotd.models import BreakerStateName, DaemonStateName, SymbolCounts
+from spotd.reasons import Code, Reason
 from spotd.symbols import INVALID, Refusal
 
 NOW = 100.0
 LIMIT = Refusal("symbol_limit", "30 symbols are the limit")
 LIVE, HALTED, PENDING = Verdict("live"), Verdict("halted"), Verdict("pending")
-STALE = Verdict("stale", "the stream is interrupted or mute")
-REFUSED = Verdict("refused", LIMIT.reason, LIMIT.detail)
+STALE = Verdict("stale", "the stream is interrupted", code="interrupted")
+REFUSED = Verdict("refused", LIMIT.reason, LIMIT.detail, LIMIT.reason)
 
 STARTED = Leadership(started=True, answered=True)
 STANDBY = replace(STARTED, another=True)
@@ -32,82 +34,107 @@ WANTED = Demand(frozenset(("AAA", "BBB")), term=1)
 SERVED = SubscriptionState(active=frozenset(("AAA",)))
 STREAMING = Facts(LEADER, RedisHealth(), WANTED, StreamState("open", subscriptions=SERVED))
 AWAY = RedisHealth(away="no answer")
-NOT_KNOWN = "leadership: Redis has not said yet who leads"
-NOT_ANSWERED = "leadership: the last request for the leader key failed"
+AWAY_REASON = Reason("redis_away", "no answer")
+NOT_KNOWN = Reason("leader_unknown", "Redis has not said yet who leads")
+NOT_ANSWERED = Reason("leader_key_failed", "the last request for the leader key failed")
 UNREADABLE = "cannot read the demand in symbols: spotd:symbols is of the wrong type"
+UNREADABLE_REASON = Reason("demand_unreadable", UNREADABLE)
+READING = Reason("reading_demand", "reading the demand")
+CONNECTING = Reason("connecting", "opening the stream")
+SUBSCRIBING = Reason("subscribing", "no symbol is acknowledged yet")
+STOPPING = Reason("stopping", "the daemon was asked to stop")
+BACKOFF = Reason("backoff", "closed with 1001")
+CLOSED = StreamState("waiting", BACKOFF)
+ALL_REFUSED = StreamState("open", subscriptions=SubscriptionState(all_refused=True))
 
 
 @pytest.mark.parametrize(
     ("facts", "state", "reason", "not_ready"),
     [
-        (Facts(), "starting", None, [NOT_KNOWN]),
-        (Facts(redis=AWAY), "starting", "no answer", ["redis: no answer", NOT_KNOWN]),
-        (Facts(STANDBY), "standby", "another daemon is the leader", []),
-        (Facts(STARTED), "standby", "the leader key lapsed before it was renewed", []),
+        (Facts(), "starting", NOT_KNOWN, [NOT_KNOWN]),
+        (Facts(redis=AWAY), "starting", AWAY_REASON, [AWAY_REASON, NOT_KNOWN]),
+        (Facts(STANDBY), "standby", Reason("another_leads", "another daemon is the leader"), []),
+        (
+            Facts(STARTED),
+            "standby",
+            Reason("leader_key_lapsed", "the leader key lapsed before it was renewed"),
+            [],
+        ),
         (
             Facts(replace(STANDBY, answered=False), AWAY),
             "standby",
-            "no answer",
-            ["redis: no answer", NOT_ANSWERED],
+            AWAY_REASON,
+            [AWAY_REASON, NOT_ANSWERED],
         ),
         (replace(STREAMING, demand=Demand(term=1)), "idle", None, []),
         (
             replace(STREAMING, demand=Demand(term=1, unreadable=UNREADABLE)),
             "connecting",
-            UNREADABLE,
-            [f"demand: {UNREADABLE}"],
+            UNREADABLE_REASON,
+            [UNREADABLE_REASON],
         ),
-        (
-            replace(STREAMING, demand=Demand(term=0)),
-            "connecting",
-            "reading the demand",
-            ["demand: not read yet"],
-        ),
-        (replace(STREAMING, stream=StreamState()), "connecting", None, ["stream: connecting"]),
+        (replace(STREAMING, demand=Demand(term=0)), "connecting", READING, [READING]),
+        (replace(STREAMING, stream=StreamState()), "connecting", CONNECTING, [CONNECTING]),
         (
             replace(STREAMING, stream=StreamState("connecting")),
             "connecting",
-            None,
-            ["stream: connecting"],
+            CONNECTING,
+            [CONNECTING],
         ),
+        (replace(STREAMING, stream=CLOSED), "waiting", BACKOFF, [BACKOFF]),
+        (replace(STREAMING, stream=StreamState("open")), "connecting", SUBSCRIBING, [SUBSCRIBING]),
         (
-            replace(STREAMING, stream=StreamState("waiting", "closed with 1001")),
-            "waiting",
-            "closed with 1001",
-            ["stream: closed with 1001"],
-        ),
-        (
-            replace(STREAMING, stream=StreamState("open")),
-            "connecting",
-            "subscribing",
-            ["stream: no symbol is acknowledged yet"],
-        ),
-        (
-            replace(
-                STREAMING,
-                stream=StreamState("open", subscriptions=SubscriptionState(all_refused=True)),
-            ),
+            replace(STREAMING, stream=ALL_REFUSED),
             "streaming",
-            "every desired symbol is refused",
+            Reason("all_refused", "every desired symbol is refused"),
             [],
         ),
         (STREAMING, "streaming", None, []),
         (
             replace(STREAMING, demand=replace(WANTED, unreadable=UNREADABLE)),
             "streaming",
-            UNREADABLE,
+            UNREADABLE_REASON,
             [],
         ),
-        (replace(STREAMING, redis=AWAY), "waiting", "no answer", ["redis: no answer"]),
-        (replace(STREAMING, stopping=True), "stopping", None, ["stopping"]),
+        (replace(STREAMING, redis=AWAY), "waiting", AWAY_REASON, [AWAY_REASON]),
+        (
+            replace(STREAMING, redis=AWAY, stream=CLOSED),
+            "waiting",
+            AWAY_REASON,
+            [AWAY_REASON, BACKOFF],
+        ),
+        (replace(STREAMING, stopping=True), "stopping", STOPPING, [STOPPING]),
     ],
 )
 def test_what_the_daemon_says(
-    facts: Facts, state: DaemonStateName, reason: str | None, not_ready: list[str]
+    facts: Facts, state: DaemonStateName, reason: Reason | None, not_ready: list[Reason]
 ) -> None:
     """Each combination of facts has one state, and is ready exactly where the contract says so."""
     assert daemon_state(facts, NOW) == (state, reason)
     assert not_ready_because(facts, NOW) == not_ready
+
+
+@pytest.mark.parametrize(
+    ("label", "breaker", "waiting", "stale"),
+    [
+        ("close_1001", "closed", "backoff", "interrupted"),
+        ("http_429", "half_open", "backoff", "interrupted"),
+        ("close_1001", "open", "breaker_open", "interrupted"),
+        ("connection_limit", "closed", "connection_limit", "interrupted"),
+        ("connection_limit", "open", "breaker_open", "interrupted"),
+        ("mute", "closed", "mute", "mute"),
+        ("mute", "open", "breaker_open", "mute"),
+        ("lagging", "closed", "lagging", "lagging"),
+    ],
+)
+def test_what_is_said_of_a_failed_session(
+    label: str, breaker: BreakerStateName, waiting: Code, stale: Code
+) -> None:
+    """The daemon says why the next try is timed, and symbols why their prices are suspect."""
+    said = why_waiting(label, "some words", breaker)
+    assert said.code == waiting
+    assert said.text.startswith("some words")
+    assert why_stale(label, "some words").code == stale
 
 
 def test_the_clock_ends_what_is_said_of_leading() -> None:
@@ -212,6 +239,14 @@ class TestVerdicts:
         stream = replace(STREAMING.stream, subscriptions=both)
         assert verdicts.update(replace(STREAMING, stream=stream), 2.0) == ["BBB"]
 
+    def test_stale_says_why(self) -> None:
+        """Symbols of a session that was mute are stale for that reason."""
+        served = SubscriptionState(served=frozenset(("AAA",)))
+        mute = StreamState(subscriptions=served, stale=Reason("mute", "it brings nothing"))
+        verdicts = Verdicts()
+        verdicts.update(replace(STREAMING, stream=mute), 1.0)
+        assert verdicts.verdicts["AAA"] == Verdict("stale", "it brings nothing", code="mute")
+
     def test_counts(self) -> None:
         """All refused entries are counted, also those that are not shown."""
         verdicts = Verdicts()
@@ -271,6 +306,7 @@ ANY_FACTS = st.builds(
             served=SOME,
             refused=st.dictionaries(st.sampled_from(NAMES), st.just(LIMIT)),
         ),
+        stale=st.sampled_from([INTERRUPTED, Reason("mute", "it brings nothing")]),
     ),
     halted=SOME,
 )

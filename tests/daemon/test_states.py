@@ -103,7 +103,10 @@ class TestChanges:
             assert recorder.states("b-d") == ["refused"]
             events = recorder.events("symbol")
             for event in events:
-                assert event.keys() - {"detail"} == {"type", "symbol", "state", "reason", "since"}
+                assert event.keys() - {"detail"} == {
+                    "type", "symbol", "state", "reason", "code", "since",
+                }  # fmt: skip
+                assert (event["reason"] is None) == (event["code"] is None)
             newest = {event["symbol"]: event for event in events}
             assert await daemon.values.states() == newest
             told = [
@@ -312,7 +315,7 @@ class TestStop:
             await until(holds(daemon.values, **everything), "the states")
             await says(daemon, "streaming")
             assert await daemon.stop() == 0
-            assert daemon.daemon.not_ready() == ["stopping"]
+            assert daemon.daemon.not_ready() == ["stopping: the daemon was asked to stop"]
             assert daemon.status["state"] == "stopping"
             left = {"SPY": "stale", "QQQ": "stale", "b-d": "refused"}
             assert await holds(daemon.values, **left)()

@@ -146,7 +146,9 @@ async def test_a_refused_handshake_is_followed_by_a_pause(rig: NewRig, sim: Simu
         async with rig(pauses=SLOW) as daemon:
             await daemon.values.want("SPY")
             await until(lambda: daemon.waits("503"), "waiting")
-            assert daemon.daemon.not_ready() == [f"stream: {daemon.status['reason']}"]
+            status = daemon.status
+            assert status["code"] == "backoff"
+            assert daemon.daemon.not_ready() == [f"backoff: {status['reason']}"]
             await until(lambda: _is(daemon, "SPY", "pending"), "pending")
             assert sim.stats.connections == 1
     [down] = logged(lines, "stream is down")

@@ -79,7 +79,7 @@ async def test_a_killed_leader_is_replaced(market: Setup) -> None:
     await market.until(lambda: len(recorder.of("SPY")) > heard, "goes on")
 
     assert recorder.check_order() >= 3
-    assert await second.state() == "streaming"
+    await market.until(partial(_is, second, "streaming"), "the second streams")
 
 
 async def test_a_frozen_leader_that_wakes_publishes_nothing(setup: Setup) -> None:
@@ -129,7 +129,7 @@ async def test_a_frozen_leader_frees_the_connection_for_its_successor(market: Se
     first.send(signal.SIGCONT)
     await market.until(partial(_is, first, "standby"), "the first stands by")
 
-    assert await second.state() == "streaming"
+    await market.until(partial(_is, second, "streaming"), "the second streams")
     assert len(market.sim.sessions) == 1
 
 

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-GUARD_S = 30.0  # at least ten times what anything takes that tests wait for
+GUARD_S = 60.0  # at least ten times what anything takes that tests wait for
 _CHECK_EVERY_S = 0.005
 
 

@@ -62,14 +62,14 @@ async def get(server: HttpServer, path: str, method: str = "GET") -> tuple[int, 
 
 async def test_alive_while_the_loop_turns(server: HttpServer, pages: Pages) -> None:
     """``/livez`` says 200 whatever is wrong elsewhere, since a restart would not repair it."""
-    pages.reasons = ["redis: away"]
+    pages.reasons = ["redis_away: no answer"]
     assert (await get(server, "/livez"))[0] == 200
 
 
 async def test_ready_or_the_reasons_why_not(server: HttpServer, pages: Pages) -> None:
     """``/readyz`` says 200 and an empty list, or 503 and what is missing."""
     assert await get(server, "/readyz") == (200, "application/json; charset=utf-8", "[]")
-    pages.reasons = ["redis: away", "stream: connecting"]
+    pages.reasons = ["redis_away: no answer", "connecting: opening the stream"]
     status, _, body = await get(server, "/readyz")
     assert status == 503
     assert json.loads(body) == pages.reasons

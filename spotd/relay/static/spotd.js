@@ -591,7 +591,9 @@ function subprotocols(token) {
 
 function entriesOf(symbols) {
   const entries = typeof symbols === "string" ? [symbols] : [...symbols];
-  return entries.map((entry) => entry.trim().toUpperCase().slice(0, ENTRY_CHARS));
+  // Only ASCII is upper-cased, as in the daemon: "ß".toUpperCase() would be another symbol, "SS".
+  const upper = (entry) => entry.replace(/[a-z]/g, (letter) => letter.toUpperCase());
+  return entries.map((entry) => upper(entry.trim()).slice(0, ENTRY_CHARS));
 }
 
 /** Return the object of a message; null where it is none. */

@@ -61,6 +61,7 @@ test("an announcement names few symbols and counts many", () => {
 test("entries are separated by commas, semicolons and spaces, each once, in upper case", () => {
   assert.deepEqual(entries(" spy,QQQ; brk.b\nspy ,,"), ["SPY", "QQQ", "BRK.B"]);
   assert.deepEqual(entries("x".repeat(100)), ["X".repeat(64)]);
+  assert.deepEqual(entries("ß"), ["ß"]); // not SS, which is another symbol
   assert.deepEqual(entries(""), []);
 });
 

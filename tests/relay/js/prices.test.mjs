@@ -13,6 +13,14 @@ test("symbols are trimmed and upper-cased, and asked for in one message", () => 
   assert.deepEqual(setup.socket.requests(), [{ action: "subscribe", symbols, batch: true }]);
 });
 
+test("only ASCII is upper-cased: an entry never becomes another symbol", () => {
+  const setup = new Setup();
+  setup.open();
+  setup.spot.subscribe(["ß", "brk.a"]);
+  setup.clock.pass(250);
+  assert.deepEqual(setup.socket.requests()[0].symbols, ["BRK.A"]); // neither "ß" nor "SS"
+});
+
 test("a symbol that is followed is not asked for again", () => {
   const setup = new Setup();
   setup.open();

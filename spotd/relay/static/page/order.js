@@ -41,6 +41,6 @@ export function entries(text) {
   const found = text
     .split(/[\s,;]+/)
     .filter(Boolean)
-    .map((entry) => entry.toUpperCase().slice(0, ENTRY_CHARS));
+    .map((entry) => entry.replace(/[a-z]/g, (letter) => letter.toUpperCase()).slice(0, ENTRY_CHARS));
   return [...new Set(found)];
 }
