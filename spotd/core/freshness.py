@@ -156,7 +156,7 @@ class Silence:
         if since is None or self.data_at >= since:
             self._suspected_at = None
             return False
-        if now - since < self._times.grace_s:
+        if now < since + self._times.grace_s:
             return None
         self._suspected_at = None
         self._asked_at = now  # until the session has ended, there is nothing more to ask

@@ -198,7 +198,7 @@ class MuteSymbols:
         grace_s = self._times.grace_s + max(0.0, lag_s)
         found = set()
         for symbol, suspicion in list(self._suspected.items()):
-            if now - suspicion.since < grace_s:
+            if now < suspicion.since + grace_s:
                 break  # the earliest come first
             del self._suspected[symbol]
             if self._quoted_at(symbol) == suspicion.quoted_at:
