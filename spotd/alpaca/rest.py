@@ -168,12 +168,14 @@ class _Client(StockHistoricalDataClient):  # type: ignore[misc]  # alpaca-py is 
         if "Age" in response.headers:  # a cache kept it, with the time at which it was made
             return
         try:
-            told = parsedate_to_datetime(response.headers.get("Date", "")).timestamp()
+            told = parsedate_to_datetime(response.headers.get("Date", ""))
         except (TypeError, ValueError, OverflowError):
+            return
+        if told.tzinfo is None:
             return
         # The header has whole seconds: it is half a second old on average when it is sent.
         sent_unix_s = time.time() - response.elapsed.total_seconds() / 2
-        self.clock = ClockReading(sent_unix_s - (told + 0.5), time.monotonic())
+        self.clock = ClockReading(sent_unix_s - (told.timestamp() + 0.5), time.monotonic())
 
 
 def _snapshot(symbol: str, fields: dict[str, Any]) -> Snapshot:

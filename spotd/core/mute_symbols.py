@@ -96,8 +96,14 @@ class MuteSymbols:
         self._suspected.clear()
         self._renewed_at.clear()
 
-    def follow(self, symbols: AbstractSet[str]) -> None:
-        """Take over the symbols that the stream should bring. The round goes on where it was."""
+    def follow(self, symbols: AbstractSet[str], served: AbstractSet[str]) -> None:
+        """Take over the symbols that the stream should bring. The round goes on where it was.
+
+        ``served`` are those and desired ones that it brought before. A mute symbol stays mute while
+        it is unsubscribed to be renewed.
+        """
+        if not self.mute <= served:
+            self.mute &= served
         if symbols is self._symbols:
             return
         last = self._order[self._place - 1] if self._place else ""
@@ -105,8 +111,6 @@ class MuteSymbols:
         self._order = sorted(symbols)
         self._place = bisect_right(self._order, last)
         self._unpriced &= symbols
-        if not self.mute <= symbols:
-            self.mute &= symbols
         for symbol in self._suspected.keys() - symbols:
             del self._suspected[symbol]
 

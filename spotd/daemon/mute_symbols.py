@@ -71,12 +71,12 @@ class MuteSymbolLoop:
             await self._wake_up.wait(max(soonest, now + 0.05))
 
     def _follow(self) -> None:
-        active = self._stream.get().subscriptions.active
-        slots = self._prices.cache.slots
-        if WILDCARD not in active:
-            self._symbols.follow(active)
+        subscriptions = self._stream.get().subscriptions
+        if WILDCARD not in subscriptions.active:
+            self._symbols.follow(subscriptions.active, subscriptions.served)
         elif self._symbols.round_over:
-            self._symbols.follow(frozenset(slots))
+            priced = frozenset(self._prices.cache.slots)
+            self._symbols.follow(priced, priced)
         self._prices.tell_mute()
 
     async def _ask(self, exchange_now: datetime) -> bool:

@@ -29,7 +29,11 @@ class Stream:
         self.quoted: dict[str, float | None] = dict(quoted)
         self.rest: dict[str, float] = {s: q for s, q in quoted.items() if q is not None}
         self.symbols = MuteSymbols(self.quoted_at)
-        self.symbols.follow(frozenset(self.quoted))
+        self.follow(*self.quoted)
+
+    def follow(self, *active: str, served: str = "") -> None:
+        """Have the stream bring these symbols, of those and others that are served."""
+        self.symbols.follow(frozenset(active), {*active, *served})
 
     def quoted_at(self, symbol: str) -> datetime | None:
         """Return the time of the quote that we hold."""
@@ -83,7 +87,7 @@ def test_a_round_goes_on_where_it_was_when_symbols_come_and_leave() -> None:
     stream = Stream(**dict.fromkeys("BDFH", 0.0))
     assert stream.take(100.0, 2) == ["B", "D"]
     stream.quoted |= dict.fromkeys("ACEG", 0.0)
-    stream.symbols.follow(frozenset("ABCEFGH"))
+    stream.follow(*"ABCEFGH")
     assert stream.take(100.0, 9) == ["E", "F", "G", "H"]
     assert stream.take(160.0, 9) == ["A", "B", "C", "E", "F", "G", "H"]
 
@@ -207,10 +211,18 @@ def test_a_symbol_that_leaves_is_not_mute() -> None:
     stream = mute("A")
     stream.rest["B"] = 70.0
     stream.answer("B", now=111.0)
-    stream.symbols.follow(frozenset(("C",)))
+    stream.follow("C")
     assert stream.symbols.mute == frozenset()
     assert stream.symbols.suspected == frozenset()
     assert stream.answer("A", now=112.0) == NOTHING
+
+
+def test_a_symbol_that_is_being_renewed_stays_mute() -> None:
+    """It is not subscribed for a moment, and suspect all the time."""
+    stream = mute("A")
+    stream.follow("B", served="A")
+    stream.follow("A", "B")
+    assert stream.symbols.mute == {"A"}
 
 
 def test_a_mute_symbol_takes_each_newer_price_of_rest() -> None:
@@ -256,7 +268,7 @@ def test_a_dead_symbol_is_found_within_5_minutes(
         return at(-3600.0)
 
     symbols = MuteSymbols(quoted_at)
-    symbols.follow(frozenset(names))
+    symbols.follow(frozenset(names), frozenset(names))
     while True:
         now = max(calls[-1] + CALL_EVERY_S, symbols.ask_at)
         judge_at = symbols.judge_at
@@ -297,7 +309,7 @@ def test_a_symbol_whose_quotes_come_within_the_grace_is_never_mute(
         return at(max(sent for sent, arrived in arrivals if arrived <= now))
 
     symbols = MuteSymbols(quoted_at)
-    symbols.follow(frozenset("A"))
+    symbols.follow(frozenset("A"), frozenset("A"))
     while now < sent_s + 100:
         now += 1.0
         assert symbols.judge(now, 0.0) == frozenset()
