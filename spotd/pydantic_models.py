@@ -67,6 +67,75 @@ class SpotPriceUpdateMessage(_Model):
     timestamp: UtcDatetime
 
 
+class SymbolState(_Model):
+    """How far the price of a symbol can be trusted."""
+
+    type: Literal["symbol"]
+    symbol: str
+    state: Literal["pending", "live", "stale", "halted", "ended", "refused"]
+    reason: str | None
+    """For a person."""
+    code: str | None = None
+    """That of the reason, for programs; codes may be added."""
+    since: UtcDatetime
+    detail: str | None = None
+    """More words for a person."""
+
+
+class SymbolCounts(_Model):
+    """The number of desired symbols, and the number in each state."""
+
+    desired: int = 0
+    live: int = 0
+    refused: int = 0
+    pending: int = 0
+    stale: int = 0
+    halted: int = 0
+
+
+class DaemonStatus(_Model):
+    """The state of the daemon."""
+
+    type: Literal["daemon"]
+    state: Literal["starting", "standby", "idle", "connecting", "streaming", "waiting", "stopping"]
+    reason: str | None
+    """For a person."""
+    code: str | None = None
+    """That of the reason, for programs; codes may be added."""
+    instance: str
+    version: str
+    feed: str
+    since: UtcDatetime
+    at: UtcDatetime
+    symbols: SymbolCounts
+    last_message_at: UtcDatetime | None
+    lag_ms: float | None
+    """From exchange time to received, over the last seconds."""
+    breaker: Literal["closed", "open", "half_open"]
+    quotes_received: int
+    updates_published: int
+    reconnects: int
+    market: Literal["open", "extended", "closed"] | None = None
+    """By the feed's exchange calendar; null where it is not known."""
+    market_changes_at: UtcDatetime | None = None
+
+
+class Gap(_Model):
+    """No prices came between two times. It is told once."""
+
+    model_config = ConfigDict(validate_by_name=True, serialize_by_alias=True)
+
+    type: Literal["gap"]
+    begins: UtcDatetime = Field(alias="from")
+    ends: UtcDatetime = Field(alias="to")
+    reason: str
+    """For a person."""
+    code: str | None = None
+    """That of the reason, for programs; codes may be added."""
+    symbols: int
+    """How many symbols it concerns."""
+
+
 class SubscribeSpotPricesRequest(_Model):
     """Body of ``POST /api/positions/subscribe-spot-prices``."""
 

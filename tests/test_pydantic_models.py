@@ -15,7 +15,7 @@ from pydantic import BaseModel, ValidationError
 from spotd import models, pydantic_models
 from spotd.models import SpotPriceUpdate, rfc3339, spot_price
 from spotd.relay import protocol
-from tests.kit.publisher import AT, update_of
+from tests.kit.publisher import AT, gap_of, state_of, status_of, update_of
 
 PRICES = st.floats(min_value=1e-4, max_value=1e7)
 TIMES = st.datetimes(datetime(2000, 1, 1), datetime(2100, 1, 1), timezones=st.just(UTC))  # noqa: DTZ001 - the zone is an argument of its own
@@ -46,6 +46,29 @@ def test_the_fields_are_the_same(ours: type[msgspec.Struct], theirs: type[BaseMo
     assert [field.required for field in fields] == [
         field.is_required() for field in theirs.model_fields.values()
     ]
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "example"),
+    [
+        (models.SymbolState, pydantic_models.SymbolState, state_of("SPY", "stale", "mute")),
+        (models.DaemonStatus, pydantic_models.DaemonStatus, status_of("waiting", "no answer")),
+        (models.Gap, pydantic_models.Gap, gap_of()),
+    ],
+)
+def test_events_are_the_same(
+    ours: type[msgspec.Struct], theirs: type[BaseModel], example: Any
+) -> None:
+    """Names behind the type, in order; optional fields are optional in both; the same JSON."""
+    fields = msgspec.structs.fields(ours)
+    found = {field.alias or name: field for name, field in theirs.model_fields.items()}
+    assert ["type", *(field.encode_name for field in fields)] == list(found)
+    assert [field.required for field in fields] == [
+        field.is_required() for name, field in found.items() if name != "type"
+    ]
+    raw = example.to_json()
+    read = theirs.model_validate_json(raw[:-1] + b',"added":1}')
+    assert json.loads(read.model_dump_json()) == json.loads(raw)
 
 
 @given(UPDATES)

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter
-from collections.abc import Iterable, Mapping, Set
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Set
+from dataclasses import dataclass, field, replace
 
 from spotd.symbols import WILDCARD, Refusal, as_written, is_symbol, symbol_of
 
 MAX_REFUSED_SHOWN = 1_000
 MAX_NEWCOMERS = 500  # a larger change does not go in front of what waits already
+MAX_LEAVERS = 1_000  # in one step: so that no step holds the event loop longer than about 3 ms
 _NEVER = float("inf")
 
 
@@ -73,7 +74,10 @@ def step_between(
     ``limited`` says that a symbol limit is known: then no symbol goes first, so that the same
     symbols get room as if all had come at once.
     """
-    came, left = after.symbols - before.symbols, before.symbols - after.symbols
+    left = before.symbols - after.symbols
+    # ``before`` without ``left`` is what stayed. Where that is all of ``after``, nothing came.
+    stayed = len(before.symbols) - len(left)
+    came = after.symbols - before.symbols if stayed < len(after.symbols) else frozenset[str]()
     drop: frozenset[str] = frozenset()
     # While the whole market is desired, every symbol is, so none is dropped. When the whole market
     # leaves, the symbols that only it brought leave too: they have prices, and nobody names them.
@@ -86,6 +90,25 @@ def step_between(
         drop=drop - {WILDCARD},
         fetch=(came if WILDCARD in active else came & active) - {WILDCARD},
     )
+
+
+def demands_between(
+    before: Demand, after: Demand, *, active: frozenset[str], at_most: int = MAX_LEAVERS
+) -> Iterator[Demand]:
+    """Yield the demands that lead from ``before`` to ``after``, which is the last one.
+
+    All symbols that come do so in the first of them. At most ``at_most`` symbols leave in each.
+    Symbols that are not ``active`` leave first. As a consequence, none of them is asked for in the
+    room that another one left.
+    """
+    left = before.symbols - after.symbols
+    if len(left) > at_most:
+        leavers = sorted(left, key=active.__contains__)
+        symbols = {*before.symbols, *after.symbols}
+        for start in range(0, len(leavers) - at_most, at_most):
+            symbols.difference_update(leavers[start : start + at_most])
+            yield replace(after, symbols=frozenset(symbols))
+    yield after
 
 
 def to_fetch(acknowledged: frozenset[str], demand: Demand) -> frozenset[str]:

@@ -74,6 +74,8 @@ class Leadership:
     until when we may publish, and until when we may hold an open stream.
     ``answered``: the last request for the leader key was answered. ``another``: it said that the
     key is another daemon's, and no term of ours began since. ``started``: one was ever answered.
+    ``renewed_at`` is when the request was sent that last prolonged these rights, in monotonic
+    seconds. ``begun_after_seq`` is the highest seq that Redis knew when the term began, or None.
     """
 
     term: int = 0
@@ -85,6 +87,8 @@ class Leadership:
     another: bool = False
     publish_until: float = field(default=_NEVER, compare=False)
     hold_until: float = field(default=_NEVER, compare=False)
+    renewed_at: float = field(default=_NEVER, compare=False)
+    begun_after_seq: int | None = field(default=None, compare=False)
 
     def may_publish(self, now: float) -> bool:
         """Return whether the leader key is certainly ours at ``now``."""
@@ -209,7 +213,12 @@ class LeaderKey:
         reign = before.reign + (by_another and not before.another)
         self._former = ""  # the key holds the present token, so no key holds the former one
         self.leadership = replace(
-            before, term=before.term + 1, reign=reign, leads=True, another=False
+            before,
+            term=before.term + 1,
+            reign=reign,
+            leads=True,
+            another=False,
+            begun_after_seq=answer.highest_seq,
         )
         self._extend(until)
         return Change(self.leadership, begins=True, forget=forget)
@@ -236,6 +245,7 @@ class LeaderKey:
             self.leadership,
             publish_until=publish_until,
             hold_until=publish_until + self._keep_stream_s,
+            renewed_at=publish_until - self._valid_s,
         )
 
     def _advance(self, now: float) -> float:

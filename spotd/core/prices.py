@@ -40,8 +40,18 @@ class PriceCache:
         self.ignored: Counter[str] = Counter()  # other messages, by what they are
         self._conflator = conflator
         self._wants = wants
+        self.first_quotes = 0  # quotes of symbols that had none
+        self._quoted: set[str] = set()
+        self._quoted_told: frozenset[str] | None = frozenset()  # None: it has changed
         self._dropped_slots: dict[str, Slot] = {}  # while their throttle window may be open
         self._floors: dict[str, datetime] = {}
+
+    @property
+    def quoted(self) -> frozenset[str]:
+        """The symbols that have a two-sided quote. The same object until they change."""
+        if self._quoted_told is None:
+            self._quoted_told = frozenset(self._quoted)
+        return self._quoted_told
 
     def receive(self, messages: Sequence[Message], now: float) -> None:
         """Take in the data messages of one frame, in order. Control messages are ignored."""
@@ -65,15 +75,17 @@ class PriceCache:
                     slot = self._open_slot(message.symbol)
                 slot.bid = bid
                 slot.ask = ask
-                slot.quoted_at = message.at
                 if slot.fresh_quote:
                     conflated += 1
                 else:
                     slot.fresh_quote = True
+                    if slot.quoted_at is None:
+                        self._quote_first(message.symbol)
                     # A slot that has changed is ready, or becomes ready when its window ends. As a
                     # consequence, its newest quote is emitted without another offer.
                     if not slot.changed:
                         self._conflator.offer(slot, now)
+                slot.quoted_at = message.at
             elif type(message) is Trade:
                 self._trade(message, now)
             elif type(message) is TradingStatus:
@@ -99,6 +111,9 @@ class PriceCache:
             if slot.phase is not Phase.QUIET
         }
         slots, floors, quiet = self.slots, self._floors, Phase.QUIET
+        symbols = list(symbols)
+        self._quoted.difference_update(symbols)
+        self._quoted_told = None
         for symbol in symbols:
             if floors:
                 floors.pop(symbol, None)
@@ -134,6 +149,8 @@ class PriceCache:
             # A difference of two times exists whatever they are; a time before the first does not.
             and self._floors.get(symbol, quote.at) - quote.at <= _SNAPSHOT_SLACK
         ):
+            if slot.quoted_at is None:
+                self._quote_first(symbol)
             slot.quote = quote
             changed = True
         if (
@@ -155,6 +172,8 @@ class PriceCache:
         """Forget every price and halt: another daemon published newer ones meanwhile."""
         for slot in self.slots.values():
             slot.clear()
+        self._quoted.clear()
+        self._quoted_told = None
         self.clear_halts()
 
     def forget_last_sales(self, now: float) -> None:
@@ -168,6 +187,11 @@ class PriceCache:
         """Forget the halts: while the stream was interrupted, a resumption may have been missed."""
         if self.halted:
             self.halted = frozenset()
+
+    def _quote_first(self, symbol: str) -> None:
+        self.first_quotes += 1
+        self._quoted.add(symbol)
+        self._quoted_told = None
 
     def _open_slot(self, symbol: str) -> Slot:
         # A symbol that returns within its window gets its old slot, and so its old throttle.

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from itertools import chain, islice
 from typing import NamedTuple
 
 from spotd.core.verdicts import Verdict
+
+
+def _never(_: str, __: Verdict | None) -> bool:
+    return False
 
 
 class StateBatch(NamedTuple):
@@ -53,10 +57,20 @@ class StateWrites:
         self._ended, self._others, self._refused = {}, {}, {}
         self.changed(self._written.keys() | verdicts.keys(), verdicts)
 
-    def next_batch(self, count: int, verdicts: Mapping[str, Verdict]) -> StateBatch:
-        """Return at most ``count`` of what is to be written, as the verdicts are now."""
+    def next_batch(
+        self,
+        count: int,
+        verdicts: Mapping[str, Verdict],
+        is_early: Callable[[str, Verdict | None], bool] = _never,
+    ) -> StateBatch:
+        """Return at most ``count`` of what is to be written, as the verdicts are now.
+
+        A name whose verdict ``is_early``, None where its state ends, is left for a later batch.
+        """
         batch = StateBatch({}, [])
-        for name in islice(chain(self._ended, self._others, self._refused), count):
+        names = chain(self._ended, self._others, self._refused)
+        ready = (name for name in names if not is_early(name, verdicts.get(name)))
+        for name in islice(ready, count):
             verdict = verdicts.get(name)
             if verdict is None:
                 batch.ended.append(name)

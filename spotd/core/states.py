@@ -55,6 +55,7 @@ class Facts:
     halted: frozenset[str] = frozenset()
     mute: frozenset[str] = frozenset()
     lag: LagState = field(default_factory=LagState)
+    quoted: frozenset[str] = frozenset()  # symbols that have a quote
     stopping: bool = False
 
 

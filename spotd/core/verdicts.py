@@ -36,6 +36,7 @@ def _because(state: SymbolStateName, reason: Reason) -> Verdict:
 
 
 _LIVE = Verdict("live")
+_NO_QUOTE_YET = Verdict("live", "waiting for its first quote", code="no_quote_yet")
 _HALTED = Verdict("halted")
 _PENDING = Verdict("pending")
 _MUTE = _because(
@@ -116,6 +117,7 @@ class Verdicts:
         names |= _differing(before.mute, after.mute)
         if before.lag.behind != after.lag.behind:
             names |= after.demand.symbols
+        names |= _differing(before.quoted, after.quoted)
         if before.stream.stale != after.stream.stale:
             names |= new.served
         if old is not new:
@@ -165,7 +167,13 @@ def _groups(symbols: AbstractSet[str], facts: Facts) -> Iterator[tuple[Verdict, 
     yield _HALTED, halted
     mute = (symbols & facts.mute) - halted
     yield _MUTE, mute
-    yield _LIVE if behind is None else _because("stale", behind), active - halted - mute
+    live = active - halted - mute
+    if behind is None:
+        waiting = live - facts.quoted - {WILDCARD}
+        yield _LIVE, live - waiting
+        yield _NO_QUOTE_YET, waiting
+    else:
+        yield _because("stale", behind), live
     others = symbols - active - mute
     served = others & subscriptions.served
     yield _because("stale", facts.stream.stale), served

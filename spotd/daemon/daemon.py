@@ -26,6 +26,7 @@ from spotd.alpaca.rest import Snapshots
 from spotd.alpaca.stream import AlpacaStream
 from spotd.core.demand import Demand, DemandStep
 from spotd.core.freshness import Silence, SilenceTimes
+from spotd.core.gaps import GapsFound
 from spotd.core.lag import Lag, LagState, LagTimes
 from spotd.core.leadership import LeaderKey, Leadership
 from spotd.core.mute_symbols import CALL_EVERY_S, MuteSymbolTimes
@@ -112,6 +113,7 @@ class Daemon:
         self.stream: Value[StreamState] = Value(StreamState())  # StreamLoop
         self.lag: Value[LagState] = Value(LagState())  # LagLoop
         self.hours: Value[TradingHours] = Value(trading_hours(settings.feed, ()))  # TradingDaysLoop
+        self.gaps: Value[GapsFound] = Value(GapsFound())  # StreamLoop
         self.stopping: Value[bool] = Value(False)  # Daemon
 
         self._silence = Silence(self._timing.silence)
@@ -174,8 +176,10 @@ class Daemon:
                 pauses=self._timing.pauses,
             ),
             leadership=self.leadership,
+            health=self.health,
             demand=self.demand,
             stream=self.stream,
+            gaps=self.gaps,
             fetch=self._fetch,
             metrics=self.metrics,
             pause_in_row_s=self._timing.pause_in_row_s,
@@ -246,6 +250,7 @@ class Daemon:
             stream=self.stream,
             lag=self.lag,
             hours=self.hours,
+            gaps=self.gaps,
             stopping=self.stopping,
             metrics=self.metrics,
             malformed=self._alpaca.decoder.malformed,

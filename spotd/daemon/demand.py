@@ -2,7 +2,8 @@
 
 A demand may be the whole market. It is therefore read in slices, and only what changed since the
 last read is taken in. Core decides what follows from a change. All of it is carried out in one
-turn of the event loop, so no other task finds a part of it done.
+turn of the event loop, so no other task finds a part of it done. Where thousands of symbols leave,
+core makes several changes of one, and prices go out between them.
 """
 
 from __future__ import annotations
@@ -17,7 +18,14 @@ from datetime import datetime
 import msgspec
 import structlog
 
-from spotd.core.demand import Demand, DemandReader, DemandStep, Subscribers, step_between
+from spotd.core.demand import (
+    Demand,
+    DemandReader,
+    DemandStep,
+    Subscribers,
+    demands_between,
+    step_between,
+)
 from spotd.core.leadership import Leadership
 from spotd.core.states import StreamState
 from spotd.daemon.prices import Prices
@@ -30,6 +38,7 @@ from spotd.redis.port import MAX_FIELDS_PER_CALL, RedisPort
 READ_EVERY_S = 0.5
 LINGER_S = 10.0  # how long a channel is demand, at least, after its last subscriber left
 _SLICE = MAX_FIELDS_PER_CALL  # entries taken in before other tasks get their turn
+_PAUSE_IN_ROW_S = 0.02  # between two changes of a row: prices are taken in and published
 _RETRY_WAKES_S = 1.0
 
 log = structlog.get_logger("spotd.demand")
@@ -110,21 +119,42 @@ class DemandLoop:
                 # consequence, each one is compared with these floors.
                 self._prices.set_floors(_times(await self._port.last_prices()))
                 self._floors_of_term = term
-            self._apply(term)
+            await self._apply(term)
 
-    def _apply(self, term: int) -> None:
-        """Publish the demand that was read, and carry out what follows in the same turn."""
-        leadership = self._leadership.get()
-        if leadership.term != term or not leadership.may_publish(time.monotonic()):
-            return  # the demand was read in a term that is over
-        before = self._demand.get()
+    async def _apply(self, term: int) -> None:
+        """Publish the demand that was read, and carry out what follows, in one or more steps."""
+        began = self._demand.get()
         unreadable = next(iter(self._unreadable.values()), None)
-        after = replace(self._reader.result(term), unreadable=unreadable)
-        if after == before:
+        read = replace(self._reader.result(term), unreadable=unreadable)
+        if read == began:
             return
+        active = self._stream.get().subscriptions.active
+        for after in demands_between(began, read, active=active):
+            if not self._step(after):
+                return  # the demand was read in a term that is over
+            if after is not read:
+                await asyncio.sleep(_PAUSE_IN_ROW_S)
+        if read.symbols != began.symbols:
+            log.info(
+                "the demand changed",
+                symbols=len(read.symbols),
+                added=len(read.symbols - began.symbols),
+                removed=len(began.symbols - read.symbols),
+            )
+        if read.refused_count != began.refused_count:
+            log.info("entries of the demand are refused", count=read.refused_count)
+
+    def _step(self, after: Demand) -> bool:
+        """Publish a demand of the present term, and carry out what follows in the same turn.
+
+        Return False where the term is over.
+        """
+        leadership = self._leadership.get()
+        if leadership.term != after.term or not leadership.may_publish(time.monotonic()):
+            return False
         subscriptions = self._stream.get().subscriptions
         step = step_between(
-            before,
+            self._demand.get(),
             after,
             active=subscriptions.active,
             priced=self._prices.cache.slots.keys(),
@@ -132,15 +162,7 @@ class DemandLoop:
         )
         self._demand.set(after)
         self._follow(after, step)
-        if step.subscribe or step.unsubscribe:
-            log.info(
-                "the demand changed",
-                symbols=len(after.symbols),
-                added=len(step.subscribe),
-                removed=len(step.unsubscribe),
-            )
-        if after.refused_count != before.refused_count:
-            log.info("entries of the demand are refused", count=after.refused_count)
+        return True
 
     # Reading
 

@@ -9,11 +9,11 @@ Must not await, and must not decide which price is newer (the cache does).
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from datetime import datetime
 
 from spotd.alpaca.rest import Snapshot
-from spotd.core.conflate import Conflator
+from spotd.core.conflate import Conflator, Slot
 from spotd.core.demand import Demand, DemandStep
 from spotd.core.freshness import Silence
 from spotd.core.lag import SAMPLE_EVERY_S, Lag
@@ -34,6 +34,9 @@ class Prices:
     ``halted`` are all halted symbols, ``mute`` those of which the stream brings nothing although
     it brings others. ``due`` is the wake-up of the publishing loop. ``dropping`` are the symbols
     whose prices Redis still has to drop: the publishing loop removes them from it.
+    ``under_way`` are the slots that are being published, and ``settled`` is whom the end of a call
+    of the publishing loop wakes; None: nobody. ``first_quotes`` is the wake-up of the loop that
+    writes states. It is set when a symbol gets its first quote, and ``cache.quoted`` tells which.
     """
 
     def __init__(
@@ -55,6 +58,9 @@ class Prices:
         self.lag = Lag(None) if lag is None else lag
         self.due = WakeUp()
         self.dropping: set[str] = set()
+        self.under_way: Sequence[Slot] = ()
+        self.settled: WakeUp | None = None
+        self.first_quotes = WakeUp()
         self._stored: frozenset[str] = frozenset()  # symbols in ``spotd:last`` when last read
         self.last_message_unix_s: float | None = None
         self._demand = demand
@@ -65,6 +71,7 @@ class Prices:
         self._ready = self.conflator.ready
         self._halted_told = self.cache.halted
         self._mute_told = self.mute_symbols.mute
+        self._first_quotes_told = 0
         self._lag_seen_at = 0.0
         self._lag_sampled_at = 0.0
 
@@ -76,6 +83,8 @@ class Prices:
             self._see_lag(messages, now)
         if self._mute_told:
             self._hear_mute(messages)
+        if self.cache.first_quotes != self._first_quotes_told:
+            self._tell_first_quotes()
         if self.cache.halted is not self._halted_told:
             self._tell_halted()
         if self._ready and not self.due.is_set:
@@ -91,6 +100,7 @@ class Prices:
         for symbol, snapshot in found.items():
             trade = snapshot.trade if trades else None
             self.cache.take_snapshot(symbol, snapshot.quote, trade, now)
+        self._tell_first_quotes()
         self._wake()
 
     def follow(self, step: DemandStep) -> None:
@@ -165,9 +175,35 @@ class Prices:
         """Return whether any price has changed since it was last emitted."""
         return any(slot.changed for slot in self.cache.slots.values())
 
+    def tell_settled(self) -> None:
+        """Take in that a call of the publishing loop has ended."""
+        self.under_way = ()
+        if self.settled is not None:
+            self.settled.set()
+
+    def to_come(self) -> Callable[[str], bool]:
+        """Return a function that says whether a price of a symbol is still to be published.
+
+        What it says holds until the next call of the publishing loop, or message, is taken in.
+        """
+        under_way, slots = {slot.symbol for slot in self.under_way}, self.cache.slots
+
+        def is_to_come(symbol: str) -> bool:
+            if symbol == WILDCARD:
+                return bool(under_way) or self.pending()
+            slot = slots.get(symbol)
+            return symbol in under_way or (slot is not None and slot.changed)
+
+        return is_to_come
+
     def _wake(self) -> None:
         if self.conflator.ready:
             self.due.set()
+
+    def _tell_first_quotes(self) -> None:
+        if self.cache.first_quotes != self._first_quotes_told:
+            self._first_quotes_told = self.cache.first_quotes
+            self.first_quotes.set()
 
     def _tell_halted(self) -> None:
         self._halted_told = self.cache.halted

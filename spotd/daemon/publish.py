@@ -112,6 +112,7 @@ class PublishLoop:
         # right to publish and the token belong together.
         lines, highest_seq = render(taken, self._prices.seq)
         delivered = False
+        self._prices.under_way = taken
         sent_at = time.monotonic()
         try:
             await self._port.publish(leadership.token, lines, highest_seq)
@@ -129,6 +130,7 @@ class PublishLoop:
             # A call that was cancelled half way is settled too: it may or may not have arrived.
             now = time.monotonic()
             self._prices.conflator.settle(taken, now, delivered=delivered)
+            self._prices.tell_settled()
         if delivered:
             self._batch.answered(len(taken), now - sent_at)
             self._metrics.updates_published += len(taken)
@@ -150,6 +152,7 @@ class PublishLoop:
             await asyncio.sleep(_RETRY_S)
         else:
             prices.dropping.difference_update(dropping)
+            prices.tell_settled()
 
 
 def render(taken: Sequence[Slot], counter: SeqCounter) -> tuple[bytes, int]:

@@ -26,6 +26,7 @@ from spotd.daemon.prices import Prices
 from spotd.daemon.value import Value, WakeUp
 from spotd.errors import AlpacaRefusedError, SnapshotError
 from spotd.ops.metrics import Metrics
+from spotd.symbols import WILDCARD
 
 _CALLS_AT_ONCE = 4
 # The pause between the starts of two calls. Calls run in threads, and the event loop waits while a
@@ -112,7 +113,11 @@ class SnapshotLoop:
         if not self._floors_known():
             self.want(asked)  # a term has begun meanwhile
             return
-        self._prices.take_snapshots(found, trades=self._stream.get().subscriptions.trades)
+        subscriptions = self._stream.get().subscriptions
+        if WILDCARD not in subscriptions.active:
+            # The others are stale, or pending. They are fetched anew when Alpaca acknowledges them.
+            found = {name: found[name] for name in found if name in subscriptions.active}
+        self._prices.take_snapshots(found, trades=subscriptions.trades)
         log.debug("snapshots taken in", asked=len(asked), found=len(found))
 
     def _floors_known(self) -> bool:

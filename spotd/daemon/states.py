@@ -19,6 +19,7 @@ import structlog
 
 from spotd import __version__
 from spotd.core.demand import Demand
+from spotd.core.gaps import GapsFound
 from spotd.core.lag import LagState
 from spotd.core.leadership import Leadership
 from spotd.core.redis_health import RedisHealth
@@ -26,7 +27,7 @@ from spotd.core.state_batch_size import StateBatchSize
 from spotd.core.state_writes import StateBatch, StateWrites
 from spotd.core.states import Facts, StreamState, daemon_state, not_ready_because
 from spotd.core.trading_hours import TradingHours
-from spotd.core.verdicts import Verdicts
+from spotd.core.verdicts import Verdict, Verdicts
 from spotd.daemon.prices import Prices
 from spotd.daemon.value import Value, WakeUp
 from spotd.errors import NotLeaderError, RedisUnavailableError
@@ -41,6 +42,7 @@ STATUS_EVERY_S = 4.0
 _AT_MOST_EVERY_S = 0.02  # changes that come together are written together
 _RETRY_S = 0.5
 _STATES_PER_TURN = 100  # this many are made JSON in one turn of the event loop
+_PRICES_WAIT_S = 1.0  # states wait for prices at most so much longer than a throttle window
 _STATUS_WAITS_S = 0.2  # at most, while states are written: a call more may have begun by then
 
 log = structlog.get_logger("spotd.states")
@@ -63,6 +65,7 @@ class StatesLoop:
         stream: Value[StreamState],
         lag: Value[LagState],
         hours: Value[TradingHours],
+        gaps: Value[GapsFound],
         stopping: Value[bool],
         metrics: Metrics,
         malformed: Counter[str],
@@ -79,6 +82,7 @@ class StatesLoop:
         self._stream = stream
         self._lag = lag
         self._hours = hours
+        self._gaps = gaps
         self._stopping = stopping
         self._metrics = metrics
         self._malformed = malformed
@@ -91,11 +95,14 @@ class StatesLoop:
         self._written_in: tuple[int, int, bool] | None = None
         self._size = StateBatchSize(MAX_FIELDS_PER_CALL)
         self._announced: tuple[object, ...] = ()
+        self._gaps_announced = 0
+        self._waits_since: float | None = None  # states wait for prices since then
         self._state: tuple[DaemonStateName, Reason | None] | None = None
         self._state_since_unix_s = time.time()
-        self._wake_up = WakeUp()
+        self._wake_up = prices.first_quotes
         for value in (
-            leadership, health, demand, stream, prices.halted, prices.mute, lag, hours, stopping,
+            leadership, health, demand, stream, prices.halted, prices.mute, lag, hours, gaps,
+            stopping,
         ):  # fmt: skip
             value.wakes(self._wake_up)
 
@@ -213,6 +220,7 @@ class StatesLoop:
             halted=self._prices.halted.get(),
             mute=self._prices.mute.get(),
             lag=self._lag.get(),
+            quoted=self._prices.cache.quoted,
             stopping=self._stopping.get(),
         )
 
@@ -241,13 +249,45 @@ class StatesLoop:
         if self._written_in != self._now_in():
             await self._start_afresh()
         began = time.monotonic()
-        while self._writes and time.monotonic() - began < _STATUS_WAITS_S:
-            count = self._size.limit(stopping=facts.stopping)
-            await self._write_states(self._writes.next_batch(count, self._verdicts.verdicts))
+        while self._writes and (now := time.monotonic()) - began < _STATUS_WAITS_S:
+            batch = self._next_batch(now, stopping=facts.stopping)
+            if batch.states or batch.ended:
+                await self._write_states(batch)
+            else:
+                self._prices.settled = self._wake_up
+                await self._wake_up.wait(began + _STATUS_WAITS_S)
+                self._prices.settled = None
             facts = self._update(time.time())
         await self._write_status()
+        await self._announce_gaps()
         if self._writes:
             self._wake_up.set()
+        else:
+            self._waits_since = None
+
+    def _next_batch(self, now: float, *, stopping: bool) -> StateBatch:
+        """Return what to write next; nothing: prices that go first are still to be published.
+
+        No price may follow the word that prices are suspect, or that there are none any more.
+        """
+        count = self._size.limit(stopping=stopping)
+        prices, verdicts = self._prices, self._verdicts.verdicts
+        longest_s = prices.conflator.window_s + _PRICES_WAIT_S
+        if stopping or (self._waits_since is not None and now - self._waits_since > longest_s):
+            return self._writes.next_batch(count, verdicts)
+        to_come = prices.to_come()
+
+        def is_early(name: str, verdict: Verdict | None) -> bool:
+            if verdict is None:
+                return name in prices.dropping or to_come(name)
+            return verdict.state == "stale" and to_come(name)
+
+        batch = self._writes.next_batch(count, verdicts, is_early)
+        if batch.states or batch.ended:
+            self._waits_since = None
+        elif self._waits_since is None:
+            self._waits_since = now
+        return batch
 
     async def _write_states(self, batch: StateBatch) -> None:
         # The times are read now: during the awaits below, a state may change or end.
@@ -264,8 +304,13 @@ class StatesLoop:
                 since=utc(since[name]),
                 detail=verdict.detail,
             ).to_json()
+        now = utc(time.time())
+        ended = {
+            name: SymbolState(symbol=name, state="ended", reason=None, since=now).to_json()
+            for name in batch.ended
+        }
         sent_at = time.monotonic()
-        await self._port.write_states(self._leadership.get().token, changed, batch.ended)
+        await self._port.write_states(self._leadership.get().token, changed, ended)
         self._size.answered(time.monotonic() - sent_at)
         self._writes.wrote(batch, self._verdicts.verdicts)
 
@@ -285,6 +330,12 @@ class StatesLoop:
             stored_states &= verdicts.keys()
         self._writes.start_afresh(stored_states, verdicts)
         self._written_in = begun_in
+
+    async def _announce_gaps(self) -> None:
+        found = self._gaps.get()
+        for number, gap in enumerate(new := found.since(self._gaps_announced), 1):
+            await self._port.announce(self._leadership.get().token, gap.to_json())
+            self._gaps_announced = found.count - len(new) + number
 
     async def _write_status(self) -> None:
         status = self.status()

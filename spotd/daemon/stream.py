@@ -16,9 +16,11 @@ import structlog
 
 from spotd.alpaca.stream import AlpacaStream
 from spotd.core.demand import Demand, DemandStep, to_fetch
+from spotd.core.gaps import Gaps, GapsFound, silent_since, why_given_up
 from spotd.core.interruptions import BREAKER_OPEN, INTERRUPTED, why_stale, why_waiting
 from spotd.core.leadership import Leadership
 from spotd.core.pacing import Pacing
+from spotd.core.redis_health import RedisHealth
 from spotd.core.states import Phase, StreamState
 from spotd.core.subscription_state import SubscriptionState
 from spotd.core.subscriptions import Request, Subscriptions, UnexpectedAnswerError
@@ -50,8 +52,10 @@ class StreamLoop:
         subscriptions: Subscriptions,
         pacing: Pacing,
         leadership: Value[Leadership],
+        health: Value[RedisHealth],
         demand: Value[Demand],
         stream: Value[StreamState],
+        gaps: Value[GapsFound],
         fetch: Callable[[frozenset[str]], None],
         metrics: Metrics,
         pause_in_row_s: float = PAUSE_IN_ROW_S,
@@ -61,8 +65,11 @@ class StreamLoop:
         self._subscriptions = subscriptions
         self._pacing = pacing
         self._leadership = leadership
+        self._health = health
         self._demand = demand
         self._stream = stream
+        self._gaps_found = gaps
+        self._gaps = Gaps()
         self._fetch = fetch
         self._metrics = metrics
         self._pause_in_row_s = pause_in_row_s
@@ -128,6 +135,7 @@ class StreamLoop:
         session.add_done_callback(lambda _: self._right.set())
         try:
             while not session.done():
+                self._see_gaps()  # the right to publish may be back, while the session went on
                 leadership = self._leadership.get()
                 if not leadership.may_hold(time.monotonic()) or leadership.reign != reign:
                     return
@@ -140,20 +148,37 @@ class StreamLoop:
     async def _session(self) -> None:
         """Serve one session, from its opening to its end, which it raises."""
         self._tell("connecting")
-        stale = INTERRUPTED
+        why: StreamError | None = None
         try:
             await self._open()
             await self._serve()
         except StreamError as error:
-            stale = why_stale(error.reason, str(error))
+            why = error
             raise
         finally:
             was_open = self._stream.get().phase == "open"
-            self._subscriptions.disconnected()
-            self._tell("closed", stale=stale if was_open else None)
+            self._close(why if was_open else None)
             await self._alpaca.close()
             if was_open:
                 log.info("stream closed")
+
+    def _close(self, why: StreamError | None) -> None:
+        """Publish that the session is over. ``why``: how an open one failed; None: it did not."""
+        served = self._subscriptions.active
+        unix_s = time.time()
+        stale: Reason | None = None
+        if why is not None:
+            stale = why_stale(why.reason, str(why))
+            since_unix_s = silent_since(why.reason, self._prices.last_message_unix_s, unix_s)
+            self._gaps.interrupted(served, Reason(stale.code, str(why)), since_unix_s)
+        elif served:
+            # We may not hold it any more. Redis took prices at least until the last renewal.
+            stale = INTERRUPTED
+            since_unix_s = unix_s - (time.monotonic() - self._leadership.get().renewed_at)
+            away = self._health.get().away is not None
+            self._gaps.interrupted(served, why_given_up(redis_away=away), since_unix_s)
+        self._subscriptions.disconnected()
+        self._tell("closed", stale=stale)
 
     async def _open(self) -> None:
         log.info("connecting", endpoint=self._alpaca.endpoint)
@@ -245,6 +270,26 @@ class StreamLoop:
             after = replace(after, stale=stale)
         if self._stream.set(after) and subscriptions is not before.subscriptions:
             _log_differences(before.subscriptions, subscriptions)
+        self._see_gaps()
+
+    def _see_gaps(self) -> None:
+        """Publish the gap that ends with the present subscriptions, if one does."""
+        found = self._gaps.seen(
+            self._leadership.get(),
+            self._demand.get(),
+            self._stream.get().subscriptions,
+            now=time.monotonic(),
+            unix_s=time.time(),
+        )
+        if self._gaps_found.set(found):
+            gap = found.recent[-1]
+            log.info(
+                "prices came again",
+                code=gap.code,
+                why=gap.reason,
+                missing_s=round((gap.ends - gap.begins).total_seconds(), 1),
+                symbols=gap.symbols,
+            )
 
 
 def _log_differences(before: SubscriptionState, after: SubscriptionState) -> None:

@@ -25,6 +25,7 @@ from spotd.redis.calls import CALL_TIMEOUT_S, Outcome, ignore
 from spotd.redis.demand import MAX_FIELDS_PER_CALL, SCAN_ABOVE, DemandCalls
 from spotd.redis.errors import WrongTypeError, translated
 from spotd.redis.scripts import (
+    ANNOUNCE,
     DROP_FIELDS,
     LEAD,
     PUBLISH,
@@ -69,7 +70,7 @@ class RedisPort(DemandCalls):
         self._shas = {
             script: hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest()
             for script in (
-                PUBLISH, WRITE_STATES, WRITE_STATUS, DROP_FIELDS, LEAD, RELEASE,
+                PUBLISH, WRITE_STATES, WRITE_STATUS, ANNOUNCE, DROP_FIELDS, LEAD, RELEASE,
             )
         }  # fmt: skip
 
@@ -150,17 +151,16 @@ class RedisPort(DemandCalls):
         )
 
     async def write_states(
-        self, token: str, changed: Mapping[str, bytes], removed: Sequence[str]
+        self, token: str, changed: Mapping[str, bytes], removed: Mapping[str, bytes]
     ) -> None:
-        """Write and announce changed states, remove others."""
-        pairs = [part for pair in changed.items() for part in pair]
+        """Write and announce changed states, remove others and announce their end."""
+        pairs = [part for pair in (*removed.items(), *changed.items()) for part in pair]
         await self._fenced(
             WRITE_STATES,
             (self.keys.leader, self.keys.states),
             token,
             self.keys.events,
             len(removed),
-            *removed,
             *pairs,
         )
 
@@ -175,6 +175,10 @@ class RedisPort(DemandCalls):
             json,
             channel,
         )
+
+    async def announce(self, token: str, json: bytes) -> None:
+        """Announce what is not stored: a gap."""
+        await self._fenced(ANNOUNCE, (self.keys.leader,), token, self.keys.events, json)
 
     async def drop_last(self, token: str, symbols: Iterable[str]) -> None:
         """Remove the last prices of symbols that nobody wants."""

@@ -41,12 +41,17 @@ redis.call('SET', KEYS[3], ARGV[3] .. ' ' .. ARGV[1])
 for i = 1, n, 2 do redis.call('PUBLISH', ARGV[2] .. fields[i], fields[i + 1]) end
 return 1
 """
-# KEYS leader states; ARGV token events-channel, how many removed, the removed, then field json …
+# KEYS leader states; ARGV token events-channel, how many removed, then field json …: the removed
+# with what announces their end, then the changed. An end is announced where a field was there.
 WRITE_STATES = f"""
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
 {_MEND}
-local first = 4 + tonumber(ARGV[3])
-for i = 4, first - 1 do redis.call('HDEL', KEYS[2], ARGV[i]) end
+local first = 4 + 2 * tonumber(ARGV[3])
+for i = 4, first - 1, 2 do
+  if redis.call('HDEL', KEYS[2], ARGV[i]) == 1 then
+    redis.call('PUBLISH', ARGV[2], ARGV[i + 1])
+  end
+end
 for i = first, #ARGV, 2 do
   redis.call('HSET', KEYS[2], ARGV[i], ARGV[i + 1])
   redis.call('PUBLISH', ARGV[2], ARGV[i + 1])
@@ -58,6 +63,12 @@ WRITE_STATUS = """
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
 redis.call('SET', KEYS[2], ARGV[3], 'PX', ARGV[2])
 if ARGV[4] ~= '' then redis.call('PUBLISH', ARGV[4], ARGV[3]) end
+return 1
+"""
+# KEYS leader; ARGV token events-channel json
+ANNOUNCE = """
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+redis.call('PUBLISH', ARGV[2], ARGV[3])
 return 1
 """
 # KEYS leader hash; ARGV token field …

@@ -86,7 +86,7 @@ class Api:
         return answer(await self._answers.spot_prices(request.query.get("symbols", "")))
 
     async def _subscribe(self, request: web.Request) -> web.Response:
-        asked = request_in(await request.read())
+        asked = request_in(await _body_of(request))
         return answer(await self._answers.subscribe(asked.symbols))
 
     # Streams
@@ -158,6 +158,14 @@ def _serving(file: PageFile) -> Handler:
         return web.Response(status=served.status, headers=served.headers, body=served.body)
 
     return handler
+
+
+async def _body_of(request: web.Request) -> bytes:
+    """Return the body. Raises RefusedError for one that is cut off, or not encoded as it says."""
+    try:
+        return await request.read()
+    except (web.RequestPayloadError, OSError) as error:
+        raise RefusedError(400, "the body cannot be read") from error
 
 
 def _select(_: ServerProtocol, offered: list[str]) -> str | None:

@@ -1,7 +1,7 @@
 """Talks ASGI to clients: websockets and event streams. Decides nothing, and knows no framework.
 
-An ASGI application cannot write to transports. So each client has one task that sends: a tick hands
-it what is due, and until that is sent the client is passed over. Its server pings websockets.
+An ASGI application cannot write to transports. So a task of its own sends what a tick hands out to
+a client, and until that is sent the client is passed over. Its server pings websockets.
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
+from contextlib import suppress
+from contextvars import copy_context
 from typing import Any, TypeAlias
 
 from spotd.models import rfc3339, utc
@@ -39,29 +41,22 @@ class Stream:
         self._closing: CloseCode | None = None
         self._end_at: float | None = None  # by the event loop's time
         self._life: asyncio.Timeout | None = None  # while it is served
-        self._wake_up = asyncio.Event()
-        self._sent = asyncio.Event()
-        self._wake_up.set()
+        self._sending: asyncio.Task[None] | None = None
+        self._context = copy_context()  # of the request: middleware may need it to send
         self.client = relay.join(self.wire, self)
 
     async def run(self) -> None:
         """Serve the client until it leaves, or the relay lets it go."""
         try:
             async with asyncio.timeout_at(self._end_at) as self._life:
-                receiving = asyncio.create_task(self._receive_all(), name="relay-receive")
-                receiving.add_done_callback(self._received)
-                try:
-                    await self._send_all()
-                finally:
-                    receiving.cancel()
-                    await asyncio.wait((receiving,))
-        except (TimeoutError, OSError):
-            pass  # the client was given up or has left, as the server may tell whoever sends
+                self._send_soon()
+                await self._receive_all()
+        except TimeoutError:
+            pass  # the client was let go
         finally:
             self._life = None
             self._relay.leave(self.client)
-        if not receiving.cancelled():
-            receiving.result()  # raises what was wrong
+            await self._end_sending()
 
     # For the relay
 
@@ -73,10 +68,12 @@ class Stream:
             self._outgoing += parts
             self._due_since = since
             self._relay.hub.block(self.client)
-            self._wake_up.set()
+            self._send_soon()
 
     def beat(self, now: float) -> None:
         """Show an event stream that it lives, or give the client up, where it is time to."""
+        if self._closing is not None:
+            return
         beat = self._heartbeat.beat(now)
         if beat is Beat.PING:
             self._ping()
@@ -96,7 +93,7 @@ class Stream:
             self._closing = code
             self._relay.retire(self.client)
             self._end_in(CLOSE_S)
-            self._wake_up.set()
+            self._send_soon()
 
     def abort(self) -> None:
         """End the connection at once. How, is up to the server."""
@@ -125,29 +122,41 @@ class Stream:
         if self._life is not None and not self._life.expired():
             self._life.reschedule(self._end_at)
 
-    def _received(self, receiving: asyncio.Task[None]) -> None:
-        if not receiving.cancelled():
-            self.abort()
+    def _send_soon(self) -> None:
+        """Send what waits, unless a task does that already, or the client is gone."""
+        if self._life is not None and (self._sending is None or self._sending.done()):
+            self._sending = asyncio.get_running_loop().create_task(
+                self._send_all(), name="relay-send", context=self._context
+            )
 
     async def _send_all(self) -> None:
         relay = self._relay
-        while True:
-            await self._wake_up.wait()
-            self._wake_up.clear()
-            parts, self._outgoing = self._outgoing, []
-            since, self._due_since = self._due_since, None
-            if parts:
+        try:
+            while self._outgoing:
+                parts, self._outgoing = self._outgoing, []
+                since, self._due_since = self._due_since, None
                 self._heartbeat.blocked(relay.clock())
                 await self._deliver(parts)
                 self._heartbeat.unblocked()
                 relay.metrics.bytes_sent += sum(map(len, parts))
-                self._sent.set()
-            if since is not None:
-                relay.metrics.latency.observe(relay.clock() - since)
-                relay.unblock(self.client)
-            if self._closing is not None and not self._outgoing:
+                if since is not None:
+                    relay.metrics.latency.observe(relay.clock() - since)
+                    relay.unblock(self.client)
+            if self._closing is not None:
                 await self._say_goodbye(self._closing)
-                return
+                self.abort()
+        except BaseException:  # the client has left, as the server tells whoever sends
+            self.abort()
+            raise
+
+    async def _end_sending(self) -> None:
+        """Raise what was wrong with sending, unless the client has left."""
+        if self._sending is not None:
+            self._sending.cancel()
+            await asyncio.wait((self._sending,))
+            if not self._sending.cancelled():
+                with suppress(OSError):
+                    self._sending.result()
 
 
 class WebSocket(Stream):
@@ -185,12 +194,11 @@ class WebSocket(Stream):
         """Wait until the answer is sent: a client that does not read is not read either."""
         if answer.messages:
             self._outgoing += answer.messages
-            self._sent.clear()
-            self._wake_up.set()
+            self._send_soon()
         if answer.close is not None:
             self.goodbye(answer.close)
-        elif answer.messages:
-            await self._sent.wait()
+        elif self._sending is not None:
+            await asyncio.wait((self._sending,))
 
     async def _deliver(self, parts: list[bytes]) -> None:
         for part in parts:
@@ -225,4 +233,4 @@ class EventStream(Stream):
 
     def _ping(self) -> None:
         self._outgoing.append(COMMENT)
-        self._wake_up.set()
+        self._send_soon()

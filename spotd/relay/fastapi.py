@@ -9,7 +9,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from contextlib import (
+    AbstractAsyncContextManager,
+    AbstractContextManager,
+    asynccontextmanager,
+    nullcontext,
+    suppress,
+)
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeAlias
@@ -18,7 +24,7 @@ from fastapi import APIRouter, Request, Response, WebSocket, params
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import StreamingResponse
 from fastapi.routing import APIRoute
-from starlette.requests import HTTPConnection
+from starlette.requests import ClientDisconnect, HTTPConnection
 from starlette.types import Message, Receive, Scope, Send
 from starlette.websockets import WebSocketDisconnect
 
@@ -37,14 +43,16 @@ from spotd.relay.openapi import operation
 from spotd.relay.pages import PageFile, page_files
 from spotd.relay.refused import TOO_LARGE, RefusedError
 from spotd.relay.relay import Relay
+from spotd.relay.tokens_in_logs import TokensHidden, hidden_in_server_logs
 from spotd.relay.wiring import serve_until, wired
 
-__all__ = ["Limits", "spot_prices"]
+__all__ = ["Limits", "TokensHidden", "spot_prices"]
 
 SUBSCRIBE = "/api/positions/subscribe-spot-prices"
 SPOT_PRICES = "/api/spot-prices"
 EVENTS = "/sse"
 WEBSOCKET = "/ws"
+STREAMS = (WEBSOCKET, EVENTS)  # their clients cannot always set headers
 _EVENTS_TYPE = "text/event-stream"
 
 log = logging.getLogger("spotd.relay")
@@ -76,12 +84,14 @@ def spot_prices(
 
     ``tokens``, ``origins``, ``limits`` and ``demand`` are what SPOTD_RELAY_TOKEN,
     SPOTD_RELAY_ORIGINS, SPOTD_RELAY_MAX_… and SPOTD_RELAY_DEMAND are for ``spotd relay``. Pages of
-    other ``origins`` need FastAPI's CORSMiddleware, too. A token in the address is not taken, since
-    servers log addresses. The prefixes are the daemon's.
+    other ``origins`` need FastAPI's CORSMiddleware, too. Servers log addresses, in which a token
+    may stand: while the application runs, tokens are hidden in the logs of uvicorn. For the logs of
+    another server there is the filter ``TokensHidden``. The prefixes are the daemon's.
 
     Raises ValueError for a token or an origin that is not valid. The lifespan raises SettingsError
     for an address of Redis that is not valid.
     """
+    known = tuple(tokens)
     edge = _Edge(
         partial(
             wired,
@@ -91,7 +101,8 @@ def spot_prices(
             key_prefix=key_prefix,
             channel_prefix=channel_prefix,
         ),
-        Access(tokens, origins),
+        Access(known, origins),
+        partial(hidden_in_server_logs, known) if known else nullcontext,
     )
     guarded = APIRouter(
         dependencies=list(dependencies), route_class=_route_class(edge), tags=["spot prices"]
@@ -116,9 +127,15 @@ class _Running:
 class _Edge:
     """What the routes of one router stand on."""
 
-    def __init__(self, wire: Callable[[], Wired], access: Access) -> None:
+    def __init__(
+        self,
+        wire: Callable[[], Wired],
+        access: Access,
+        hide_tokens: Callable[[], AbstractContextManager[None]],
+    ) -> None:
         self._wire = wire
         self._access = access
+        self._hide_tokens = hide_tokens
         self._running: _Running | None = None
 
     @property
@@ -139,19 +156,21 @@ class _Edge:
             serving = asyncio.create_task(_serve(relay, stop_asked), name="relay-serving")
             serving.add_done_callback(_log_defect)
             try:
-                with told_of_exit(stop_asked.set):
+                with told_of_exit(stop_asked.set), self._hide_tokens():
                     yield
             finally:
                 stop_asked.set()
                 await asyncio.wait((serving,))
                 self._running = None
 
-    def require(self, connection: HTTPConnection) -> None:
-        """Raise RefusedError where a request may not be answered."""
+    def require(self, connection: HTTPConnection, path: str) -> None:
+        """Raise RefusedError where a request may not be answered. ``path`` is without a prefix."""
         headers = connection.headers
         self._access.require_origin(headers.get("Origin"), headers.get("Host", ""))
         self._access.require_token(
-            headers.get("Authorization"), connection.scope.get("subprotocols", ())
+            headers.get("Authorization"),
+            connection.scope.get("subprotocols", ()),
+            connection.query_params.get("token") if path in STREAMS else None,
         )
 
     def refusal(self, error: RefusedError) -> Response:
@@ -203,7 +222,7 @@ def _add_routes(router: APIRouter, edge: _Edge) -> None:
 
 async def _serve_websocket(edge: _Edge, websocket: WebSocket) -> None:
     try:
-        edge.require(websocket)
+        edge.require(websocket, WEBSOCKET)
         running = edge.running
         running.answers.enter()
     except RefusedError as error:
@@ -257,23 +276,33 @@ def _route_class(edge: _Edge) -> type[APIRoute]:
 
         def get_route_handler(self) -> Handler:
             handle = super().get_route_handler()
+            path = self.path
 
             async def handler(request: Request) -> Response:
                 try:
-                    edge.require(request)
+                    edge.require(request, path)
                     if request.method == "POST":
                         most_bytes = edge.running.relay.limits.message_bytes
-                        request = Request(request.scope, _limited(request.receive, most_bytes))
+                        receive = _limited(request.receive, most_bytes)
+                        request = Request(_as_json(request.scope), receive)
                         request_in(await request.body())
                     return await handle(request)
                 except RefusedError as error:
                     return edge.refusal(error)
+                except ClientDisconnect:  # nobody reads the answer
+                    return edge.refusal(RefusedError(400, "the body cannot be read"))
                 except RequestValidationError as error:
                     return edge.refusal(RefusedError(422, _words_for(error)))
 
             return handler
 
     return Route
+
+
+def _as_json(scope: Scope) -> Scope:
+    """Return the scope of a request whose body is read as JSON, whatever it says of itself."""
+    headers = [each for each in scope["headers"] if each[0] != b"content-type"]
+    return {**scope, "headers": [*headers, (b"content-type", b"application/json")]}
 
 
 def _limited(receive: Receive, most_bytes: int) -> Receive:
@@ -328,7 +357,5 @@ def _described(method: str, path: str) -> dict[str, Any]:
         "description": told.get("description"),
         "response_description": success["description"],
         "responses": responses,
-        "openapi_extra": {
-            "parameters": [each for each in told.get("parameters", ()) if each["name"] != "token"]
-        },
+        "openapi_extra": {"parameters": told.get("parameters", [])},
     }

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable, Collection
 
 from aiohttp import hdrs, web
@@ -26,6 +27,8 @@ _WORDS = {
 }
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+log = logging.getLogger("spotd.relay.http")
 
 
 class Guard:
@@ -61,6 +64,9 @@ class Guard:
             words = _WORDS.get(error.status, error.reason)
             allowed = {"Allow": error.headers["Allow"]} if error.status == 405 else {}
             response = self._error(RefusedError(error.status, words, headers=allowed))
+        except Exception:
+            log.exception("a defect in the answer to %s %s", request.method, request.path)
+            response = self._error(RefusedError(500, "a defect of the relay; its log says more"))
         response.headers[hdrs.VARY] = hdrs.ORIGIN
         if origin is not None and response.status != 403:
             response.headers[hdrs.ACCESS_CONTROL_ALLOW_ORIGIN] = origin

@@ -195,13 +195,18 @@ class Relay:
         self._serve_soon()
 
     async def reserve(self, symbols: list[str]) -> Wanted:
-        """Want symbols for a while. Raises RedisUnavailableError where that cannot be written."""
+        """Want symbols for a while.
+
+        Raises RedisUnavailableError where Redis is away, also without demand: no prices would come.
+        """
         wanted = self.hub.reserve(symbols, self.clock())
         self.follow(wanted.new)
-        if self._demand and wanted.accepted:
-            if self._source is None or self._away:
-                # What was written before Redis went away is confirmed, and may be lost.
-                raise RedisUnavailableError(self._why)
+        if not wanted.accepted:
+            return wanted
+        if self._source is None or self._away:
+            # What was written before Redis went away is confirmed, and may be lost.
+            raise RedisUnavailableError(self._why)
+        if self._demand:
             try:
                 async with asyncio.timeout(_CONFIRM_S):
                     await self._source.confirm(*wanted.accepted)
@@ -265,6 +270,8 @@ class Relay:
                 if sink is not None:
                     sink.serve(begun, timestamp)
             hub.release(begun)
+            # An edge that sends in tasks does so now: that costs time as well.
+            await asyncio.sleep(0)
             tick.served(clock() - begun)
 
     async def _wait(self, until: float | None) -> None:
@@ -302,8 +309,14 @@ class Relay:
 
     def _numbers(self) -> Numbers:
         counts = self.hub.counts
+        wires = Counter(client.wire for client in self._sinks)
         return Numbers(
-            clients=Counter(client.wire.name.lower() for client in self._sinks),
+            # Both kinds, also the one of which there is no client.
+            clients={
+                wire.name.lower(): wires[wire]
+                for wire in Wire
+                if wires[wire] or wire is not Wire.MESSAGES
+            },
             symbols=self.hub.symbols,
             messages=counts.messages,
             updates=counts.updates,

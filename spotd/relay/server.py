@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import Self
 
 import structlog
-from aiohttp import web
+from aiohttp import hdrs, web
 from aiohttp.http_exceptions import HttpProcessingError
 
 from spotd import __version__
@@ -32,7 +32,6 @@ from spotd.relay.wiring import serve_until, wired
 _SEND_BUFFER_BYTES = 16_384
 _BACKLOG = 2_048  # connections that wait to be accepted
 _REQUEST_S = 30.0  # the longest life of a connection that is no stream
-_KEEPALIVE_S = 15.0
 _MOST_REQUESTS = 4_096  # connections that are no streams
 _SPARE_FILES = 256  # beside clients: Redis, logs, requests
 
@@ -42,13 +41,14 @@ log = structlog.get_logger("spotd.relay")
 class _DefectsOnly(logging.Filter):
     """Lets through what is wrong with the relay, not what is wrong with a request.
 
-    aiohttp logs every request that is not HTTP, with its text: anybody could fill the log.
+    aiohttp logs every request that is not HTTP, with its text, and every body that is not encoded
+    as it says: anybody could fill the log.
     """
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Return whether the line is to be written."""
         error = record.exc_info[1] if record.exc_info else None
-        return not isinstance(error, HttpProcessingError)
+        return not isinstance(error, HttpProcessingError | web.RequestPayloadError)
 
 
 _http_log = logging.getLogger("spotd.relay.http")
@@ -59,13 +59,24 @@ class RelayServer:
     """One relay on one address. ``async with`` listens and serves, and stops in order.
 
     Raises SettingsError where the address cannot be had. ``prices`` answers single requests.
+    ``request_s`` is the longest life of a connection that is no stream.
     """
 
-    def __init__(self, settings: RelaySettings, relay: Relay, prices: Prices) -> None:
+    def __init__(
+        self,
+        settings: RelaySettings,
+        relay: Relay,
+        prices: Prices,
+        *,
+        request_s: float = _REQUEST_S,
+    ) -> None:
         self.relay = relay
         self.port = 0
         self._settings = settings
         self._api = Api(relay, prices, settings.tokens, settings.relay_origins)
+        self._api.app.on_response_prepare.append(self._say_that_it_is_the_last)
+        self._request_s = request_s
+        self._old: set[asyncio.BaseProtocol] = set()
         self._runner: web.AppRunner | None = None
         self._listening: asyncio.Server | None = None
 
@@ -96,7 +107,7 @@ class RelayServer:
             access_log=None,
             logger=_http_log,
             shutdown_timeout=0.5,
-            keepalive_timeout=_KEEPALIVE_S,
+            keepalive_timeout=self._request_s / 2,
         )
         await self._runner.setup()
         try:
@@ -124,13 +135,32 @@ class RelayServer:
             return _Refused()
         handler = server()
 
-        def end() -> None:
+        def grow_old() -> None:
             # A stream has left its handler by then.
+            if handler.transport is not None:
+                self._old.add(handler)
+                loop.call_later(self._request_s / 2, end)
+
+        def end() -> None:
+            self._old.discard(handler)
             if handler.transport is not None:
                 handler.transport.abort()
 
-        asyncio.get_running_loop().call_later(_REQUEST_S, end)
+        loop = asyncio.get_running_loop()
+        loop.call_later(self._request_s / 2, grow_old)
         return handler
+
+    async def _say_that_it_is_the_last(
+        self, request: web.Request, response: web.StreamResponse
+    ) -> None:
+        """End an old connection with this answer: the client then sends nothing more on it.
+
+        One that is idle for as long as this takes ends by itself, so that what is left at the end
+        is a request that does not get anywhere.
+        """
+        if request.protocol in self._old:
+            response.headers[hdrs.CONNECTION] = "close"
+            response.force_close()
 
 
 class _Refused(asyncio.Protocol):

@@ -32,7 +32,7 @@ _MIDS = {
     "JPM": 243.7,
 }
 _DRIFTS = {"SPY": 0.00004, "NVDA": 0.00006, "AAPL": -0.00005}
-_SIZE = {"width": 1180, "height": 640}
+_SIZE = {"width": 1180, "height": 672}
 _STEPS, _STEP_S, _STATUS_EVERY = 260, 0.25, 8
 
 

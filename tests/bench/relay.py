@@ -179,6 +179,7 @@ async def measure(args: argparse.Namespace) -> None:
         "500 clients": lambda: load(args, 500, batch=False),
         "1000 clients": lambda: load(args, 1000, batch=False),
         "2000 clients": lambda: load(args, 2000, batch=False),
+        "3000 clients": lambda: load(args, 3000, batch=False),
         "1000 clients, batches": lambda: load(args, 1000, batch=True),
         "2000 clients, batches": lambda: load(args, 2000, batch=True),
         "1000 of 2000 never read": lambda: load(args, 1000, stalled=1000, batch=False),

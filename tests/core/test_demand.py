@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,6 +15,7 @@ from spotd.core.demand import (
     DemandReader,
     DemandStep,
     Subscribers,
+    demands_between,
     step_between,
     to_fetch,
 )
@@ -181,6 +184,56 @@ def test_what_is_kept_is_what_is_wanted(
     assert not [symbol for symbol in found.drop if new.wants(symbol)]
     assert all(new.wants(symbol) for symbol in held - found.drop)
     assert WILDCARD not in found.drop
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "active", "expected"),
+    [
+        ("AB", "AB", "", ["AB"]),
+        ("", "ABCD", "", ["ABCD"]),
+        ("AB", "", "AB", [""]),
+        ("ABCX", "X", "ABCX", [2, "X"]),
+        ("ABCD", "", "ABCD", [2, ""]),
+        ("ABCDE", "", "ABCDE", [3, 1, ""]),
+        # What comes does not wait for what leaves.
+        ("ABC", "XYZ", "ABC", [4, "XYZ"]),
+        # What waits for room leaves before the others make room.
+        ("ABCD", "", "AC", ["AC", ""]),
+        ("ABC", "", "AB", [1, ""]),
+    ],
+)
+def test_a_large_removal_has_several_steps(
+    before: str, after: str, active: str, expected: list[str | int]
+) -> None:
+    """At most two symbols leave in each of these steps; a number is that of the symbols."""
+    found = list(
+        demands_between(demand(*before), demand(*after), active=frozenset(active), at_most=2)
+    )
+    for one, want in zip(found, expected, strict=True):
+        assert want in (len(one.symbols), "".join(sorted(one.symbols)))
+
+
+_symbols = st.frozensets(st.sampled_from("ABCDEF*"))
+
+
+@given(_symbols, _symbols, _symbols, st.integers(1, 4))
+def test_several_steps_lead_where_one_does(
+    before: frozenset[str], after: frozenset[str], active: frozenset[str], at_most: int
+) -> None:
+    """New symbols come first, few leave in each step, and the same prices are kept in the end."""
+    old, new = Demand(before, term=1), Demand(after, refused_count=1, term=2, unreadable="why")
+    held = {symbol for symbol in "ABCDEFG" if old.wants(symbol)}
+    whole = held - step_between(old, new, active=active, priced=held, limited=False).drop
+    found = list(demands_between(old, new, active=active, at_most=at_most))
+    assert found[-1] == new
+    for number, one in enumerate(found):
+        assert replace(one, symbols=after) == new
+        taken = step_between(old, one, active=active, priced=held, limited=False)
+        assert taken.subscribe == (after - before if number == 0 else NONE)
+        assert len(taken.unsubscribe) <= at_most
+        assert taken.unsubscribe.isdisjoint(active) or one.symbols - active <= after
+        old, held = one, held - taken.drop
+    assert held == whole
 
 
 @given(st.frozensets(st.sampled_from("AB*")), st.frozensets(st.sampled_from(["A", "B", "C", "?"])))

@@ -85,7 +85,10 @@ def test_a_round_asks_about_each_symbol_once() -> None:
 def test_a_round_goes_on_where_it_was_when_symbols_come_and_leave() -> None:
     """No symbol is asked about twice because others came."""
     stream = Stream(**dict.fromkeys("BDFH", 0.0))
+    same = frozenset("BDFH")
+    stream.symbols.follow(same, same)
     assert stream.take(100.0, 2) == ["B", "D"]
+    stream.symbols.follow(same, same)
     stream.quoted |= dict.fromkeys("ACEG", 0.0)
     stream.follow(*"ABCEFGH")
     assert stream.take(100.0, 9) == ["E", "F", "G", "H"]

@@ -617,3 +617,32 @@ def test_an_interruption_forgets_halts() -> None:
     assert cleared == frozenset()
     desk.prices.clear_halts()
     assert desk.prices.halted is cleared, "nothing changed"
+
+
+def test_symbols_that_have_a_quote_are_known() -> None:
+    """From their first two-sided quote, of stream or REST, until they leave or are forgotten.
+
+    It is the same object until it changes, and first quotes are counted.
+    """
+    desk = Desk(window_s=1.0)
+    prices = desk.prices
+    desk.receive(quote("SPY", bid=0.0), trade())
+    assert prices.quoted == frozenset()
+    desk.receive(quote("SPY"), quote("SPY"), quote("OTHER"))
+    known = prices.quoted
+    assert known == {"SPY"}
+    desk.published()
+    desk.receive(quote("SPY", second=1))
+    assert prices.quoted is known
+    assert prices.first_quotes == 1
+    desk.snapshot("QQQ", quote("QQQ"))
+    desk.snapshot("QQQ", quote("QQQ", second=1))
+    assert prices.quoted == {"SPY", "QQQ"}
+    assert prices.first_quotes == 2
+    desk.desire("QQQ")
+    assert prices.quoted == {"QQQ"}
+    desk.desire("SPY", "QQQ")
+    desk.receive(quote("SPY", second=2))  # within its window: the slot is the old one
+    assert prices.quoted == {"SPY", "QQQ"}
+    prices.forget()
+    assert prices.quoted == frozenset()

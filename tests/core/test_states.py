@@ -33,7 +33,13 @@ STANDBY = replace(STARTED, another=True)
 LEADER = replace(STARTED, term=1, leads=True, publish_until=NOW + 1, hold_until=NOW + 1)
 WANTED = Demand(frozenset(("AAA", "BBB")), term=1)
 SERVED = SubscriptionState(active=frozenset(("AAA",)))
-STREAMING = Facts(LEADER, RedisHealth(), WANTED, StreamState("open", subscriptions=SERVED))
+STREAMING = Facts(
+    LEADER,
+    RedisHealth(),
+    WANTED,
+    StreamState("open", subscriptions=SERVED),
+    quoted=frozenset(("AAA", "BBB")),
+)
 AWAY = RedisHealth(away="no answer")
 AWAY_REASON = Reason("redis_away", "no answer")
 NOT_KNOWN = Reason("leader_unknown", "Redis has not said yet who leads")
@@ -119,6 +125,21 @@ def test_what_the_daemon_says(
     """Each combination of facts has one state, and is ready exactly where the contract says so."""
     assert daemon_state(facts, NOW) == (state, reason)
     assert not_ready_because(facts, NOW) == not_ready
+
+
+@pytest.mark.parametrize(
+    ("stream", "serves"),
+    [
+        (STREAMING.stream, True),
+        (StreamState("open"), False),
+        (StreamState("closed", subscriptions=SERVED), False),
+    ],
+)
+def test_a_stream_serves_when_it_is_open_and_brings_a_symbol(
+    stream: StreamState, serves: bool
+) -> None:
+    """Only such a stream can be silent, mute or behind."""
+    assert stream.serves is serves
 
 
 @pytest.mark.parametrize(
@@ -212,6 +233,7 @@ class TestVerdicts:
             demand=Demand(frozenset(("AAA",))),
             stream=StreamState("open", subscriptions=subscriptions),
             halted=frozenset((halted,)),
+            quoted=frozenset(("AAA",)),
         )
         assert verdicts.update(facts, 1.0) == ["AAA"]
         assert verdicts.verdicts == {"AAA": expected}
@@ -282,6 +304,21 @@ class TestVerdicts:
         verdicts.update(replace(renewed, mute=frozenset(("AAA",))), 1.0)
         assert verdicts.verdicts["AAA"].code == "mute"
 
+    def test_without_a_quote_it_waits_for_the_first(self) -> None:
+        """It is live with a reason; the whole market has no quote of its own."""
+        everything = Demand(frozenset(("AAA", "BBB", "*")))
+        active = SubscriptionState(active=frozenset(("*",)))
+        facts = Facts(demand=everything, stream=StreamState("open", subscriptions=active))
+        verdicts = Verdicts()
+        verdicts.update(facts, 1.0)
+        waiting = Verdict("live", "waiting for its first quote", code="no_quote_yet")
+        assert verdicts.verdicts == {"AAA": waiting, "BBB": waiting, "*": LIVE}
+        assert verdicts.counts.live == 3
+        quoted = replace(facts, quoted=frozenset(("BBB",)))
+        assert verdicts.update(quoted, 2.0) == ["BBB"]
+        assert verdicts.verdicts["BBB"] == LIVE
+        assert verdicts.since_unix_s["BBB"] == 1.0  # it is the same state
+
     def test_counts(self) -> None:
         """All refused entries are counted, also those that are not shown."""
         verdicts = Verdicts()
@@ -346,6 +383,7 @@ ANY_FACTS = st.builds(
     halted=SOME,
     mute=SOME,
     lag=st.sampled_from([LagState(), LagState(BEHIND), LagState(BEHIND, CLOCK)]),
+    quoted=SOME,
 )
 
 
@@ -385,6 +423,20 @@ class TestWrites:
         batch = writes.next_batch(9, verdicts)
         assert batch.ended == ["OLD"]
         assert list(batch.states) == ["NEW", "REF"]
+
+    def test_what_is_early_is_left_for_later(self) -> None:
+        """Others are written meanwhile, and it is not forgotten."""
+        writes = StateWrites()
+        verdicts = {"OLD": LIVE, "AAA": LIVE}
+        writes.changed(verdicts, verdicts)
+        writes.wrote(writes.next_batch(9, verdicts), verdicts)
+        verdicts = {"AAA": STALE, "BBB": PENDING}
+        writes.changed(["OLD", "AAA", "BBB"], verdicts)
+        early = {("OLD", None), ("AAA", STALE)}
+        batch = writes.next_batch(1, verdicts, lambda name, verdict: (name, verdict) in early)
+        assert batch == StateBatch({"BBB": PENDING}, [])
+        writes.wrote(batch, verdicts)
+        assert writes.next_batch(9, verdicts) == StateBatch({"AAA": STALE}, ["OLD"])
 
     def test_what_changed_there_and_back_is_not_written(self) -> None:
         """A name that came and left before Redis heard of it is not written."""

@@ -18,6 +18,7 @@ from spotd.core.demand import Demand
 from spotd.core.freshness import Silence
 from spotd.core.leadership import Leadership
 from spotd.core.states import StreamState
+from spotd.core.subscription_state import SubscriptionState
 from spotd.daemon.prices import Prices
 from spotd.daemon.snapshots import RetryPolicy, SnapshotLoop
 from spotd.daemon.value import Value
@@ -32,6 +33,7 @@ from tests.kit.stream import settings_for
 from tests.kit.waiting import GUARD_S, until
 from tests.kit.websocket import answering, tcp_server
 
+WHOLE_MARKET = SubscriptionState(active=frozenset("*"))
 MANY = [f"A{a}{b}" for a in ascii_uppercase for b in ascii_uppercase]
 
 
@@ -245,7 +247,7 @@ class Alone:
             self.prices,
             leadership=Value(Leadership(term=1)),
             demand=Value(Demand(term=1)),
-            stream=Value(StreamState()),
+            stream=Value(StreamState("open", subscriptions=WHOLE_MARKET)),
             metrics=self.metrics,
             retry=retry,
         )

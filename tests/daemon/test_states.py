@@ -25,6 +25,7 @@ from spotd.daemon.value import Value
 from spotd.models import DaemonStatus
 from spotd.ops.metrics import Metrics
 from spotd.simulator import Simulator
+from tests.daemon.redis_proxy import RedisProxy
 from tests.daemon.rig import NewRig, Rig, logged, quote
 from tests.kit.ports import free_port
 from tests.kit.recorder import Recorder
@@ -116,6 +117,28 @@ class TestChanges:
             assert all(one != next_ for one, next_ in pairwise(told))
             assert told[-1][0] == "streaming"
 
+    async def test_a_symbol_without_a_quote_waits_for_its_first(self, rig: NewRig) -> None:
+        """It is live with a reason and its code, and without them from its first quote on."""
+        async with rig() as daemon:
+            await daemon.want("SPY", "QQQ")
+
+            async def said(symbol: str) -> tuple[Any, ...]:
+                state = (await daemon.values.states()).get(symbol, {})
+                return state.get("state"), state.get("reason"), state.get("code")
+
+            async def wait_for(symbol: str, *expected: str | None) -> None:
+                async def agrees() -> bool:
+                    return await said(symbol) == expected
+
+                await until(agrees, f"{symbol} to be {expected}")
+
+            await wait_for("SPY", "live", "waiting for its first quote", "no_quote_yet")
+            since = (await daemon.values.states())["SPY"]["since"]
+            await daemon.quote("SPY", 10)
+            await wait_for("SPY", "live", None, None)
+            assert (await daemon.values.states())["SPY"]["since"] == since
+            await wait_for("QQQ", "live", "waiting for its first quote", "no_quote_yet")
+
     async def test_a_symbol_that_is_not_wanted_any_more_has_no_state(self, rig: NewRig) -> None:
         """A symbol or refused entry that is not wanted any more has no state."""
         async with rig() as daemon:
@@ -156,6 +179,66 @@ class TestChanges:
                 assert len(refused) <= MAX_REFUSED_SHOWN
             else:
                 refused.discard(event["symbol"])
+
+
+class TestOrder:
+    """No price follows the word that it is suspect, or that there is none any more."""
+
+    async def test_stale_is_told_after_the_last_price(
+        self, rig: NewRig, sim: Simulator, server: Server
+    ) -> None:
+        """A price that waits for the end of its window goes out before the symbol is stale."""
+        async with Recorder(server.url) as recorder, rig(throttle_ms=300) as daemon:
+            await daemon.want("SPY", "QQQ")
+            await until(holds(daemon.values, SPY="live", QQQ="live"), "live")
+            sim.faults.handshake_hang = True
+            await daemon.send(quote("SPY", 10))
+            await until(lambda: recorder.bids("SPY") == [10], "the first price")
+            await daemon.send(quote("SPY", 11))
+            await sim.drop_sessions("abort")
+            await until(lambda: recorder.states("SPY")[-1:] == ["stale"], "stale")
+            assert recorder.bids("SPY") == [10, 11]
+            sim.faults.handshake_hang = False
+
+    async def test_the_last_price_may_be_under_way(
+        self, rig: NewRig, sim: Simulator, server: Server
+    ) -> None:
+        """While Redis has not answered the call that publishes it, nobody is told."""
+        async with (
+            Recorder(server.url) as recorder,
+            RedisProxy.to(server) as way,
+            Rig(way.url, sim) as daemon,
+        ):
+            await daemon.want("SPY", "QQQ")
+            await until(holds(daemon.values, SPY="live", QQQ="live"), "live")
+            sim.faults.handshake_hang = True
+            way.hold("spot:")
+            await daemon.send(quote("SPY", 10))
+            await until(lambda: way.held, "the call to be under way")
+            await sim.drop_sessions("abort")
+            await until(lambda: recorder.states("QQQ")[-1:] == ["stale"], "the other one")
+            await until(lambda: recorder.daemon_states()[-1:] != ["streaming"], "the status")
+            assert recorder.states("SPY")[-1:] == ["live"]
+            way.release()
+            await until(lambda: recorder.states("SPY")[-1:] == ["stale"], "stale")
+            assert recorder.bids("SPY") == [10]
+            sim.faults.handshake_hang = False
+
+    async def test_an_end_is_told_when_the_price_is_gone(self, rig: NewRig, server: Server) -> None:
+        """Whoever hears that a symbol ended finds neither its price nor its state."""
+        async with Recorder(server.url) as recorder, rig() as daemon:
+            await daemon.want("SPY", "QQQ")
+            await daemon.values.want("b-d")
+            await daemon.quote("QQQ", 10)
+            await until(lambda: recorder.bids("QQQ") == [10], "a price")
+            await until(holds(daemon.values, SPY="live", QQQ="live", **{"b-d": "refused"}), "all")
+            await daemon.values.unwant("QQQ", "b-d")
+            await until(lambda: recorder.states("QQQ")[-1:] == ["ended"], "the end")
+            assert await daemon.values.last("QQQ") is None
+            assert "QQQ" not in await daemon.values.states()
+            await until(lambda: recorder.states("b-d")[-1:] == ["ended"], "the end of the entry")
+            assert "b-d" not in await daemon.values.states()
+            assert "ended" not in recorder.states("SPY")
 
 
 class TestStatus:

@@ -133,7 +133,10 @@ async def test_clients_wait_for_relays_that_are_both_away(
 
 
 async def test_tokens_origins_and_events_pass_nginx(setup: Setup, nginx: Nginx) -> None:
-    """A page of nginx's own address is let in, another's is not, no token reaches a log."""
+    """A page of nginx's own address is let in, another's is not; errors have the relay's form.
+
+    No token reaches a log.
+    """
     await setup.daemon()
     relay = await started(setup, "relay", PORTS[0], SPOTD_RELAY_TOKEN=TOKEN)
     async with aiohttp.ClientSession(
@@ -149,6 +152,10 @@ async def test_tokens_origins_and_events_pass_nginx(setup: Setup, nginx: Nginx) 
         async with http.get(f"/sse?symbols=SPY&token={TOKEN}") as events:
             assert (await events.content.readline()).startswith(b"event: hello")
         assert (await http.get("/metrics")).status == 404
+        for size in (65_536, 65_537):  # refused by the relay, since no token comes along; by nginx
+            wrong = await http.post("/api/positions/subscribe-spot-prices", data=b"x" * size)
+            assert wrong.status == (401 if size == 65_536 else 413)
+            assert (await wrong.json())["status"] == "error"
 
         await relay.kill()
         for path in (f"/ws?token={TOKEN}", f"/sse?symbols=SPY&token={TOKEN}"):

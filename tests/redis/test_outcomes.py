@@ -75,8 +75,9 @@ async def test_each_method_reports_once(port: RedisPort, outcomes: list[Outcome]
         await port.lead("t", 5.0)
     for call in (
         port.publish("t", LINE, 1),
-        port.write_states("t", {}, []),
+        port.write_states("t", {}, {}),
         port.write_status("t", b"{}", 5.0, announce=False),
+        port.announce("t", b"{}"),
         port.drop_last("t", ["SPY"]),
         port.last_fields(),
         port.last_prices(),

@@ -226,8 +226,9 @@ async def test_without_the_leader_key_nothing_is_touched(
         before = everything(db)
         for write in (
             port.publish(OURS, update("SPY", 9), 9),
-            port.write_states(OURS, {"QQQ": b"{}"}, ["SPY"]),
+            port.write_states(OURS, {"QQQ": b"{}"}, {"SPY": b"{}"}),
             port.write_status(OURS, b"{}", 5.0, announce=True),
+            port.announce(OURS, b"{}"),
             port.drop_last(OURS, ["SPY"]),
         ):
             with pytest.raises(NotLeaderError):
@@ -268,7 +269,7 @@ async def test_scripts_that_the_server_forgot_are_sent_again(
             await port.leader()
     await port.lead(OURS, 5.0)
     await port.publish(OURS, update("SPY", 2), 2)
-    await port.write_states(OURS, {"SPY": b"{}"}, [])
+    await port.write_states(OURS, {"SPY": b"{}"}, {})
     await port.write_status(OURS, b"{}", 5.0, announce=False)
     assert db.hget(KEYS.last, "SPY") is not None
     await port.drop_last(OURS, ["SPY"])
@@ -296,10 +297,10 @@ async def test_an_own_hash_of_the_wrong_type_is_replaced(
     assert await port.last_fields() == set()
     assert await port.state_fields() == set()
     await port.drop_last(OURS, ["SPY"])
-    await port.write_states(OURS, {}, ["SPY"])
+    await port.write_states(OURS, {}, {"SPY": b"{}"})
     break_both()
     await port.publish(OURS, update("SPY", 1), 1)
-    await port.write_states(OURS, {"SPY": b"{}"}, [])
+    await port.write_states(OURS, {"SPY": b"{}"}, {})
     assert await port.last_fields() == {"SPY"}
     assert await port.state_fields() == {"SPY"}
 
@@ -307,15 +308,16 @@ async def test_an_own_hash_of_the_wrong_type_is_replaced(
 async def test_states_are_written_removed_and_announced(
     port: RedisPort, db: redis.Redis, recorder: Recorder
 ) -> None:
-    """A change goes to the hash and to the events, a removal to the hash alone."""
+    """A change goes to the hash and to the events; the end of a field that was there, too."""
     await port.lead(OURS, 5.0)
     db.hset(KEYS.states, mapping={"OLD": "{}", "OLDER": "{}", "STAYS": "{}"})
-    await port.write_states(OURS, {"SPY": b'{"n":1}', "a b": b'{"n":2}'}, ["OLD", "OLDER", "NONE"])
+    ended = {"OLD": b'{"n":3}', "OLDER": b'{"n":4}', "NONE": b'{"n":5}'}
+    await port.write_states(OURS, {"SPY": b'{"n":1}', "a b": b'{"n":2}'}, ended)
     assert await port.state_fields() == {"STAYS", "SPY", "a b"}
-    await until(lambda: len(recorder.heard) == 2, "both events")
+    await port.announce(OURS, b'{"n":6}')
+    await until(lambda: len(recorder.heard) == 5, "the events")
     assert [(heard.channel, heard.raw) for heard in recorder.heard] == [
-        (KEYS.events, b'{"n":1}'),
-        (KEYS.events, b'{"n":2}'),
+        (KEYS.events, b'{"n":%d}' % n) for n in (3, 4, 1, 2, 6)
     ]
 
 
@@ -521,7 +523,7 @@ async def test_two_prefixes_share_one_server(process: Server, db: redis.Redis) -
     await one.publish(OURS, update("SPY", 1), 1)
     before = {k: v for k, v in everything(db).items() if k.startswith("spotd:")}
     await two.publish(OURS, update("QQQ", 1), 1)
-    await two.write_states(OURS, {"QQQ": b"{}"}, [])
+    await two.write_states(OURS, {"QQQ": b"{}"}, {})
     assert await one.last_fields() == {"SPY"}
     assert await two.last_fields() == {"QQQ"}
     assert await two.release(OURS)

@@ -203,7 +203,7 @@ async def test_everything_works_in_a_cluster(cluster: ClusterServers, clustered:
     """Demand, wakes, states, status, ping: each call finds its node."""
     keys = IN_ONE_SLOT
     assert (await clustered.lead("t", 60.0)).held != "another"
-    await clustered.write_states("t", {"SPY": b"{}"}, ["QQQ"])
+    await clustered.write_states("t", {"SPY": b"{}"}, {"QQQ": b"{}"})
     await clustered.write_status("t", b"{}", 5.0, announce=True)
     assert await publishes(clustered)
     assert await clustered.state_fields() == {"SPY"}

@@ -78,6 +78,17 @@ async def test_post_is_503_while_redis_is_away_though_the_demand_was_written(set
         assert response.status == expected
 
 
+async def test_post_without_redis_is_503_also_where_nothing_is_demanded(
+    new_setup: NewSetup,
+) -> None:
+    """No price would come. What is malformed is told first."""
+    async with new_setup(relay_demand=False) as setup:
+        setup.relay.connection(False, "Redis at 127.0.0.1:6379 is away")
+        for entry, status in (("SPY", 503), ("9", 422)):
+            response = await setup.http.post(SUBSCRIBE, json={"symbols": [entry]})
+            assert response.status == status
+
+
 @pytest.mark.parametrize(("body", "status", "refused"), WRONG_BODIES)
 async def test_a_wrong_body_is_an_error(
     setup: Setup, body: bytes, status: int, refused: dict[str, str]
@@ -151,6 +162,7 @@ async def test_metrics_are_those_of_the_relay(setup: Setup) -> None:
         for sample in family.samples
     }
     assert samples["spotd_relay_clients", "websocket"] == 1
+    assert samples["spotd_relay_clients", "events"] == 0
     assert samples["spotd_relay_symbols",] == 1
     assert samples["spotd_relay_updates_total",] == 1
     assert samples["spotd_relay_skipped_total",] == 0
@@ -192,8 +204,30 @@ async def test_what_is_no_http_is_refused_and_fills_no_log(
         writer.close()
     assert not caplog.records
     setup.source.stored["SPY"] = "no price"  # type: ignore[assignment]
-    assert (await setup.http.get("/api/spot-prices?symbols=SPY")).status == 500
+    defect = await setup.http.get("/api/spot-prices?symbols=SPY")
+    assert defect.status == 500
+    assert (await defect.json())["status"] == "error"
     assert [record.name for record in caplog.records] == ["spotd.relay.http"]
+
+
+async def test_a_body_that_cannot_be_read_is_an_error_and_fills_no_log(
+    setup: Setup, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is not encoded as it says, or it is cut off: the client is at fault."""
+    asked = {"data": b"no gzip", "headers": {"Content-Encoding": "gzip"}}
+    response = await setup.http.post(SUBSCRIBE, **asked)  # type: ignore[arg-type]
+    assert response.status == 400
+    assert await response.json() == {
+        "status": "error",
+        "message": "the body cannot be read",
+        "symbols": [],
+        "refused": {},
+    }
+    _, writer = await asyncio.open_connection("127.0.0.1", setup.server.port)
+    writer.write(f"POST {SUBSCRIBE} HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n{{".encode())
+    writer.close()
+    await until(lambda: setup.relay.metrics.refused["400"] == 2, "the relay to see the end")
+    assert not caplog.records
 
 
 # Tokens

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import pytest
@@ -14,11 +15,13 @@ from spotd.relay.asgi import EventStream, Message, Stream, WebSocket
 from spotd.relay.close_codes import NOT_READING, STOPPING, TOO_LARGE, TOO_MANY_MESSAGES
 from spotd.relay.limits import Limits
 from spotd.relay.relay import Relay
+from spotd.relay.tick import LONGEST_S, SHORTEST_S
 from tests.kit.waiting import GUARD_S, until
 from tests.relay.conftest import Clock
 from tests.relay.source import TestSource
 
 SPY = {"action": "subscribe", "symbols": ["SPY"]}
+REQUEST: ContextVar[str] = ContextVar("REQUEST", default="none")
 
 
 class Server:
@@ -26,7 +29,9 @@ class Server:
 
     def __init__(self) -> None:
         self.sent: list[Message] = []
+        self.requests: set[str] = set()  # REQUEST, as those who sent had it
         self.broken = False
+        self.on_send: Callable[[], None] = lambda: None
         self.reads = asyncio.Event()
         self.reads.set()
         self._received: asyncio.Queue[Message] = asyncio.Queue()
@@ -37,6 +42,8 @@ class Server:
 
     async def send(self, message: Message) -> None:
         """Take a message when the client reads."""
+        self.on_send()
+        self.requests.add(REQUEST.get())
         await self.reads.wait()
         if self.broken:
             raise ConnectionResetError("the client has left")
@@ -82,10 +89,22 @@ class Setup:
         self.source.ready()
         self.server = Server()
         assert self.relay.enter() is None
+        served = REQUEST.set("this one")
         stream = kind(self.relay, self.server.receive, self.server.send)
         if isinstance(stream, EventStream):
             stream.subscribe(symbols, None)
         self.served = asyncio.create_task(stream.run())
+        REQUEST.reset(served)
+
+    @property
+    def tick_s(self) -> float:
+        """How long a tick lasts, as the metrics say."""
+        [tick] = [
+            metric
+            for metric in self.relay.metrics.collect()
+            if metric.name == "spotd_relay_tick_seconds"
+        ]
+        return tick.samples[0].value
 
     async def handed_out(self, number: int) -> None:
         """Wait until the hub has handed out so many prices."""
@@ -229,3 +248,43 @@ async def test_a_client_that_left_is_forgotten_when_the_server_says_so_to_the_se
         setup.server.broken = True
         setup.server.say(action="ping")
         await until(setup.served.done, "the end")
+
+
+async def test_whatever_is_sent_has_the_context_of_its_request() -> None:
+    """Middleware that wraps ``send`` reads there whose request it is."""
+    async with serving(WebSocket) as setup:
+        setup.server.say(**SPY)
+        await until(lambda: "SPY" in setup.source.followed, "the subscription")
+        setup.source.price("SPY", 1)
+        await until(lambda: 1 in setup.server.seqs, "the price")
+        assert setup.server.requests == {"this one"}
+
+
+async def test_a_tick_is_as_long_as_sending_needs() -> None:
+    """Not only as long as it takes to hand out what is due."""
+    async with serving(WebSocket) as setup:
+        setup.server.say(**SPY)
+        await until(lambda: "SPY" in setup.source.followed, "the subscription")
+        assert setup.tick_s == SHORTEST_S
+
+        def sending_takes_long() -> None:
+            setup.clock.ahead_s += 0.1
+
+        setup.server.on_send = sending_takes_long
+        setup.source.price("SPY", 1)
+        await until(lambda: 1 in setup.server.seqs, "the price")
+        assert setup.tick_s > LONGEST_S
+
+
+async def test_what_is_wrong_with_sending_is_raised() -> None:
+    """It is a defect of the server, or of what is wrapped around it."""
+    setup = Setup(WebSocket, [], Limits())
+
+    def fail() -> None:
+        raise RuntimeError("a defect")
+
+    setup.server.on_send = fail
+    async with asyncio.timeout(GUARD_S):
+        with pytest.raises(RuntimeError, match="a defect"):
+            await setup.served
+    assert setup.relay.has_nobody

@@ -6,6 +6,7 @@ import asyncio
 import json
 import subprocess
 import sys
+from base64 import urlsafe_b64encode
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Annotated
@@ -14,6 +15,7 @@ import httpx
 import pytest
 from fastapi import Depends, FastAPI, Header, HTTPException
 from fastapi.requests import HTTPConnection
+from uvicorn.logging import AccessFormatter
 
 from spotd.errors import SettingsError
 from spotd.relay.fastapi import Limits, spot_prices
@@ -24,6 +26,9 @@ from tests.kit.waiting import until
 from tests.relay.examples import WRONG_BODIES
 from tests.relay.uvicorn_server import SUBSCRIBE, app_of, asked, served, websocket
 
+UVICORN_ACCESS = AccessFormatter(
+    '%(client_addr)s - "%(request_line)s" %(status_code)s', use_colors=False
+)
 AWAY = "redis://127.0.0.1:1/0"
 
 
@@ -96,6 +101,33 @@ async def test_a_wrong_body_is_the_error_that_the_relay_makes_of_it(
     assert found == {"status": "error", "symbols": [], "refused": refused}
 
 
+@pytest.mark.parametrize("content_type", [None, "text/plain", "application/x-www-form-urlencoded"])
+async def test_a_body_is_json_whatever_it_says_of_itself(
+    server: Server, content_type: str | None
+) -> None:
+    """As for ``spotd relay``: not every client names the type."""
+    headers = {} if content_type is None else {"Content-Type": content_type}
+    async with asked(app_of(server.url)) as http:
+        response = await http.post(SUBSCRIBE, content=b'{"symbols":["SPY"]}', headers=headers)
+        assert response.status_code == 200
+        assert response.json()["symbols"] == ["SPY"]
+
+
+async def test_a_body_that_is_cut_off_is_no_defect(
+    server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Anybody may leave in the middle: no traceback is logged."""
+    async with served(app_of(server.url)) as http:
+        async with http.get("/api/spot-prices") as response:
+            port = response.url.port
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(
+            f"POST {SUBSCRIBE} HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n{{".encode()
+        )
+        writer.close()
+    assert [each for each in caplog.records if each.levelname == "ERROR"] == []
+
+
 async def test_a_body_that_comes_in_pieces_is_limited_too(app_away: FastAPI) -> None:
     """A client need not say how long its body is."""
 
@@ -154,7 +186,7 @@ async def test_the_document_says_what_the_relays_own_says(app_away: FastAPI) -> 
         assert told["summary"] == expected["summary"]
         assert set(told["responses"]) == set(expected["responses"])
         assert [each["name"] for each in told["parameters"]] == [
-            each["name"] for each in expected.get("parameters", ()) if each["name"] != "token"
+            each["name"] for each in expected.get("parameters", ())
         ]
     schemas = app_away.openapi()["components"]["schemas"]
     assert {"SpotPriceUpdate", "SubscribeSpotPricesRequest"} <= set(schemas)
@@ -197,16 +229,17 @@ HANDSHAKE = {
 
 
 async def test_tokens_and_origins_are_those_of_the_relay(server: Server) -> None:
-    """401 and 403 on every route. A token in the address is not taken, since servers log it."""
+    """401 and 403 on every route. Only streams take a token in the address."""
     app = app_of(server.url, tokens=["old", "new"], origins=["https://app.example.com"])
     evil = {"Origin": "https://evil.example", "Authorization": "Bearer new"}
     async with served(app) as http:
         for path, headers in (
             ("/api/spot-prices", {}),
+            ("/api/spot-prices?token=new", {}),
             ("/sse?symbols=SPY", {}),
-            ("/sse?symbols=SPY&token=new", {}),
+            ("/sse?symbols=SPY&token=ne", {}),
             ("/ws", HANDSHAKE),
-            ("/ws?token=new", HANDSHAKE),
+            ("/ws?token=ne", HANDSHAKE),
         ):
             assert (await http.get(path, headers=headers)).status == 401
             assert (await http.get(path, headers={**headers, **evil})).status == 403
@@ -215,6 +248,36 @@ async def test_tokens_and_origins_are_those_of_the_relay(server: Server) -> None
             assert (await http.get("/api/spot-prices", headers=authorized)).status == 200
         async with websocket(http, protocols=["spotd.v1", "bearer.bmV3"]) as client:
             assert client.connection.protocol == "spotd.v1"
+        async with websocket(http, path="/ws?token=new"):
+            pass
+        async with http.get("/sse?symbols=SPY&token=old") as events:
+            assert events.status == 200
+
+
+@pytest.mark.parametrize("level", ["info", "trace"])
+async def test_no_token_reaches_the_logs_of_uvicorn(
+    server: Server, caplog: pytest.LogCaptureFixture, level: str
+) -> None:
+    """Neither in the address of a request or websocket, nor in a header, right or wrong."""
+    app = app_of(server.url, tokens=["sesame-1", "sesame-2"], prefix="/v1")
+    caplog.set_level(1 if level == "trace" else "INFO")
+    encoded = urlsafe_b64encode(b"sesame-2").decode().rstrip("=")
+    async with served(app, log_level=level) as http:
+        async with websocket(http, path="/v1/ws?token=sesame-1"):
+            pass
+        async with websocket(http, path="/v1/ws", protocols=["spotd.v1", f"bearer.{encoded}"]):
+            pass
+        async with http.get("/v1/sse?symbols=SPY&token=sesame-2") as events:
+            assert events.status == 200
+        authorized = {"Authorization": "Bearer sesame-1"}
+        assert (await http.get("/v1/api/spot-prices", headers=authorized)).status == 200
+        for path in ("/v1/sse?token=sesame-%33", "/v1/api/spot-prices?a=b&token=sesame-3"):
+            assert (await http.get(path)).status == 401
+    lines = [UVICORN_ACCESS.format(r) for r in caplog.records if r.name == "uvicorn.access"]
+    lines += [r.getMessage() for r in caplog.records if r.name != "uvicorn.access"]
+    assert any('"GET /v1/sse?symbols=SPY&token=*** HTTP/1.1" 200' in line for line in lines)
+    assert any('"WebSocket /v1/ws?token=***" [accepted]' in line for line in lines)
+    assert not [line for line in lines if "sesame" in line or encoded in line]
 
 
 @pytest.mark.parametrize("options", [{"tokens": [""]}, {"origins": ["example.com"]}])

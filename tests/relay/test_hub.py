@@ -17,7 +17,7 @@ from spotd.relay.limits import Limits
 from spotd.relay.slots import Client
 from spotd.relay.tick import SLICES
 from spotd.relay.wire import Wire
-from tests.kit.publisher import state_of, status_of, update_of
+from tests.kit.publisher import gap_of, state_of, status_of, update_of
 
 TIMESTAMP = "2026-01-20T12:00:00.000000Z"
 
@@ -57,7 +57,7 @@ class Setup:
 
 
 def told(messages: Iterable[Any]) -> list[Any]:
-    """Return messages in short: prices as symbol and seq, states and others by their words."""
+    """Return messages in short: prices as symbol and seq, the others by a word of theirs."""
     short: list[Any] = []
     for message in messages:
         if message["type"] == "spot_price_update":
@@ -66,6 +66,8 @@ def told(messages: Iterable[Any]) -> list[Any]:
             short.append([(update["symbol"], update["seq"]) for update in message["updates"]])
         elif message["type"] == "symbol":
             short.append((message["symbol"], message["state"]))
+        elif message["type"] == "gap":
+            short.append(("gap", message["code"]))
         else:
             short.append((message["type"], message["state"]))
     return short
@@ -193,6 +195,18 @@ def test_status_is_told_to_everybody() -> None:
     setup.hub.relay(b'{"type":"relay","state":"no_daemon","reason":null}', setup.now)
     setup.hub.daemon(None, setup.now)
     assert told(setup.tick()[client]) == [("relay", "no_daemon"), ("daemon", "absent")]
+
+
+def test_a_gap_is_told_to_whoever_is_there() -> None:
+    """Once, with or without symbols; who comes later is not told."""
+    setup = Setup()
+    client, other = setup.client("SPY"), setup.client()
+    setup.hub.gap(gap_of("mute").to_json(), setup.now)
+    found = setup.tick()
+    assert told(found[client]) == told(found[other]) == [("gap", "mute")]
+    assert setup.tick() == {}
+    setup.client("QQQ")
+    assert setup.tick() == {}
 
 
 # Pacing by max_hz

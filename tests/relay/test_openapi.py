@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from spotd.models import DaemonStatus, SpotPriceUpdate, SymbolState
+from spotd.models import DaemonStatus, Gap, SpotPriceUpdate, SymbolState
 from spotd.relay.close_codes import CLOSE_CODES
 from spotd.relay.openapi import openapi
 
@@ -33,7 +33,7 @@ def test_every_reference_leads_somewhere() -> None:
 
 def test_the_schemas_have_the_fields_of_the_models() -> None:
     """All of them, by their names in JSON."""
-    for model in (SpotPriceUpdate, SymbolState, DaemonStatus):
+    for model in (SpotPriceUpdate, SymbolState, DaemonStatus, Gap):
         properties = set(DOCUMENT["components"]["schemas"][model.__name__]["properties"])
         fields = {field.encode_name for field in msgspec.structs.fields(model)}
         assert fields <= properties

@@ -248,6 +248,25 @@ async def test_silent_relay(opened: Opened, relay: FakeRelay) -> None:
     await expect(page.locator("#link")).to_have_text("Connected")
 
 
+async def test_gap(opened: Opened, relay: FakeRelay) -> None:
+    """The last time without prices is told below the table."""
+    page = await opened("SPY")
+    await expect(page.locator("#gap")).to_be_hidden()
+    gap = {"type": "gap", "from": "2026-01-20T14:29:00Z", "to": "2026-01-20T14:29:05Z"}
+    await relay.tell({**gap, "reason": "the connection was lost", "symbols": 3})
+    await expect(page.locator("#gap")).to_contain_text("no prices of 3 symbols for 5 s")
+    await expect(page.locator("#gap")).to_contain_text("The connection was lost.")
+
+
+async def test_first_quote(opened: Opened, relay: FakeRelay) -> None:
+    """A symbol that is live without a quote says what it waits for."""
+    page = await opened("SPY")
+    await relay.state("SPY", "live", code="no_quote_yet", reason="waiting for its first quote")
+    await expect(cell(page, "SPY", "state")).to_contain_text("Waiting for its first quote")
+    await relay.live("SPY", 99, 101)
+    await expect(cell(page, "SPY", "state")).to_have_text("Live")
+
+
 async def test_closed_market(opened: Opened, relay: FakeRelay) -> None:
     """While the market is closed, a price is shown with its time, and is not stale."""
     page = await opened("SPY")
@@ -375,7 +394,10 @@ async def test_suggestions(opened: Opened, relay: FakeRelay) -> None:
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 async def test_phone(opened: Opened, relay: FakeRelay, scheme: str) -> None:
-    """On a phone nothing is wider than the screen, and screen readers still find a table."""
+    """On a phone nothing is wider than the screen, and rows have the same columns.
+
+    Screen readers still find a table.
+    """
     page = await opened("SPY", "GOOGL", viewport=PHONE, color_scheme=scheme)
     await relay.live("SPY", 1599.12, 1601.44)
     await relay.state("GOOGL", "stale", reason="a reason that is longer than a phone is wide")
@@ -383,6 +405,11 @@ async def test_phone(opened: Opened, relay: FakeRelay, scheme: str) -> None:
     await expect(cell(page, "GOOGL", "state")).to_contain_text("longer than a phone")
     wider = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
     assert await page.evaluate(wider) == 0
+    for column in ("price", "change", "spark"):
+        first, last = [await cell(page, s, column).bounding_box() for s in ("SPY", "GOOGL")]
+        assert first is not None
+        assert last is not None
+        assert (first["x"], first["width"]) == (last["x"], last["width"])
     await expect(page.get_by_role("table").get_by_role("row")).to_have_count(3)
     await expect(page.get_by_role("cell", name="1,600.28")).to_be_visible()
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import resource
 import socket
+from contextlib import suppress
 
 import pytest
 
 from spotd.errors import SettingsError
 from spotd.relay.relay import Relay
 from spotd.relay.server import RelayServer, raise_file_limit, warnings_for
+from tests.kit.waiting import GUARD_S
 from tests.relay.conftest import NewSetup, Setup
 from tests.relay.examples import settings_of
 from tests.relay.source import TestSource
@@ -70,3 +73,36 @@ async def test_the_address_is_one_for_a_browser(setup: Setup, new_setup: NewSetu
     if socket.has_ipv6:
         async with new_setup(relay_host="::1") as other:
             assert other.server.address == f"http://[::1]:{other.server.port}/"
+
+
+async def test_a_connection_that_is_used_for_long_ends_with_an_answer_that_says_so() -> None:
+    """A client that keeps its connection loses no request, however often it asks."""
+    relay = Relay(settings_of().limits)
+    async with RelayServer(
+        settings_of(relay_port=0), relay, TestSource(relay), request_s=0.4
+    ) as server:
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        head = b""
+        async with asyncio.timeout(GUARD_S):
+            while b"Connection: close" not in head:
+                writer.write(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
+                head = await reader.readuntil(b"\r\n\r\n")
+                assert head.startswith(b"HTTP/1.1 200 ")
+                assert await reader.readexactly(2) == b"[]"
+            assert await reader.read() == b""
+        writer.close()
+
+
+async def test_a_request_that_never_ends_is_given_up() -> None:
+    """Without an answer: connections that are no streams have a longest life."""
+    relay = Relay(settings_of().limits)
+    async with RelayServer(
+        settings_of(relay_port=0), relay, TestSource(relay), request_s=0.1
+    ) as server:
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        writer.write(b"POST /api/positions/subscribe-spot-prices HTTP/1.1\r\nHost: x\r\n")
+        writer.write(b"Content-Length: 9\r\n\r\n{")
+        async with asyncio.timeout(GUARD_S):
+            with suppress(ConnectionResetError):
+                assert await reader.read() == b""
+        writer.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -13,7 +14,7 @@ import aiohttp
 from spotd.relay.server import run_relay
 from spotd.simulator import Simulator
 from tests.daemon.rig import KEY, SECRET, Rig
-from tests.kit.publisher import Publisher, status_of
+from tests.kit.publisher import Publisher, gap_of, status_of
 from tests.kit.servers import Server
 from tests.kit.waiting import GUARD_S, until
 from tests.relay.conftest import Socket
@@ -76,6 +77,24 @@ async def test_a_client_joins_without_a_gap(server: Server, daemon: Publisher) -
             while message["type"] != "symbol":
                 message = await one.next()
             assert message["state"] == "halted"
+
+
+async def test_a_gap_reaches_every_kind_of_client(server: Server, daemon: Publisher) -> None:
+    """A websocket, and an event stream as an event of that type; as the daemon wrote it."""
+    await daemon.publish("SPY", 1)
+    gap = gap_of("leader_changed")
+    async with relay(server) as http:
+        await until(ready(http), "the relay to be ready")
+        async with websocket(http, "SPY") as client, http.get("/sse?symbols=SPY") as events:
+            await client.price("SPY", 1)
+            async with asyncio.timeout(GUARD_S):
+                await events.content.readuntil(b'"seq":1')
+                await daemon.announce_gap(gap)
+                await events.content.readuntil(b"event: gap\ndata: " + gap.to_json() + b"\n\n")
+            message = await client.next()
+            while message["type"] != "gap":
+                message = await client.next()
+            assert message == json.loads(gap.to_json())
 
 
 async def test_demand_is_leases_that_end_with_the_last_client(

@@ -66,8 +66,22 @@ export interface DaemonStatus {
   readonly quotes_received: number;
   readonly updates_published: number;
   readonly reconnects: number;
-  readonly market?: "open" | "extended" | "closed";
+  /** By the exchange's calendar; null where it is not known. */
+  readonly market?: "open" | "extended" | "closed" | null;
   readonly market_changes_at?: Timestamp | null;
+}
+
+/** No prices came between two times. */
+export interface Gap {
+  readonly type: "gap";
+  readonly from: Timestamp;
+  readonly to: Timestamp;
+  /** For a person. */
+  readonly reason: string;
+  /** For programs: `interrupted`, `mute`, `redis_away`, `leader_changed`, … */
+  readonly code?: string | null;
+  /** How many symbols it concerns. */
+  readonly symbols: number;
 }
 
 /** What the relay says of itself. */
@@ -108,6 +122,7 @@ export type RelayMessage =
   | SpotPriceUpdateBatchMessage
   | SymbolState
   | DaemonStatus
+  | Gap
   | RelayStatus
   | ErrorMessage
   | PongMessage;
@@ -116,7 +131,7 @@ export type RelayMessage =
  * - `loading`: no price yet.
  * - `live`: the price is the newest there is.
  * - `stale`: a price is held, and newer ones may exist. `ageMs(symbol)` is its age.
- * - `closed`: the market is closed, the price is its last one. Only with a daemon that tells `market`.
+ * - `closed`: the market is closed, and the price is older than a minute: its last one.
  * - `halted`: trading in the symbol is halted.
  * - `refused`: there will be no price, the reason says why.
  * - `disconnected`: there is no connection to the relay. A price that is held is suspect.
@@ -137,7 +152,7 @@ export interface SpotState {
   /**
    * For programs. From spotd (`symbol_limit`, `mute`, …), or of spotd.js: `connecting`,
    * `no_daemon`, `relay_silent`, `daemon_silent`, `ended`, `rejoining`, `pending`,
-   * `invalid_symbol`, and the codes of `ConnectionState`.
+   * `invalid_symbol`, `market_closed`, and the codes of `ConnectionState`.
    */
   readonly code: string | null;
   /** For a person. */
@@ -173,6 +188,8 @@ export interface ConnectOptions {
   readonly onState?: (state: SpotState) => void;
   /** Called with what the daemon says of itself; null: no daemon runs. */
   readonly onStatus?: (status: DaemonStatus | null) => void;
+  /** Called after each time in which no prices came, once they come again. */
+  readonly onGap?: (gap: Gap) => void;
   readonly onConnection?: (connection: ConnectionState) => void;
   /**
    * Called with what the relay says of itself, e.g. that Redis is away: at the start of each
@@ -231,6 +248,8 @@ export interface SpotPrices {
   readonly connection: ConnectionState;
   /** The daemon's newest status; null where there is none. */
   readonly status: DaemonStatus | null;
+  /** The last gap that this connection, or one before it, was told of; null: none. */
+  readonly gap: Gap | null;
   /** What the relay said of itself last; null where it says nothing. */
   readonly relay: RelayStatus | null;
   /** What the relay said at the start of the newest connection; null before the first. */

@@ -18,6 +18,8 @@ const PONG_MS = 5_000;
 const STATUS_MS = 15_000;
 // Two were missed by now: if nothing else came either, it is the relay that is silent.
 const STATUS_MISSED_MS = 10_000;
+// While the market is closed, a price that is older than this is its last one.
+const OLD_MS = 60_000;
 const HANDSHAKE_MS = 10_000;
 const FIRST_PAUSE_MS = 500;
 const LONGEST_PAUSE_MS = 15_000;
@@ -62,6 +64,7 @@ class SpotPrices {
   #status; // undefined until the relay has told one, null while no daemon runs
   #statusAt = 0;
   #statusSilent = false;
+  #gap = null; // the last one
   #stopListening = () => {};
 
   constructor(url, options = {}) {
@@ -92,6 +95,10 @@ class SpotPrices {
 
   get status() {
     return this.#status ?? null;
+  }
+
+  get gap() {
+    return this.#gap;
   }
 
   get relay() {
@@ -327,6 +334,7 @@ class SpotPrices {
     } else if (message.type === "symbol") this.#symbolState(message);
     else if (message.type === "daemon") this.#daemonStatus(message);
     else if (message.type === "relay") this.#relayStatus(message);
+    else if (message.type === "gap") this.#heardGap(message);
     else if (message.type === "error") this.#error(message);
   }
 
@@ -344,7 +352,9 @@ class SpotPrices {
     const held = this.#prices.get(update.symbol);
     const newer = held === undefined || update.seq > held.seq;
     if (newer) this.#prices.set(update.symbol, update);
-    if (held === undefined || !entry.told) {
+    // A price may come although the market is closed.
+    const closed = this.#states.get(update.symbol)?.state === "closed";
+    if (held === undefined || !entry.told || closed) {
       entry.told = true;
       this.#judge(update.symbol);
     }
@@ -376,6 +386,11 @@ class SpotPrices {
     this.#relay = status;
     this.#judgeAll();
     this.#call("onRelay", status);
+  }
+
+  #heardGap(gap) {
+    this.#gap = gap;
+    this.#call("onGap", gap);
   }
 
   #error({ message, refused = {} }) {
@@ -428,8 +443,10 @@ class SpotPrices {
     if (!told) return ["stale", "rejoining", "connected again, no newer price yet"];
     if (wire?.state === "stale") return ["stale", ...said, since];
     if (wire?.state === "pending") return ["stale", "pending", "not confirmed by Alpaca yet"];
-    if (this.#status?.market === "closed") return ["closed", null, "the market is closed"];
-    return ["live", null, null, since];
+    if (this.#status?.market === "closed" && this.ageMs(symbol) >= OLD_MS) {
+      return ["closed", "market_closed", "the market is closed"];
+    }
+    return ["live", ...said, since];
   }
 
   #call(name, value) {

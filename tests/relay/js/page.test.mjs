@@ -42,6 +42,24 @@ test("a feed is named with its delay, also one that is unknown", () => {
   assert.deepEqual(format.feed(null, null), { short: "", note: "" });
 });
 
+test("the market is named with its next change, and only if it is known", () => {
+  const now = Date.parse("2026-01-20T15:00:00");
+  assert.equal(format.market("closed", "2026-01-21T14:30:00", now), "Market closed until Jan 21, 14:30");
+  assert.equal(format.market("extended", "2026-01-20T20:00:00", now), "Extended hours until 20:00");
+  assert.equal(format.market("open", null, now), "Market open");
+  assert.equal(format.market(undefined, null, now), "");
+  assert.equal(format.market("lunch", null, now), "");
+});
+
+test("a gap is told with its length, its end and its reason", () => {
+  const gap = { from: "2026-01-20T14:29:00", to: "2026-01-20T14:30:05", reason: "the key lapsed" };
+  assert.equal(
+    format.gap({ ...gap, symbols: 1 }, Date.parse("2026-01-20T15:00:00")),
+    "Last gap: no prices of 1 symbol for 1 min 5 s until 14:30. The key lapsed.",
+  );
+  assert.match(format.gap({ ...gap, symbols: 2 }, 0), /of 2 symbols .* until Jan 20, 14:30\./);
+});
+
 test("states are counted, the most frequent first", () => {
   assert.equal(format.counts([]), "");
   assert.equal(format.counts(["live"]), "1 symbol: 1 live");

@@ -82,7 +82,7 @@ export class FakeSocket {
 /** A program that uses spotd.js, with everything that it was told. */
 export class Setup {
   clock = new ManualClock();
-  told = { updates: [], states: [], statuses: [], relays: [], connections: [], errors: [] };
+  told = { updates: [], states: [], statuses: [], relays: [], connections: [], errors: [], gaps: [] };
   answers = []; // what fetch answers next; an Error: unreachable
   probes = [];
   events = new EventTarget();
@@ -109,6 +109,7 @@ export class Setup {
       onStatus: (status) => this.told.statuses.push(status),
       onRelay: (relay) => this.told.relays.push(relay),
       onConnection: (connection) => this.told.connections.push(connection),
+      onGap: (gap) => this.told.gaps.push(gap),
       onError: (message) => this.told.errors.push(message),
       ...options,
     });

@@ -122,15 +122,65 @@ test("what the relay had no room for is asked for again when a symbol is given u
   ]);
 });
 
-test("a live symbol is closed while the daemon says that the market is", () => {
+test("a live symbol is closed while the market is and its price is older than a minute", () => {
   const setup = new Setup();
   setup.open();
   setup.live("SPY");
-  setup.socket.tell(setup.daemon({ market: "closed" }));
+  const tell = (market) => setup.socket.tell(setup.daemon({ market }));
+  tell("closed");
+  assert.equal(setup.state("SPY"), "live");
+  for (let turn = 0; turn < 6; turn += 1) {
+    setup.clock.pass(10_000);
+    tell("closed");
+  }
+  assert.deepEqual([setup.state("SPY"), setup.code("SPY")], ["closed", "market_closed"]);
+  setup.tellPrice("SPY");
+  assert.equal(setup.state("SPY"), "live");
+  const closed = setup.clock.wall() - 61_000;
+  setup.tellPrice("SPY", { timestamp: new Date(closed).toISOString() });
+  setup.clock.pass(1);
+  tell("closed");
   assert.equal(setup.state("SPY"), "closed");
   setup.clock.pass(1);
-  setup.socket.tell(setup.daemon({ market: "extended" }));
+  tell("extended");
   assert.equal(setup.state("SPY"), "live");
+});
+
+test("a symbol that waits for its first quote says so, with and without an old price", () => {
+  const setup = new Setup();
+  setup.open();
+  setup.spot.subscribe("SPY");
+  setup.live("QQQ");
+  for (const symbol of ["SPY", "QQQ"]) {
+    const reason = "waiting for its first quote";
+    setup.tellState(symbol, "live", { code: "no_quote_yet", reason });
+  }
+  const told = ["SPY", "QQQ"].map((symbol) => [setup.state(symbol), setup.code(symbol)]);
+  assert.deepEqual(told, [["loading", "no_quote_yet"], ["live", "no_quote_yet"]]);
+  setup.tellState("QQQ", "live");
+  assert.equal(setup.code("QQQ"), null);
+});
+
+test("a gap is told once, and the last one is kept", () => {
+  const setup = new Setup();
+  setup.open();
+  assert.equal(setup.spot.gap, null);
+  const gap = { type: "gap", from: "2026-01-20T14:29:00Z", to: "2026-01-20T14:29:05Z" };
+  setup.socket.tell({ ...gap, reason: "the connection was lost", code: "interrupted", symbols: 3 });
+  assert.deepEqual(setup.told.gaps.map(({ code, symbols }) => [code, symbols]), [["interrupted", 3]]);
+  setup.socket.fail();
+  assert.equal(setup.spot.gap.to, gap.to);
+});
+
+test("types and fields that are not known are ignored", () => {
+  const setup = new Setup();
+  setup.open(setup.daemon({ weather: "fine", market: "lunch" }));
+  setup.live("SPY");
+  setup.socket.tell({ type: "weather", symbol: "SPY", state: "stale" });
+  setup.tellState("SPY", "live", { code: null, colour: { red: 1 } });
+  setup.tellPrice("SPY", { volume: 7 });
+  assert.equal(setup.state("SPY"), "live");
+  assert.deepEqual(setup.told.errors, []);
 });
 
 test("a closed market does not hide that a symbol is stale or halted", () => {
@@ -138,6 +188,12 @@ test("a closed market does not hide that a symbol is stale or halted", () => {
   setup.open(setup.daemon({ market: "closed" }));
   setup.live("SPY");
   setup.live("QQQ");
+  const timestamp = new Date(setup.clock.wall() - 61_000).toISOString();
+  setup.tellPrice("SPY", { timestamp });
+  setup.tellPrice("QQQ", { timestamp });
+  setup.clock.pass(1);
+  setup.socket.tell(setup.daemon({ market: "closed" }));
+  assert.deepEqual([setup.state("SPY"), setup.state("QQQ")], ["closed", "closed"]);
   setup.tellState("SPY", "stale", { code: "backoff" });
   setup.tellState("QQQ", "halted");
   assert.deepEqual([setup.state("SPY"), setup.state("QQQ")], ["stale", "halted"]);

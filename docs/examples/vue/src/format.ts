@@ -1,10 +1,12 @@
 /** Decides how numbers, ages and positions are written. */
 
+import type { Gap } from "spotd";
 import type { OpenPosition } from "./types";
 
 const MINUS = "\u2212";
 const two = new Intl.NumberFormat("en-US", { minimumFractionDigits: 2, maximumFractionDigits: 2 });
 const day = new Intl.DateTimeFormat("en-GB", { dateStyle: "medium", timeZone: "UTC" });
+const minute = new Intl.DateTimeFormat("en-GB", { timeStyle: "short" });
 
 /** A price in USD, or a percentage, with two decimals. */
 export function decimal(value: number): string {
@@ -27,6 +29,13 @@ export function age(ms: number): string {
   if (hours === 0) return `${minutes} min ${seconds % 60} s`;
   if (hours < 24) return `${hours} h ${minutes % 60} min`;
   return `${Math.floor(hours / 24)} d ${hours % 24} h`;
+}
+
+/** A gap in words: `No prices for 3 min 5 s until 15:04: the connection was lost`. */
+export function gapText({ from, to, reason }: Pick<Gap, "from" | "to" | "reason">): string {
+  const ended = new Date(to);
+  const lasted = age(ended.getTime() - Date.parse(from));
+  return `No prices for ${lasted} until ${minute.format(ended)}: ${reason}`;
 }
 
 /** A position in words: `Sold 2 puts 650, 20 Mar 2026`. */

@@ -19,6 +19,9 @@ export function messageRouter(cache: SpotPriceCache): ConnectOptions {
     onStatus: (status) => {
       cache.status = status;
     },
+    onGap: (gap) => {
+      cache.gap = gap;
+    },
     onError: (message) => console.warn(`spotd: ${message}`),
   };
 }

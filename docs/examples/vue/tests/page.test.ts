@@ -117,7 +117,7 @@ test("a card loads until the first price, then shows each newer one with its dir
   await nextTick();
   expect(stateOf()).toBe("live");
   expect(textOf(".mid", card())).toBe("606.00");
-  expect(textOf(".since-open", card())).toBe("+6.00 (+1.00 %)");
+  expect(textOf(".since-open", card())).toBe("+6.00 (+1.00%)");
   expect(textOf("dl", card())).toContain("44.00 below");
 
   relay.price("SPY", 605.5);
@@ -230,6 +230,41 @@ test("a refused connection waits for a person, whose button connects again", asy
   await settled();
   expect(textOf(".link")).toBe("Connected");
   expect(subscribed()).toEqual(["SPY"]);
+});
+
+test("a closed market is told with the feed, and makes an old price a closed one", async () => {
+  await open("SPY");
+  relay.accept();
+  relay.price("SPY", 606);
+  relay.daemon({ market: "closed" });
+  await nextTick();
+  expect(textOf(".feed")).toBe("IEX, market closed");
+  expect(stateOf()).toBe("live");
+  await vi.advanceTimersByTimeAsync(10_000);
+  relay.price("SPY", 606, "2026-01-20T14:50:00.000000Z");
+  relay.daemon({ market: "closed" });
+  await nextTick();
+  expect(stateOf()).toBe("closed");
+  expect(textOf(".remark", card())).toMatch(/old · The market is closed$/);
+});
+
+test("the last time without prices is told below the cards", async () => {
+  await open("SPY");
+  relay.accept();
+  expect(document.querySelector(".gap")).toBeNull();
+  const [from, to] = ["2026-01-20T14:29:00Z", "2026-01-20T14:29:05Z"];
+  relay.tell({ type: "gap", from, to, reason: "the connection was lost", symbols: 3 });
+  await nextTick();
+  expect(textOf(".gap")).toMatch(/^No prices for 5 s until \d\d:29: the connection was lost\.$/);
+});
+
+test("a card says that its symbol waits for its first quote", async () => {
+  await open("SPY");
+  relay.accept();
+  relay.state("SPY", "live", "waiting for its first quote");
+  await nextTick();
+  expect(stateOf()).toBe("loading");
+  expect(textOf(".remark", card())).toBe("Waiting for its first quote");
 });
 
 test("positions that do not load are told, and the button loads them again", async () => {

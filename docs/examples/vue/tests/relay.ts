@@ -58,9 +58,15 @@ export class Relay {
     this.socket.onmessage!({ data: JSON.stringify(message) });
   }
 
-  price(symbol: string, mid_price: number): void {
+  /** Tell a status of the daemon, a second younger than the one before. */
+  daemon(more: object): void {
+    const at = new Date(Date.parse(NOW) + 1_000 * this.#seq++).toISOString();
+    this.tell({ type: "daemon", state: "streaming", feed: "iex", at, ...more });
+  }
+
+  price(symbol: string, mid_price: number, timestamp = NOW): void {
     const [bid_price, ask_price] = [mid_price - 0.01, mid_price + 0.01];
-    const update = { symbol, bid_price, ask_price, mid_price, last_price: null, timestamp: NOW };
+    const update = { symbol, bid_price, ask_price, mid_price, last_price: null, timestamp };
     const message = { ...update, seq: this.#seq++ };
     this.tell({ type: "spot_price_update", update: message, timestamp: NOW });
   }

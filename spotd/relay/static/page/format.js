@@ -88,6 +88,21 @@ export function feed(name, delay_s) {
   return { short: `${short}, ${late}`, note: `${origin} They are ${late}.` };
 }
 
+/** What the market does, and until when; empty while nobody knows. */
+export function market(state, changesAt, nowMs) {
+  const word = { open: "Market open", extended: "Extended hours", closed: "Market closed" }[state];
+  if (word === undefined) return "";
+  return changesAt ? `${word} until ${moment(Date.parse(changesAt), nowMs)}` : word;
+}
+
+/** A gap in words: between which times no prices came, and why. */
+export function gap({ from, to, reason, symbols }, nowMs) {
+  const [began, ended] = [Date.parse(from), Date.parse(to)];
+  const subject = symbols === 1 ? "1 symbol" : `${symbols} symbols`;
+  const lasted = age(ended - began);
+  return `Last gap: no prices of ${subject} for ${lasted} until ${moment(ended, nowMs)}. ${sentence(reason)}.`;
+}
+
 /** How many symbols are in which state: `12 symbols: 10 live, 1 halted, 1 refused`. */
 export function counts(states) {
   const total = states.length;

@@ -34,6 +34,7 @@ export class Link {
       "link-word",
       "feed",
       "feed-note",
+      "gap",
       "notice",
       "notice-headline",
       "notice-text",
@@ -67,6 +68,7 @@ export class Link {
     this.#parts.link.dataset.state = connection.state;
     this.#write("link-word", LINK_WORDS[connection.state]);
     if (connection.state === "open") this.#showFeed();
+    this.#showGap();
     if (trouble === null) {
       // A focus within what vanishes would be lost.
       if (this.#parts.notice.contains(document.activeElement)) this.#parts.symbols.focus();
@@ -132,8 +134,15 @@ export class Link {
     // hello tells the delay of the feed that was in use then.
     const delay_s = feed === hello?.feed ? hello?.delay_s : undefined;
     const { short, note } = format.feed(feed, delay_s);
-    this.#write("feed", short);
+    const market = format.market(status?.market, status?.market_changes_at, this.#spot.now());
+    this.#write("feed", [short, market].filter(Boolean).join(" \u00b7 "));
     this.#write("feed-note", note);
+  }
+
+  #showGap() {
+    const { gap } = this.#spot;
+    this.#parts.gap.hidden = gap === null;
+    if (gap !== null) this.#write("gap", format.gap(gap, this.#spot.now()));
   }
 
   /** The seconds until the next try, on the button that does not wait for it. */

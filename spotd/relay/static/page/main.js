@@ -24,6 +24,7 @@ const spot = connect(null, {
   },
   onConnection: () => link?.show(),
   onStatus: () => link?.show(),
+  onGap: () => link?.show(),
   onRelay: () => link?.show(),
   onError: (message) => console.warn(`spotd: ${message}`),
 });

@@ -87,7 +87,7 @@ export class Row {
     } else if (state === "halted") when = format.age(Math.max(0, nowMs - since));
     else if (ageMs !== null && state !== "live" && state !== "refused") when = format.age(ageMs);
     this.#write(this.#texts.when, when);
-    const said = state === "live" || state === "closed" || isGeneral(this.#told);
+    const said = state === "closed" || isGeneral(this.#told);
     this.#write(this.#texts.why, said ? "" : format.sentence(reason));
   }
 

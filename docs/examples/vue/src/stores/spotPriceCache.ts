@@ -2,7 +2,7 @@
 
 import { defineStore } from "pinia";
 import { ref, shallowReactive, shallowRef } from "vue";
-import type { ConnectionState, DaemonStatus, SpotPriceUpdate, SpotState } from "spotd";
+import type { ConnectionState, DaemonStatus, Gap, SpotPriceUpdate, SpotState } from "spotd";
 
 export const useSpotPriceCache = defineStore("spotPriceCache", () => {
   // Shallow: a price is replaced as a whole, and only the card of its symbol renders again.
@@ -12,6 +12,7 @@ export const useSpotPriceCache = defineStore("spotPriceCache", () => {
   const connection = shallowRef<ConnectionState | null>(null);
   const loss = ref<string | null>(null); // why there is no connection; null: there is one
   const status = shallowRef<DaemonStatus | null>(null);
+  const gap = shallowRef<Gap | null>(null); // the last time in which no prices came
   const problem = ref<string | null>(null); // why the last POST failed; null: it did not
 
   /** How far the price of a symbol can be trusted. The stream knows more than the POST's answer. */
@@ -32,7 +33,7 @@ export const useSpotPriceCache = defineStore("spotPriceCache", () => {
     }
   }
 
-  return { prices, states, refused, connection, loss, status, problem, stateOf, forget };
+  return { prices, states, refused, connection, loss, status, gap, problem, stateOf, forget };
 });
 
 export type SpotPriceCache = ReturnType<typeof useSpotPriceCache>;

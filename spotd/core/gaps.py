@@ -1,0 +1,133 @@
+"""Decides between which times no prices came, why, and to how many symbols that happened.
+
+An *interruption* begins when a session ends that served symbols, or when this daemon takes over
+from another one, which published last at the time of the highest ``seq``. It ends when each of its
+symbols that is still desired is acknowledged again, or refused. Then it is a gap. What fails before
+that belongs to the same interruption. An interruption whose symbols all left the demand is none.
+
+Where another daemon led meanwhile, that one states the gap before its own term, and this one the
+gap before its next term.
+
+``unix_s`` is wall time in seconds, ``now`` monotonic seconds. Must not write anything, and must not
+read a clock.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from spotd.core.demand import Demand
+from spotd.core.leadership import Leadership
+from spotd.core.subscription_state import SubscriptionState
+from spotd.models import Gap, utc
+from spotd.reasons import Reason
+from spotd.symbols import WILDCARD
+
+# Gaps that are kept until they are announced. While Redis is away, more than this may be found.
+MOST_KEPT = 16
+
+LEADER_CHANGED = Reason("leader_changed", "another daemon published before this one")
+_REDIS_AWAY = "Redis did not answer until the leader key lapsed"
+_KEY_LAPSED = Reason("leader_key_lapsed", "the leader key lapsed before it was renewed")
+# Sessions that brought nothing for a while before they ended.
+_ENDED_SILENT = ("ping_timeout", "mute")
+
+
+@dataclass(frozen=True, slots=True)
+class GapsFound:
+    """How many gaps were found since the start, and the newest of them, the oldest first."""
+
+    count: int = 0
+    recent: tuple[Gap, ...] = ()
+
+    def since(self, count: int) -> tuple[Gap, ...]:
+        """Return the gaps behind the first ``count``, as far as they are kept."""
+        new = min(self.count - count, len(self.recent))
+        return self.recent[len(self.recent) - new :]
+
+
+@dataclass(slots=True)
+class _Interruption:
+    """``symbols``: those it concerns; None until the demand of the term is read."""
+
+    reason: Reason
+    since_unix_s: float
+    symbols: frozenset[str] | None
+
+
+def silent_since(label: str, last_message_unix_s: float | None, unix_s: float) -> float:
+    """Return since when a session brought no prices that ended at ``unix_s``.
+
+    ``label`` is the short name of the ``StreamError`` that ended it.
+    """
+    if label not in _ENDED_SILENT or last_message_unix_s is None:
+        return unix_s
+    return min(last_message_unix_s, unix_s)
+
+
+def why_given_up(*, redis_away: bool) -> Reason:
+    """Return why a session was ended that we may not hold any more."""
+    return Reason("redis_away", _REDIS_AWAY) if redis_away else _KEY_LAPSED
+
+
+class Gaps:
+    """The interruption that goes on, if any, and the gaps that were found: ``found``."""
+
+    def __init__(self) -> None:
+        self.found = GapsFound()
+        self._open: _Interruption | None = None
+        self._reign = 0  # for which a change of the leader was dealt with
+
+    def interrupted(self, served: frozenset[str], reason: Reason, since_unix_s: float) -> None:
+        """Take in that a session ended that served these symbols."""
+        if self._open is None and served:
+            self._open = _Interruption(reason, since_unix_s, served)
+
+    def seen(
+        self,
+        leadership: Leadership,
+        demand: Demand,
+        subscriptions: SubscriptionState,
+        *,
+        now: float,
+        unix_s: float,
+    ) -> GapsFound:
+        """Take in how things are. Return the gaps that were found: the same object if none was."""
+        if not leadership.may_publish(now):
+            return self.found
+        if leadership.reign != self._reign:
+            self._reign = leadership.reign
+            self._take_over(leadership.begun_after_seq, unix_s)
+        interruption = self._open
+        if interruption is None or demand.term != leadership.term:
+            return self.found
+        symbols = demand.symbols
+        if interruption.symbols is not None:
+            symbols &= interruption.symbols
+        interruption.symbols = symbols = symbols - subscriptions.refused.keys()
+        if not symbols:
+            self._open = None
+        elif WILDCARD in subscriptions.active or symbols <= subscriptions.active:
+            self._open = None
+            self._find(interruption, len(symbols), unix_s)
+        return self.found
+
+    def _take_over(self, seq: int | None, unix_s: float) -> None:
+        """Begin the interruption that another daemon left, which published up to ``seq``."""
+        self._open = None
+        if seq is not None:
+            # A seq is microseconds since 1970, or more where the clock of its daemon was ahead.
+            since_unix_s = min(seq / 1_000_000, unix_s)
+            self._open = _Interruption(LEADER_CHANGED, since_unix_s, None)
+
+    def _find(self, interruption: _Interruption, symbols: int, unix_s: float) -> None:
+        reason, begins = interruption.reason, interruption.since_unix_s
+        gap = Gap(
+            begins=utc(begins),
+            ends=utc(max(begins, unix_s)),  # the clock may have been set back
+            reason=reason.text,
+            code=reason.code,
+            symbols=symbols,
+        )
+        recent = (*self.found.recent, gap)[-MOST_KEPT:]
+        self.found = GapsFound(self.found.count + 1, recent)
