@@ -10,13 +10,16 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 from collections.abc import Iterable, Mapping
+from io import StringIO
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
 from dotenv.parser import parse_stream
 from pydantic import (
+    AfterValidator,
     AliasChoices,
     Field,
     SecretStr,
@@ -34,6 +37,7 @@ from spotd.redis.addresses import check_address
 
 Feed = Literal["iex", "sip", "delayed_sip", "boats", "overnight", "test"]
 
+_ENCODING = "utf-8-sig"  # UTF-8; an editor may have put a mark in front
 _PREFIX = "SPOTD_"  # of every variable that is spotd's own
 _STREAM_HOST = "wss://stream.data.alpaca.markets"
 _STREAM_PATHS: dict[Feed, str] = {
@@ -45,6 +49,14 @@ _STREAM_PATHS: dict[Feed, str] = {
     "test": "/v2/test",
 }
 _DATA_URL = "https://data.alpaca.markets"
+
+
+def _without_glob(prefix: str) -> str:
+    # PSUBSCRIBE and the rules of an ACL would match other names than the daemon's.
+    if re.search(r"[*?\[\]\\]", prefix):
+        raise ValueError("must hold none of * ? [ ] \\, which Redis' patterns give a meaning")
+    return prefix
+
 
 # The web tier reads these itself; they may stand in a file that both read.
 RELAY_NAMES = (
@@ -59,7 +71,15 @@ RELAY_NAMES = (
     "SPOTD_RELAY_MAX_CONNECTS_PER_S",
 )
 
-Prefix = Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=r"^[\x21-\x7e]+$")]
+Prefix = Annotated[
+    str,
+    StringConstraints(min_length=1, max_length=64, pattern=r"^[\x21-\x7e]+$"),
+    AfterValidator(_without_glob),
+]
+
+
+# Names of one thing. The other names of a setting may belong to another program.
+_SAME = (("ALPACA_API_KEY", "APCA_API_KEY_ID"), ("ALPACA_SECRET_KEY", "APCA_API_SECRET_KEY"))
 
 
 class Settings(BaseSettings):
@@ -67,6 +87,7 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(
         env_file=".env",
+        env_file_encoding=_ENCODING,
         env_ignore_empty=True,
         # The variable of a field is its name behind this prefix, unless the field lists its own.
         # Without a prefix, pydantic-settings would read variables that are named like fields, such
@@ -129,7 +150,7 @@ class Settings(BaseSettings):
     )
     allow_wildcard: bool = Field(
         False,
-        description="`*` in the demand means the whole market",
+        description="`*` in the demand means the whole market; refused with `SPOTD_MAX_SYMBOLS`",
     )
     subscribers_are_demand: bool = Field(
         False,
@@ -251,7 +272,9 @@ class Settings(BaseSettings):
         Raises SettingsError, with one clause for each thing that is wrong.
         """
         try:
-            reject_unknown({*_env_file_names(), *_secret_file_names(), *os.environ})
+            sources = (os.environ, _env_file(), _secret_files())
+            reject_unknown({name for source in sources for name in source})
+            _reject_contradictions(sources)
             return cls(_secrets_dir=_secret_directories(), **overrides)  # type: ignore[call-arg]
         except ValidationError as error:
             raise SettingsError("; ".join(_explain(error, cls))) from None
@@ -291,23 +314,57 @@ def reject_unknown(names: Iterable[str]) -> None:
         raise SettingsError("; ".join(sorted(wrong)))
 
 
-def _env_file_names() -> set[str]:
-    """Return the names in ``.env``. Raises SettingsError for a line that is no assignment."""
+def _reject_contradictions(sources: Iterable[Mapping[str, str]]) -> None:
+    """Raise SettingsError where one source gives two names of one thing different values.
+
+    Of different sources, the one that goes before the others counts, under whichever name.
+    """
+    wrong = []
+    for source in sources:
+        values = {name.upper(): value.strip() for name, value in source.items()}
+        for one, other in _SAME:
+            if len({values.get(one), values.get(other)} - {None, ""}) > 1:
+                wrong.append(f"{one} and {other} have different values: set one of them")
+    if wrong:
+        raise SettingsError("; ".join(dict.fromkeys(wrong)))
+
+
+def _env_file() -> dict[str, str]:
+    """Return what ``.env`` sets.
+
+    Raises SettingsError for a line that is no assignment, and for a file that is not UTF-8.
+    """
     path = Path(".env")
     if not path.exists():
-        return set()
-    with path.open(encoding="utf-8") as file:
-        names = set()
-        for binding in parse_stream(file):
-            if binding.error:
-                raise SettingsError(f".env, line {binding.original.line}: not NAME=value")
-            if binding.key is not None:
-                names.add(binding.key)
-    return names
+        return {}
+    values = {}
+    for binding in parse_stream(StringIO(_text_of(path))):
+        if binding.error:
+            raise SettingsError(f".env, line {binding.original.line}: not NAME=value")
+        if binding.key is not None:
+            values[binding.key] = binding.value or ""
+    return values
 
 
-def _secret_file_names() -> set[str]:
-    return {file.name for folder in _secret_directories() for file in folder.iterdir()}
+def _secret_files() -> dict[str, str]:
+    """Return what the files of secrets that are named like a setting set."""
+    known = set(known_names())
+    return {
+        file.name: _text_of(file) if file.name.upper() in known and file.is_file() else ""
+        for folder in _secret_directories()
+        for file in folder.iterdir()
+    }
+
+
+def _text_of(path: Path) -> str:
+    """Return the text of a file. Raises SettingsError where it is not UTF-8."""
+    raw = path.read_bytes()
+    try:
+        return raw.decode(_ENCODING)
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        # Not chained: the error holds the whole text.
+        raise SettingsError(f"{path}, line {line}: not UTF-8") from None
 
 
 def _secret_directories() -> list[Path]:

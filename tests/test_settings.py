@@ -222,11 +222,61 @@ def test_the_environment_goes_before_dotenv_before_secrets(
     assert plain(Settings.load().api_key) == "dotenv"
     monkeypatch.setenv("APCA_API_KEY_ID", "environment")
     assert plain(Settings.load().api_key) == "environment"
-    monkeypatch.setenv("ALPACA_API_KEY", "preferred")
-    assert plain(Settings.load().api_key) == "preferred"
 
 
 # Mistakes
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [("ALPACA_API_KEY", "APCA_API_KEY_ID"), ("ALPACA_SECRET_KEY", "APCA_API_SECRET_KEY")],
+)
+def test_two_names_of_a_key_have_one_value(
+    monkeypatch: pytest.MonkeyPatch, credentials: Path, one: str, other: str
+) -> None:
+    """With different values in one source nobody knows which one counts; equal ones are fine."""
+    message = f"^{one} and {other} have different values: set one of them$"
+    for name, value in ((one, SECRET), (other, f" {SECRET} ")):
+        monkeypatch.setenv(name, value)
+    Settings.load()
+    monkeypatch.setenv(other, "another")
+    with pytest.raises(SettingsError, match=message):
+        Settings.load()
+    monkeypatch.delenv(other)
+    Path(".env").write_text(f"{one}=a\n{other.lower()}=b\n")
+    with pytest.raises(SettingsError, match=message):
+        Settings.load()
+    Path(".env").unlink()
+    (credentials / one).write_text("a")
+    (credentials / other).write_text("b\n")
+    with pytest.raises(SettingsError, match=message):
+        Settings.load()
+    (credentials / other).write_text("a\n")
+    Settings.load()
+
+
+@pytest.mark.parametrize("glob", ["x*", "s?:", "[ab]", "b]", "\\:"])
+@pytest.mark.parametrize("name", ["SPOTD_KEY_PREFIX", "SPOTD_CHANNEL_PREFIX"])
+def test_a_prefix_holds_no_glob(monkeypatch: pytest.MonkeyPatch, name: str, glob: str) -> None:
+    """PSUBSCRIBE and an ACL would match other names than the daemon's."""
+    monkeypatch.setenv(name, glob)
+    with pytest.raises(SettingsError, match=f"^{name}: must hold none of "):
+        Settings.load()
+
+
+def test_a_file_that_is_not_utf_8_is_told(credentials: Path) -> None:
+    """It is told by file and line, without its text; a mark at the beginning does not matter."""
+    Path(".env").write_bytes(b"\xef\xbb\xbfSPOTD_FEED=sip\n")
+    assert Settings.load().feed == "sip"
+    Path(".env").write_bytes(b"SPOTD_FEED=sip\nALPACA_API_KEY=hunter\xff2\n")
+    with pytest.raises(SettingsError) as caught:
+        Settings.load()
+    assert str(caught.value) == ".env, line 2: not UTF-8"
+    assert caught.value.__suppress_context__
+    Path(".env").unlink()
+    (credentials / "ALPACA_API_KEY").write_bytes(b"hunter\xff2")
+    with pytest.raises(SettingsError, match=r"ALPACA_API_KEY, line 1: not UTF-8$"):
+        Settings.load()
 
 
 @pytest.mark.parametrize(

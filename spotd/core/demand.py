@@ -10,18 +10,31 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass, field, replace
 
-from spotd.symbols import WILDCARD, Refusal, as_written, is_symbol, symbol_of
+from spotd.models import SymbolState
+from spotd.symbols import (
+    INVALID,
+    WILDCARD,
+    WILDCARD_NOT_ALLOWED,
+    Refusal,
+    as_written,
+    is_symbol,
+    symbol_of,
+)
 
 MAX_REFUSED_SHOWN = 1_000
 MAX_NEWCOMERS = 500  # a larger change does not go in front of what waits already
 MAX_LEAVERS = 1_000  # in one step: so that no step holds the event loop longer than about 3 ms
 _NEVER = float("inf")
+_WHOLE_MARKET_OVER_LIMIT = "the whole market is asked for, but SPOTD_MAX_SYMBOLS=%d is the limit"
+_USE_UPPER_CASE = Refusal("invalid_symbol", "use upper case")
 
 
 @dataclass(frozen=True, slots=True)
 class Demand:
     """What services want: ``symbols`` to stream, and the entries that name no symbol.
 
+    ``of_set`` and ``of_leases`` are the symbols that entries of the set and leases name. Those that
+    only a plain subscriber names are in neither.
     ``refused`` holds at most ``MAX_REFUSED_SHOWN`` entries, ``refused_count`` counts all.
     ``term`` is the term of leadership in which the demand was last read, 0 before the first time.
     ``unreadable`` is a sentence that says why Redis refuses to let a source of it be read, or None.
@@ -33,6 +46,16 @@ class Demand:
     refused_count: int = 0
     term: int = 0
     unreadable: str | None = None
+    of_set: frozenset[str] = frozenset()
+    of_leases: frozenset[str] = frozenset()
+
+    @property
+    def sources(self) -> tuple[frozenset[str], ...]:
+        """The symbols of each source, in the order in which sources get room under a limit.
+
+        Source: the wire contract, section 1. Symbols of plain subscribers come behind both.
+        """
+        return self.of_set, self.of_leases
 
     def wants(self, symbol: str) -> bool:
         """Return whether prices of ``symbol`` are to be published."""
@@ -55,7 +78,8 @@ class DemandStep:
     prices leave the cache and Redis. ``fetch`` are the symbols that need a snapshot although
     Alpaca will not acknowledge them by name. Some left and came back before they were
     unsubscribed, so they are still active, but their prices are dropped. The others are active as
-    a part of the whole market.
+    a part of the whole market. ``were_live`` are the symbols that another daemon, which led before,
+    left live; None: no other daemon led since the last step.
     """
 
     subscribe: frozenset[str]
@@ -63,16 +87,23 @@ class DemandStep:
     first: frozenset[str]
     drop: frozenset[str]
     fetch: frozenset[str]
+    were_live: frozenset[str] | None = None
 
 
 def step_between(
-    before: Demand, after: Demand, *, active: frozenset[str], priced: Set[str], limited: bool
+    before: Demand,
+    after: Demand,
+    *,
+    active: frozenset[str],
+    priced: Set[str],
+    limited: bool,
+    were_live: frozenset[str] | None = None,
 ) -> DemandStep:
     """Return what follows from the demand's change.
 
     ``active`` are the symbols that Alpaca has acknowledged, ``priced`` those in the price cache.
-    ``limited`` says that a symbol limit is known: then no symbol goes first, so that the same
-    symbols get room as if all had come at once.
+    ``limited`` says that a symbol limit is known: then no symbol goes first, because room goes to
+    symbols in the order of the contract. ``were_live`` is passed on.
     """
     left = before.symbols - after.symbols
     # ``before`` without ``left`` is what stayed. Where that is all of ``after``, nothing came.
@@ -89,7 +120,17 @@ def step_between(
         first=frozenset() if limited or len(came) > MAX_NEWCOMERS else came,
         drop=drop - {WILDCARD},
         fetch=(came if WILDCARD in active else came & active) - {WILDCARD},
+        were_live=were_live,
     )
+
+
+def keeps_room(state: SymbolState) -> bool:
+    """Return whether a symbol in this state has room under a limit, and keeps it over a fail-over.
+
+    Source: the wire contract, section 1. A symbol is ``stale`` or ``halted`` only after Alpaca
+    acknowledged it.
+    """
+    return state.state in ("live", "stale", "halted")
 
 
 def demands_between(
@@ -125,12 +166,14 @@ class DemandReader:
     """What all entries together mean, kept up to date by the entries that came and left.
 
     A slice of entries may have any size, so a huge demand need not hold the event loop. A small
-    change costs little.
+    change costs little. With ``max_symbols``, the setting, the whole market is refused.
     """
 
-    def __init__(self, *, allow_wildcard: bool) -> None:
-        self._allow_wildcard = allow_wildcard
-        self._wanted: Counter[str] = Counter()  # symbols, by how many entries mean them
+    def __init__(self, *, allow_wildcard: bool, max_symbols: int | None = None) -> None:
+        self._whole_market: str | Refusal = WILDCARD if allow_wildcard else WILDCARD_NOT_ALLOWED
+        if allow_wildcard and max_symbols is not None:
+            self._whole_market = Refusal("symbol_limit", _WHOLE_MARKET_OVER_LIMIT % max_symbols)
+        self._set, self._leases, self._channels = _Source(), _Source(), _Source()
         self._refusals: dict[str, Refusal] = {}
         self._refused: Counter[str] = Counter()  # as written, by how many entries
         self._refused_count = 0
@@ -139,24 +182,34 @@ class DemandReader:
         self._shown: dict[str, Refusal] | None = {}
 
     def add(self, entries: Iterable[bytes]) -> None:
-        """Add entries of the set, or symbols taken from channel names."""
+        """Add entries of the set."""
         for entry in entries:
-            self._take(entry, entry)
+            self._take(self._set, self._meaning(entry), entry)
 
     def add_leases(self, members: Iterable[bytes]) -> None:
         """Add members of the form ``SYMBOL@owner``. The owner may be any bytes, or missing."""
         for member in members:
-            self._take(member.partition(b"@")[0], member)
+            self._take(self._leases, self._meaning(member.partition(b"@")[0]), member)
+
+    def add_channels(self, names: Iterable[bytes]) -> None:
+        """Add what follows the prefix in names of channels that somebody subscribed to."""
+        for name in names:
+            self._take(self._channels, self._meaning_of_channel(name), name)
 
     def remove(self, entries: Iterable[bytes]) -> None:
         """Remove entries that were added before."""
         for entry in entries:
-            self._give_back(entry, entry)
+            self._give_back(self._set, self._meaning(entry), entry)
 
     def remove_leases(self, members: Iterable[bytes]) -> None:
         """Remove members that were added before."""
         for member in members:
-            self._give_back(member.partition(b"@")[0], member)
+            self._give_back(self._leases, self._meaning(member.partition(b"@")[0]), member)
+
+    def remove_channels(self, names: Iterable[bytes]) -> None:
+        """Remove names that were added before."""
+        for name in names:
+            self._give_back(self._channels, self._meaning_of_channel(name), name)
 
     def result(self, term: int) -> Demand:
         """Return the demand. The refused entries in it are the first ones in sorted order."""
@@ -165,14 +218,33 @@ class DemandReader:
             if len(self._refusals) > MAX_REFUSED_SHOWN:
                 names = heapq.nsmallest(MAX_REFUSED_SHOWN, names)
             self._shown = {name: self._refusals[name] for name in names}
+        of_set, of_leases = self._set.symbols(), self._leases.symbols()
         if self._symbols is None:
-            self._symbols = frozenset(self._wanted)
-        return Demand(self._symbols, self._shown, self._refused_count, term)
+            self._symbols = _union(of_set, of_leases, self._channels.symbols())
+        return Demand(
+            self._symbols,
+            self._shown,
+            self._refused_count,
+            term,
+            of_set=of_set,
+            of_leases=of_leases,
+        )
 
-    def _take(self, entry: bytes, written: bytes) -> None:
-        symbol = symbol_of(entry, allow_wildcard=self._allow_wildcard)
+    def _meaning(self, entry: bytes) -> str | Refusal:
+        symbol = symbol_of(entry, allow_wildcard=True)
+        return self._whole_market if symbol == WILDCARD else symbol
+
+    def _meaning_of_channel(self, name: bytes) -> str | Refusal:
+        # Prices are published on the channel of the symbol. A channel that is written otherwise
+        # stays silent, so its subscriber is told.
+        symbol = self._meaning(name)
+        if isinstance(symbol, Refusal) or symbol.encode() == name:
+            return symbol
+        return _USE_UPPER_CASE if symbol.encode() == name.upper() else INVALID
+
+    def _take(self, source: _Source, symbol: str | Refusal, written: bytes) -> None:
         if isinstance(symbol, str):
-            self._wanted[symbol] += 1
+            source.take(symbol)
             self._symbols = None
         else:
             name = as_written(written)
@@ -181,14 +253,11 @@ class DemandReader:
             self._refused_count += 1
             self._shown = None
 
-    def _give_back(self, entry: bytes, written: bytes) -> None:
+    def _give_back(self, source: _Source, symbol: str | Refusal, written: bytes) -> None:
         # The meaning of an entry depends on the entry alone, so each branch undoes ``_take``'s.
-        symbol = symbol_of(entry, allow_wildcard=self._allow_wildcard)
         if isinstance(symbol, str):
-            self._wanted[symbol] -= 1
+            source.give_back(symbol)
             self._symbols = None
-            if not self._wanted[symbol]:
-                del self._wanted[symbol]
         else:
             name = as_written(written)
             self._refused[name] -= 1
@@ -196,6 +265,40 @@ class DemandReader:
                 del self._refused[name], self._refusals[name]
             self._refused_count -= 1
             self._shown = None
+
+
+class _Source:
+    """The symbols that one source names, each with the number of its entries that mean it."""
+
+    def __init__(self) -> None:
+        self._entries: Counter[str] = Counter()
+        self._symbols: frozenset[str] | None = frozenset()  # None: to be found anew
+
+    def symbols(self) -> frozenset[str]:
+        """Return the symbols: the same object until they change."""
+        if self._symbols is None:
+            self._symbols = frozenset(self._entries)
+        return self._symbols
+
+    def take(self, symbol: str) -> None:
+        """Add an entry that means this symbol."""
+        self._entries[symbol] += 1
+        if self._entries[symbol] == 1:
+            self._symbols = None
+
+    def give_back(self, symbol: str) -> None:
+        """Remove an entry that means this symbol."""
+        self._entries[symbol] -= 1
+        if not self._entries[symbol]:
+            del self._entries[symbol]
+            self._symbols = None
+
+
+def _union(*sets: frozenset[str]) -> frozenset[str]:
+    """Return the union: one of the sets itself where the others add nothing."""
+    largest = max(sets, key=len)
+    others = [each for each in sets if not each <= largest]
+    return largest.union(*others) if others else largest
 
 
 class Subscribers:

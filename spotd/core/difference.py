@@ -2,14 +2,19 @@
 
 *Desired* symbols are those that services want, *active* symbols those that Alpaca acknowledged
 last. Symbols that are desired, not active and not refused *wait*. Symbols that are active and not
-desired are *surplus*. The symbols that wait have three ranks. Room goes to one rank after the
-other, and to the symbols of a rank by name:
+desired are *surplus*. The symbols that wait have three ranks, and room goes to one rank after the
+other:
 
-1. Symbols that had room in the last session and are still desired. As a consequence, no symbol
-   loses its room to another by a reconnect. Symbols that are *renewed* have this rank too: they
-   are unsubscribed, and subscribed again, because Alpaca seems to have lost them.
+1. Symbols that had room in the last session, or were live for the daemon that led before, and are
+   still desired. As a consequence, no symbol loses its room to another by a reconnect, a restart
+   or a fail-over. Symbols that are *renewed* have this rank too: they are unsubscribed, and
+   subscribed again, because Alpaca seems to have lost them.
 2. Newcomers that the caller lets in front.
 3. All others.
+
+Within a rank, room goes to the symbols of one source after the other, in the order in which the
+caller names the sources (the set of the demand comes before its leases). Within a source it goes to
+the symbol that became desired first, and by name to those that became desired together.
 
 The whole market, ``*``, changes what is to be active:
 
@@ -26,18 +31,22 @@ A symbol is *served* if it was active at any time since it became desired. Being
 enough for rank 1: when Alpaca refuses a served symbol for an hour, another symbol takes its room.
 That other symbol is live now, and must not lose the room by the next reconnect.
 
-Ranks and surplus are kept sorted, and each event changes only what it is about, so that an
-acknowledgement of 500 symbols costs no loop over 11,500. Where ``*`` matters they are found anew.
+Ranks and surplus are kept in order, and each event changes only what it is about, so that an
+acknowledgement of 500 symbols costs no loop over 11,500. Where ``*`` matters they are found anew,
+and so are the ranks where a symbol that waits gets another source.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import chain, islice
-from typing import Literal
+from typing import Literal, TypeAlias
 
 from spotd.core.refusals import Refusals
 from spotd.symbols import WILDCARD
+
+#: Symbols in order: the keys. A dict forgets one without a search, and a new one is the last.
+_Queue: TypeAlias = dict[str, None]
 
 
 class SortedSymbols:
@@ -79,10 +88,13 @@ class Difference:
         self.active: frozenset[str] = frozenset()
         self.served: frozenset[str] = frozenset()
         self._refusals = refusals  # read only
+        self._came: _Queue = {}  # the desired symbols, the earliest first
+        self._sources: Sequence[frozenset[str]] = ()
         self._had_room: frozenset[str] = frozenset()
         self._renewing: frozenset[str] = frozenset()  # active, and to be unsubscribed all the same
+        # Rank 1, rank 2, and rank 3 in as many parts as there are sources, and one for the others.
         # None: to be found anew.
-        self._ranks: tuple[SortedSymbols, SortedSymbols, SortedSymbols] | None = None
+        self._ranks: list[_Queue] | None = None
         self._surplus: SortedSymbols | None = None
 
     @property
@@ -104,15 +116,14 @@ class Difference:
 
     def waiting(self, count: int) -> tuple[str, ...]:
         """Return the first ``count`` symbols to subscribe."""
-        # No symbol behind the first ``count`` of its own rank is among the first ``count`` of all.
-        return tuple(islice(chain(*(rank.first(count) for rank in self._waiting())), count))
+        return tuple(islice(chain(*self._waiting()), count))
 
     def waiting_beyond(self, room: int) -> list[str]:
         """Return the symbols to subscribe for which ``room`` leaves no place."""
         waiting = self._waiting()
         if sum(map(len, waiting)) <= room:
             return []
-        return list(chain(*(rank.first() for rank in waiting)))[room:]
+        return list(islice(chain(*waiting), room, None))
 
     def still_waiting(self, symbols: Iterable[str]) -> tuple[str, ...]:
         """Return those of the symbols that are still to be subscribed."""
@@ -121,12 +132,22 @@ class Difference:
 
     # What happens
 
-    def want(self, desired: frozenset[str], first: frozenset[str]) -> frozenset[str]:
+    def want(
+        self,
+        desired: frozenset[str],
+        first: frozenset[str],
+        sources: Sequence[frozenset[str]] = (),
+    ) -> frozenset[str]:
         """Take over what is desired; newcomers in ``first`` get rank 2.
 
-        Return the symbols that are not desired any more.
+        ``sources`` are the symbols that each source names. The first source gets room first, and
+        desired symbols that none names get it last. Return the symbols that are not desired any
+        more.
         """
         new, gone = desired - self.desired, self.desired - desired
+        if self._moves_one_that_waits(sources, gone):
+            self._ranks = None
+        self._sources = sources
         if not new and not gone:
             return gone
         if not self._renewing.isdisjoint(gone):
@@ -134,6 +155,10 @@ class Difference:
             self._surplus = None
         before = self.whole_market
         self.desired = desired
+        arrivals = sorted(new)
+        for symbol in gone:
+            del self._came[symbol]
+        self._came.update(dict.fromkeys(arrivals))
         # A new symbol is served at once as a part of the whole market, or if it left and came back
         # before it was unsubscribed: then it is active all the time.
         self._serve(new if before == "granted" else new & self.active)
@@ -145,11 +170,12 @@ class Difference:
         # Where ranks are kept, ``*`` plays no part. A symbol that leaves the demand loses its
         # refusal. As a consequence, no new symbol is refused, and each that is not active waits.
         if self._ranks is not None:
-            for rank in self._ranks:
-                rank.remove(gone)
-            waiting = new - self.active
-            self._ranks[1].add(waiting & first)
-            self._ranks[2].add(waiting - first)
+            _remove(gone, self._ranks)
+            waiting = [symbol for symbol in arrivals if symbol not in self.active]
+            self._ranks[1].update(dict.fromkeys(s for s in waiting if s in first))
+            parts = _by_source((s for s in waiting if s not in first), sources)
+            for rank, part in zip(self._ranks[2:], parts, strict=True):
+                rank.update(part)
         if self._surplus is not None:
             self._surplus.remove(new)
             self._surplus.add(gone & self.active)
@@ -173,8 +199,7 @@ class Difference:
         elif not self.desired.isdisjoint(lost):
             self._ranks = None  # what Alpaca dropped waits again
         if self._ranks is not None:
-            for rank in self._ranks:
-                rank.remove(new)
+            _remove(new, self._ranks)
         if self._surplus is not None:
             self._surplus.remove(lost)
             self._surplus.add(new - self.desired)
@@ -190,8 +215,16 @@ class Difference:
         if WILDCARD in symbols:
             self.sort_anew()
         elif self._ranks is not None:
-            for rank in self._ranks:
-                rank.remove(symbols)
+            _remove(symbols, self._ranks)
+
+    def take_over(self, live: frozenset[str]) -> None:
+        """Take in which symbols were live for the daemon that led before.
+
+        They were acknowledged before, so the desired ones among them are served.
+        """
+        self._had_room = live & self.desired
+        self._serve(self._had_room)
+        self.sort_anew()
 
     def disconnected(self, room: int | None) -> None:
         """Take in that nothing is active any more.
@@ -200,8 +233,9 @@ class Difference:
         """
         # The session may have ended before all symbols of rank 1 had their room again. The
         # missing ones keep the rank, as many as there was room for.
-        missing = sorted(self._had_room - self.active - self._refusals.by_symbol.keys())
-        self._had_room = (self.active & self.desired) | frozenset(missing[:room])
+        missing = self._had_room - self.active - self._refusals.by_symbol.keys()
+        in_order = chain(*_by_source(self._in_order(missing), self._sources))
+        self._had_room = (self.active & self.desired).union(islice(in_order, room))
         self.active = self._renewing = frozenset()
         self.sort_anew()
 
@@ -224,11 +258,53 @@ class Difference:
             return (self.active & self.desired) | {WILDCARD}
         return self.desired - {WILDCARD}
 
-    def _waiting(self) -> tuple[SortedSymbols, SortedSymbols, SortedSymbols]:
-        """Return the three ranks."""
+    def _waiting(self) -> list[_Queue]:
+        """Return the ranks."""
         if self._ranks is None:
             # Rank 2 is empty: symbols let in front lose that place when ranks are found anew.
             waiting = self._targets() - self.active - self._refusals.by_symbol.keys()
-            first = waiting & self._had_room
-            self._ranks = SortedSymbols(first), SortedSymbols(), SortedSymbols(waiting - first)
+            had_room = waiting & self._had_room
+            first = _by_source(self._in_order(had_room), self._sources)
+            others = _by_source(self._in_order(waiting - had_room), self._sources)
+            self._ranks = [dict.fromkeys(chain(*first)), {}, *others]
         return self._ranks
+
+    def _in_order(self, symbols: frozenset[str]) -> Iterable[str]:
+        """Return those of the symbols that are desired, the earliest first."""
+        return filter(symbols.__contains__, self._came) if symbols else ()
+
+    def _moves_one_that_waits(
+        self, sources: Sequence[frozenset[str]], gone: frozenset[str]
+    ) -> bool:
+        """Return whether a symbol that waits, and is not gone, has other sources now."""
+        if self._ranks is None:
+            return False
+        if len(sources) != len(self._sources):
+            return True
+        moved: set[str] = set()
+        for before, after in zip(self._sources, sources, strict=True):
+            if before is not after and any(self._ranks):
+                moved |= before ^ after
+        moved -= gone
+        return not all(rank.keys().isdisjoint(moved) for rank in self._ranks)
+
+
+def _by_source(symbols: Iterable[str], sources: Sequence[frozenset[str]]) -> list[_Queue]:
+    """Return a queue for each source, in the order of ``symbols``, and one for the others.
+
+    A symbol that several sources name is in the queue of the first one.
+    """
+    queues: list[_Queue] = []
+    rest = list(symbols)
+    for source in sources:
+        queues.append(dict.fromkeys(filter(source.__contains__, rest)))
+        rest = [symbol for symbol in rest if symbol not in source] if queues[-1] else rest
+    return [*queues, dict.fromkeys(rest)]
+
+
+def _remove(symbols: frozenset[str], queues: Iterable[_Queue]) -> None:
+    """Remove symbols, of which some may not be there."""
+    for queue in queues:
+        # The view's intersection loops over the smaller of the two.
+        for symbol in queue.keys() & symbols:
+            del queue[symbol]

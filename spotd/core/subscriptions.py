@@ -33,7 +33,7 @@ first of these that is not empty becomes the request:
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -142,12 +142,24 @@ class Subscriptions:
         """
         return self._live_before and len(request.symbols) >= self._batch
 
-    def want(self, desired: frozenset[str], *, first: frozenset[str] = frozenset()) -> None:
+    def want(
+        self,
+        desired: frozenset[str],
+        *,
+        first: frozenset[str] = frozenset(),
+        sources: Sequence[frozenset[str]] = (),
+    ) -> None:
         """Take over what is desired. A symbol that is not desired any more loses its refusal.
 
-        New symbols in ``first`` are asked for before others that wait.
+        New symbols in ``first`` are asked for before others that wait. The others are asked for in
+        the order of ``sources``, the symbols that each source names.
         """
-        self._refusals.forget(self._difference.want(desired, first))
+        self._refusals.forget(self._difference.want(desired, first, sources))
+        self._may_differ = True
+
+    def take_over(self, live: frozenset[str]) -> None:
+        """Take in which symbols were live for the daemon that led before: they keep their room."""
+        self._difference.take_over(live)
         self._may_differ = True
 
     def renew(self, symbols: frozenset[str]) -> None:
@@ -245,6 +257,7 @@ class Subscriptions:
     def _over_limit(self, asked: int) -> str:
         if self._channels.give_statuses_back():
             return "symbol limit exceeded: giving trading statuses back"
+        self._difference.sort_anew()  # with a limit, no newcomer is in front
         return self._limit.exceeded(len(self.active), asked)
 
 

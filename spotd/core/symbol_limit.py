@@ -62,7 +62,10 @@ class SymbolLimit:
     @property
     def refusal(self) -> Refusal:
         """The reason for which a symbol without room is refused."""
-        return Refusal(_REASON, f"{self.limit} symbols are the limit")
+        limit, most = self.limit, self._max_symbols
+        if limit == most:  # the plan's limit is below the setting, or it is not known
+            return Refusal(_REASON, f"SPOTD_MAX_SYMBOLS={most} is the limit")
+        return Refusal(_REASON, f"{limit} symbols are the limit of the Alpaca plan")
 
     def room(self, active: int) -> int | None:
         """Return how many symbols may join ``active`` active ones; None: no limit is known."""

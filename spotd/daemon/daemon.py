@@ -231,6 +231,7 @@ class Daemon:
             follow=self._follow,
             allow_wildcard=settings.allow_wildcard,
             subscribers_are_demand=settings.subscribers_are_demand,
+            max_symbols=settings.max_symbols,
             linger_s=self._timing.linger_s,
         )
         self._publish_loop = PublishLoop(
@@ -254,6 +255,7 @@ class Daemon:
             stopping=self.stopping,
             metrics=self.metrics,
             malformed=self._alpaca.decoder.malformed,
+            lease_doubts=self._demand_loop.lease_doubts.counts,
             not_leader=self._leader.wake_up,
             instance=self.instance,
             feed=settings.feed,

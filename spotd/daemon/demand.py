@@ -24,22 +24,29 @@ from spotd.core.demand import (
     DemandStep,
     Subscribers,
     demands_between,
+    keeps_room,
     step_between,
 )
 from spotd.core.leadership import Leadership
+from spotd.core.leases import FAR_AHEAD_S, DoubtfulLease, LeaseDoubt, LeaseDoubts
 from spotd.core.states import StreamState
 from spotd.daemon.prices import Prices
 from spotd.daemon.value import Value, WakeUp
 from spotd.errors import RedisUnavailableError
-from spotd.models import SpotPriceUpdate
+from spotd.models import SpotPriceUpdate, SymbolState
 from spotd.redis.errors import RefusedError
 from spotd.redis.port import MAX_FIELDS_PER_CALL, RedisPort
+from spotd.symbols import as_written
 
 READ_EVERY_S = 0.5
 LINGER_S = 10.0  # how long a channel is demand, at least, after its last subscriber left
 _SLICE = MAX_FIELDS_PER_CALL  # entries taken in before other tasks get their turn
 _PAUSE_IN_ROW_S = 0.02  # between two changes of a row: prices are taken in and published
 _RETRY_WAKES_S = 1.0
+_DOUBTS: dict[LeaseDoubt, str] = {
+    "lapsed": "a lease had lapsed before it came: unix time in seconds? a clock that is right?",
+    "far": "a lease lapses more than a year ahead: unix time in seconds?",
+}
 
 log = structlog.get_logger("spotd.demand")
 
@@ -61,6 +68,7 @@ class DemandLoop:
         follow: Callable[[Demand, DemandStep], None],
         allow_wildcard: bool,
         subscribers_are_demand: bool,
+        max_symbols: int | None = None,
         linger_s: float = LINGER_S,
         read_every_s: float = READ_EVERY_S,
     ) -> None:
@@ -75,8 +83,11 @@ class DemandLoop:
         self._read_every_s = read_every_s
         # The entries that each source had last. They stand while the source cannot be read.
         self._known: dict[str, set[bytes]] = {"symbols": set(), "leases": set(), "channels": set()}
-        self._reader = DemandReader(allow_wildcard=allow_wildcard)
+        self._reader = DemandReader(allow_wildcard=allow_wildcard, max_symbols=max_symbols)
+        self.lease_doubts = LeaseDoubts()
         self._floors_of_term = 0
+        self._were_live: frozenset[str] = frozenset()  # for the daemon that led before
+        self._followed_reign: int | None = None
         self._unreadable: dict[str, str] = {}  # source to why
         self.wake_up = WakeUp()
         leadership.wakes(self.wake_up)
@@ -110,6 +121,8 @@ class DemandLoop:
         term = self._leadership.get().term
         # While Redis does not answer, the demand that was read last stands.
         with suppress(RedisUnavailableError):
+            if self._floors_of_term != term:
+                self.lease_doubts.begin()
             await self._read("symbols", self._port.demand_set())
             await self._read("leases", self._leases())
             if self._subscribers_are_demand:
@@ -118,8 +131,12 @@ class DemandLoop:
                 # No snapshot is taken in before the demand of this term is published. As a
                 # consequence, each one is compared with these floors.
                 self._prices.set_floors(_times(await self._port.last_prices()))
+                # The states of this term are written only after its demand is published. As a
+                # consequence, these are what the daemon that led before left.
+                self._were_live = _live_in(await self._port.states())
                 self._floors_of_term = term
             await self._apply(term)
+            await self._look_for_far_leases()
 
     async def _apply(self, term: int) -> None:
         """Publish the demand that was read, and carry out what follows, in one or more steps."""
@@ -159,7 +176,9 @@ class DemandLoop:
             active=subscriptions.active,
             priced=self._prices.cache.slots.keys(),
             limited=subscriptions.limited,
+            were_live=self._were_live if leadership.reign != self._followed_reign else None,
         )
+        self._followed_reign = leadership.reign
         self._demand.set(after)
         self._follow(after, step)
         return True
@@ -210,10 +229,13 @@ class DemandLoop:
             return
         known, reader = self._known[source], self._reader
         take: Callable[[Iterable[bytes]], None]
-        if source == "leases":
-            take = reader.remove_leases if left else reader.add_leases
-        else:
-            take = reader.remove if left else reader.add
+        match source:
+            case "leases":
+                take = reader.remove_leases if left else reader.add_leases
+            case "channels":
+                take = reader.remove_channels if left else reader.add_channels
+            case _:
+                take = reader.remove if left else reader.add
         async for some in _slices(entries):
             take(some)
             if left:
@@ -222,9 +244,18 @@ class DemandLoop:
                 known.update(some)
 
     async def _leases(self) -> AsyncIterator[Sequence[bytes]]:
-        members = await self._port.live_leases(time.time())
+        unix_s = time.time()
+        lapsed = await self._port.lapsed_leases(unix_s)
+        members = await self._port.live_leases(unix_s)  # removes them
+        _log_doubts(self.lease_doubts.lapsed(lapsed, unix_s))
         async for some in _slices(members):
             yield some
+
+    async def _look_for_far_leases(self) -> None:
+        with suppress(RefusedError):  # told by the read before
+            unix_s = time.time()
+            far = await self._port.leases_beyond(unix_s + FAR_AHEAD_S)
+            _log_doubts(self.lease_doubts.far(far, unix_s))
 
     async def _channels(self) -> AsyncIterator[Sequence[bytes]]:
         channels = await self._port.subscribed_channels()
@@ -238,6 +269,27 @@ async def _slices(entries: list[bytes]) -> AsyncIterator[list[bytes]]:
         yield entries[start : start + _SLICE]
         if start + _SLICE < len(entries):
             await asyncio.sleep(0)
+
+
+def _log_doubts(leases: Iterable[DoubtfulLease]) -> None:
+    for lease in leases:
+        log.warning(
+            _DOUBTS[lease.kind],
+            owner=as_written(lease.owner),
+            lease=as_written(lease.member),
+            lapses_in=f"{lease.lapses_in_s:.0f} s",
+        )
+
+
+def _live_in(states: Iterable[bytes]) -> frozenset[str]:
+    """Return the symbols that keep their room, without states that are malformed."""
+    live = set()
+    for raw in states:
+        with suppress(msgspec.DecodeError):
+            state = SymbolState.from_json(raw)
+            if keeps_room(state):
+                live.add(state.symbol)
+    return frozenset(live)
 
 
 def _times(published: Iterable[bytes]) -> dict[str, datetime]:

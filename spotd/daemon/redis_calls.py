@@ -29,17 +29,17 @@ class RedisCalls:
             self._set(self._monitor.answered(outcome.sent_at, outcome.at))
         else:
             self._metrics.redis_errors += 1
-            self._set(self._monitor.failed(outcome.at, outcome.failure))
+            self._set(self._monitor.failed(outcome.at, outcome.failure), refused=outcome.refused)
 
     def checked(self, now: float) -> None:
         """Take in that time has passed. The leader loop calls this after each of its requests."""
         self._set(self._monitor.checked(now))
 
-    def _set(self, health: RedisHealth) -> None:
+    def _set(self, health: RedisHealth, *, refused: bool = False) -> None:
         before = self._health.get()
         if not self._health.set(health):
             return
         if before.away is None and health.away is not None:
-            log.warning("redis is away", why=health.away)
+            log.warning("redis refuses" if refused else "redis is away", why=health.away)
         elif before.away is not None and health.away is None:
             log.info("redis is back")

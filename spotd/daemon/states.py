@@ -22,6 +22,7 @@ from spotd.core.demand import Demand
 from spotd.core.gaps import GapsFound
 from spotd.core.lag import LagState
 from spotd.core.leadership import Leadership
+from spotd.core.leases import LeaseDoubt
 from spotd.core.redis_health import RedisHealth
 from spotd.core.state_batch_size import StateBatchSize
 from spotd.core.state_writes import StateBatch, StateWrites
@@ -69,6 +70,7 @@ class StatesLoop:
         stopping: Value[bool],
         metrics: Metrics,
         malformed: Counter[str],
+        lease_doubts: Counter[LeaseDoubt],
         not_leader: WakeUp,
         instance: str,
         feed: str,
@@ -86,6 +88,7 @@ class StatesLoop:
         self._stopping = stopping
         self._metrics = metrics
         self._malformed = malformed
+        self._lease_doubts = lease_doubts
         self._not_leader = not_leader
         self._instance = instance
         self._feed = feed
@@ -185,6 +188,7 @@ class StatesLoop:
             quotes_conflated=cache.quotes_conflated,
             quotes_dropped={**cache.dropped, "malformed": malformed["quote"]},
             messages_ignored={**cache.ignored, **malformed},
+            doubtful_leases={kind: self._lease_doubts[kind] for kind in ("lapsed", "far")},
             stream_connected=facts.stream.phase == "open",
             symbols={
                 "pending": counts.pending,

@@ -79,7 +79,9 @@ class StreamLoop:
 
     def follow(self, demand: Demand, step: DemandStep) -> None:
         """Take over a new demand, in the same turn as its value is published."""
-        self._subscriptions.want(demand.symbols, first=step.first)
+        self._subscriptions.want(demand.symbols, first=step.first, sources=demand.sources)
+        if step.were_live is not None:
+            self._subscriptions.take_over(step.were_live)
         self._tell()
         self._wake_up.set()
 

@@ -38,6 +38,7 @@ class Numbers:
     quotes_conflated: int = 0
     quotes_dropped: dict[str, int] = field(default_factory=dict)
     messages_ignored: dict[str, int] = field(default_factory=dict)
+    doubtful_leases: dict[str, int] = field(default_factory=dict)
     stream_connected: bool = False
     symbols: dict[str, int] = field(default_factory=dict)
     breaker: str = "closed"
@@ -160,6 +161,14 @@ class _Numbers(Collector):
         yield _labelled(
             CounterMetricFamily("spotd_messages_ignored", "Other messages", labels=["kind"]),
             numbers.messages_ignored,
+        )
+        yield _labelled(
+            CounterMetricFamily(
+                "spotd_doubtful_leases",
+                "Leases that had lapsed before they came, or that lapse more than a year ahead",
+                labels=["kind"],
+            ),
+            numbers.doubtful_leases,
         )
         yield _labelled(
             CounterMetricFamily("spotd_reconnects", "Streams lost", labels=["reason"]),

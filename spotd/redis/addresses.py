@@ -75,13 +75,19 @@ def check_address(url: str) -> None:
             parts = urlsplit(url)
             _ = parts.port  # raises ValueError where it is not a number
             hosts = [parts.netloc or scheme == "unix"]
+            if scheme != "unix":  # whose path is that of the socket
+                _check_database(parts.path.removeprefix("/"))
         else:
             named = _hosts_of(url)
             hosts = [host for host, _ in named.nodes]
             if scheme.endswith("+sentinel"):
                 _service_of(named)
+            else:
+                _check_database("/".join(named.path))
     except _UnnamedServiceError:
         raise ValueError("names no service: …://host:port/service") from None
+    except _WrongDatabaseError:
+        raise ValueError("names a database that is no number") from None
     except ValueError:  # its text would quote the URL
         raise ValueError("is not a valid URL") from None
     if not all(hosts):
@@ -112,11 +118,23 @@ class _UnnamedServiceError(ValueError):
     pass
 
 
+class _WrongDatabaseError(ValueError):
+    pass
+
+
 def _service_of(named: _Hosts) -> tuple[str, int]:
     """Return Sentinel's service and the number of the database. Raises ValueError."""
     if not named.path:
         raise _UnnamedServiceError
-    return named.path[0], int(named.path[1]) if len(named.path) > 1 else 0
+    service, *database = named.path
+    _check_database("/".join(database))
+    return service, int(database[0]) if database else 0
+
+
+def _check_database(text: str) -> None:
+    """Raise ValueError where this is no number of a database. redis-py would take 0 instead."""
+    if not re.fullmatch(r"[0-9]*/?", text):
+        raise _WrongDatabaseError
 
 
 def _hosts_of(url: str) -> _Hosts:

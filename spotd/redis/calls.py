@@ -20,7 +20,7 @@ from spotd.redis.addresses import (
     connect,
     is_cluster,
 )
-from spotd.redis.errors import RefusedError, translated
+from spotd.redis.errors import LoginRefusedError, RefusedError, translated
 
 # Short: while a network swallows packets, a call is given up soon, and the next one, which may get
 # through, carries newer values.
@@ -31,12 +31,13 @@ class Outcome(NamedTuple):
     """How one call to Redis ended.
 
     ``sent_at`` and ``at`` are its begin and end, in monotonic seconds. ``failure`` says why Redis
-    cannot be relied on; None: Redis answered.
+    cannot be relied on; None: Redis answered. ``refused``: Redis works and said no.
     """
 
     sent_at: float
     at: float
     failure: str | None
+    refused: bool = False
 
 
 def ignore(_: Outcome) -> None:
@@ -88,16 +89,15 @@ class Calls:
         RedisUnavailableError.
         """
         sent_at = time.monotonic()
-        failure = None
         try:
             async with self._limited(key):
                 yield
         except RedisUnavailableError as error:
-            if not isinstance(error, answer):
-                failure = str(error)
-            self._outcome(Outcome(sent_at, time.monotonic(), failure))
+            failure = None if isinstance(error, answer) else str(error)
+            refused = isinstance(error, RefusedError | LoginRefusedError)
+            self._outcome(Outcome(sent_at, time.monotonic(), failure, refused))
             raise
-        self._outcome(Outcome(sent_at, time.monotonic(), failure))
+        self._outcome(Outcome(sent_at, time.monotonic(), None))
 
     @asynccontextmanager
     async def _limited(self, key: str = "a key") -> AsyncIterator[None]:

@@ -63,6 +63,29 @@ class DemandCalls(Calls):
             if int(cursor) == 0:
                 return members
 
+    async def lapsed_leases(self, unix_s: float) -> list[tuple[bytes, float]]:
+        """Return members of ``spotd:leases`` that have lapsed, with their scores.
+
+        At most ``MAX_FIELDS_PER_CALL``, those that lapsed first.
+        """
+        return await self._scored("-inf", repr(unix_s))
+
+    async def leases_beyond(self, unix_s: float) -> list[tuple[bytes, float]]:
+        """Return members that lapse after ``unix_s``, with their scores.
+
+        At most ``MAX_FIELDS_PER_CALL``, those that lapse first.
+        """
+        return await self._scored(f"({unix_s!r}", "+inf")
+
+    async def _scored(self, lowest: str, highest: str) -> list[tuple[bytes, float]]:
+        key = self.keys.leases
+        async with self._asking(key, answer=RefusedError):
+            return list(
+                await self._client.zrangebyscore(
+                    key, lowest, highest, start=0, num=MAX_FIELDS_PER_CALL, withscores=True
+                )
+            )
+
     async def not_in_set(self, entries: Sequence[bytes]) -> list[bytes]:
         """Return those of at most ``MAX_FIELDS_PER_CALL`` entries that the set does not hold.
 

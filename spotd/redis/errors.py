@@ -5,6 +5,7 @@ Shared by daemon and client. Must not know what is read or written.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -28,10 +29,19 @@ FAILURES = (RedisError, RedisClusterException, OSError)
 
 _ANSWERS = (ResponseError, AuthenticationError, AuthorizationError)
 _MAX_WORDS = 180  # characters
+# The answer to SELECT, of older servers too.
+_NO_DATABASE = re.compile("DB index", re.IGNORECASE)
 
 
 class RefusedError(RedisUnavailableError):
     """Redis works, and refuses this: another try does not help until somebody changes it."""
+
+
+class LoginRefusedError(RedisUnavailableError):
+    """Redis works, and does not let us in: a wrong password, or a database that it does not have.
+
+    This is no answer to a call, so it is no RefusedError.
+    """
 
 
 class WrongTypeError(RefusedError):
@@ -73,6 +83,10 @@ def answered(error: BaseException) -> bool:
 def _own(client: Any, key: str, error: BaseException) -> RedisUnavailableError:
     where = f"Redis at {place_of(client)}"
     words = words_of(client, error)
+    if isinstance(error, AuthenticationError | AuthorizationError):
+        return LoginRefusedError(f"{where} refuses the login: {words}")
+    if isinstance(error, ResponseError) and _NO_DATABASE.search(words):
+        return LoginRefusedError(f"{where} refuses the database: {words}")
     if not isinstance(error, ResponseError):
         return RedisUnavailableError(f"{where}: {words}")
     if words.startswith("WRONGTYPE"):

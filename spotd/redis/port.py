@@ -199,15 +199,22 @@ class RedisPort(DemandCalls):
 
     async def last_prices(self) -> list[bytes]:
         """Return all JSON in ``spotd:last``, as it is stored."""
-        try:
-            async with self._asking(self.keys.last, answer=WrongTypeError):
-                return list(await self._client.hvals(self.keys.last))
-        except WrongTypeError:
-            return []  # the next write replaces it
+        return await self._values(self.keys.last)
 
     async def state_fields(self) -> set[str]:
         """Return the symbols and entries in ``spotd:states``."""
         return await self._fields(self.keys.states)
+
+    async def states(self) -> list[bytes]:
+        """Return all JSON in ``spotd:states``, as it is stored."""
+        return await self._values(self.keys.states)
+
+    async def _values(self, key: str) -> list[bytes]:
+        try:
+            async with self._asking(key, answer=WrongTypeError):
+                return list(await self._client.hvals(key))
+        except WrongTypeError:
+            return []  # the next write replaces it
 
     async def _fields(self, key: str) -> set[str]:
         try:

@@ -134,9 +134,21 @@ class Talk:
         self.subs.connected()
         self.check_state()
 
-    def desire(self, symbols: Iterable[str], *, first: Iterable[str] = ()) -> None:
+    def desire(
+        self,
+        symbols: Iterable[str],
+        *,
+        first: Iterable[str] = (),
+        sources: tuple[frozenset[str], ...] = (),
+    ) -> None:
         """Other symbols are desired."""
-        self.subs.want(frozenset(symbols), first=frozenset(first))
+        self.subs.want(frozenset(symbols), first=frozenset(first), sources=sources)
+        self.check_state()
+
+    def take_over(self, live: frozenset[str]) -> None:
+        """These were live for the daemon that led before."""
+        self.subs.take_over(live)
+        self.served |= live & self.subs.desired
         self.check_state()
 
     def renew(self, symbols: frozenset[str]) -> None:

@@ -16,19 +16,27 @@ from spotd.core.demand import (
     DemandStep,
     Subscribers,
     demands_between,
+    keeps_room,
     step_between,
     to_fetch,
 )
+from spotd.models import SymbolState, SymbolStateName, utc
 from spotd.symbols import INVALID, WILDCARD, WILDCARD_NOT_ALLOWED
 
 
 def read(
-    entries: list[bytes], leases: list[bytes] | None = None, *, allow_wildcard: bool = False
+    entries: list[bytes],
+    leases: list[bytes] | None = None,
+    channels: list[bytes] | None = None,
+    *,
+    allow_wildcard: bool = False,
+    max_symbols: int | None = None,
 ) -> Demand:
-    """Return the demand of a set and of leases."""
-    reader = DemandReader(allow_wildcard=allow_wildcard)
+    """Return the demand of a set, of leases and of channels."""
+    reader = DemandReader(allow_wildcard=allow_wildcard, max_symbols=max_symbols)
     reader.add(entries)
     reader.add_leases(leases or [])
+    reader.add_channels(channels or [])
     return reader.result(1)
 
 
@@ -66,6 +74,49 @@ def test_the_wildcard_is_a_symbol_where_it_is_allowed() -> None:
     assert read([b"*", b"SPY"], allow_wildcard=True).symbols == {"*", "SPY"}
 
 
+def test_the_whole_market_is_refused_where_the_number_of_symbols_is_set() -> None:
+    """SPOTD_MAX_SYMBOLS is never exceeded, and every other symbol is desired all the same."""
+    demand = read([b"*", b"SPY"], [b"*@a"], allow_wildcard=True, max_symbols=30)
+    detail = "the whole market is asked for, but SPOTD_MAX_SYMBOLS=30 is the limit"
+    assert demand.symbols == {"SPY"}
+    assert demand.refused == {"*": ("symbol_limit", detail), "*@a": ("symbol_limit", detail)}
+    assert read([b"*"], max_symbols=30).refused == {"*": WILDCARD_NOT_ALLOWED}
+
+
+@pytest.mark.parametrize(
+    ("name", "detail"),
+    [
+        (b"ibm", "use upper case"),
+        (b"Brk.b", "use upper case"),
+        (b" IBM", INVALID.detail),
+        (b"ibm ", INVALID.detail),
+        (b"q-q", INVALID.detail),
+    ],
+)
+def test_a_channel_that_stays_silent_is_refused(name: bytes, detail: str) -> None:
+    """Prices are published on the channel of the symbol alone, so its subscriber is told."""
+    demand = read([b" ibm"], [], [name, b"SPY"])
+    assert demand.symbols == {"IBM", "SPY"}
+    assert demand.refused == {name.decode(): ("invalid_symbol", detail)}
+
+
+def test_the_demand_knows_its_sources() -> None:
+    """The set comes before leases where room is short, and what neither names comes last."""
+    demand = read([b"SPY", b"qqq"], [b"QQQ@a", b"IWM@a", b"IWM@b"], [b"IWM", b"DIA"])
+    assert [set(source) for source in demand.sources] == [{"SPY", "QQQ"}, {"QQQ", "IWM"}]
+    assert demand.symbols == {"SPY", "QQQ", "IWM", "DIA"}
+
+
+@pytest.mark.parametrize(
+    ("state", "keeps"),
+    [("live", True), ("stale", True), ("halted", True), ("pending", False), ("refused", False)],
+)
+def test_a_symbol_that_was_acknowledged_keeps_its_room(state: SymbolStateName, keeps: bool) -> None:
+    """It had room for the daemon that wrote its state."""
+    written = SymbolState(symbol="SPY", state=state, reason=None, since=utc(0.0))
+    assert keeps_room(written) == keeps
+
+
 def test_a_thousand_refused_entries_are_shown_and_all_are_counted() -> None:
     """Which ones is no accident: the first in sorted order."""
     entries = [b"!%05d" % n for n in range(MAX_REFUSED_SHOWN + 500)]
@@ -88,25 +139,31 @@ _entries = st.frozensets(
 )
 
 
-@given(st.lists(st.tuples(_entries, _entries), min_size=1), st.booleans())
+@given(st.lists(st.tuples(_entries, _entries, _entries), min_size=1), st.booleans())
 def test_what_came_and_left_gives_the_same_demand_as_reading_it_anew(
-    reads: list[tuple[frozenset[bytes], frozenset[bytes]]], allow_wildcard: bool
+    reads: list[tuple[frozenset[bytes], ...]], allow_wildcard: bool
 ) -> None:
     """An entry that means the same symbol, or is written the same, outlives another's removal."""
     reader = DemandReader(allow_wildcard=allow_wildcard)
-    set_before, leases_before = frozenset[bytes](), frozenset[bytes]()
-    for entries, leases in reads:
+    set_before, leases_before, channels_before = (frozenset[bytes](),) * 3
+    for entries, leases, channels in reads:
         reader.remove(set_before - entries)
         reader.add(entries - set_before)
         reader.remove_leases(leases_before - leases)
         reader.add_leases(leases - leases_before)
-        set_before, leases_before = entries, leases
+        reader.remove_channels(channels_before - channels)
+        reader.add_channels(channels - channels_before)
+        set_before, leases_before, channels_before = entries, leases, channels
         found = reader.result(1)
-        assert found == read(list(entries), list(leases), allow_wildcard=allow_wildcard)
+        assert found == read(
+            list(entries), list(leases), list(channels), allow_wildcard=allow_wildcard
+        )
         again = reader.result(2)
         assert again.term == 2
         assert again.refused is found.refused
         assert again.symbols is found.symbols
+        assert again.of_set is found.of_set
+        assert again.of_leases is found.of_leases
 
 
 def demand(*symbols: str) -> Demand:
@@ -152,6 +209,16 @@ def test_what_follows_from_a_change(
 ) -> None:
     """A change decides what is subscribed, unsubscribed, dropped and fetched."""
     assert step(demand(*before), demand(*after), active=active) == expected
+
+
+def test_what_was_live_before_is_passed_on() -> None:
+    """It is known once, with the first demand after another daemon led."""
+    live = frozenset("A")
+    found = step_between(
+        demand(), demand(), active=NONE, priced=set(), limited=False, were_live=live
+    )
+    assert found.were_live is live
+    assert step(demand(), demand()).were_live is None
 
 
 def test_what_the_whole_market_brought_leaves_with_it() -> None:

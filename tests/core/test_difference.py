@@ -26,9 +26,10 @@ class Pair:
     def __post_init__(self) -> None:
         self.difference = Difference(self.refusals)
 
-    def want(self, desired: str, first: str = "") -> None:
+    def want(self, desired: str, first: str = "", of_set: str = "", of_leases: str = "") -> None:
         """Other symbols are desired."""
-        self.refusals.forget(self.difference.want(frozenset(desired), frozenset(first)))
+        sources = frozenset(of_set), frozenset(of_leases)
+        self.refusals.forget(self.difference.want(frozenset(desired), frozenset(first), sources))
 
     def acknowledge(self, listed: str) -> None:
         """Alpaca acknowledges this list."""
@@ -86,8 +87,8 @@ def test_a_refused_symbol_does_not_wait() -> None:
     assert pair.waiting == "B"
 
 
-def test_room_is_given_by_rank_and_name() -> None:
-    """Symbols of the last connection come first, then those let in front, then others."""
+def test_room_is_given_by_rank_and_arrival() -> None:
+    """Symbols of the last connection come first, then those let in front, then the first come."""
     pair = Pair()
     pair.want("KX")
     pair.acknowledge("KX")
@@ -95,11 +96,51 @@ def test_room_is_given_by_rank_and_name() -> None:
     pair.want("BKLMX")
     assert pair.waiting == "KXBLM"
     pair.want("ABKLMNXYZ", first="YZ")
-    assert pair.waiting == "KXYZABLMN"
+    assert pair.waiting == "KXYZBLMAN"
     assert pair.difference.waiting(3) == ("K", "X", "Y")
     assert pair.difference.waiting(0) == ()
-    assert pair.difference.waiting_beyond(7) == ["M", "N"]
+    assert pair.difference.waiting_beyond(7) == ["A", "N"]
     assert pair.difference.waiting_beyond(9) == []
+
+
+def test_room_goes_to_one_source_after_the_other() -> None:
+    """The set comes before leases, leases before the others, and the first come first in each."""
+    pair = Pair()
+    pair.want("EFZ", of_set="Z", of_leases="F")
+    assert pair.waiting == "ZFE"
+    pair.want("ABCDEFZ", of_set="BZ", of_leases="BDF")
+    assert pair.waiting == "ZBFDEAC"
+
+
+@pytest.mark.parametrize(
+    ("of_set", "of_leases", "waiting"),
+    [
+        ("", "B", "BAC"),
+        ("B", "B", "BAC"),
+        ("C", "B", "CBA"),
+        ("ABC", "B", "ABC"),
+        ("", "", "ABC"),
+        ("X", "BCX", "BCA"),
+    ],
+)
+def test_a_symbol_that_waits_follows_its_source(of_set: str, of_leases: str, waiting: str) -> None:
+    """It keeps its time of arrival when another source names it."""
+    pair = Pair()
+    pair.want("ABC", of_leases="B")
+    assert pair.waiting == "BAC"
+    pair.want("ABC", of_set=of_set, of_leases=of_leases)
+    assert pair.waiting == waiting
+
+
+def test_what_another_daemon_had_live_comes_first() -> None:
+    """Of what is still desired, it had room, and it is served: its price is old, not missing."""
+    pair = Pair()
+    pair.want("ABCD", of_set="AD")
+    pair.difference.take_over(frozenset("CDX"))
+    assert pair.waiting == "DCAB"
+    assert pair.difference.served == {"C", "D"}
+    pair.want("ABCDX", of_set="AD")
+    assert pair.waiting == "DCABX"
 
 
 @pytest.mark.parametrize(
@@ -113,7 +154,7 @@ def test_a_short_connection_leaves_the_first_rank_as_far_as_there_was_room(
     pair.want("MNO")
     pair.acknowledge("MNO")
     pair.difference.disconnected(room=None)
-    pair.want("AMNO")
+    pair.want("AMNO", of_set="A")
     pair.acknowledge("M")
     pair.difference.disconnected(room)
     assert pair.waiting == waiting
@@ -142,8 +183,10 @@ def test_served_stays_the_same_object_until_it_changes() -> None:
 _sets = st.text(NAMES + WILDCARD, max_size=8)
 _events = st.lists(
     st.one_of(
-        st.tuples(st.just("want"), _sets, _sets),
-        st.tuples(st.sampled_from(("acknowledge", "refuse", "disconnect", "look")), _sets),
+        st.tuples(st.just("want"), _sets, _sets, _sets, _sets),
+        st.tuples(
+            st.sampled_from(("acknowledge", "refuse", "disconnect", "take over", "look")), _sets
+        ),
     ),
     max_size=20,
 )
@@ -154,13 +197,18 @@ _events = st.lists(
 def test_small_changes_come_to_the_same_as_a_new_comparison(
     events: list[tuple[str, ...]],
 ) -> None:
-    """After any events, ranks and surplus hold the symbols of a comparison from the start."""
+    """After any events, ranks and surplus hold the symbols of a comparison from the start.
+
+    Where no newcomer was let in front, they are in the same order, too.
+    """
     pair = Pair()
     difference = pair.difference
     for event, *symbols in events:
         match event:
             case "want":
-                pair.want(*symbols)
+                pair.want(symbols[0], symbols[1], of_set=symbols[2], of_leases=symbols[3])
+            case "take over":
+                difference.take_over(frozenset(symbols[0]))
             case "acknowledge":
                 pair.acknowledge(*symbols)
             case "refuse":
@@ -170,9 +218,11 @@ def test_small_changes_come_to_the_same_as_a_new_comparison(
             case _:
                 assert pair.surplus == "".join(sorted(pair.surplus))
                 assert len(pair.waiting) == len(set(pair.waiting))
-    kept = sorted(pair.waiting), pair.surplus
+    kept = pair.waiting, pair.surplus
     difference.sort_anew()
-    assert kept == (sorted(pair.waiting), pair.surplus)
+    assert (sorted(kept[0]), kept[1]) == (sorted(pair.waiting), pair.surplus)
+    if not any(event == "want" and symbols[1] for event, *symbols in events):
+        assert kept[0] == pair.waiting
     covered = difference.desired if WILDCARD in difference.active else difference.active
     assert covered & difference.desired <= difference.served <= difference.desired
 

@@ -23,7 +23,7 @@ from spotd.reasons import Code, Reason
 from spotd.symbols import INVALID, Refusal
 
 NOW = 100.0
-LIMIT = Refusal("symbol_limit", "30 symbols are the limit")
+LIMIT = Refusal("symbol_limit", "SPOTD_MAX_SYMBOLS=30 is the limit")
 LIVE, HALTED, PENDING = Verdict("live"), Verdict("halted"), Verdict("pending")
 STALE = Verdict("stale", "the stream is interrupted", code="interrupted")
 REFUSED = Verdict("refused", LIMIT.reason, LIMIT.detail, LIMIT.reason)

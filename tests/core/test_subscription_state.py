@@ -57,7 +57,7 @@ def test_each_change_brings_a_new_object() -> None:
     states.append(subs.state())
     subs.want(frozenset("D"))
     states.append(subs.state())
-    limit = Refusal("symbol_limit", "2 symbols are the limit")
+    limit = Refusal("symbol_limit", "SPOTD_MAX_SYMBOLS=2 is the limit")
     missing = Refusal("refused_by_alpaca", "not in the acknowledgement")
     served = frozenset("A")
     assert states == [

@@ -59,7 +59,7 @@ def test_without_trades_only_quotes_are_asked_for() -> None:
 
 
 def test_a_demand_that_grows_while_it_is_asked_for_stays_in_order() -> None:
-    """Symbols are asked for by name, whatever order they came in."""
+    """The first come are asked for first, and by name what came together."""
     talk = Talk(Plan(), batch=2)
     talk.desire(frozenset("DEFG"))
     for desired in ("BDEFG", "ABCDEFG", "ABCEFG"):
@@ -69,10 +69,10 @@ def test_a_demand_that_grows_while_it_is_asked_for_stays_in_order() -> None:
     talk.talk()
     assert [(r.action, "".join(r.symbols)) for r in talk.said if not r.statuses] == [
         ("subscribe", "DE"),
-        ("subscribe", "BF"),
-        ("subscribe", "AC"),
+        ("subscribe", "FG"),
+        ("subscribe", "BA"),
         ("unsubscribe", "D"),
-        ("subscribe", "G"),
+        ("subscribe", "C"),
     ]
 
 
@@ -87,7 +87,7 @@ def test_a_symbol_let_in_front_does_not_wait_behind_many_others() -> None:
     talk.desire("ABCDESTUVWX", first="VW")
     talk.talk()
     said = ["".join(request.symbols) for request in talk.said if request.symbols]
-    assert said == ["ST", "U", "ST", "UV", "WX", "AB", "CD", "E"]
+    assert said == ["ST", "U", "ST", "UW", "XV", "AB", "CD", "E"]
 
 
 def test_a_known_limit_is_told() -> None:
@@ -229,8 +229,18 @@ def test_the_limit_is_learned_and_filled() -> None:
     assert len(talk.subs.active) == 15
     assert len(talk.refused("symbol_limit")) == 85
     assert {refusal.detail for refusal in talk.subs.state().refused.values()} == {
-        "15 symbols are the limit"
+        "15 symbols are the limit of the Alpaca plan"
     }
+
+
+def test_a_limit_that_is_found_leaves_no_newcomer_in_front() -> None:
+    """A newcomer goes in front of a long row, but it does not take the room of the first come."""
+    talk = Talk(Plan(cap=3), batch=2)
+    talk.desire("ABCD")
+    talk.talk(at_most=1)
+    talk.desire("ABCDX", first="X")
+    talk.talk()
+    assert talk.subs.active == {"A", "B", "C"}
 
 
 def test_freed_room_is_used() -> None:
@@ -356,7 +366,7 @@ def test_more_than_the_setting_is_never_asked_for() -> None:
     talk.reconnect()
     talk.talk()
     assert talk.subs.active == {"A", "B"}
-    assert talk.subs.state().refused == {"C": ("symbol_limit", "2 symbols are the limit")}
+    assert talk.subs.state().refused == {"C": ("symbol_limit", "SPOTD_MAX_SYMBOLS=2 is the limit")}
 
 
 def test_statuses_give_way_to_quotes() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from string import ascii_uppercase
@@ -95,6 +96,36 @@ async def test_a_lease_that_lapses_ends_the_demand(rig: NewRig) -> None:
         await asks_for(daemon, "QQQ")
         await forgotten(daemon, "SPY")
         assert (await daemon.values.leases()).keys() == {"QQQ@alive"}
+
+
+async def test_a_doubtful_lease_is_counted_and_logged_once_per_owner(rig: NewRig) -> None:
+    """Milliseconds and infinity are heeded; a lease that had lapsed before it came demands nothing.
+
+    What lapsed before this daemon led is no doubt.
+    """
+    now_s = time.time()
+    async with rig() as daemon:
+        leases = daemon.settings.keys.leases
+        with structlog.testing.capture_logs() as lines:
+            far = {"SPY@js": now_s * 1000, "QQQ@js": now_s * 1000, "IWM@eternal": NEVER}
+            await daemon.values.redis.zadd(leases, far)
+            await asks_for(daemon, "SPY", "QQQ", "IWM")
+            await daemon.values.redis.zadd(leases, {"DIA@slow": 1.0, "GLD@slow": now_s - 60})
+            await until(
+                lambda: daemon.metric('spotd_doubtful_leases_total{kind="lapsed"}') == 2, "2 lapsed"
+            )
+            await until(
+                lambda: daemon.metric('spotd_doubtful_leases_total{kind="far"}') == 3, "3 far"
+            )
+        told = [line["owner"] for line in lines if "unix time in seconds?" in line["event"]]
+        assert sorted(told) == ["eternal", "js", "slow"]
+        assert desired(daemon) == {"SPY", "QQQ", "IWM"}
+        assert (await daemon.values.leases()).keys() == far.keys()
+        await daemon.values.redis.zadd(leases, {"DIA@slow": 1.0})
+    with structlog.testing.capture_logs() as lines:
+        async with rig() as daemon:
+            await asks_for(daemon, "SPY", "QQQ", "IWM")
+            assert daemon.metric('spotd_doubtful_leases_total{kind="lapsed"}') == 0
 
 
 async def test_a_removed_symbol_leaves_no_trace(rig: NewRig, sim: Simulator) -> None:
@@ -354,6 +385,23 @@ async def test_a_subscriber_is_demand_until_it_leaves(rig: NewRig, server: Serve
             assert daemon.daemon.demand.get().refused.keys() == {"no-no"}
         await asks_for(daemon)
         assert daemon.daemon.demand.get().refused_count == 0
+
+
+async def test_a_subscriber_of_a_channel_that_stays_silent_is_told(
+    rig: NewRig, server: Server
+) -> None:
+    """The lower-case channel gets no price, so the symbol is not streamed for it."""
+    async with rig(subscribers_are_demand=True, linger_s=0.1) as daemon:
+        async with subscribed(server, "spot:ibm"):
+
+            async def told() -> bool:
+                return await daemon.values.state("ibm") == "refused"
+
+            await until(told, "the refusal")
+            state = (await daemon.values.states())["ibm"]
+            assert (state["reason"], state["detail"]) == ("invalid_symbol", "use upper case")
+            assert desired(daemon) == frozenset()
+        await until(lambda: daemon.values.forgotten("ibm"), "the refusal to end")
 
 
 async def test_subscribers_are_no_demand_by_default(rig: NewRig, server: Server) -> None:

@@ -284,7 +284,8 @@ async def test_what_redis_refuses_again_and_again_is_said_once(
                     client.config_set("maxmemory", 0)
             await until(daemon.works, "calm")
             await heard_last(heard, "SPY", 2)
-    assert len(logged(lines, "redis is away")) == 1
+    event = "redis refuses" if what == "channels" else "redis is away"
+    assert len(logged(lines, event)) == 1
     assert len(logged(lines, "redis is back")) == 1
 
 

@@ -86,6 +86,18 @@ def test_an_outage_is_logged_once_and_so_is_its_end(outcomes: Outcomes) -> None:
     ]
 
 
+def test_a_refusal_is_not_logged_as_an_outage(outcomes: Outcomes) -> None:
+    """Redis is there and says no: to wait does not help."""
+    with structlog.testing.capture_logs() as lines:
+        outcomes.calls.outcome(Outcome(1.0, 1.1, "a wrong password", refused=True))
+        outcomes.answer()
+        outcomes.calm()
+    assert [(line["event"], line.get("why")) for line in lines] == [
+        ("redis refuses", "a wrong password"),
+        ("redis is back", None),
+    ]
+
+
 def test_every_failure_is_counted_and_no_answer(outcomes: Outcomes) -> None:
     """Operators see how many calls failed, also while it is already known that Redis is away."""
     for report in (outcomes.fail, outcomes.answer, outcomes.fail, outcomes.fail, outcomes.calm):

@@ -10,6 +10,7 @@ import msgspec
 import pytest
 import structlog.testing
 
+from spotd.models import SymbolState, SymbolStateName, utc
 from spotd.simulator import Simulator
 from tests.daemon.rig import NewRig, Rig, logged, quote, trade
 from tests.kit.asked import STATUSES, asked, asked_symbols, many, subscribe, unsubscribe
@@ -120,6 +121,70 @@ async def test_max_symbols_is_never_exceeded(rig: NewRig, sim: Simulator) -> Non
         assert asked_symbols(sim) == [
             subscribe("A", "B", "C"), unsubscribe("C"), subscribe("D"),
         ]  # fmt: skip
+
+
+@pytest.mark.parametrize("limit", ["setting", "plan"])
+async def test_what_is_live_keeps_its_room_over_a_restart(
+    rig: NewRig, sim: Simulator, limit: str
+) -> None:
+    """A new daemon gives the room to what its predecessor had live, then to the set.
+
+    The detail of a refusal names the limit.
+    """
+    settings = {"max_symbols": 2} if limit == "setting" else {}
+    sim.limits.symbols, sim.limits.count = (None if settings else 2), "symbols"
+    detail = (
+        "SPOTD_MAX_SYMBOLS=2 is the limit"
+        if settings
+        else ("2 symbols are the limit of the Alpaca plan")
+    )
+    async with rig(**settings) as daemon:
+        await daemon.values.lease("Y@a", for_s=600)
+        await daemon.want("Z")
+        await until(lambda: daemon.active == {"Y", "Z"}, "the first come to be live")
+        await daemon.values.lease("B@a", for_s=600)
+        await daemon.values.want("C")
+        states = await told_refused(daemon, "B", "C")
+        assert {state["detail"] for state in states.values()} == {detail}
+        await until(lambda: daemon.values.live("Y", "Z"), "their states")
+    async with rig(**settings) as daemon:
+        await daemon.values.lease("A@a", for_s=600)
+        await told_refused(daemon, "A", "B", "C")
+        await until(lambda: daemon.active == {"Y", "Z"}, "the same symbols to be live")
+        await daemon.values.unwant("Z")
+        await told_refused(daemon, "A", "B")
+        await until(lambda: daemon.active == {"C", "Y"}, "the set to come before leases")
+
+
+async def test_what_another_daemon_had_live_keeps_its_room(rig: NewRig) -> None:
+    """After a term of another daemon, its states say what is live, not this one's past."""
+    async with rig(max_symbols=1) as daemon:
+        await daemon.want("A")
+        await until(lambda: daemon.values.live("A"), "A to be live")
+        await daemon.values.want("B")
+        await told_refused(daemon, "B")
+        await daemon.lose_leadership()
+        left: dict[str, SymbolStateName] = {"A": "pending", "B": "live"}
+        states = {
+            symbol: SymbolState(symbol=symbol, state=state, reason=None, since=utc(0.0)).to_json()
+            for symbol, state in left.items()
+        }
+        await daemon.values.redis.hset(daemon.values.keys.states, mapping=states)
+        await daemon.values.redis.set(daemon.values.keys.seq, "1 other:1")
+        await daemon.lead_again()
+        await told_refused(daemon, "A")
+        await until(lambda: daemon.active == {"B"}, "B to be live")
+
+
+async def test_the_whole_market_is_refused_beside_a_limit(rig: NewRig, sim: Simulator) -> None:
+    """`*` would bring more than SPOTD_MAX_SYMBOLS, so it is not asked for."""
+    async with rig(max_symbols=2, allow_wildcard=True) as daemon:
+        await daemon.values.want("*", "SPY")
+        states = await told_refused(daemon, "*")
+        assert states["*"]["reason"] == "symbol_limit"
+        assert "SPOTD_MAX_SYMBOLS=2" in states["*"]["detail"]
+        await until(lambda: daemon.values.live("SPY"), "SPY to be live")
+        assert asked_symbols(sim) == [subscribe("SPY")]
 
 
 async def test_a_stream_of_which_everything_is_refused_is_at_work(

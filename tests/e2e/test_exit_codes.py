@@ -70,6 +70,61 @@ async def test_an_unknown_setting_ends_it_with_2_naming_the_nearest(setup: Setup
     assert "Traceback" not in daemon.output
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "says"),
+    [
+        ("SPOTD_REDIS_URL", "redis://127.0.0.1/foo", "names a database that is no number"),
+        ("SPOTD_CHANNEL_PREFIX", "x*", "must hold none of"),
+        ("APCA_API_KEY_ID", "another", "have different values"),
+    ],
+)
+async def test_a_wrong_setting_ends_it_with_2(
+    setup: Setup, name: str, value: str, says: str
+) -> None:
+    """The last line names the setting and what is wrong."""
+    daemon = await _ends(setup, **{name: value})
+
+    assert daemon.process.returncode == 2
+    assert name in _sentence(daemon)
+    assert says in _sentence(daemon)
+    assert "Traceback" not in daemon.output
+
+
+async def test_a_dotenv_file_that_is_not_utf_8_ends_it_with_2(setup: Setup) -> None:
+    """The line names the file."""
+    home = setup.home / "daemon"
+    home.mkdir()
+    (home / ".env").write_bytes("SPOTD_FEED=iex\n".encode("utf-16"))
+    daemon = await _ends(setup)
+
+    assert daemon.process.returncode == 2
+    assert ".env, line 1: not UTF-8" in _sentence(daemon)
+    assert "Traceback" not in daemon.output
+
+
+@pytest.mark.parametrize(
+    ("address", "says"),
+    [
+        (f"redis://:{QUOTED}@127.0.0.1:{{port}}/0", "refuses the login"),
+        ("redis://127.0.0.1:{port}/99", "refuses the database"),
+    ],
+    ids=["password", "database"],
+)
+async def test_redis_that_does_not_let_it_in_is_not_said_to_be_away(
+    setup: Setup, address: str, says: str
+) -> None:
+    """Log, status and readiness say that Redis refuses, and why."""
+    daemon = await setup.start(SPOTD_REDIS_URL=address.format(port=setup.server.port))
+    await setup.until(lambda: "redis refuses" in daemon.stderr, "the log line")
+
+    assert says in daemon.stderr
+    assert "redis is away" not in daemon.stderr
+    assert says in (await daemon.get("/status"))[1]
+    assert says in (await daemon.get("/readyz"))[1]
+    assert await daemon.stop() == 0
+    assert "redis is away" not in daemon.stderr
+
+
 async def test_an_occupied_http_port_ends_it_with_2(setup: Setup) -> None:
     """The port of health and metrics is taken: 2, and the line names the setting and the port."""
     with socket.socket() as other:

@@ -82,6 +82,30 @@ async def test_a_killed_leader_is_replaced(market: Setup) -> None:
     await market.until(partial(_is, second, "streaming"), "the second streams")
 
 
+async def test_a_standby_gives_the_room_to_what_was_live(setup: Setup) -> None:
+    """After SIGKILL the same symbols are live again, although others would come first by name."""
+    env = {"SPOTD_LEADER_TTL_S": "1", "SPOTD_MAX_SYMBOLS": "2"}
+    setup.sim.limits.connections = 2  # the dead session is not in the way
+    first = await setup.daemon("first", **env)
+    await setup.streaming("Y", "Z")
+    await setup.daemon("second", **env)
+    await setup.values.want("A", "B")
+    await setup.until(partial(_refused, setup, "A", "B"), "A and B refused")
+
+    await first.kill()
+    await setup.until(lambda: len(setup.sim.received.messages("auth")) == 2, "the second connects")
+    await setup.until(lambda: setup.sim.sessions[-1].quotes == {"Y", "Z"}, "Y and Z subscribed")
+    await setup.until(lambda: setup.values.live("Y", "Z"), "Y and Z live")
+    assert await _refused(setup, "A", "B")
+    assert not setup.asked("subscribe", "A")
+    assert not setup.asked("subscribe", "B")
+
+
+async def _refused(setup: Setup, *symbols: str) -> bool:
+    states = await setup.values.states()
+    return all(states.get(symbol, {}).get("reason") == "symbol_limit" for symbol in symbols)
+
+
 async def test_a_frozen_leader_that_wakes_publishes_nothing(setup: Setup) -> None:
     """SIGSTOP beyond the TTL: the other leads; awake, the first is silent and stands by."""
     setup.sim.limits.connections = 2  # so that both have a stream: only the leader key fences

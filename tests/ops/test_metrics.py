@@ -56,6 +56,7 @@ def test_numbers_are_read_at_every_scrape() -> None:
     numbers.quotes_conflated = 7
     numbers.quotes_dropped = {"one_sided": 2, 'odd"\\\n': 3}
     numbers.messages_ignored = {"cancel": 4}
+    numbers.doubtful_leases = {"far": 13}
     numbers.symbols = {"live": 8, "refused": 9}
     metrics.updates_published, metrics.redis_errors, metrics.snapshots_failed = 10, 11, 12
     metrics.reconnects["closed"] += 2
@@ -67,6 +68,7 @@ def test_numbers_are_read_at_every_scrape() -> None:
     assert found["spotd_quotes_dropped_total", "one_sided"] == 2
     assert found["spotd_quotes_dropped_total", 'odd"\\\n'] == 3
     assert found["spotd_messages_ignored_total", "cancel"] == 4
+    assert found["spotd_doubtful_leases_total", "far"] == 13
     assert found["spotd_symbols", "live"] == 8
     assert found["spotd_symbols", "refused"] == 9
     assert found["spotd_updates_published_total",] == 10

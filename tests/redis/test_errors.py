@@ -12,8 +12,8 @@ import pytest
 from spotd.errors import RedisUnavailableError
 from spotd.keys import Keys
 from spotd.redis.addresses import connect
-from spotd.redis.errors import RefusedError, answered, translated
-from spotd.redis.port import RedisPort
+from spotd.redis.errors import LoginRefusedError, RefusedError, answered, translated
+from spotd.redis.port import Outcome, RedisPort
 from tests.kit.ports import free_port
 from tests.kit.servers import Server
 
@@ -55,6 +55,27 @@ async def test_a_wrong_password_is_not_repeated(guarded: Server) -> None:
     said = await failure(lambda port: port.lead("t", 1.0), port)
     assert "invalid username-password pair" in said
     assert "wrong-pass" not in said
+
+
+@pytest.mark.parametrize(
+    ("address", "says"),
+    [
+        ("redis://feeder:wrong-pass@127.0.0.1:{port}/0", "refuses the login: "),
+        ("redis://feeder:hunter2-%C3%A4@127.0.0.1:{port}/99", "refuses the database: "),
+    ],
+)
+async def test_redis_that_does_not_let_us_in_is_said_to_refuse(
+    guarded: Server, address: str, says: str
+) -> None:
+    """It is not away, and no call was answered: the outcome is a failure that is a refusal."""
+    outcomes: list[Outcome] = []
+    port = RedisPort(address.format(port=guarded.port), KEYS, outcome=outcomes.append)
+    for call in (port.leader(), port.live_leases(0.0)):
+        with pytest.raises(LoginRefusedError, match=says):
+            await call
+    await port.close()
+    assert [outcome.refused for outcome in outcomes] == [True, True]
+    assert all(says in (outcome.failure or "") for outcome in outcomes)
 
 
 async def test_the_right_password_may_hold_any_character(guarded: Server) -> None:

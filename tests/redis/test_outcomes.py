@@ -116,14 +116,20 @@ async def test_a_wrong_type_in_what_is_read_is_an_answer(
     """It concerns one key, and the demand loop logs it."""
     for key in (KEYS.symbols, KEYS.leases, KEYS.last, KEYS.states):
         db.set(key, "x")
-    assert await port.last_prices() == []
+    assert await port.last_prices() == await port.states() == []
     assert await port.last_fields() == await port.state_fields() == set()
     with pytest.raises(WrongTypeError):
         await anext(aiter(port.demand_set()))
-    for call in (port.live_leases(0.0), port.not_in_set([b"A"]), port.not_leased([b"A"], 0.0)):
+    for call in (
+        port.live_leases(0.0),
+        port.lapsed_leases(0.0),
+        port.leases_beyond(0.0),
+        port.not_in_set([b"A"]),
+        port.not_leased([b"A"], 0.0),
+    ):
         with pytest.raises(WrongTypeError):
             await call
-    assert failures(outcomes) == [None] * 7
+    assert failures(outcomes) == [None] * 10
 
 
 async def test_a_refusal_is_an_answer_only_where_the_demand_is_read(

@@ -402,6 +402,32 @@ async def test_a_demand_of_the_wrong_type_says_so(port: RedisPort, db: redis.Red
         await port.not_leased([b"SPY"], time.time())
 
 
+async def test_doubtful_leases_come_with_their_scores(port: RedisPort, db: redis.Redis) -> None:
+    """Lapsed ones and those far ahead are read in the order of their times, and stay."""
+    now = 1_768_885_920.25
+    leases: dict[str, float | str] = {
+        "SPY@a": now + 0.001,
+        "QQQ@a": now,
+        "X@a": "-inf",
+        "JS@a": now * 1000,
+        "DIA@a": "inf",
+    }
+    db.zadd(KEYS.leases, leases)
+    assert await port.lapsed_leases(now) == [(b"X@a", float("-inf")), (b"QQQ@a", now)]
+    assert await port.leases_beyond(now + 1) == [(b"JS@a", now * 1000), (b"DIA@a", float("inf"))]
+    assert db.zcard(KEYS.leases) == len(leases)
+    many = {f"S{n}@a": 1.0 for n in range(MAX_FIELDS_PER_CALL + 1)}
+    db.zadd(KEYS.leases, many)
+    assert len(await port.lapsed_leases(now)) == MAX_FIELDS_PER_CALL
+
+
+async def test_states_are_read_as_they_are_stored(port: RedisPort, db: redis.Redis) -> None:
+    """Whatever was written comes back; who reads it takes care of what is malformed."""
+    assert await port.states() == []
+    db.hset(KEYS.states, mapping={"SPY": "{}", "QQQ": "x"})
+    assert sorted(await port.states()) == [b"x", b"{}"]
+
+
 async def test_lapsed_leases_are_removed(port: RedisPort, db: redis.Redis) -> None:
     """A lease counts before its time, not at it and not after."""
     now = 1_768_885_920.25

@@ -207,6 +207,7 @@ async def test_everything_works_in_a_cluster(cluster: ClusterServers, clustered:
     await clustered.write_status("t", b"{}", 5.0, announce=True)
     assert await publishes(clustered)
     assert await clustered.state_fields() == {"SPY"}
+    assert await clustered.states() == [b"{}"]
     assert await clustered.last_fields() == {"SPY"}
     await clustered.drop_last("t", ["SPY"])
     assert await clustered.last_fields() == set()
@@ -215,6 +216,7 @@ async def test_everything_works_in_a_cluster(cluster: ClusterServers, clustered:
     await client.sadd(keys.symbols, "SPY")
     await client.zadd(keys.leases, {"QQQ@a": 100, "IWM@a": 300})
     assert [e async for some in clustered.demand_set() for e in some] == [b"SPY"]
+    assert await clustered.lapsed_leases(200.0) == [(b"QQQ@a", 100.0)]
     assert await clustered.live_leases(200.0) == [b"IWM@a"]
     await client.aclose()
     heard: list[None] = []
