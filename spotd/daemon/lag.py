@@ -17,6 +17,7 @@ from spotd.daemon.value import Value, WakeUp
 from spotd.errors import StreamError
 
 MEASURE_EVERY_S = 1.0
+_SILENT_PAUSES = 5  # a silent stream is measured less often, by this factor
 
 log = structlog.get_logger("spotd.lag")
 
@@ -49,18 +50,25 @@ class LagLoop:
             if not self._stream.get().serves:
                 await self._wake_up.wait()
                 continue
-            self._measure(time.monotonic())
+            flows = self._measure(time.monotonic())
             if self._lag.asks_clock(time.monotonic()):
                 await self._ask_clock()
                 self._measure(time.monotonic())
             behind = self._lag.remakes(time.monotonic())
             if behind is not None:
                 self._alpaca.give_up(StreamError(behind.text, reason="lagging"))
-            await self._wake_up.wait(time.monotonic() + self._measure_every_s)
+            pause_s = self._measure_every_s * (1 if flows else _SILENT_PAUSES)
+            await self._wake_up.wait(time.monotonic() + pause_s)
 
-    def _measure(self, now: float) -> None:
+    def _measure(self, now: float) -> bool:
+        """Measure, and publish what follows. Return whether quotes flow."""
         self._lag.read_clock(self._questions.clock)
-        self._lag.measured(self._lag.samples.median_s(now), now)
+        lag_s = self._lag.samples.median_s(now)
+        self._lag.measured(lag_s, now)
+        self._publish()
+        return lag_s is not None
+
+    def _publish(self) -> None:
         before, after = self._state.get(), self._lag.state
         if not self._state.set(after):
             return
