@@ -55,6 +55,7 @@ class PriceCache:
 
     def receive(self, messages: Sequence[Message], now: float) -> None:
         """Take in the data messages of one frame, in order. Control messages are ignored."""
+        self._conflator.end_windows(now)
         slots = self.slots
         quotes = conflated = 0
         statuses: tuple[TradingStatus, ...] = ()
@@ -226,6 +227,7 @@ class PriceCache:
     def _offer(self, slot: Slot, now: float) -> None:
         # Before the first two-sided quote there is nothing to publish.
         if slot.quoted_at is not None:
+            self._conflator.end_windows(now)
             self._conflator.offer(slot, now)
 
 

@@ -21,7 +21,7 @@ from spotd.core.messages import Message, Quote, Trade
 from spotd.core.mute_symbols import MuteSymbols, MuteSymbolTimes
 from spotd.core.prices import PriceCache
 from spotd.core.publishing import SeqCounter
-from spotd.daemon.value import Value, WakeUp
+from spotd.daemon.value import Turn, Value, WakeUp
 from spotd.ops.metrics import Metrics
 from spotd.symbols import WILDCARD
 
@@ -32,8 +32,8 @@ class Prices:
     """The newest prices of one daemon, and what is still to be dropped from Redis.
 
     ``halted`` are all halted symbols, ``mute`` those of which the stream brings nothing although
-    it brings others. ``due`` is the wake-up of the publishing loop. ``dropping`` are the symbols
-    whose prices Redis still has to drop: the publishing loop removes them from it.
+    it brings others. ``due`` calls the part that publishes. ``dropping`` are the symbols whose
+    prices Redis still has to drop: the publishing loop removes them from it.
     ``under_way`` are the slots that are being published, and ``settled`` is whom the end of a call
     of the publishing loop wakes; None: nobody. ``first_quotes`` is the wake-up of the loop that
     writes states. It is set when a symbol gets its first quote, and ``cache.quoted`` tells which.
@@ -56,7 +56,7 @@ class Prices:
         self.mute_symbols = MuteSymbols(self.quoted_at, mute_symbol_times)
         self.mute: Value[frozenset[str]] = Value(self.mute_symbols.mute)
         self.lag = Lag(None) if lag is None else lag
-        self.due = WakeUp()
+        self.due = Turn()
         self.dropping: set[str] = set()
         self.under_way: Sequence[Slot] = ()
         self.settled: WakeUp | None = None
@@ -68,7 +68,6 @@ class Prices:
         self._metrics = metrics
         # For each frame: attributes of our own are found faster than those of others.
         self._receive = self.cache.receive
-        self._ready = self.conflator.ready
         self._halted_told = self.cache.halted
         self._mute_told = self.mute_symbols.mute
         self._first_quotes_told = 0
@@ -87,8 +86,8 @@ class Prices:
             self._tell_first_quotes()
         if self.cache.halted is not self._halted_told:
             self._tell_halted()
-        if self._ready and not self.due.is_set:
-            self.due.set()
+        if self.conflator.sooner:
+            self.due.now()
 
     def take_snapshots(self, found: Mapping[str, Snapshot], *, trades: bool) -> None:
         """Take in latest values from REST.
@@ -197,7 +196,7 @@ class Prices:
         return is_to_come
 
     def _wake(self) -> None:
-        if self.conflator.ready:
+        if self.conflator.sooner:
             self.due.set()
 
     def _tell_first_quotes(self) -> None:

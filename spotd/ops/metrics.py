@@ -76,6 +76,7 @@ class Metrics:
 
     def __init__(self) -> None:
         self.updates_published = 0
+        self.edges_gather = False
         self.reconnects: Tally[str] = Tally()
         self.redis_errors = 0
         self.snapshots_failed = 0
@@ -148,6 +149,11 @@ class _Numbers(Collector):
             "spotd_conflation_ratio",
             "Quotes received for each update published, since the start",
             value=numbers.quotes_received / max(1, own.updates_published),
+        )
+        yield GaugeMetricFamily(
+            "spotd_edges_gather",
+            "1: so many updates go out that first ones gather for up to 2 ms",
+            value=own.edges_gather,
         )
         yield CounterMetricFamily(
             "spotd_redis_errors", "Failed calls to Redis", value=own.redis_errors

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -120,7 +121,7 @@ async def test_a_defect_ends_the_session_and_is_logged_with_its_cause(
         async with rig() as daemon:
             await daemon.want("SPY")
             slots: dict[str, Any] = daemon.daemon.prices.cache.slots
-            slots["SPY"] = object()  # it cannot take in a quote
+            slots["SPY"] = SimpleNamespace(changed=False)  # it cannot take in a quote
             await sim.send([quote("SPY", 1.0)])
             reconnects = daemon.daemon.metrics.reconnects
             await until(lambda: reconnects["defect"] == 1, "the defect")
