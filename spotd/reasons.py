@@ -14,6 +14,7 @@ Code = Literal[
     "another_leads",
     "backoff",
     "breaker_open",
+    "clock_wrong",
     "connecting",
     "connection_limit",
     "demand_crowded",
@@ -74,6 +75,10 @@ MEANINGS: dict[Code, Meaning] = {
     "breaker_open": Meaning(
         "Several sessions in a row failed, so spotd waits `SPOTD_BREAKER_RECOVERY_S`.",
         "Read the sentence: it names the last failure.",
+    ),
+    "clock_wrong": Meaning(
+        "The clock of the machine differs from Alpaca's, so the lag is measured by Alpaca's.",
+        "Set the clock: `timedatectl`, chrony.",
     ),
     "connecting": Meaning("The stream to Alpaca is being opened.", _NOTHING),
     "connection_limit": Meaning(

@@ -187,6 +187,13 @@ class Settings(BaseSettings):
         description="how long the stream is kept while Redis does not answer, beyond "
         "`SPOTD_LEADER_TTL_S`, in seconds",
     )
+    max_lag_s: float = Field(
+        10.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="prices that come later than this after their exchange time, for 15 s, are "
+        "stale, and the connection is remade; 0: never; off for `delayed_sip` and `test`",
+    )
     http_host: str = Field("127.0.0.1", description="health and metrics: address")
     http_port: int = Field(
         9810,
@@ -273,6 +280,16 @@ class Settings(BaseSettings):
     def throttle_s(self) -> float:
         """The throttle window in seconds."""
         return self.throttle_ms / 1000
+
+    @property
+    def lag_limit_s(self) -> float | None:
+        """The largest lag that is not held against the stream, in seconds; None: any.
+
+        Prices of ``delayed_sip`` are late by design, and those of ``test`` are made up.
+        """
+        if self.max_lag_s == 0 or self.feed in ("delayed_sip", "test"):
+            return None
+        return self.max_lag_s
 
     def credentials(self) -> tuple[SecretStr, SecretStr]:
         """Return key and secret. Raises SettingsError that names what is missing."""

@@ -11,7 +11,7 @@ from pydantic import SecretStr
 from spotd.errors import SettingsError
 from spotd.keys import Keys
 from spotd.relay.settings import RelaySettings
-from spotd.settings import Settings, known_names, names_of, reject_unknown
+from spotd.settings import Feed, Settings, known_names, names_of, reject_unknown
 
 SECRET = "tell-nobody"
 
@@ -63,6 +63,7 @@ DEFAULTS: dict[str, Any] = {
     "breaker_recovery_s": 60.0,
     "leader_ttl_s": 5.0,
     "keep_stream_s": 20.0,
+    "max_lag_s": 10.0,
     "http_host": "127.0.0.1",
     "http_port": 9810,
     "log_level": "info",
@@ -92,6 +93,7 @@ NAMED = [
     ("breaker_recovery_s", "SPOTD_BREAKER_RECOVERY_S", "1.5", 1.5),
     ("leader_ttl_s", "SPOTD_LEADER_TTL_S", "2", 2.0),
     ("keep_stream_s", "SPOTD_KEEP_STREAM_S", "0", 0.0),
+    ("max_lag_s", "SPOTD_MAX_LAG_S", "0", 0.0),
     ("http_host", "SPOTD_HTTP_HOST", "0.0.0.0", "0.0.0.0"),  # noqa: S104 - read, not bound
     ("http_port", "SPOTD_HTTP_PORT", "0", 0),
     ("log_level", "SPOTD_LOG_LEVEL", "DEBUG", "debug"),
@@ -116,6 +118,24 @@ def test_every_variable_is_read(
         **DEFAULTS,
         field: value,
     }
+
+
+@pytest.mark.parametrize(
+    ("feed", "max_lag_s", "limit_s"),
+    [
+        ("iex", 10, 10),
+        ("sip", 2.5, 2.5),
+        ("overnight", 10, 10),
+        ("delayed_sip", 10, None),
+        ("test", 10, None),
+        ("sip", 0, None),
+    ],
+)
+def test_a_lag_is_not_held_against_a_feed_that_is_late_by_design(
+    feed: Feed, max_lag_s: float, limit_s: float | None
+) -> None:
+    """0 turns the limit off, and so do the feeds whose times say nothing about the stream."""
+    assert Settings.load(feed=feed, max_lag_s=max_lag_s).lag_limit_s == limit_s
 
 
 def test_no_variable_has_a_name_that_the_table_lacks() -> None:
@@ -417,6 +437,8 @@ def test_known_names_are_not_rejected() -> None:
         ("SPOTD_LEADER_TTL_S", "301"),
         ("SPOTD_KEEP_STREAM_S", "-1"),
         ("SPOTD_KEEP_STREAM_S", "inf"),
+        ("SPOTD_MAX_LAG_S", "-1"),
+        ("SPOTD_MAX_LAG_S", "inf"),
         ("SPOTD_HTTP_PORT", "65536"),
         ("SPOTD_LOG_LEVEL", SECRET),
         ("SPOTD_LOG_FORMAT", SECRET),

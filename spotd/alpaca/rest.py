@@ -9,14 +9,13 @@ shutdown. Must not decide whether a snapshot is newer than the stream.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import re
-import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC
+from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -28,6 +27,8 @@ from alpaca.data.historical import StockHistoricalDataClient
 from alpaca.data.requests import StockSnapshotRequest
 
 from spotd.alpaca.retry_after import retry_after_s
+from spotd.alpaca.threads import in_daemon_thread
+from spotd.core.lag import ClockReading
 from spotd.core.messages import Quote, Trade
 from spotd.errors import AlpacaRefusedError, SnapshotError
 from spotd.settings import Settings
@@ -87,7 +88,7 @@ class Snapshots:
         try:
             async with asyncio.timeout(deadline_s):
                 deadline = time.monotonic() + deadline_s
-                return await _in_daemon_thread(lambda: self._get(symbols, deadline))
+                return await self._in_thread(symbols, deadline)
         except TimeoutError:
             raise SnapshotError(
                 f"no latest values from {self._host} within {deadline_s:g} s"
@@ -97,9 +98,21 @@ class Snapshots:
                 self._quiet_until = time.monotonic() + error.after_s
             raise
 
+    @property
+    def clock(self) -> ClockReading | None:
+        """By how much this machine's clock is ahead of REST's, by the newest answer that told."""
+        return self._client.clock
+
     def close(self) -> None:
         """Close the connections that are kept open between calls."""
         self._client._session.close()
+
+    async def _in_thread(self, symbols: Sequence[str], deadline: float) -> dict[str, Snapshot]:
+        call = in_daemon_thread(lambda: self._get(symbols, deadline), "snapshots")
+        try:
+            return await call
+        except RuntimeError as error:
+            raise SnapshotError("no latest values: no thread could be started") from error
 
     def _get(self, symbols: Iterable[str], deadline: float) -> dict[str, Snapshot]:
         """Return the snapshots. The answer is read here in the thread: the loop would be held."""
@@ -159,43 +172,27 @@ class _Client(StockHistoricalDataClient):  # type: ignore[misc]  # alpaca-py is 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.socket_timeout_s = SOCKET_TIMEOUT_S
+        self.clock: ClockReading | None = None
         self._retry = 0
+        self._session.hooks["response"].append(self._read_clock)
 
     def _one_request(self, method: str, url: str, opts: dict[str, Any], retry: int) -> Any:
         opts = {**opts, "timeout": self.socket_timeout_s}
         return super()._one_request(method, url, opts, retry)
 
-
-async def _in_daemon_thread(get: Callable[[], dict[str, Snapshot]]) -> dict[str, Snapshot]:
-    """Return what ``get`` returns in a thread. A shutdown does not wait for the thread.
-
-    It would wait for the threads of an executor.
-    """
-    loop = asyncio.get_running_loop()
-    result: asyncio.Future[dict[str, Snapshot]] = loop.create_future()
-
-    def settle(value: dict[str, Snapshot] | None, error: BaseException | None) -> None:
-        if result.done():
+    def _read_clock(self, response: requests.Response, *_: object, **__: object) -> None:
+        """Note the time that an answer tells, whatever else it says. Runs in the call's thread."""
+        if "Age" in response.headers:  # a cache kept it, with the time at which it was made
             return
-        if error is not None:
-            result.set_exception(error)
-        else:
-            result.set_result(value or {})
-
-    def run() -> None:
-        value, failure = None, None
         try:
-            value = get()
-        except BaseException as error:  # noqa: BLE001 - carried to the awaiting task, all of it
-            failure = error
-        with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile, with its tasks
-            loop.call_soon_threadsafe(settle, value, failure)
-
-    try:
-        threading.Thread(target=run, name="snapshots", daemon=True).start()
-    except RuntimeError as error:
-        raise SnapshotError("no latest values: no thread could be started") from error
-    return await result
+            told = parsedate_to_datetime(response.headers.get("Date", ""))
+        except (TypeError, ValueError, OverflowError):
+            return
+        if told.tzinfo is None:
+            return
+        # The header has whole seconds: it is half a second old on average when it is sent.
+        sent_unix_s = time.time() - response.elapsed.total_seconds() / 2
+        self.clock = ClockReading(sent_unix_s - (told.timestamp() + 0.5), time.monotonic())
 
 
 def _snapshot(symbol: str, fields: dict[str, Any]) -> Snapshot:

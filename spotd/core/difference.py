@@ -7,7 +7,8 @@ other:
 
 1. Symbols that had room in the last session, or were live for the daemon that led before, and are
    still desired. As a consequence, no symbol loses its room to another by a reconnect, a restart
-   or a fail-over.
+   or a fail-over. Symbols that are *renewed* have this rank too: they are unsubscribed, and
+   subscribed again, because Alpaca seems to have lost them.
 2. Newcomers that the caller lets in front.
 3. All others.
 
@@ -90,6 +91,7 @@ class Difference:
         self._came: _Queue = {}  # the desired symbols, the earliest first
         self._sources: Sequence[frozenset[str]] = ()
         self._had_room: frozenset[str] = frozenset()
+        self._renewing: frozenset[str] = frozenset()  # active, and to be unsubscribed all the same
         # Rank 1, rank 2, and rank 3 in as many parts as there are sources, and one for the others.
         # None: to be found anew.
         self._ranks: list[_Queue] | None = None
@@ -109,7 +111,7 @@ class Difference:
     def surplus(self, count: int) -> tuple[str, ...]:
         """Return the first ``count`` symbols to unsubscribe."""
         if self._surplus is None:
-            self._surplus = SortedSymbols(self.active - self._targets())
+            self._surplus = SortedSymbols((self.active - self._targets()) | self._renewing)
         return tuple(self._surplus.first(count))
 
     def waiting(self, count: int) -> tuple[str, ...]:
@@ -148,6 +150,9 @@ class Difference:
         self._sources = sources
         if not new and not gone:
             return gone
+        if not self._renewing.isdisjoint(gone):
+            self._renewing -= gone
+            self._surplus = None
         before = self.whole_market
         self.desired = desired
         arrivals = sorted(new)
@@ -185,6 +190,9 @@ class Difference:
         if not new and not lost:
             return new
         self.active = listed
+        if renewed := self._renewing - listed:
+            self._renewing -= renewed
+            self._had_room |= renewed  # nobody takes the room that they left for a moment
         self._serve(self.desired if WILDCARD in new else new & self.desired)
         if WILDCARD in before or self.whole_market != "off":
             self.sort_anew()
@@ -196,6 +204,11 @@ class Difference:
             self._surplus.remove(lost)
             self._surplus.add(new - self.desired)
         return new
+
+    def renew(self, symbols: frozenset[str]) -> None:
+        """Have these unsubscribed and subscribed again, those that are active and desired."""
+        self._renewing |= symbols & self.active & self.desired
+        self._surplus = None
 
     def refused(self, symbols: frozenset[str]) -> None:
         """Take in that these symbols are refused now, so they do not wait any more."""
@@ -223,7 +236,7 @@ class Difference:
         missing = self._had_room - self.active - self._refusals.by_symbol.keys()
         in_order = chain(*_by_source(self._in_order(missing), self._sources))
         self._had_room = (self.active & self.desired).union(islice(in_order, room))
-        self.active = frozenset()
+        self.active = self._renewing = frozenset()
         self.sort_anew()
 
     def sort_anew(self) -> None:

@@ -3,10 +3,14 @@
 Must not ask REST itself, and must not know whether a session is open: its caller asks only while
 one is.
 
-Silence alone proves nothing, because a closed market is silent for hours. So after ``silence_s``
-without data, and after each further ``silence_s``, Alpaca's REST is asked for the same symbols. If
-REST knows prices that the stream should have brought, the stream is mute: the symbols go stale,
-REST's prices are taken, and the stream is opened anew.
+Silence alone proves nothing, because a closed market is silent for hours. So after a silence, and
+after each further one of the same length, Alpaca's REST is asked for the same symbols. If REST
+knows prices that the stream should have brought, and the stream brings nothing within the grace
+either, the stream is mute: the symbols go stale, REST's prices are taken, and the stream is opened
+anew. Without the grace, a quote that is on its way to both would look like a mute stream.
+
+The market decides only how long a silence is. The verdict is REST's word: when an exchange closes
+without notice, REST knows nothing new either.
 """
 
 from __future__ import annotations
@@ -18,6 +22,7 @@ from heapq import nlargest
 
 from spotd.core.market import is_two_sided
 from spotd.core.messages import Quote
+from spotd.models import MarketName
 
 # Stream and REST show the same feed, so REST may be ahead by what arrives between two reads.
 MUTE_SLACK = timedelta(seconds=5)
@@ -28,12 +33,34 @@ _NEVER = float("-inf")
 class Judgement:
     """What REST's answer means.
 
-    ``mute``: the symbols whose price the stream withheld; without any, the market is silent.
-    ``unpriced``: a symbol that was asked for has no price yet, so REST's answer should be taken.
+    ``suspected``: the symbols whose price the stream withheld; without any, the market is silent.
+    ``unpriced``: those asked about that have no price yet, so REST's is to be taken at once.
     """
 
-    mute: tuple[str, ...] = ()
-    unpriced: bool = False
+    suspected: tuple[str, ...] = ()
+    unpriced: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class SilenceTimes:
+    """How long a silence lasts before REST is asked, by the market, and the grace, in seconds."""
+
+    open_s: float = 10.0
+    extended_s: float = 30.0
+    closed_s: float = 300.0
+    unknown_s: float = 30.0
+    grace_s: float = 10.0
+
+    def silence_s(self, market: MarketName | None) -> float:
+        """Return how long a silence lasts in this market."""
+        match market:
+            case "open":
+                return self.open_s
+            case "extended":
+                return self.extended_s
+            case "closed":
+                return self.closed_s
+        return self.unknown_s
 
 
 _NOTHING = Judgement()
@@ -46,24 +73,28 @@ class Silence:
     sets it at each frame, and nobody else may set it.
     """
 
-    def __init__(self, silence_s: float = 30.0) -> None:
-        """``silence_s`` must be positive."""
+    def __init__(self, times: SilenceTimes | None = None) -> None:
         self.data_at = _NEVER
-        self._silence_s = silence_s
+        self._times = SilenceTimes() if times is None else times
         self._asked_at = _NEVER  # when REST last answered, or could not be asked
+        self._suspected_at: float | None = None
+
+    def check_at(self, market: MarketName | None) -> float:
+        """Return when to ask REST, in monotonic seconds; minus infinity before a session."""
+        return max(self.data_at, self._asked_at) + self._times.silence_s(market)
 
     @property
-    def check_at(self) -> float:
-        """When to ask REST, in monotonic seconds; minus infinity before the first session."""
-        return max(self.data_at, self._asked_at) + self._silence_s
+    def judge_at(self) -> float | None:
+        """When the grace of a suspicion is over, in monotonic seconds; None without one."""
+        return None if self._suspected_at is None else self._suspected_at + self._times.grace_s
 
     def opened(self, now: float) -> None:
         """Take in that a new session is open: its silence begins now."""
         self.data_at = now
 
-    def due(self, now: float) -> bool:
+    def due(self, market: MarketName | None, now: float) -> bool:
         """Return whether REST is to be asked now, provided that a session is open."""
-        return now >= self.check_at
+        return now >= self.check_at(market)
 
     @staticmethod
     def choose(
@@ -106,21 +137,37 @@ class Silence:
         if self.data_at >= asked_at:
             return _NOTHING
         self._asked_at = now
-        return Judgement(
-            mute=tuple(
-                symbol
-                for symbol, stream_at in asked.items()
-                if stream_at is not None and _is_ahead(found.get(symbol), stream_at)
-            ),
-            unpriced=None in asked.values(),
+        suspected = tuple(
+            symbol
+            for symbol, stream_at in asked.items()
+            if stream_at is not None and is_ahead(found.get(symbol), stream_at)
         )
+        if suspected:
+            self._suspected_at = now
+        unpriced = tuple(symbol for symbol, stream_at in asked.items() if stream_at is None)
+        return Judgement(suspected, unpriced)
+
+    def judge_mute(self, now: float) -> bool | None:
+        """Return whether the suspected stream is mute. Return None while that is not known.
+
+        Data since the suspicion, or a new session, end it.
+        """
+        since = self._suspected_at
+        if since is None or self.data_at >= since:
+            self._suspected_at = None
+            return False
+        if now < since + self._times.grace_s:
+            return None
+        self._suspected_at = None
+        self._asked_at = now  # until the session has ended, there is nothing more to ask
+        return True
 
     def could_not_ask(self, now: float) -> None:
-        """Take in that REST did not answer: it is asked again after ``silence_s``."""
+        """Take in that REST did not answer: it is asked again after another silence."""
         self._asked_at = now
 
 
-def _is_ahead(quote: Quote | None, stream_at: datetime) -> bool:
+def is_ahead(quote: Quote | None, stream_at: datetime) -> bool:
     """Return whether REST holds a quote that the stream should have brought.
 
     A one-sided quote proves nothing: the stream may have brought it, but it is never kept.

@@ -14,6 +14,7 @@ from typing import Literal
 from spotd.core.channels import Channels
 from spotd.core.demand import PROMPT_UP_TO, Demand
 from spotd.core.interruptions import INTERRUPTED
+from spotd.core.lag import LagState
 from spotd.core.leadership import Leadership
 from spotd.core.redis_health import RedisHealth
 from spotd.core.subscription_state import SubscriptionState
@@ -38,6 +39,11 @@ class StreamState:
     breaker: BreakerStateName = "closed"
     stale: Reason = INTERRUPTED
 
+    @property
+    def serves(self) -> bool:
+        """Whether the stream is open and brings prices of any symbol."""
+        return self.phase == "open" and bool(self.subscriptions.active)
+
 
 @dataclass(frozen=True, slots=True)
 class Facts:
@@ -49,6 +55,8 @@ class Facts:
     stream: StreamState = field(default_factory=StreamState)
     channels: Channels = field(default_factory=Channels)
     halted: frozenset[str] = frozenset()
+    mute: frozenset[str] = frozenset()
+    lag: LagState = field(default_factory=LagState)
     quoted: frozenset[str] = frozenset()  # symbols that have a quote
     stopping: bool = False
 
@@ -104,7 +112,9 @@ def _leader_state(facts: Facts) -> tuple[DaemonStateName, Reason | None]:
     if stream.phase != "open":
         return "connecting", _CONNECTING
     if stream.subscriptions.active:
-        return "streaming", flaw
+        return "streaming", unreadable or facts.lag.behind or _channels(
+            facts
+        ) or facts.lag.clock or _crowded(facts)
     if stream.subscriptions.all_refused:
         return "streaming", unreadable or _ALL_REFUSED
     return "connecting", _SUBSCRIBING
@@ -129,6 +139,8 @@ def not_ready_because(facts: Facts, now: float) -> list[Reason]:
             reasons.append(reason)
         if unreadable is not None and unreadable not in reasons:
             reasons.append(unreadable)
+        if state == "streaming" and facts.lag.behind is not None:
+            reasons.append(facts.lag.behind)
     elif not leadership.started:
         reasons.append(_LEADER_UNKNOWN)
     elif not leadership.answered:

@@ -162,6 +162,14 @@ class Subscriptions:
         self._difference.take_over(live)
         self._may_differ = True
 
+    def renew(self, symbols: frozenset[str]) -> None:
+        """Unsubscribe these symbols, and subscribe them again before others.
+
+        A symbol that is not active, or is active as a part of the whole market, is left out.
+        """
+        self._difference.renew(symbols)
+        self._may_differ = True
+
     def connected(self) -> None:
         """Take in that a new session is open: nothing is active in it yet."""
         self.disconnected()

@@ -39,6 +39,9 @@ _LIVE = Verdict("live")
 _NO_QUOTE_YET = Verdict("live", "waiting for its first quote", code="no_quote_yet")
 _HALTED = Verdict("halted")
 _PENDING = Verdict("pending")
+_MUTE = _because(
+    "stale", Reason("mute", "Alpaca's REST knows a newer price, which the stream did not bring")
+)
 
 
 def shown_refusals(
@@ -117,6 +120,9 @@ class Verdicts:
         old, new = before.stream.subscriptions, after.stream.subscriptions
         names = _differing(before.demand.symbols, after.demand.symbols)
         names |= _differing(before.halted, after.halted)
+        names |= _differing(before.mute, after.mute)
+        if before.lag.behind != after.lag.behind:
+            names |= after.demand.symbols
         names |= _differing(before.quoted, after.quoted)
         if before.stream.stale != after.stream.stale:
             names |= new.served
@@ -160,17 +166,22 @@ class Verdicts:
 
 def _groups(symbols: AbstractSet[str], facts: Facts) -> Iterator[tuple[Verdict, AbstractSet[str]]]:
     """Yield each verdict with those of the symbols, desired and not refused, that it is on."""
-    subscriptions = facts.stream.subscriptions
+    subscriptions, behind = facts.stream.subscriptions, facts.lag.behind
     whole_market = WILDCARD in subscriptions.active
     active = symbols if whole_market else symbols & subscriptions.active
     # A halt stands over an interruption of the stream.
     halted = (active | (symbols & subscriptions.served)) & facts.halted
     yield _HALTED, halted
-    live = active - halted
-    waiting = live - facts.quoted - {WILDCARD}
-    yield _LIVE, live - waiting
-    yield _NO_QUOTE_YET, waiting
-    others = symbols - active - halted
+    mute = (symbols & facts.mute) - halted
+    yield _MUTE, mute
+    live = active - halted - mute
+    if behind is None:
+        waiting = live - facts.quoted - {WILDCARD}
+        yield _LIVE, live - waiting
+        yield _NO_QUOTE_YET, waiting
+    else:
+        yield _because("stale", behind), live
+    others = symbols - active - halted - mute
     served = others & subscriptions.served
     yield _because("stale", facts.stream.stale), served
     yield _PENDING, others - served

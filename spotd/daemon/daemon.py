@@ -26,23 +26,30 @@ from spotd.alpaca.rest import Snapshots
 from spotd.alpaca.stream import AlpacaStream
 from spotd.core.channels import ChannelMonitor, Channels
 from spotd.core.demand import Demand, DemandStep
-from spotd.core.freshness import Silence
+from spotd.core.freshness import Silence, SilenceTimes
 from spotd.core.gaps import GapsFound
+from spotd.core.lag import Lag, LagState, LagTimes
 from spotd.core.leadership import LeaderKey, Leadership
+from spotd.core.mute_symbols import CALL_EVERY_S, MuteSymbolTimes
 from spotd.core.pacing import Pacing, Pauses
 from spotd.core.redis_health import RedisHealth
 from spotd.core.states import StreamState
 from spotd.core.subscriptions import Subscriptions
+from spotd.core.trading_hours import TradingHours, trading_hours
 from spotd.daemon.channels import ChannelLoop
 from spotd.daemon.demand import LINGER_S, DemandLoop
+from spotd.daemon.lag import MEASURE_EVERY_S, LagLoop
 from spotd.daemon.leader import LeaderLoop
+from spotd.daemon.mute_symbols import FLOW_EVERY_S, MuteSymbolLoop
 from spotd.daemon.prices import Prices
 from spotd.daemon.publish import PublishLoop
+from spotd.daemon.questions import Questions
 from spotd.daemon.redis_calls import RedisCalls
 from spotd.daemon.silence import SilenceLoop
 from spotd.daemon.snapshots import SnapshotLoop
 from spotd.daemon.states import STATUS_EVERY_S, StatesLoop
 from spotd.daemon.stream import PAUSE_IN_ROW_S, StreamLoop
+from spotd.daemon.trading_days import FIRST_AFTER_S, ReadDays, TradingDaysLoop, read_trading_days
 from spotd.daemon.value import Value
 from spotd.errors import RedisUnavailableError, SpotdError
 from spotd.ops import systemd
@@ -70,16 +77,28 @@ class Timing:
 
     pauses: Pauses = field(default_factory=Pauses)
     timeouts: Timeouts = field(default_factory=Timeouts)
-    silence_s: float = 30.0
+    silence: SilenceTimes = field(default_factory=SilenceTimes)
+    lag: LagTimes = field(default_factory=LagTimes)
+    measure_lag_every_s: float = MEASURE_EVERY_S
+    mute_symbols: MuteSymbolTimes = field(default_factory=MuteSymbolTimes)
+    flow_every_s: float = FLOW_EVERY_S
+    question_every_s: float = CALL_EVERY_S
+    trading_days_after_s: float = FIRST_AFTER_S
     linger_s: float = LINGER_S
     status_every_s: float = STATUS_EVERY_S
     pause_in_row_s: float = PAUSE_IN_ROW_S
 
 
 class Daemon:
-    """One daemon: ``run`` until ``stop``."""
+    """One daemon: ``run`` until ``stop``. ``read_days`` reads the calendar of the exchanges."""
 
-    def __init__(self, settings: Settings, timing: Timing | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        timing: Timing | None = None,
+        *,
+        read_days: ReadDays = read_trading_days,
+    ) -> None:
         self.settings = settings
         self._timing = Timing() if timing is None else timing
         self.instance = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:4]}"
@@ -96,15 +115,20 @@ class Daemon:
         self.demand: Value[Demand] = Value(Demand())  # DemandLoop
         self.stream: Value[StreamState] = Value(StreamState())  # StreamLoop
         self.channels: Value[Channels] = Value(Channels())  # ChannelLoop
+        self.lag: Value[LagState] = Value(LagState())  # LagLoop
+        self.hours: Value[TradingHours] = Value(trading_hours(settings.feed, ()))  # TradingDaysLoop
         self.gaps: Value[GapsFound] = Value(GapsFound())  # StreamLoop
         self.stopping: Value[bool] = Value(False)  # Daemon
 
-        self._silence = Silence(self._timing.silence_s)
+        self._silence = Silence(self._timing.silence)
+        self._lag = Lag(settings.lag_limit_s, self._timing.lag)
         self.prices = Prices(
             throttle_s=settings.throttle_s,
             demand=self.demand,
             silence=self._silence,
+            lag=self._lag,
             metrics=self.metrics,
+            mute_symbol_times=self._timing.mute_symbols,
         )
         calls = RedisCalls(self.health, self.metrics)
         self._port = RedisPort(
@@ -120,6 +144,7 @@ class Daemon:
             prices=self.prices,
         )
         self._build_alpaca_side()
+        self._build_doubts(read_days)
         self._build_redis_side()
         self.http = HttpServer(self)
         self.metrics.numbers_from(self._states.numbers)
@@ -163,8 +188,40 @@ class Daemon:
             metrics=self.metrics,
             pause_in_row_s=self._timing.pause_in_row_s,
         )
+
+    def _build_doubts(self, read_days: ReadDays) -> None:
+        """Build the loops that doubt a stream which is open."""
+        timing = self._timing
+        questions = Questions(self._snapshots, call_every_s=timing.question_every_s)
         self._silence_loop = SilenceLoop(
-            self._alpaca, self._snapshots, self.prices, silence=self._silence, stream=self.stream
+            self._alpaca,
+            questions,
+            self.prices,
+            silence=self._silence,
+            stream=self.stream,
+            hours=self.hours,
+        )
+        self._mute_symbol_loop = MuteSymbolLoop(
+            questions,
+            self.prices,
+            stream=self.stream,
+            lag=self.lag,
+            renew=self._stream_loop.renew,
+            flow_every_s=timing.flow_every_s,
+        )
+        self._lag_loop = LagLoop(
+            self._alpaca,
+            questions,
+            lag=self._lag,
+            stream=self.stream,
+            state=self.lag,
+            measure_every_s=timing.measure_lag_every_s,
+        )
+        self._trading_days_loop = TradingDaysLoop(
+            self.settings.feed,
+            hours=self.hours,
+            read=read_days,
+            first_after_s=timing.trading_days_after_s,
         )
 
     def _build_redis_side(self) -> None:
@@ -205,6 +262,8 @@ class Daemon:
             demand=self.demand,
             stream=self.stream,
             channels=self.channels,
+            lag=self.lag,
+            hours=self.hours,
             gaps=self.gaps,
             stopping=self.stopping,
             metrics=self.metrics,
@@ -276,7 +335,11 @@ class Daemon:
             "states": self._states.run(),
             "pulse": self._pulse(),
             "silence": self._silence_loop.run(),
+            "mute symbols": self._mute_symbol_loop.run(),
+            "trading days": self._trading_days_loop.run(),
         }
+        if self._lag.watched:
+            loops["lag"] = self._lag_loop.run()
         if self.settings.snapshots:
             loops["snapshots"] = self._snapshot_loop.run()
         return loops

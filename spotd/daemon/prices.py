@@ -16,7 +16,9 @@ from spotd.alpaca.rest import Snapshot
 from spotd.core.conflate import Conflator, Slot
 from spotd.core.demand import Demand, DemandStep
 from spotd.core.freshness import Silence
+from spotd.core.lag import SAMPLE_EVERY_S, Lag
 from spotd.core.messages import Message, Quote, Trade
+from spotd.core.mute_symbols import MuteSymbols, MuteSymbolTimes
 from spotd.core.prices import PriceCache
 from spotd.core.publishing import SeqCounter
 from spotd.daemon.value import Turn, Value, WakeUp
@@ -29,8 +31,9 @@ _LAG_EVERY_S = 0.001  # a thousand samples a second tell as much as one for each
 class Prices:
     """The newest prices of one daemon, and what is still to be dropped from Redis.
 
-    ``halted`` are all halted symbols. ``due`` calls the part that publishes. ``dropping``
-    are the symbols whose prices Redis still has to drop: the publishing loop removes them from it.
+    ``halted`` are all halted symbols, ``mute`` those of which the stream brings nothing although
+    it brings others. ``due`` calls the part that publishes. ``dropping`` are the symbols whose
+    prices Redis still has to drop: the publishing loop removes them from it.
     ``under_way`` are the slots that are being published, and ``settled`` is whom the end of a call
     of the publishing loop wakes; None: nobody. ``first_quotes`` is the wake-up of the loop that
     writes states. It is set when a symbol gets its first quote, and ``cache.quoted`` tells which.
@@ -43,11 +46,16 @@ class Prices:
         demand: Value[Demand],
         silence: Silence,
         metrics: Metrics,
+        lag: Lag | None = None,
+        mute_symbol_times: MuteSymbolTimes | None = None,
     ) -> None:
         self.conflator = Conflator(throttle_s)
         self.cache = PriceCache(self.conflator, lambda symbol: demand.get().wants(symbol))
         self.seq = SeqCounter()
         self.halted: Value[frozenset[str]] = Value(self.cache.halts.symbols())
+        self.mute_symbols = MuteSymbols(self.quoted_at, mute_symbol_times)
+        self.mute: Value[frozenset[str]] = Value(self.mute_symbols.mute)
+        self.lag = Lag(None) if lag is None else lag
         self.due = Turn()
         self.dropping: set[str] = set()
         self.under_way: Sequence[Slot] = ()
@@ -55,22 +63,25 @@ class Prices:
         self.first_quotes = WakeUp()
         self._stored: frozenset[str] = frozenset()  # symbols in ``spotd:last`` when last read
         self.last_message_unix_s: float | None = None
-        self.lag_s: float | None = None
         self._demand = demand
         self._silence = silence
         self._metrics = metrics
         # For each frame: attributes of our own are found faster than those of others.
         self._receive = self.cache.receive
         self._halts = self.cache.halts
+        self._mute_told = self.mute_symbols.mute
         self._first_quotes_told = 0
         self._lag_seen_at = 0.0
+        self._lag_sampled_at = 0.0
 
     def receive(self, messages: Sequence[Message]) -> None:
         """Take in one frame of the stream, in order."""
         now = self._silence.data_at = time.monotonic()
         self._receive(messages, now)
         if now - self._lag_seen_at >= _LAG_EVERY_S:
-            self._see_lag(messages[-1], now)
+            self._see_lag(messages, now)
+        if self._mute_told:
+            self._hear_mute(messages)
         if self.cache.first_quotes != self._first_quotes_told:
             self._tell_first_quotes()
         if self._halts.changed:
@@ -144,13 +155,27 @@ class Prices:
 
     def begin_session(self) -> None:
         """Take in that a new session with Alpaca begins: trades may have been missed."""
-        self._silence.opened(time.monotonic())
+        now = time.monotonic()
+        self._silence.opened(now)
+        self.lag.opened(now)
+        self.mute_symbols.opened()
+        self.tell_mute()
         self.cache.interrupted()
 
     def take_over_halts(self, published: Mapping[str, datetime]) -> None:
         """Take in the halts that a predecessor published, with the time of each."""
         self._halts.take_over(published)
         self._tell_halted()
+
+    def quoted_at(self, symbol: str) -> datetime | None:
+        """Return the exchange time of the newest quote of a symbol; None without one."""
+        slot = self.cache.slots.get(symbol)
+        return None if slot is None else slot.quoted_at
+
+    def tell_mute(self) -> None:
+        """Publish which symbols are mute."""
+        self._mute_told = self.mute_symbols.mute
+        self.mute.set(self._mute_told)
 
     def pending(self) -> bool:
         """Return whether any price has changed since it was last emitted."""
@@ -189,9 +214,28 @@ class Prices:
     def _tell_halted(self) -> None:
         self.halted.set(self._halts.symbols())
 
-    def _see_lag(self, newest: Message, now: float) -> None:
-        if isinstance(newest, Quote | Trade):
-            self._lag_seen_at = now
-            self.last_message_unix_s = received = time.time()
-            self.lag_s = lag_s = received - newest.at.timestamp()
-            self._metrics.feed_lag.observe(max(0.0, lag_s))
+    def _hear_mute(self, messages: Sequence[Message]) -> None:
+        """Take in that mute symbols are quoted again. A one-sided quote is one too."""
+        quoted = {message.symbol for message in messages if isinstance(message, Quote)}
+        if not quoted.isdisjoint(self._mute_told):
+            self.mute_symbols.heard(quoted)
+            self.tell_mute()
+
+    def _see_lag(self, messages: Sequence[Message], now: float) -> None:
+        newest = messages[-1]
+        if not isinstance(newest, Quote | Trade):
+            return
+        self._lag_seen_at = now
+        self.last_message_unix_s = received = time.time()
+        lag_s = received - newest.at.timestamp()
+        self._metrics.feed_lag.observe(max(0.0, lag_s))
+        if now - self._lag_sampled_at < SAMPLE_EVERY_S:
+            return
+        if isinstance(newest, Trade):
+            # Only quotes count: trades of the overnight feed are 15 minutes late by design.
+            quote = next((each for each in reversed(messages) if isinstance(each, Quote)), None)
+            if quote is None:
+                return
+            lag_s = received - quote.at.timestamp()
+        self._lag_sampled_at = now
+        self.lag.samples.add(lag_s, now)

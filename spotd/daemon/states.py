@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
+from math import inf
 
 import structlog
 
@@ -20,12 +21,14 @@ from spotd import __version__
 from spotd.core.channels import Channels
 from spotd.core.demand import Demand
 from spotd.core.gaps import GapsFound
+from spotd.core.lag import LagState
 from spotd.core.leadership import Leadership
 from spotd.core.leases import LeaseDoubt
 from spotd.core.redis_health import RedisHealth
 from spotd.core.state_batch_size import StateBatchSize
 from spotd.core.state_writes import StateBatch, StateWrites
 from spotd.core.states import Facts, StreamState, daemon_state, not_ready_because
+from spotd.core.trading_hours import TradingHours
 from spotd.core.verdicts import Verdict, Verdicts
 from spotd.daemon.prices import Prices
 from spotd.daemon.value import Value, WakeUp
@@ -63,6 +66,8 @@ class StatesLoop:
         demand: Value[Demand],
         stream: Value[StreamState],
         channels: Value[Channels],
+        lag: Value[LagState],
+        hours: Value[TradingHours],
         gaps: Value[GapsFound],
         stopping: Value[bool],
         metrics: Metrics,
@@ -80,6 +85,8 @@ class StatesLoop:
         self._demand = demand
         self._stream = stream
         self._channels = channels
+        self._lag = lag
+        self._hours = hours
         self._gaps = gaps
         self._stopping = stopping
         self._metrics = metrics
@@ -99,7 +106,10 @@ class StatesLoop:
         self._state: tuple[DaemonStateName, Reason | None] | None = None
         self._state_since_unix_s = time.time()
         self._wake_up = prices.first_quotes
-        for value in (leadership, health, demand, stream, channels, prices.halted, gaps, stopping):
+        for value in (
+            leadership, health, demand, stream, channels, prices.halted, prices.mute, lag, hours,
+            gaps, stopping,
+        ):  # fmt: skip
             value.wakes(self._wake_up)
 
     async def run(self) -> None:
@@ -117,7 +127,7 @@ class StatesLoop:
                 except RedisUnavailableError:
                     pause_s = _RETRY_S
                 await asyncio.sleep(_AT_MOST_EVERY_S)
-            await self._wake_up.wait(time.monotonic() + pause_s)
+            await self._wake_up.wait(time.monotonic() + min(pause_s, self._market_changes_in_s()))
 
     async def last_words(self) -> None:
         """Write the states of a stopping daemon: no symbol is live any more.
@@ -147,6 +157,8 @@ class StatesLoop:
             systemd.notify(f"STATUS={state}" + (f": {reason.text}" if reason else ""))
         prices = self._prices
         last = prices.last_message_unix_s
+        lag_s = self._lag_s()
+        market = self._hours.get().at(utc(unix_s))
         return DaemonStatus(
             state=state,
             reason=None if reason is None else reason.text,
@@ -158,11 +170,13 @@ class StatesLoop:
             at=utc(unix_s),
             symbols=self._verdicts.counts,
             last_message_at=None if last is None else utc(last),
-            lag_ms=None if prices.lag_s is None else round(prices.lag_s * 1000, 3),
+            lag_ms=None if lag_s is None else round(lag_s * 1000, 3),
             breaker=facts.stream.breaker,
             quotes_received=prices.cache.quotes_received,
             updates_published=self._metrics.updates_published,
             reconnects=self._metrics.reconnects_total,
+            market=market.name,
+            market_changes_at=market.changes_at,
         )
 
     def numbers(self) -> Numbers:
@@ -189,10 +203,22 @@ class StatesLoop:
                 "refused": counts.refused,
             },
             breaker=facts.stream.breaker,
+            lag_s=self._lag_s(),
             leader=facts.leadership.may_publish(time.monotonic()),
         )
 
     # Deriving
+
+    def _market_changes_in_s(self) -> float:
+        """Return how long the market stays as it is, in seconds."""
+        unix_s = time.time()
+        changes_at = self._hours.get().at(utc(unix_s)).changes_at
+        return inf if changes_at is None else changes_at.timestamp() - unix_s
+
+    def _lag_s(self) -> float | None:
+        """Return the lag of the last seconds, without the error of this machine's clock."""
+        lag_s = self._prices.lag.samples.median_s(time.monotonic())
+        return None if lag_s is None else lag_s - self._lag.get().clock_ahead_s
 
     def _facts(self) -> Facts:
         return Facts(
@@ -202,6 +228,8 @@ class StatesLoop:
             stream=self._stream.get(),
             channels=self._channels.get(),
             halted=self._prices.halted.get(),
+            mute=self._prices.mute.get(),
+            lag=self._lag.get(),
             quoted=self._prices.cache.quoted,
             stopping=self._stopping.get(),
         )
@@ -329,6 +357,7 @@ class StatesLoop:
             status.symbols,
             status.breaker,
             status.reconnects,
+            status.market,
             self._leadership.get().term,
         )
         await self._port.write_status(

@@ -85,6 +85,12 @@ class StreamLoop:
         self._tell()
         self._wake_up.set()
 
+    def renew(self, symbols: frozenset[str]) -> None:
+        """Subscribe active symbols anew: Alpaca may have lost them."""
+        self._subscriptions.renew(symbols)
+        self._tell()
+        self._wake_up.set()
+
     async def run(self) -> None:
         """Connect and serve while we lead. Raises AlpacaRefusedError."""
         while True:

@@ -12,6 +12,7 @@ from collections import Counter as Tally
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from itertools import accumulate
+from math import nan
 
 from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.core import (
@@ -44,6 +45,7 @@ class Numbers:
     stream_connected: bool = False
     symbols: dict[str, int] = field(default_factory=dict)
     breaker: str = "closed"
+    lag_s: float | None = None
     leader: bool = False
 
 
@@ -193,6 +195,11 @@ class _Numbers(Collector):
         )
         yield GaugeMetricFamily(
             "spotd_stream_connected", "1: authenticated", value=numbers.stream_connected
+        )
+        yield GaugeMetricFamily(
+            "spotd_lag_seconds",
+            "Median of the last seconds, exchange time of a quote to received; NaN without quotes",
+            value=nan if numbers.lag_s is None else numbers.lag_s,
         )
         yield GaugeMetricFamily("spotd_leader", "1: the leader", value=numbers.leader)
         states = ("closed", "half_open", "open")

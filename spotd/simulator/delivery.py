@@ -60,7 +60,7 @@ class Delivery:
                 mine = [one for one in messages if route.takes(one)]
                 shared[share] = list(self._frames(mine, session.encoding, per_frame))
             for frame in shared[share]:
-                session.offer(frame)
+                session.offer_late(frame, faults.data_delay_s)
 
     def live_feeds(self) -> set[str]:
         """Return the feeds that have an authenticated session."""

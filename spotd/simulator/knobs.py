@@ -105,6 +105,12 @@ class Faults(Knobs):
     # silence
     mute: bool = knob(False, "Send no data at all, but answer pings.")
     mute_symbols: set[str] = field(default_factory=set, metadata={"help": "Symbols without data."})
+    data_delay_s: float = knob(
+        0.0, "Deliver data this late; a session that ends takes its backlog with it."
+    )
+    clock_behind_s: float = knob(
+        0.0, "How far Alpaca's clock is behind this machine's, in new data and in REST's `Date`."
+    )
     ignore_pings: bool = knob(False, "Answer no ping of the client.")
     half_open: bool = knob(False, "Neither read nor write on any session, like a dead peer.")
     market_closed: bool = knob(False, "The market sends nothing and the clock says closed.")
@@ -135,6 +141,11 @@ class Faults(Knobs):
         default_factory=set, metadata={"help": "Well-formed symbols that REST refuses as invalid."}
     )
     rest_garbage: bool = knob(False, "Answer REST with 200 and a page that is not JSON.")
+
+    @property
+    def clock_behind_ns(self) -> int:
+        """``clock_behind_s`` in nanoseconds."""
+        return int(self.clock_behind_s * 1e9)
 
     @property
     def damaging(self) -> bool:

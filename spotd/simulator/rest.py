@@ -7,6 +7,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime, timedelta
+from email.utils import formatdate
 from typing import Any, TypeAlias
 from zoneinfo import ZoneInfo
 
@@ -85,7 +86,9 @@ class Rest:
                 await asyncio.sleep(faults.rest_delay_s)
             if faults.rest_garbage:
                 return web.Response(text="<html>a page of some proxy</html>")
-            return self._answer(route, request)
+            answer = self._answer(route, request)
+            answer.headers["Date"] = formatdate(time.time() - faults.clock_behind_s, usegmt=True)
+            return answer
 
         return serve
 
@@ -146,7 +149,7 @@ class Rest:
         faults = self.rules.faults
         if faults.rest_null or symbol in faults.rest_null_symbols:
             return None
-        message = self._latest.of(feed, kind, symbol, time.time_ns())
+        message = self._latest.of(feed, kind, symbol, time.time_ns() - faults.clock_behind_ns)
         if message is None:
             return None
         return {

@@ -159,7 +159,7 @@ class Simulator:
         messages, also without a subscriber. `feed` limits them to one feed. Raise `ValueError` if a
         message has no type or its time is not a time.
         """
-        now_ns = time.time_ns()
+        now_ns = time.time_ns() - self.faults.clock_behind_ns
         completed = [complete(each, now_ns) for each in messages]
         self._delivery.deliver(completed, [feed] if feed else list(FEEDS))
         await asyncio.sleep(0)

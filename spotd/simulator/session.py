@@ -74,6 +74,7 @@ class Session:
         self._waiting_bytes = 0
         self._queued = asyncio.Event()
         self._timers: list[asyncio.TimerHandle] = []
+        self._backlog: deque[tuple[float, Frame]] = deque()  # with the loop's time when each is due
 
     @property
     def feed(self) -> str:
@@ -126,6 +127,26 @@ class Session:
         if self.waiting_bytes > self._limits.out_buffer_bytes:
             self.cut_slow_client()
 
+    def offer_late(self, frame: Frame, delay_s: float) -> None:
+        """Queue a frame after `delay_s`, and after all that is delayed already."""
+        if not (delay_s or self._backlog):
+            self.offer(frame)
+            return
+        loop = asyncio.get_running_loop()
+        due = loop.time() + delay_s
+        if self._backlog:
+            due = max(due, self._backlog[-1][0])
+        self._backlog.append((due, frame))
+        if len(self._backlog) == 1:
+            loop.call_at(due, self._offer_due)
+
+    def _offer_due(self) -> None:
+        loop = asyncio.get_running_loop()
+        while self._backlog and self._backlog[0][0] <= loop.time():
+            self.offer(self._backlog.popleft()[1])
+        if self._backlog:
+            loop.call_at(self._backlog[0][0], self._offer_due)
+
     def cut_slow_client(self) -> None:
         """Drop the queued frames, send 407 unless a fault says otherwise, and end the session."""
         self._stats.slow_clients += 1
@@ -176,6 +197,7 @@ class Session:
         self.closing = True
         for timer in self._timers:
             timer.cancel()
+        self._backlog.clear()
         self._outbox.clear()
         self._waiting_bytes = 0
 

@@ -42,6 +42,7 @@ async def trade(
         if faults.market_closed:
             continue
         for feed in subscribers.live_feeds():
-            messages = market.tick(feed, subscribers.subscribed(feed), dt_s, clock.wall_ns())
+            now_ns = clock.wall_ns() - faults.clock_behind_ns
+            messages = market.tick(feed, subscribers.subscribed(feed), dt_s, now_ns)
             if messages:
                 subscribers.deliver(messages, [feed], market.model.quotes_per_frame)

@@ -1,6 +1,7 @@
 """Latest values over REST: what is asked, what is read, and what a hanging server costs."""
 
 import asyncio
+import contextlib
 import socket
 import string
 import threading
@@ -399,3 +400,38 @@ def test_an_answer_after_the_end_of_the_loop() -> None:
     thread.join(GUARD_S)
     assert not thread.is_alive()
     snapshots.close()
+
+
+# The time that REST tells
+
+
+@pytest.mark.parametrize("status", [200, 403, 429, 503])
+async def test_every_answer_tells_the_time(status: int) -> None:
+    """By it, the clock of this machine is ahead where Alpaca's is behind."""
+    rest_status = 0 if status == 200 else status
+    async with Simulator(faults=Faults(clock_behind_s=60.0, rest_status=rest_status)) as sim:
+        rest = snapshots_of(sim)
+        with contextlib.suppress(SnapshotError, AlpacaRefusedError):
+            await rest.fetch(["SPY"], deadline_s=GUARD_S)
+        assert rest.clock is not None
+        assert rest.clock.wrong
+        assert 55.0 < rest.clock.ahead_s < 65.0
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        b"X-Other: 1",
+        b"Date: yesterday",
+        b"Date: Thu, 01 Jan 1970 00:00:00 -0000",
+        b"Date: Thu, 01 Jan 1970 00:00:00 GMT\r\nAge: 3",
+    ],
+    ids=["no time", "no date", "no zone", "from a cache"],
+)
+async def test_a_time_that_proves_nothing_is_not_read(header: bytes) -> None:
+    """A cache tells the time at which it was filled."""
+    answer = answering(_http(b"{}", b"200 OK", header))
+    async with Simulator() as sim, tcp_server(answer) as port:
+        rest = snapshots_of(sim, data_url=f"http://127.0.0.1:{port}")
+        await rest.fetch(["SPY"], deadline_s=GUARD_S)
+        assert rest.clock is None

@@ -122,6 +122,7 @@ class Talk:
         self.now = 0.0
         self.said: list[Request] = []
         self.probes = 0
+        self.renewed: frozenset[str] = frozenset()
         self.served: frozenset[str] = frozenset()  # active at any time since they were desired
         self.seen = Seen(self.subs.state(), {})
         self.reconnect()
@@ -149,6 +150,13 @@ class Talk:
         self.subs.take_over(live)
         self.served |= live & self.subs.desired
         self.check_state()
+
+    def renew(self, symbols: frozenset[str]) -> None:
+        """Alpaca seems to have lost symbols: talk until nothing is left to ask."""
+        self.renewed = symbols
+        self.subs.renew(symbols)
+        self.talk()
+        self.renewed = frozenset()
 
     def want(self, *symbols: str) -> None:
         """Other symbols are desired: talk until nothing is left to ask."""
@@ -193,7 +201,8 @@ class Talk:
         if request.action == "subscribe":
             assert live.isdisjoint(request.symbols), "what is live is not asked for again"
         elif WILDCARD not in live:
-            assert subs.desired.isdisjoint(request.symbols), "what is desired is not dropped"
+            dropped = frozenset(request.symbols) - self.renewed
+            assert subs.desired.isdisjoint(dropped), "what is desired is not dropped"
         self.said.append(request)
         held_by_statuses = bool(alpaca.statuses)  # a 405 may be about those
         probe = self._is_probe(request)

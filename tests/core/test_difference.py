@@ -237,3 +237,45 @@ def test_sorted_symbols_stay_sorted(symbols: frozenset[str], others: frozenset[s
     kept.remove(symbols)
     assert kept.first() == sorted(others - symbols)
     assert kept.first(2) == sorted(others - symbols)[:2]
+
+
+def test_a_renewed_symbol_is_unsubscribed_and_subscribed_before_others() -> None:
+    """Only what is active and desired is renewed, and nobody takes its room meanwhile."""
+    pair = Pair()
+    pair.want("ABX")
+    pair.acknowledge("BXG")
+    pair.difference.renew(frozenset("BGZ"))
+    assert (pair.surplus, pair.waiting) == ("BG", "A")
+    pair.acknowledge("X")
+    assert (pair.surplus, pair.waiting) == ("", "BA")
+    pair.acknowledge("BX")
+    assert (pair.surplus, pair.waiting) == ("", "A")
+
+
+@pytest.mark.parametrize("end", ["left", "came back", "reconnect"])
+def test_a_renewal_may_end_before_it_begins(end: str) -> None:
+    """A symbol that leaves is surplus anyway, and a new session subscribes all anew."""
+    pair = Pair()
+    pair.want("AB")
+    pair.acknowledge("AB")
+    pair.difference.renew(frozenset("A"))
+    if end == "reconnect":
+        pair.difference.disconnected(None)
+        assert (pair.surplus, pair.waiting) == ("", "AB")
+        pair.acknowledge("AB")
+    else:
+        assert pair.surplus == "A"
+        pair.want("B")
+        assert pair.surplus == "A"
+        if end == "came back":
+            pair.want("AB")
+    assert pair.surplus == ("A" if end == "left" else "")
+
+
+def test_a_part_of_the_whole_market_is_not_renewed() -> None:
+    """Alpaca knows no subscription of its own for it."""
+    pair = Pair()
+    pair.want("A*")
+    pair.acknowledge("*")
+    pair.difference.renew(frozenset("A"))
+    assert (pair.surplus, pair.waiting) == ("", "")

@@ -9,11 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spotd.core.freshness import MUTE_SLACK, Judgement, Silence
+from spotd.core.freshness import MUTE_SLACK, Judgement, Silence, SilenceTimes
 from spotd.core.messages import Quote
+from spotd.models import MarketName
 
 NOON = datetime(2026, 1, 5, 17, 0, tzinfo=UTC)
-NOTHING = Judgement(mute=(), unpriced=False)
+NOTHING = Judgement(suspected=(), unpriced=())
+TIMES = SilenceTimes(open_s=10, extended_s=20, closed_s=300, unknown_s=30, grace_s=5)
 
 
 def at(seconds: float) -> datetime:
@@ -28,7 +30,7 @@ def quote(seconds: float, bid: float = 10.0, ask: float = 10.1, symbol: str = "S
 
 def silent() -> Silence:
     """Return the silence of 30 s of a stream that is silent since 100.0."""
-    silence = Silence(30.0)
+    silence = Silence(TIMES)
     silence.opened(100.0)
     return silence
 
@@ -38,38 +40,56 @@ def silent() -> Silence:
 
 def test_before_the_first_session_nothing_was_heard() -> None:
     """The caller asks only while a session is open, and opening one begins its silence."""
-    silence = Silence()
-    assert silence.check_at == -inf
+    silence = Silence(TIMES)
+    assert silence.check_at(None) == -inf
     silence.opened(100.0)
-    assert (silence.check_at, silence.due(100.0)) == (130.0, False)
+    assert (silence.check_at(None), silence.due(None, 100.0)) == (130.0, False)
 
 
 def test_rest_is_asked_after_the_silence() -> None:
     """REST is asked at the end of the silence, and not before."""
     silence = silent()
-    assert not silence.due(129.9)
-    assert silence.due(130.0)
+    assert not silence.due(None, 129.9)
+    assert silence.due(None, 130.0)
 
 
 def test_data_puts_it_off() -> None:
     """REST is asked only after as much silence behind the newest data."""
     silence = silent()
     silence.data_at = 125.0
-    assert (silence.check_at, silence.due(154.9), silence.due(155.0)) == (155.0, False, True)
+    assert silence.check_at(None) == 155.0
+    assert not silence.due(None, 154.9)
+    assert silence.due(None, 155.0)
 
 
 def test_rest_that_could_not_be_asked_is_asked_again_after_as_long() -> None:
     """A failure says nothing of the stream, and the time of its data stays what it was."""
     silence = silent()
     silence.could_not_ask(140.0)
-    assert (silence.check_at, silence.data_at) == (170.0, 100.0)
+    assert (silence.check_at(None), silence.data_at) == (170.0, 100.0)
 
 
 def test_an_answer_is_followed_by_another_silence() -> None:
     """A closed market is asked about again and again, at the same pace."""
     silence = silent()
     assert silence.judge({"SPY": at(0)}, {"SPY": quote(0)}, 131.0, asked_at=130.0) == NOTHING
-    assert (silence.check_at, silence.data_at) == (161.0, 100.0)
+    assert (silence.check_at(None), silence.data_at) == (161.0, 100.0)
+
+
+@pytest.mark.parametrize(
+    ("market", "silence_s"), [("open", 10.0), ("extended", 20.0), ("closed", 300.0), (None, 30.0)]
+)
+def test_the_market_decides_how_long_a_silence_is(
+    market: MarketName | None, silence_s: float
+) -> None:
+    """REST is asked soon at noon and late at night; a market that is not known is in between."""
+    assert silent().check_at(market) == 100.0 + silence_s
+
+
+def test_the_default_times_are_in_that_order() -> None:
+    """By default too, a silence is shortest while the market is open."""
+    times = SilenceTimes()
+    assert times.silence_s("open") < times.silence_s("extended") < times.silence_s("closed")
 
 
 # Which symbols
@@ -156,18 +176,18 @@ ANSWERS: dict[str, tuple[float | None, Quote | None, bool, bool]] = {
 def test_what_rest_says_of_one_symbol(
     stream: float | None, rest: Quote | None, mute: bool, unpriced: bool
 ) -> None:
-    """Only a two-sided quote that is newer by more than the slack shows a mute stream."""
+    """Only a two-sided quote that is newer by more than the slack makes the stream suspected."""
     asked = {"SPY": None if stream is None else at(stream)}
     judgement = silent().judge(asked, {"SPY": rest}, 131.0, asked_at=130.0)
-    assert judgement == Judgement(mute=("SPY",) if mute else (), unpriced=unpriced)
+    assert judgement == Judgement(("SPY",) if mute else (), ("SPY",) if unpriced else ())
 
 
 def test_each_symbol_is_judged_by_itself() -> None:
-    """The mute ones are named in the order asked, and one that REST left out proves nothing."""
+    """The suspected are named in the order asked, and one that REST left out proves nothing."""
     asked = {"A": at(0), "B": None, "C": at(0), "D": at(0), "E": at(60)}
     found = {"E": quote(60), "D": quote(60), "B": quote(60), "A": quote(60)}
     judgement = silent().judge(asked, found, 131.0, asked_at=130.0)
-    assert judgement == Judgement(mute=("A", "D"), unpriced=True)
+    assert judgement == Judgement(("A", "D"), ("B",))
 
 
 @pytest.mark.parametrize("heard_at", [130.0, 130.5, 131.0])
@@ -181,7 +201,50 @@ def test_an_answer_is_void_when_the_stream_spoke_meanwhile(how: str, heard_at: f
         silence.data_at = heard_at
     asked = {"SPY": at(0), "NEW": None}
     assert silence.judge(asked, {"SPY": quote(60)}, 131.0, asked_at=130.0) == NOTHING
-    assert silence.check_at == heard_at + 30.0
+    assert silence.check_at(None) == heard_at + 30.0
+
+
+# The verdict
+
+
+def suspected() -> Silence:
+    """Return the silence of a stream that is suspected since 131.0."""
+    silence = silent()
+    silence.judge({"SPY": at(0)}, {"SPY": quote(60)}, 131.0, asked_at=130.0)
+    return silence
+
+
+def test_a_suspected_stream_that_stays_silent_is_mute() -> None:
+    """The verdict falls at the end of the grace, once."""
+    silence = suspected()
+    judge_at = silence.judge_at
+    assert judge_at == 136.0
+    verdicts = [silence.judge_mute(now) for now in (135.9, 136.0, 136.0)]
+    assert verdicts == [None, True, False]
+    assert silence.judge_at is None
+    assert silence.check_at("open") == 146.0
+
+
+@pytest.mark.parametrize("how", ["heard", "opened"])
+def test_a_suspicion_ends_with_the_next_data(how: str) -> None:
+    """A quote on its way to both was known to REST first; a new session is another stream."""
+    silence = suspected()
+    if how == "opened":
+        silence.opened(133.0)
+    else:
+        silence.data_at = 133.0
+    assert silence.judge_mute(140.0) is False
+    assert silence.judge_at is None
+    assert silence.check_at("open") == 143.0
+
+
+def test_a_silent_market_is_never_mute() -> None:
+    """On a holiday, at night or in an unscheduled closure, REST knows nothing new either."""
+    silence, now = silent(), 100.0
+    for _ in range(100):
+        now = silence.check_at("open")
+        assert silence.judge({"SPY": at(0)}, {"SPY": quote(0)}, now, asked_at=now) == NOTHING
+        assert silence.judge_at is None
 
 
 @given(
@@ -205,6 +268,6 @@ def test_rest_is_never_asked_sooner_than_after_the_silence(
             silence.could_not_ask(now)
         else:
             silence.judge({}, {}, now, asked_at=now - 0.05)
-        assert silence.check_at == pytest.approx(now + 30.0)
-        assert not silence.due(now + 29.9)
-        assert silence.due(now + 30.1)
+        assert silence.check_at(None) == pytest.approx(now + 30.0)
+        assert not silence.due(None, now + 29.9)
+        assert silence.due(None, now + 30.1)

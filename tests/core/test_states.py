@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from spotd.core.channels import Channels
 from spotd.core.demand import MAX_REFUSED_SHOWN, PROMPT_UP_TO, Demand
 from spotd.core.interruptions import INTERRUPTED, why_stale, why_waiting
+from spotd.core.lag import LagState
 from spotd.core.leadership import Leadership
 from spotd.core.redis_health import RedisHealth
 from spotd.core.state_writes import StateBatch, StateWrites
@@ -63,6 +64,8 @@ SUBSCRIBING = Reason("subscribing", "no symbol is acknowledged yet")
 STOPPING = Reason("stopping", "the daemon was asked to stop")
 BACKOFF = Reason("backoff", "closed with 1001")
 CLOSED = StreamState("waiting", BACKOFF)
+BEHIND = Reason("lagging", "prices come late")
+CLOCK = Reason("clock_wrong", "the clock is ahead")
 ALL_REFUSED = StreamState("open", subscriptions=SubscriptionState(all_refused=True))
 
 
@@ -157,6 +160,10 @@ ALL_REFUSED = StreamState("open", subscriptions=SubscriptionState(all_refused=Tr
             OTHER_LEADER_REASON,
             [],
         ),
+        (replace(STREAMING, lag=LagState(BEHIND)), "streaming", BEHIND, [BEHIND]),
+        (replace(STREAMING, lag=LagState(clock=CLOCK)), "streaming", CLOCK, []),
+        (replace(STREAMING, lag=LagState(BEHIND, CLOCK)), "streaming", BEHIND, [BEHIND]),
+        (replace(STREAMING, lag=LagState(BEHIND), stream=CLOSED), "waiting", BACKOFF, [BACKOFF]),
         (replace(STREAMING, redis=AWAY), "waiting", AWAY_REASON, [AWAY_REASON]),
         (
             replace(STREAMING, redis=AWAY, stream=CLOSED),
@@ -191,6 +198,21 @@ def test_what_the_daemon_says(
     """Each combination of facts has one state, and is ready exactly where the contract says so."""
     assert daemon_state(facts, NOW) == (state, reason)
     assert not_ready_because(facts, NOW) == not_ready
+
+
+@pytest.mark.parametrize(
+    ("stream", "serves"),
+    [
+        (STREAMING.stream, True),
+        (StreamState("open"), False),
+        (StreamState("closed", subscriptions=SERVED), False),
+    ],
+)
+def test_a_stream_serves_when_it_is_open_and_brings_a_symbol(
+    stream: StreamState, serves: bool
+) -> None:
+    """Only such a stream can be silent, mute or behind."""
+    assert stream.serves is serves
 
 
 @pytest.mark.parametrize(
@@ -329,6 +351,34 @@ class TestVerdicts:
         verdicts.update(replace(STREAMING, stream=mute), 1.0)
         assert verdicts.verdicts["AAA"] == Verdict("stale", "it brings nothing", code="mute")
 
+    @pytest.mark.parametrize(
+        ("facts", "expected"),
+        [
+            (replace(STREAMING, mute=frozenset(("AAA",))), "mute"),
+            (replace(STREAMING, lag=LagState(BEHIND)), "lagging"),
+            (replace(STREAMING, lag=LagState(BEHIND), mute=frozenset(("AAA",))), "mute"),
+            (replace(STREAMING, lag=LagState(clock=CLOCK)), None),
+            (replace(STREAMING, lag=LagState(BEHIND), halted=frozenset(("AAA",))), None),
+            (replace(STREAMING, mute=frozenset(("AAA",)), halted=frozenset(("AAA",))), None),
+        ],
+    )
+    def test_what_is_behind_or_mute_is_stale(self, facts: Facts, expected: Code | None) -> None:
+        """A halt is told first: it is no doubt. A symbol that is pending stays so."""
+        verdicts = Verdicts()
+        verdicts.update(facts, 1.0)
+        verdict = verdicts.verdicts["AAA"]
+        assert verdict.code == expected
+        assert (verdict.state == "stale") == (expected is not None)
+        assert verdicts.verdicts["BBB"] == PENDING
+
+    def test_a_mute_symbol_stays_so_while_it_is_renewed(self) -> None:
+        """It is served, and not active for a moment."""
+        served = SubscriptionState(served=frozenset(("AAA",)))
+        verdicts = Verdicts()
+        renewed = replace(STREAMING, stream=StreamState("open", subscriptions=served))
+        verdicts.update(replace(renewed, mute=frozenset(("AAA",))), 1.0)
+        assert verdicts.verdicts["AAA"].code == "mute"
+
     def test_without_a_quote_it_waits_for_the_first(self) -> None:
         """It is live with a reason; the whole market has no quote of its own."""
         everything = Demand(frozenset(("AAA", "BBB", "*")))
@@ -416,6 +466,8 @@ ANY_FACTS = st.builds(
         stale=st.sampled_from([INTERRUPTED, Reason("mute", "it brings nothing")]),
     ),
     halted=SOME,
+    mute=SOME,
+    lag=st.sampled_from([LagState(), LagState(BEHIND), LagState(BEHIND, CLOCK)]),
     quoted=SOME,
 )
 

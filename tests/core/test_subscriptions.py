@@ -36,6 +36,19 @@ def test_only_the_difference_is_asked_for() -> None:
     ]
 
 
+def test_a_renewed_symbol_is_asked_for_again() -> None:
+    """Where Alpaca seems to have lost a symbol, it is unsubscribed and subscribed."""
+    talk = Talk(Plan(cap=2))
+    talk.want("A", "B", "C")
+    del talk.said[:]
+    talk.renew(frozenset("B"))
+    assert talk.said[:2] == [
+        Request("unsubscribe", ("B",), trades=True),
+        Request("subscribe", ("B",), trades=True),
+    ]
+    assert talk.subs.active == {"A", "B"}
+
+
 def test_without_trades_only_quotes_are_asked_for() -> None:
     """Where trades are not wanted, no request names them."""
     talk = Talk(Plan(), trades=False)

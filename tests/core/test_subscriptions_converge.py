@@ -54,7 +54,13 @@ class Delist(NamedTuple):
     symbols: frozenset[str]
 
 
-Step = Want | ChangeOfMind | Cut | NewPlan | Hour | Delist
+class Renew(NamedTuple):
+    """These symbols seem to be lost."""
+
+    symbols: frozenset[str]
+
+
+Step = Want | ChangeOfMind | Cut | NewPlan | Hour | Delist | Renew
 
 _some = st.sampled_from(NAMES)
 _caps = st.one_of(st.none(), st.integers(0, 40))
@@ -70,6 +76,7 @@ _steps: SearchStrategy[Step] = st.one_of(
     st.builds(NewPlan, _caps),
     st.just(Hour()),
     st.builds(Delist, st.frozensets(_some, max_size=4)),
+    st.builds(Renew, st.frozensets(_some, max_size=20)),
 )
 _plans = st.builds(
     Plan,
@@ -120,6 +127,10 @@ def follow(talk: Talk, steps: Iterable[Step]) -> None:
                 talk.now += RETRY_REFUSED_S
                 talk.plan.unlisted = symbols
                 talk.reconnect()
+            case Renew(symbols):
+                live = talk.subs.active
+                talk.renew(symbols)
+                assert talk.subs.active == live, "nobody takes the room of what is renewed"
         talk.talk()
         talk.settled()
 

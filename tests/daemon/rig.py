@@ -16,10 +16,12 @@ from typing import Any, Self
 from pydantic import SecretStr
 
 from spotd.alpaca.handshake import Timeouts
+from spotd.core.freshness import SilenceTimes
 from spotd.core.pacing import Pauses
 from spotd.daemon.daemon import Daemon, Timing
 from spotd.daemon.states import STATUS_EVERY_S
 from spotd.daemon.stream import PAUSE_IN_ROW_S
+from spotd.daemon.trading_days import ReadDays
 from spotd.settings import Settings
 from spotd.simulator import Simulator
 from tests.kit.servers import Server
@@ -50,8 +52,9 @@ class Rig:
     """One daemon, its simulator and a client of its values. ``async with`` runs the daemon.
 
     ``values_url`` is where the test itself reads and writes, if that is not ``url``. ``settings``
-    are those of the daemon, by field name. By default it has no throttle and takes
-    no snapshots, so that nothing happens but what the test says.
+    are those of the daemon, by field name, ``timing`` further times of ``Timing``. By default it
+    has no throttle, takes no snapshots, allows any lag and knows no trading days, so that nothing
+    happens but what the test says.
     """
 
     def __init__(
@@ -61,12 +64,15 @@ class Rig:
         *,
         pauses: Pauses = BRISK,
         silence_s: float = 30.0,
+        grace_s: float = 0.1,
+        timing: Mapping[str, Any] | None = None,
         linger_s: float = 10.0,
         status_every_s: float = STATUS_EVERY_S,
         timeouts: Timeouts | None = None,
         pause_in_row_s: float = PAUSE_IN_ROW_S,
         leads: bool = True,
         values_url: str | None = None,
+        read_days: ReadDays = lambda _: (),
         **settings: Any,
     ) -> None:
         defaults: dict[str, Any] = {
@@ -78,6 +84,7 @@ class Rig:
             "http_port": 0,
             "leader_ttl_s": LONG_TTL_S,
             "snapshots": False,
+            "max_lag_s": 0,
             "throttle_ms": 0,
         }
         self.settings = Settings(**(defaults | settings))
@@ -87,11 +94,14 @@ class Rig:
             Timing(
                 pauses=pauses,
                 timeouts=Timeouts() if timeouts is None else timeouts,
-                silence_s=silence_s,
+                silence=SilenceTimes(silence_s, silence_s, silence_s, silence_s, grace_s),
+                question_every_s=0.0,
                 linger_s=linger_s,
                 status_every_s=status_every_s,
                 pause_in_row_s=pause_in_row_s,
+                **({} if timing is None else timing),
             ),
+            read_days=read_days,
         )
         self.values = Values(values_url or url, self.settings.keys, decode_responses=True)
         self._waits_to_lead = leads

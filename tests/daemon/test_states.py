@@ -511,8 +511,9 @@ class TestNumbers:
             if sample.name.endswith("_count")
         ]
         assert 1 <= count <= most
-        assert prices.lag_s is not None
-        assert prices.lag_s >= 1.0
+        lag_s = prices.lag.samples.median_s(time.monotonic())
+        assert lag_s is not None
+        assert lag_s >= 1.0
 
 
 def samples(text: str) -> dict[tuple[str, ...], float]:

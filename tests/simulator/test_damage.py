@@ -81,3 +81,21 @@ async def test_probabilities_are_probabilities(sim: Simulator) -> None:
             await sim.send([SPY])
             sizes.append(len(await talk.hear()))
         assert set(sizes) == {1, 2}
+
+
+async def test_delayed_data_keeps_its_order_and_goes_with_its_session(sim: Simulator) -> None:
+    """A backlog is delivered in order, REST knows it at once, and a new session has none."""
+    async with dial(sim) as talk:
+        await talk.subscribe(quotes=["SPY"])
+        sim.faults.data_delay_s = 0.2
+        await sim.send([SPY | {"bp": 1.0, "ap": 1.5}])
+        sim.faults.data_delay_s = 0.0
+        await sim.send([SPY | {"bp": 1.25, "ap": 1.5}])
+        assert [(await talk.hear_one())["bp"] for _ in range(2)] == [1.0, 1.25]
+        sim.faults.data_delay_s = 3600.0
+        await sim.send([SPY | {"bp": 2.0, "ap": 2.5}])
+    async with dial(sim) as talk:
+        await talk.subscribe(quotes=["SPY"])
+        sim.faults.data_delay_s = 0.0
+        await sim.send([SPY | {"bp": 3.0, "ap": 3.5}])
+        assert (await talk.hear_one())["bp"] == 3.0
