@@ -75,7 +75,7 @@ class RedisPort(DemandCalls):
             keys,
             limited=self._limited,
             outcome=outcome,
-            limit_s=lambda: call_timeout_s,
+            limit_s=lambda: self._limit.limit_s,
         )
         self._shas = {
             script: hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest()
