@@ -278,8 +278,8 @@ def _of_connection(options: dict[str, Any]) -> dict[str, Any]:
 
 
 def master_of(client: Any) -> Master | None:
-    """Return what finds the server of a client that ``connect`` made, None in a cluster."""
-    if is_cluster(client):
+    """Return what finds the server of a client that ``connect`` made, None for another client."""
+    if isinstance(client, RedisCluster):
         return None
     master = client.connection_pool.connection_kwargs.get("master")
     return master if isinstance(master, Master) else None

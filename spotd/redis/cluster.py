@@ -10,9 +10,9 @@ from a program that brings its own client.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from typing import Any
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from typing import Any, TypeVar
 
 import redis.asyncio as aioredis
 from redis.asyncio.client import PubSub
@@ -28,13 +28,18 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from spotd.redis.cluster_nodes import Address, ClusterNodes, SlotRange
-from spotd.redis.connections import TcpConnection, TlsConnection, progress
-from spotd.redis.dial import first_answer
+from spotd.redis.connections import TcpConnection, TlsConnection
+from spotd.redis.dial import Connect, Discard, dial, first_answer
+from spotd.redis.master import Master
 
 _REDIRECTIONS = 4  # of one call, while slots move from node to node
 _OVERDUE_S = 0.3  # an owner that did not answer for so long may hang: the others are asked
 _ASK_AGAIN_S = 0.2  # the pause between two such questions
 _ANSWER_LIMIT_S = 0.5  # of one node, where all are asked
+
+_REPLACED = "another node owns the slot now"
+
+T = TypeVar("T")
 
 _FAILURES = (RedisError, RedisClusterException, OSError)
 
@@ -42,9 +47,9 @@ _FAILURES = (RedisError, RedisClusterException, OSError)
 class ClusterClient(aioredis.Redis):
     """A client whose commands go to the owner of our slot.
 
-    ``serve`` names the slot; without it the first MOVED does. A call that waits for an owner
-    which is replaced meanwhile raises redis-py's ConnectionError, and the next one goes to the new
-    owner.
+    ``serve`` names the slot; without it the first MOVED does. When another node becomes the owner,
+    all connections of ``master`` are closed: calls that are under way raise redis-py's
+    ConnectionError, and the next ones go to the new owner.
     """
 
     def __init__(
@@ -66,10 +71,12 @@ class ClusterClient(aioredis.Redis):
         self._clients: dict[Address, aioredis.Redis] = {}
         # Tries the options now, in order to raise TypeError before the first call.
         self._plain_class(host=addresses[0][0], port=addresses[0][1], **options)
+        self.master = OwnerOfSlot(self, try_s=options["socket_connect_timeout"])
+        self.master.on_drop(self._end_calls)
         pool = ConnectionPool(
-            connection_class=_OwnerSSLConnection if ssl else _OwnerConnection,
+            connection_class=self._plain_class,
             max_connections=max_connections,
-            cluster=self,
+            master=self.master,
             redis_connect_func=redis_connect_func,
             **options,
         )
@@ -96,11 +103,12 @@ class ClusterClient(aioredis.Redis):
         """Return the owner's answer; a redirection is followed. Raises redis-py's errors."""
         for left in reversed(range(_REDIRECTIONS)):
             try:
-                with self._watched() as limit:
-                    async with limit:
-                        return await self._at_owner(*args, **options)
+                async with self.until_replaced():
+                    return await self._at_owner(*args, **options)
             except MovedError as error:
+                former = self.nodes.owner
                 self.nodes.moved(error.slot_id, (error.host, error.port))
+                self._leave(former)
                 if not left:
                     raise
             except AskError as error:
@@ -108,8 +116,6 @@ class ClusterClient(aioredis.Redis):
             except (ClusterDownError, RedisConnectionError, RedisTimeoutError):
                 self.nodes.doubt()
                 raise
-            except TimeoutError:  # ours, since redis-py has its own
-                raise RedisConnectionError("another node owns the slot now") from None
             except asyncio.CancelledError:
                 self.nodes.doubt()  # the caller's limit was over
                 raise
@@ -125,15 +131,23 @@ class ClusterClient(aioredis.Redis):
             await target.execute_command("ASKING")
             return await target.execute_command(*args, **options)
 
-    @contextmanager
-    def _watched(self) -> Iterator[asyncio.Timeout]:
-        """Ask the other nodes while a call is overdue. The call ends when the owner changes."""
+    @asynccontextmanager
+    async def until_replaced(self) -> AsyncIterator[None]:
+        """Ask the other nodes while what is done inside is overdue.
+
+        Raises redis-py's ConnectionError when another node has become the owner.
+        """
         loop = asyncio.get_running_loop()
         limit = asyncio.timeout(None)
         self._under_way[limit] = loop.time() + _OVERDUE_S
         overdue = loop.call_later(_OVERDUE_S, self._find_replacement)
         try:
-            yield limit
+            async with limit:
+                yield
+        except TimeoutError:
+            if limit.expired():
+                raise RedisConnectionError(_REPLACED) from None
+            raise
         finally:
             overdue.cancel()
             del self._under_way[limit]
@@ -151,10 +165,20 @@ class ClusterClient(aioredis.Redis):
             with suppress(*_FAILURES):
                 await self._ask()
             if self.nodes.owner != owner:
-                for limit in self._under_way:
-                    limit.reschedule(now())
                 return
             await asyncio.sleep(_ASK_AGAIN_S)
+
+    def _leave(self, former: Address | None) -> None:
+        """Close all connections to a node that owns our slot no longer."""
+        if former is not None and former != self.nodes.owner:
+            self.master.drop(_REPLACED)
+
+    def _end_calls(self, _: str) -> None:
+        """End the calls that wait for a connection, too."""
+        now = asyncio.get_running_loop().time()
+        for limit in tuple(self._under_way):
+            with suppress(RuntimeError):  # it expires at this moment
+                limit.reschedule(now)
 
     # Nodes
 
@@ -162,9 +186,6 @@ class ClusterClient(aioredis.Redis):
         """Return the node that owns our slot. The nodes are asked where it is in doubt."""
         if self.nodes.owner is None or self.nodes.is_doubtful:
             await self._ask()
-            told = progress.get()
-            if told is not None:
-                told.ready()
         if self.nodes.owner is None:
             raise RedisClusterException("no node owns the slot of our keys")
         return self.nodes.owner
@@ -194,8 +215,10 @@ class ClusterClient(aioredis.Redis):
             ranges = _ranges(await connection.read_response())
         finally:
             await connection.disconnect(nowait=True)
+        former = self.nodes.owner
         if not self.nodes.answered(asked, ranges):
             raise RedisClusterException(f"{asked[0]}:{asked[1]} knows no owner of our slot")
+        self._leave(former)
 
     async def pubsub_anywhere(self) -> PubSub:
         """Return a subscriber of any node that answers: each receives every PUBLISH.
@@ -255,24 +278,24 @@ class ClusterClient(aioredis.Redis):
         return client
 
 
-class _OwnerConnection(TcpConnection):
-    """A connection to whichever node owns our slot. ``connect`` leaves a former owner."""
+class OwnerOfSlot(Master):
+    """The node that owns our slot, as the nodes of the cluster name it."""
 
-    def __init__(self, *, cluster: ClusterClient, **options: Any) -> None:
+    def __init__(self, cluster: ClusterClient, *, try_s: float) -> None:
+        super().__init__("", 0, try_s=try_s)
+        self.address = None
         self._cluster = cluster
-        super().__init__(**options)
 
-    async def connect(self) -> None:
-        """Connect, if it is not connected to the present owner. Raises redis-py's errors."""
-        owner = await self._cluster.owner()
-        if owner != (self.host, self.port):
-            await self.disconnect(nowait=True)
-            self.host, self.port = owner
-        await super().connect()  # type: ignore[no-untyped-call]
+    async def open(self, connect: Connect[T], discard: Discard[T]) -> T:
+        """Return a new connection to the owner; see ``Master.open``."""
+        self.address = await self._cluster.owner()
+        async with self._cluster.until_replaced():
+            return await dial(*self.address, connect, discard, try_s=self.try_s)
 
-
-class _OwnerSSLConnection(_OwnerConnection, TlsConnection):
-    pass
+    def answered_wrong(self, why: str) -> None:
+        """Take in that the owner answered as one that takes no writes; see ``Master``."""
+        self._cluster.nodes.doubt()
+        super().answered_wrong(why)
 
 
 class NodePubSub(PubSub):

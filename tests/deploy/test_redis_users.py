@@ -16,6 +16,7 @@ from redis.exceptions import AuthenticationError, NoPermissionError
 from redis.retry import Retry
 
 from spotd.client import SpotClient
+from spotd.errors import RedisUnavailableError
 from spotd.keys import Keys
 from spotd.redis.port import SCAN_ABOVE, RedisPort
 from spotd.redis.rights import DENIED, as_arguments, rights_of_daemon
@@ -25,7 +26,7 @@ from tests.client.told import Told
 from tests.daemon.rig import KEY, SECRET, Rig, quote
 from tests.kit.acl import USERS, rules_of
 from tests.kit.publisher import status_of, update_of
-from tests.kit.servers import Server, redis_server
+from tests.kit.servers import ClusterServers, Server, redis_server
 from tests.kit.waiting import until
 from tests.relay.examples import settings_of
 
@@ -313,6 +314,34 @@ async def test_all_together(server: Server, admin: Any) -> None:
         while message["type"] != "spot_price_update":
             message = await browser.receive_json()
     assert denied(admin) == []
+
+
+async def test_in_a_cluster(cluster: ClusterServers) -> None:
+    """With the prefix of a cluster and the right to ask for its slots they are enough, too."""
+    keys = Keys("{spotd}:")
+    for user, more in ((DAEMON, ["+cluster|slots"]), (DAEMON, []), (CONSUMER, ["+cluster|slots"])):
+        for node in cluster.nodes:
+            with node.client() as client:
+                rules = [rule.replace("spotd:", "{spotd}:") for rule in rules_of(user)]
+                grant(client, user, [*rules, *more])
+        url = cluster.url.replace("://", f"://{user}:{PASSWORD}@")
+        if user == CONSUMER:
+            async with SpotClient(url, key_prefix="{spotd}:") as spot:
+                assert await spot.add("SPY") == ["SPY"]
+                assert await spot.remove("SPY") == ["SPY"]
+            continue
+        port = RedisPort(url, keys)
+        if more:
+            await port.lead("t", 60.0)
+            await port.publish("t", b'{"symbol":"SPY"}\n', 1)
+            async with aclosing(cast("AsyncGenerator[None, None]", port.wakes())) as wakes:
+                await anext(wakes)
+            assert await port.denied(rights_of_daemon(keys)) == []
+            await port.release("t")
+        else:
+            with pytest.raises(RedisUnavailableError, match=r"cluster\|slots"):
+                await port.leader()
+        await port.close()
 
 
 def test_nobody_can_log_in_before_a_password_is_set(server: Server, admin: Any) -> None:

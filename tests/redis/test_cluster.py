@@ -9,10 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 
 from spotd.errors import RedisUnavailableError
 from spotd.keys import Keys
 from spotd.redis.port import RedisPort
+from spotd.simulator import Simulator
+from tests.daemon.rig import KEY, SECRET, Rig, quote
+from tests.kit.recorder import Recorder
 from tests.kit.servers import ClusterServers, Server, make_certificates, redis_server
 from tests.kit.waiting import GUARD_S, until
 from tests.kit.websocket import tcp_server
@@ -93,6 +97,41 @@ async def test_a_call_under_way_ends_when_the_owner_is_replaced(
     finally:
         owner.thaw()
     await port.close()
+
+
+async def test_a_daemon_goes_on_after_a_promotion(
+    replicated: tuple[ClusterServers, Server, Server],
+) -> None:
+    """It leads and publishes at the new owner, and the newest price of every symbol is there."""
+    cluster, owner, replica = replicated
+    with owner.client() as services:
+        services.sadd(KEYS.symbols, "SPY", "QQQ")
+    async with (
+        Simulator(keys={KEY: SECRET}) as sim,
+        Recorder(cluster.nodes[1].url, keys=KEYS) as recorder,
+        Rig(
+            replica.url,
+            sim,
+            redis_url=SecretStr(cluster.url),
+            key_prefix=KEYS.key_prefix,
+            leader_ttl_s=5.0,
+            pause_in_row_s=0.0,
+        ) as rig,
+    ):
+        await until(lambda: rig.active == {"SPY", "QQQ"}, "both to be live")
+        await rig.send(quote("SPY", 1.0), quote("QQQ", 2.0))
+        await until(lambda: recorder.bids("SPY") and recorder.bids("QQQ"), "the prices")
+        owner.freeze()
+        try:
+            with replica.client() as client:
+                await until(lambda: client.info("replication")["role"] == "master", "promotion")
+            await until(rig.works, "the daemon to work again")
+            await rig.send(quote("SPY", 3.0))
+            await until(lambda: recorder.bids("SPY")[-1:] == [3.0], "the newer price")
+            assert await rig.values.bid("SPY") == 3.0
+            assert await rig.values.bid("QQQ") == 2.0
+        finally:
+            owner.thaw()
 
 
 async def test_the_owner_dies(replicated: tuple[ClusterServers, Server, Server]) -> None:
