@@ -22,6 +22,7 @@ from collections.abc import Iterable
 from datetime import datetime
 from enum import IntEnum
 
+from spotd.core.last_sales import LastSales
 from spotd.core.messages import Quote
 
 
@@ -38,7 +39,7 @@ _QUIET, _READY, _HELD = Phase.QUIET, Phase.READY, Phase.HELD
 _INFINITY = float("inf")
 
 
-class Slot:
+class Slot(LastSales):
     """The newest price of one symbol, and whether it changed since it was last emitted."""
 
     # The slot holds the numbers, not the message that brought them. Replacing a message would free
@@ -51,20 +52,17 @@ class Slot:
         "changed",
         "due_at",
         "fresh_quote",
-        "last_price",
         "phase",
         "quoted_at",
-        "sold_at",
         "symbol",
     )
 
     def __init__(self, symbol: str) -> None:
+        super().__init__()
         self.symbol = symbol
         self.bid = 0.0
         self.ask = 0.0
         self.quoted_at: datetime | None = None  # exchange time; None before a two-sided quote
-        self.last_price: float | None = None
-        self.sold_at: datetime | None = None  # exchange time of last_price
         self.changed = False
         self.fresh_quote = False  # its quote came from the stream and is not published yet
         self.phase = _QUIET
@@ -86,7 +84,8 @@ class Slot:
 
     def clear(self) -> None:
         """Forget the price. An open window stays open: a symbol that returns is throttled."""
-        self.quoted_at = self.last_price = self.sold_at = None
+        self.forget_sales()
+        self.quoted_at = None
         self.bid = self.ask = 0.0
         self.changed = self.fresh_quote = False
 

@@ -47,7 +47,7 @@ class Prices:
         self.conflator = Conflator(throttle_s)
         self.cache = PriceCache(self.conflator, lambda symbol: demand.get().wants(symbol))
         self.seq = SeqCounter()
-        self.halted: Value[frozenset[str]] = Value(self.cache.halted)
+        self.halted: Value[frozenset[str]] = Value(self.cache.halts.symbols())
         self.due = Turn()
         self.dropping: set[str] = set()
         self.under_way: Sequence[Slot] = ()
@@ -61,7 +61,7 @@ class Prices:
         self._metrics = metrics
         # For each frame: attributes of our own are found faster than those of others.
         self._receive = self.cache.receive
-        self._halted_told = self.cache.halted
+        self._halts = self.cache.halts
         self._first_quotes_told = 0
         self._lag_seen_at = 0.0
 
@@ -73,7 +73,7 @@ class Prices:
             self._see_lag(messages[-1], now)
         if self.cache.first_quotes != self._first_quotes_told:
             self._tell_first_quotes()
-        if self.cache.halted is not self._halted_told:
+        if self._halts.changed:
             self._tell_halted()
         if self.conflator.sooner:
             self.due.now()
@@ -88,6 +88,9 @@ class Prices:
         for symbol, snapshot in found.items():
             trade = snapshot.trade if trades else None
             self.cache.take_snapshot(symbol, snapshot.quote, trade, now)
+            if snapshot.trade is not None and not trades:
+                self.cache.see_trade(snapshot.trade)
+        self._tell_halted()
         self._tell_first_quotes()
         self._wake()
 
@@ -140,9 +143,13 @@ class Prices:
         self._wake()
 
     def begin_session(self) -> None:
-        """Take in that a new session with Alpaca begins: a resumption may have been missed."""
+        """Take in that a new session with Alpaca begins: trades may have been missed."""
         self._silence.opened(time.monotonic())
-        self.cache.clear_halts()
+        self.cache.interrupted()
+
+    def take_over_halts(self, published: Mapping[str, datetime]) -> None:
+        """Take in the halts that a predecessor published, with the time of each."""
+        self._halts.take_over(published)
         self._tell_halted()
 
     def pending(self) -> bool:
@@ -180,8 +187,7 @@ class Prices:
             self.first_quotes.set()
 
     def _tell_halted(self) -> None:
-        self._halted_told = self.cache.halted
-        self.halted.set(self._halted_told)
+        self.halted.set(self._halts.symbols())
 
     def _see_lag(self, newest: Message, now: float) -> None:
         if isinstance(newest, Quote | Trade):

@@ -35,6 +35,8 @@ class Numbers:
 
     quotes_received: int = 0
     trades_received: int = 0
+    trades_cancelled: int = 0
+    trades_corrected: int = 0
     quotes_conflated: int = 0
     quotes_dropped: dict[str, int] = field(default_factory=dict)
     messages_ignored: dict[str, int] = field(default_factory=dict)
@@ -134,6 +136,12 @@ class _Numbers(Collector):
         )
         yield CounterMetricFamily(
             "spotd_trades_received", "Trades decoded", value=numbers.trades_received
+        )
+        yield CounterMetricFamily(
+            "spotd_trades_cancelled", "Cancellations decoded", value=numbers.trades_cancelled
+        )
+        yield CounterMetricFamily(
+            "spotd_trades_corrected", "Corrections decoded", value=numbers.trades_corrected
         )
         yield CounterMetricFamily(
             "spotd_quotes_conflated",
