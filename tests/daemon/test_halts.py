@@ -73,16 +73,19 @@ async def test_a_trade_ends_a_halt_whose_resumption_was_missed(
 
 
 @pytest.mark.parametrize("orderly", [True, False])
-async def test_a_new_leader_takes_over_halts(rig: NewRig, sim: Simulator, orderly: bool) -> None:
+async def test_a_new_leader_takes_over_halts(
+    rig: NewRig, sim: Simulator, server: Server, orderly: bool
+) -> None:
     """From the states that its predecessor left, whether it stopped in order or not."""
     async with rig() as daemon:
         await halt_spy(daemon, sim)
         left = await daemon.values.redis.hgetall("spotd:states")
+    if not orderly:
+        with server.client() as client:
+            client.hset("spotd:states", mapping=left)
     async with rig(leads=False) as daemon:
-        if not orderly:
-            await daemon.values.redis.hset("spotd:states", mapping=left)
+        await until(lambda: sim.sessions and sim.sessions[0].statuses == {"*"}, "the statuses")
         await until(states(daemon, "halted", "live"), "the halt")
-        await until(lambda: sim.sessions[0].statuses == {"*"}, "the statuses")
         await daemon.send(trade("SPY", 1.5))
         await until(states(daemon, "live", "live"), "the end of the halt")
 
