@@ -52,6 +52,15 @@ class Reason(NamedTuple):
         """Return code and sentence, as ``/readyz`` lists them."""
         return f"{self.code}: {self.text}"
 
+    def for_clients(self) -> Reason:
+        """Return the reason as a relay tells it to browsers: without the address of Redis.
+
+        A sentence that may name one is replaced by the meaning of its code.
+        """
+        if self.code not in _NAMES_REDIS:
+            return self
+        return Reason(self.code, MEANINGS[self.code].meaning.removesuffix("."))
+
 
 class Meaning(NamedTuple):
     """What a code means, and what an operator does about it."""
@@ -61,6 +70,9 @@ class Meaning(NamedTuple):
 
 
 _NOTHING = "Nothing."
+
+# Their sentences say what Redis answered, and where it is.
+_NAMES_REDIS: frozenset[str] = frozenset({"demand_unreadable", "redis_away"})
 
 MEANINGS: dict[Code, Meaning] = {
     "all_refused": Meaning(

@@ -292,12 +292,16 @@ class Settings(BaseSettings):
         return self.max_lag_s
 
     def credentials(self) -> tuple[SecretStr, SecretStr]:
-        """Return key and secret. Raises SettingsError that names what is missing."""
-        if not self.api_key or not self.api_key.get_secret_value():
-            raise SettingsError("ALPACA_API_KEY is not set (also accepted: APCA_API_KEY_ID)")
-        if not self.secret_key or not self.secret_key.get_secret_value():
-            raise SettingsError("ALPACA_SECRET_KEY is not set (also accepted: APCA_API_SECRET_KEY)")
-        return self.api_key, self.secret_key
+        """Return key and secret. Raises SettingsError that names all that is missing."""
+        key, secret = self.api_key, self.secret_key
+        if key and secret:  # neither None nor empty
+            return key, secret
+        missing = []
+        if not key:
+            missing.append("ALPACA_API_KEY is not set (also accepted: APCA_API_KEY_ID)")
+        if not secret:
+            missing.append("ALPACA_SECRET_KEY is not set (also accepted: APCA_API_SECRET_KEY)")
+        raise SettingsError("; ".join(missing))
 
     @classmethod
     def load(cls, **overrides: Any) -> Self:

@@ -9,6 +9,7 @@ from pkgutil import resolve_name
 import pytest
 
 from spotd.ops.metrics import Metrics, Numbers
+from spotd.reasons import Reason
 from spotd.relay import protocol
 from spotd.relay.close_codes import CLOSE_CODES
 from spotd.relay.limits import Limits
@@ -92,7 +93,7 @@ def test_the_contract_has_every_close_code() -> None:
 
 def test_the_contract_shows_messages_as_the_relay_writes_them() -> None:
     """Where no daemon runs, so that they hold no times."""
-    no_daemon = protocol.relay_status(["no_daemon: no daemon runs"])
+    no_daemon = protocol.relay_status([Reason("no_daemon", "no daemon runs")])
     for message in (
         protocol.hello(Limits(), None, b"", no_daemon),
         protocol.relay_status(()),

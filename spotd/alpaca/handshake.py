@@ -8,8 +8,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import re
 import socket
+import ssl
 from dataclasses import dataclass
 from email.parser import HeaderParser
 from typing import Any
@@ -174,4 +176,8 @@ def _no_connection(error: BaseException, timeout_s: float) -> StreamError:
         )
     if isinstance(error, socket.gaierror | UnicodeError):
         return StreamError("the host name of the stream is unknown", reason="dns")
-    return StreamError(f"no connection to Alpaca: {error}"[:200], reason="connect")
+    words = str(error)
+    if isinstance(error, OSError) and error.errno and not isinstance(error, ssl.SSLError):
+        # asyncio's words name the address, which may be that of a proxy. Browsers see them.
+        words = os.strerror(error.errno)
+    return StreamError(f"no connection to Alpaca: {words}"[:200], reason="connect")

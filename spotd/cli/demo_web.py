@@ -41,7 +41,7 @@ async def _started(
 ) -> tuple[str, asyncio.Task[None]]:
     """Start a relay. Return its address and its task. Raises what keeps it from starting."""
     address: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-    relay = run_relay(settings, stop_asked, address.set_result)
+    relay = run_relay(settings, stop_asked, address.set_result, simulated=True)
     running = asyncio.create_task(relay, name="relay")
     await asyncio.wait((running, address), return_when=asyncio.FIRST_COMPLETED)
     if not address.done():

@@ -20,7 +20,7 @@ from spotd.settings import Settings
 
 _REFRESH_S = 0.5
 _CANCEL_AGAIN_S = 1.0  # enough to remove the leases
-_PRESENCE_S = 2.0  # between two checks for a daemon, whose status lapses after 15 s
+_PRESENCE_S = 2.0  # between two checks for a daemon, whose status lapses after 10 s
 
 
 @click.command()

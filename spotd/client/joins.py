@@ -20,6 +20,10 @@ from spotd.keys import Keys
 from spotd.models import DaemonStatus
 
 
+def _ignore(_: str) -> None:
+    """Do nothing about the end of a state."""
+
+
 class Told:
     """The newest bytes of one fact that a reader was told; None: there is no such fact."""
 
@@ -71,7 +75,8 @@ class Reader:
     """One listener with its symbols.
 
     ``events``: it is told the states of its symbols, and the status. ``everything``: instead, it is
-    told all states, also those of symbols and entries that it does not follow.
+    told all states, also those of symbols and entries that it does not follow. ``ended`` is called
+    before the listener is told that the state of one of its symbols has ended.
     """
 
     def __init__(
@@ -81,9 +86,11 @@ class Reader:
         *,
         events: bool = False,
         everything: bool = False,
+        ended: Callable[[str], None] = _ignore,
     ) -> None:
         self.listener = listener
         self.failed = failed
+        self.ended = ended
         self.events = events or everything
         self.everything = everything
         self.follows: dict[str, Follow] = {}

@@ -21,6 +21,8 @@ from spotd.keys import Keys
 from spotd.redis.errors import translated
 
 _RETRY_S = 1.0
+_RENEW_EVERY_S = 5.0  # at most: Redis may lose leases, and nobody tells a lease without a follower
+_RESTORE_EVERY_S = 1.0  # at most, where the states of symbols end that are held
 _AT_ONCE = float("-inf")
 _CLOSED = "the client is closed"
 _MAX_PER_CALL = 1_000  # members; a longer call would hold up the server
@@ -32,11 +34,22 @@ class Leases:
     """The leases of one owner. A symbol that is held twice is released after its second release.
 
     ``hold`` and ``release`` return at once, and the writer tells Redis. Where Redis is away, it
-    tries again twice a second; what it cannot renew or remove lapses ``ttl_s`` seconds later.
+    tries again twice a second; what it cannot renew or remove lapses ``ttl_s`` seconds later. All
+    leases are renewed after a third of that, at the latest after ``renew_every_s``. A renewal
+    also restores leases that Redis has lost.
     """
 
-    def __init__(self, call: Calls, keys: Keys, owner: str, ttl_s: float) -> None:
+    def __init__(
+        self,
+        call: Calls,
+        keys: Keys,
+        owner: str,
+        ttl_s: float,
+        *,
+        renew_every_s: float = _RENEW_EVERY_S,
+    ) -> None:
         self.ttl_s = ttl_s
+        self._renew_every_s = renew_every_s
         self._call = call
         self._clock = RedisClock(call)
         self._keys = keys
@@ -47,6 +60,8 @@ class Leases:
         self._waiting: list[asyncio.Future[None]] = []
         self._wake_up = asyncio.Event()
         self._renew_at = 0.0  # monotonic seconds
+        self._renewed_at = _AT_ONCE
+        self._doubted = False  # whether Redis may have lost leases since the last renewal began
         self._writer: asyncio.Task[None] | None = None
         self._failing = False
         self._closed = False
@@ -82,6 +97,15 @@ class Leases:
             self._unwritten.update(self._held)
             self._renew_at = _AT_ONCE  # the server may be another one, with another clock
             await self._next_write()
+
+    def restore(self, symbol: str) -> None:
+        """Write all leases again soon: the state of a symbol has ended, so they may be lost.
+
+        This is done at most once a second. A symbol that is not held is passed over.
+        """
+        if symbol in self._held:
+            self._doubted = True
+            self._wake()
 
     def renew(self) -> None:
         """Write all leases again now, without waiting for it."""
@@ -123,10 +147,20 @@ class Leases:
         if self._writer is None or self._writer.done():
             self._writer = asyncio.create_task(self._write_on(), name="spotd-client-leases")
 
+    @property
+    def _renew_in_s(self) -> float:
+        return min(self.ttl_s / 3, self._renew_every_s)
+
+    @property
+    def _all_due_at(self) -> float:
+        if not self._doubted:
+            return self._renew_at
+        return min(self._renew_at, self._renewed_at + _RESTORE_EVERY_S)
+
     async def _write_on(self) -> None:
         now = asyncio.get_running_loop().time
         logged = False
-        next_at = self._renew_at = now() + self.ttl_s / 3
+        next_at = self._renew_at = now() + self._renew_in_s
         while self._held or self._released or self._waiting:
             with suppress(TimeoutError):
                 async with asyncio.timeout_at(next_at):
@@ -135,12 +169,12 @@ class Leases:
             waiting, self._waiting = self._waiting, []
             failure: Exception | None = RuntimeError(_CLOSED)
             try:
-                failure = await self._write(everything=self._failing or now() >= self._renew_at)
+                failure = await self._write(everything=self._failing or now() >= self._all_due_at)
             finally:
                 self._answer(waiting, failure)
             raise_if_cancelled()
             failing = self._failing = failure is not None
-            next_at = now() + min(_RETRY_S, self.ttl_s / 3) if failing else self._renew_at
+            next_at = now() + min(_RETRY_S, self.ttl_s / 3) if failing else self._all_due_at
             if failing and not waiting and not logged:  # who waited was told
                 log.warning("leases not written, trying again: %s", failure)
                 logged = True
@@ -153,9 +187,11 @@ class Leases:
 
         What changes meanwhile is left to the next write. Return the failure.
         """
+        if everything:
+            self._doubted = False
         released, unwritten = list(self._released), list(self._unwritten)
         renewed = list(self._held) if everything else unwritten
-        renew_at = asyncio.get_running_loop().time() + self.ttl_s / 3
+        written_at, restored = asyncio.get_running_loop().time(), 0
         try:
             with translated(self._call.redis, self._keys.leases):
                 # Not in a pipeline: that of a cluster takes no PUBLISH.
@@ -166,15 +202,15 @@ class Leases:
                     lapses_at = unix_s + self.ttl_s
                 for members in self._members(renewed):
                     scored = [part for member in members for part in (lapses_at, member)]
-                    await self._call("ZADD", self._keys.leases, *scored)
-                if released or unwritten:
+                    restored += await self._call("ZADD", self._keys.leases, *scored)
+                if released or unwritten or restored:
                     await self._call.wake(self._keys.wake, self._owner)
         except RedisUnavailableError as error:
             return error
         self._released.difference_update(released)
         self._unwritten.difference_update(unwritten)
         if everything:
-            self._renew_at = renew_at
+            self._renewed_at, self._renew_at = written_at, written_at + self._renew_in_s
         return None
 
     def _members(self, symbols: list[str]) -> Iterable[list[str]]:

@@ -24,7 +24,8 @@ class FollowerListener(Protocol):
     def ended(self, symbol: str) -> None:
         """Take note that a symbol has no state any more, because nobody demands it.
 
-        It is told at once where the daemon announces it, and otherwise within 5 s.
+        It is told at once where the daemon announces it, and otherwise within 5 s. Where a
+        follower demands the symbol, its leases may be lost: they are written again.
         """
 
     def gap(self, gap: Gap, raw: bytes) -> None:
@@ -33,8 +34,9 @@ class FollowerListener(Protocol):
     def status(self, status: DaemonStatus | None, raw: bytes) -> None:
         """Take the daemon's status: the stored one, then every change, also of its time.
 
-        None, with empty bytes: no daemon runs, since its status has lapsed or was deleted. This is
-        told within 5 s.
+        None, with empty bytes: no daemon runs, since its status has lapsed or was deleted. That it
+        has lapsed is told at once, unless it was refreshed 5 s before; that it was deleted, within
+        5 s.
         """
 
     def connection(self, connected: bool, why: str) -> None:

@@ -12,9 +12,11 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import NoReturn
 
+from redis.exceptions import NoPermissionError
 from tenacity import AsyncRetrying, retry_if_exception_type, wait_random_exponential
 
 from spotd.client.calls import Calls
+from spotd.client.checks import CHECK_EVERY_S, next_check_in_s
 from spotd.client.connection import Connection
 from spotd.client.joins import Batch, Joins, Reader
 from spotd.client.role import Role
@@ -29,7 +31,6 @@ _JOIN_LIMIT_S = 10.0
 _FETCH_LIMIT_S = 10.0
 _REJOIN_PAUSE_S = 0.05  # a connection that breaks at once, again and again, must not spin
 _REJOIN_MAX_S = 2.0
-_CHECK_EVERY_S = 5.0  # a status lapses after 15 s at most
 _ROLE_EVERY_S = 0.5
 _MOST_AT_ONCE = 1_000  # symbols in one request
 
@@ -188,7 +189,7 @@ class Subscription:
     async def _keep_joined(self, connection: Connection, limit: asyncio.Timeout) -> NoReturn:
         """Subscribe and fetch as ``joins`` says; ``limit`` ends with the first fetch."""
         now = asyncio.get_running_loop().time
-        check_every_s = min(_CHECK_EVERY_S, self._heartbeat_s)
+        check_every_s = min(CHECK_EVERY_S, self._heartbeat_s)
         check_at = now() + check_every_s
         while True:
             raise_if_cancelled()
@@ -204,9 +205,24 @@ class Subscription:
                 async with asyncio.timeout_at(check_at):
                     await self._wake_up.wait()
             if now() >= check_at:
-                for check in self._joins.checks(_MOST_AT_ONCE):
-                    await self._tell_stored(check, await self._fetch(check, prices=False))
-                check_at = now() + check_every_s
+                lapses_in_ms = await self._check()
+                check_at = now() + next_check_in_s(check_every_s, lapses_in_ms)
+
+    async def _check(self) -> int | None:
+        """Tell what has ended or changed unheard. Return in how many ms the status lapses.
+
+        None where no reader is told of it, and where our user may not ask.
+        """
+        checks = self._joins.checks(_MOST_AT_ONCE)
+        for check in checks:
+            await self._tell_stored(check, await self._fetch(check, prices=False))
+        if not checks:
+            return None
+        try:
+            async with asyncio.timeout(_FETCH_LIMIT_S):
+                return int(await self._call("PTTL", self._keys.status))
+        except NoPermissionError:
+            return None
 
     async def _join(self, batch: Batch) -> None:
         if not self._is_joined and self._was_joined:

@@ -120,7 +120,7 @@ class Teller:
         ended = state.state == "ended"
         for reader in self._joins.heard_state(state.symbol, None if ended else raw):
             if ended and not reader.everything:
-                reader.listener.ended(state.symbol)
+                self._tell_ended(reader, state.symbol)
             else:
                 reader.listener.state(state, raw)
 
@@ -143,12 +143,16 @@ class Teller:
         news = [follow for follow in follows if not follow.gone and follow.state.fetched(raw)]
         if raw is None:
             for follow in news:
-                follow.reader.listener.ended(follow.symbol)
+                self._tell_ended(follow.reader, follow.symbol)
             return
         state = self._read(SymbolState.from_json, raw) if news else None
         if state is not None:
             for follow in news:
                 follow.reader.listener.state(state, raw)
+
+    def _tell_ended(self, reader: Reader, symbol: str) -> None:
+        reader.ended(symbol)
+        reader.listener.ended(symbol)
 
     def _tell_any(self, batch: Batch, raw: bytes) -> None:
         state = self._read(SymbolState.from_json, raw)

@@ -39,8 +39,10 @@ from spotd.ops.metrics import Metrics, Numbers
 from spotd.reasons import Reason
 from spotd.redis.port import MAX_FIELDS_PER_CALL, RedisPort
 
-STATUS_TTL_S = 15.0
-STATUS_EVERY_S = 4.0
+# Clients hear of a killed daemon when its status lapses. Two refreshes in a row may fail, or come
+# late, before that of a daemon that runs does.
+STATUS_TTL_S = 10.0
+STATUS_EVERY_S = 3.0
 _AT_MOST_EVERY_S = 0.02  # changes that come together are written together
 _RETRY_S = 0.5
 _STATES_PER_TURN = 100  # this many are made JSON in one turn of the event loop

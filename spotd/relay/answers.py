@@ -12,6 +12,7 @@ import msgspec
 
 from spotd.errors import RedisUnavailableError
 from spotd.models import SpotPriceUpdate
+from spotd.reasons import Reason
 from spotd.relay import protocol
 from spotd.relay.limits import Full
 from spotd.relay.protocol import SubscribeSpotPricesRequest, SubscribeSpotPricesResponse
@@ -36,10 +37,11 @@ class Answers:
         self._relay = relay
         self._prices = prices
 
-    async def spot_prices(self, symbols: str) -> bytes:
+    async def spot_prices(self, symbols: str | None) -> bytes:
         """Return the JSON of the newest prices of symbols, separated by commas.
 
-        Without symbols it tells whether a client may come in. Raises RefusedError.
+        With "" it tells whether a client may come in. None: the query does not name ``symbols``.
+        Raises RefusedError.
         """
         wanted = self._symbols_asked(symbols)
         if not wanted and not self._relay.has_room:
@@ -74,11 +76,13 @@ class Answers:
             )
         )
 
-    def stream_asked(self, symbols: str, max_hz: str | None) -> tuple[list[str], float | None]:
+    def stream_asked(
+        self, symbols: str | None, max_hz: str | None
+    ) -> tuple[list[str], float | None]:
         """Return the symbols and the ``max_hz`` of an event stream. Raises RefusedError."""
         wanted = self._symbols_asked(symbols)
         if not wanted:
-            raise RefusedError(422, "symbols is missing")
+            raise RefusedError(422, "symbols is empty")
         try:
             return wanted, msgspec.convert(max_hz, protocol.MaxHz | None, strict=False)
         except msgspec.ValidationError as error:
@@ -90,8 +94,14 @@ class Answers:
         if full is not None:
             raise _full(full)
 
-    def _symbols_asked(self, text: str) -> list[str]:
-        """Return the symbols of a query. Raises RefusedError for malformed and for too many."""
+    def _symbols_asked(self, text: str | None) -> list[str]:
+        """Return the symbols of a query.
+
+        Raises RefusedError for malformed symbols, for too many, and where it names none at all:
+        a misspelt parameter would look like success without prices.
+        """
+        if text is None:
+            raise RefusedError(400, "the query parameter symbols is missing: ?symbols=SPY,QQQ")
         symbols, refused = protocol.symbols_of(filter(None, text.split(",")))
         most = self._relay.limits.symbols
         refused |= dict.fromkeys(symbols[most:], "symbol_limit")
@@ -127,4 +137,5 @@ def _full(full: Full) -> RefusedError:
 
 
 def _redis_away(error: RedisUnavailableError) -> RefusedError:
-    return RefusedError(503, str(error), headers={"Retry-After": str(_RETRY_AFTER_S)})
+    told = Reason("redis_away", str(error)).for_clients().text
+    return RefusedError(503, told, headers={"Retry-After": str(_RETRY_AFTER_S)})

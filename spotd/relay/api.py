@@ -83,7 +83,7 @@ class Api:
     # Prices on request
 
     async def _spot_prices(self, request: web.Request) -> web.Response:
-        return answer(await self._answers.spot_prices(request.query.get("symbols", "")))
+        return answer(await self._answers.spot_prices(request.query.get("symbols")))
 
     async def _subscribe(self, request: web.Request) -> web.Response:
         asked = request_in(await _body_of(request))
@@ -123,7 +123,7 @@ class Api:
 
     async def _events(self, request: web.Request) -> web.StreamResponse:
         symbols, max_hz = self._answers.stream_asked(
-            request.query.get("symbols", ""), request.query.get("max_hz")
+            request.query.get("symbols"), request.query.get("max_hz")
         )
         taken = self._enter(request)
         if taken is None:

@@ -205,13 +205,13 @@ def _add_routes(router: APIRouter, edge: _Edge) -> None:
 
     @router.get(SPOT_PRICES, response_model=SpotPricesResponse, **_described("get", SPOT_PRICES))
     async def spot_prices_now(request: Request) -> Response:
-        symbols = request.query_params.get("symbols", "")
+        symbols = request.query_params.get("symbols")
         return _json(await edge.running.answers.spot_prices(symbols))
 
     @router.get(EVENTS, response_class=Response, **_described("get", EVENTS))
     async def events(request: Request) -> Response:
         asked = edge.running.answers.stream_asked(
-            request.query_params.get("symbols", ""), request.query_params.get("max_hz")
+            request.query_params.get("symbols"), request.query_params.get("max_hz")
         )
         return _Events(edge, *asked)
 

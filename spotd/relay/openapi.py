@@ -101,7 +101,7 @@ def _paths() -> dict[str, Any]:
                 "parameters": [_SYMBOLS],
                 "responses": {
                     "200": _answer("The prices, null where none is known.", SpotPricesResponse),
-                    **_errors("401", "403", "422", "503"),
+                    **_errors("400", "401", "403", "422", "503"),
                 },
             }
         },
@@ -127,7 +127,7 @@ def _paths() -> dict[str, Any]:
                         "description": "`event:` is the type of the message, `data:` its JSON.",
                         "content": {"text/event-stream": {"schema": {"type": "string"}}},
                     },
-                    **_errors("401", "403", "422", "503"),
+                    **_errors("400", "401", "403", "422", "503"),
                 },
             }
         },
@@ -176,7 +176,7 @@ def _answer(description: str, model: type) -> dict[str, Any]:
 
 
 _MEANINGS = {
-    "400": "The body is not JSON, or the handshake is wrong.",
+    "400": "The body is not JSON, `symbols` is missing in the query, or the handshake is wrong.",
     "401": "The token is missing or wrong.",
     "403": "The origin is not allowed.",
     "413": "The body is too large.",

@@ -7,11 +7,12 @@ the client. Must not know connections.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Annotated, Literal
+from typing import Annotated, Literal, cast
 
 import msgspec
 
 from spotd.models import DaemonStatus, Gap, SpotPriceUpdate, SymbolState
+from spotd.reasons import Code, Reason
 from spotd.relay.limits import Limits
 from spotd.symbols import Refusal, as_written, symbol_of
 
@@ -108,10 +109,18 @@ def symbols_of(entries: Iterable[str]) -> tuple[list[str], dict[str, str]]:
 # What the server sends
 
 
-def hello(limits: Limits, status: DaemonStatus | None, raw: bytes, relay: bytes) -> bytes:
+def hello(
+    limits: Limits,
+    status: DaemonStatus | None,
+    raw: bytes,
+    relay: bytes,
+    *,
+    simulated: bool = False,
+) -> bytes:
     """Return the first message of every connection.
 
     ``raw`` is the status as the daemon wrote it, ``relay`` the relay's own (``relay_status``).
+    ``simulated``: the prices are made up, whatever feed the daemon names.
     """
     known = {
         "symbols": limits.symbols,
@@ -127,20 +136,19 @@ def hello(limits: Limits, status: DaemonStatus | None, raw: bytes, relay: bytes)
             "limits": known,
             "feed": feed,
             "delay_s": None if feed is None else _DELAYS_S.get(feed, 0),
+            **({"simulated": True} if simulated else {}),
             "daemon": None if status is None else msgspec.Raw(raw),
             "relay": msgspec.Raw(relay),
         }
     )
 
 
-def relay_status(reasons: Iterable[str]) -> bytes:
-    """Return how the relay stands: its ``state`` is ``ready``, or the code of the first reason.
-
-    A reason is a code, a colon and a sentence.
-    """
+def relay_status(reasons: Iterable[Reason]) -> bytes:
+    """Return how the relay stands: its ``state`` is ``ready``, or the code of the first reason."""
     first = next(iter(reasons), None)
-    state = "ready" if first is None else first.partition(":")[0]
-    return msgspec.json.encode({"type": "relay", "state": state, "reason": first})
+    state = "ready" if first is None else first.code
+    told = None if first is None else str(first.for_clients())
+    return msgspec.json.encode({"type": "relay", "state": state, "reason": told})
 
 
 def update_message(raw: bytes, timestamp: str) -> bytes:
@@ -194,6 +202,19 @@ def error(problem: Problem) -> bytes:
     if problem.refused:
         told["refused"] = problem.refused
     return msgspec.json.encode(told)
+
+
+def for_clients(raw: bytes, value: SymbolState | DaemonStatus | Gap) -> bytes:
+    """Return ``raw``, what was decoded as ``value``, without the address of Redis in its reason.
+
+    It can be sent on as it is (``one_line``).
+    """
+    if value.code is None or value.reason is None:
+        return one_line(raw, value)
+    told = Reason(cast("Code", value.code), value.reason).for_clients().text
+    if told == value.reason:
+        return one_line(raw, value)
+    return msgspec.structs.replace(value, reason=told).to_json()
 
 
 def one_line(raw: bytes, value: SpotPriceUpdate | SymbolState | DaemonStatus | Gap) -> bytes:

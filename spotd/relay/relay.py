@@ -15,6 +15,7 @@ from typing import NoReturn, Protocol
 
 from spotd.errors import RedisUnavailableError
 from spotd.models import DaemonStatus, Gap, SpotPriceUpdate, SymbolState, rfc3339, utc
+from spotd.reasons import Reason
 from spotd.relay import protocol
 from spotd.relay.hub import Hub, Wanted
 from spotd.relay.limits import Admission, Full, Limits
@@ -58,8 +59,9 @@ class Sink(Protocol):
 class Relay:
     """One relay. It is the source's listener, too.
 
-    ``clock`` is monotonic seconds. ``every_s``: how often clients are pinged and symbols that
-    nobody wants any more are given up, where it is time to.
+    ``simulated``: clients are told that the prices are made up. ``clock`` is monotonic seconds.
+    ``every_s``: how often clients are pinged and symbols that nobody wants any more are given up,
+    where it is time to.
     """
 
     def __init__(
@@ -67,6 +69,7 @@ class Relay:
         limits: Limits,
         *,
         demand: bool = True,
+        simulated: bool = False,
         clock: Callable[[], float] = time.monotonic,
         every_s: float = 1.0,
     ) -> None:
@@ -76,6 +79,7 @@ class Relay:
         self.metrics = RelayMetrics()
         self.metrics.report(self._numbers)
         self._demand = demand
+        self._simulated = simulated
         self._every_s = every_s
         self._admission = Admission(limits, clock())
         self._tick = Tick()
@@ -90,7 +94,7 @@ class Relay:
         self._status: DaemonStatus | None = None
         self._status_raw = b""
         self._stopping = False
-        self._told = protocol.relay_status(self.not_ready())
+        self._told = protocol.relay_status(self._not_ready())
 
     def attach(self, source: Source) -> None:
         """Take symbols from this source from now on."""
@@ -106,7 +110,7 @@ class Relay:
 
     def state(self, state: SymbolState, raw: bytes) -> None:
         """Take in the newest state of a symbol."""
-        self.hub.state(state.symbol, protocol.one_line(raw, state), self.clock())
+        self.hub.state(state.symbol, protocol.for_clients(raw, state), self.clock())
         self._serve_soon()
 
     def ended(self, symbol: str) -> None:
@@ -117,13 +121,13 @@ class Relay:
     def status(self, status: DaemonStatus | None, raw: bytes) -> None:
         """Take in how the daemon stands; None: there is none."""
         self._status = status
-        self._status_raw = b"" if status is None else protocol.one_line(raw, status)
+        self._status_raw = b"" if status is None else protocol.for_clients(raw, status)
         self.hub.daemon(None if status is None else self._status_raw, self.clock())
         self._tell_own_status()
 
     def gap(self, gap: Gap, raw: bytes) -> None:
         """Take in that no prices came between two times."""
-        self.hub.gap(protocol.one_line(raw, gap), self.clock())
+        self.hub.gap(protocol.for_clients(raw, gap), self.clock())
         self._serve_soon()
 
     def connection(self, connected: bool, why: str) -> None:
@@ -168,7 +172,9 @@ class Relay:
 
     def hello(self) -> bytes:
         """Return the first message for a client."""
-        return protocol.hello(self.limits, self._status, self._status_raw, self._told)
+        return protocol.hello(
+            self.limits, self._status, self._status_raw, self._told, simulated=self._simulated
+        )
 
     def retire(self, client: Client) -> None:
         """Tell a client nothing more: its connection is about to end."""
@@ -225,15 +231,11 @@ class Relay:
         return self._status is not None
 
     def not_ready(self) -> list[str]:
-        """Return the reasons against being ready, each a code, a colon and a sentence."""
-        reasons = []
-        if self._stopping:
-            reasons.append("stopping: the relay stops")
-        if not self._connected:
-            reasons.append(f"redis_away: {self._why}")
-        elif self._status is None:
-            reasons.append("no_daemon: no daemon runs")
-        return reasons
+        """Return the reasons against being ready, each a code, a colon and a sentence.
+
+        They are for operators, and name the address of Redis.
+        """
+        return list(map(str, self._not_ready()))
 
     # Loops
 
@@ -301,11 +303,21 @@ class Relay:
             self._wake_up.set()
 
     def _tell_own_status(self) -> None:
-        told = protocol.relay_status(self.not_ready())
+        told = protocol.relay_status(self._not_ready())
         if told != self._told:
             self._told = told
             self.hub.relay(told, self.clock())
         self._serve_soon()
+
+    def _not_ready(self) -> list[Reason]:
+        reasons = []
+        if self._stopping:
+            reasons.append(Reason("stopping", "the relay stops"))
+        if not self._connected:
+            reasons.append(Reason("redis_away", self._why))
+        elif self._status is None:
+            reasons.append(Reason("no_daemon", "no daemon runs"))
+        return reasons
 
     def _numbers(self) -> Numbers:
         counts = self.hub.counts

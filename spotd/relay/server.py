@@ -187,8 +187,13 @@ async def run_relay(
     settings: RelaySettings,
     stop_asked: asyncio.Event,
     started: Callable[[str], None] = lambda _: None,
+    *,
+    simulated: bool = False,
 ) -> None:
-    """Run one relay until it is asked to stop. ``started`` is called with its address."""
+    """Run one relay until it is asked to stop. ``started`` is called with its address.
+
+    ``simulated``: clients are told that the prices are made up.
+    """
     for warning in warnings_for(settings, raise_file_limit()):
         log.warning(warning)
     # What was imported stays for good: there is no garbage to be found in it.
@@ -200,6 +205,7 @@ async def run_relay(
             demand=settings.relay_demand,
             key_prefix=settings.key_prefix,
             channel_prefix=settings.channel_prefix,
+            simulated=simulated,
         ) as (relay, spot),
         RelayServer(settings, relay, spot) as server,
     ):

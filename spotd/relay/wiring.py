@@ -15,13 +15,19 @@ _LEASE_S = 60.0  # how long the demand of a relay that died stays
 
 @asynccontextmanager
 async def wired(
-    redis_url: str, limits: Limits, *, demand: bool, key_prefix: str, channel_prefix: str
+    redis_url: str,
+    limits: Limits,
+    *,
+    demand: bool,
+    key_prefix: str,
+    channel_prefix: str,
+    simulated: bool = False,
 ) -> AsyncIterator[tuple[Relay, SpotClient]]:
     """Yield a relay that is told of prices, and the client that tells it.
 
     At the end its leases are removed. Raises SettingsError for an address that is not valid.
     """
-    relay = Relay(limits, demand=demand)
+    relay = Relay(limits, demand=demand, simulated=simulated)
     spot = SpotClient(
         redis_url, key_prefix=key_prefix, channel_prefix=channel_prefix, lease_ttl_s=_LEASE_S
     )

@@ -266,9 +266,11 @@ async def test_an_empty_list_of_extensions() -> None:
 
 
 async def test_connection_refused() -> None:
-    """An address at which nobody listens is an error."""
+    """An address at which nobody listens is an error, whose sentence does not show it."""
     with _closed() as (host, port):
-        assert _reason(await _refused(stream_to(f"ws://{host}:{port}/"))) == "connect"
+        error = await _refused(stream_to(f"ws://{host}:{port}/"))
+        assert _reason(error) == "connect"
+        assert str(error) == "no connection to Alpaca: Connection refused"
 
 
 @pytest.mark.parametrize("host", ["no-such-host.invalid", "a" * 70 + ".invalid", "a..b"])

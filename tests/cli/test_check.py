@@ -210,6 +210,17 @@ def test_settings() -> None:
     finding = check_settings(settings_for(secret_key=None))
     assert finding.exit_code == 2
     assert "ALPACA_SECRET_KEY is not set" in finding.text
+    assert "ALPACA_API_KEY" not in finding.text
+
+
+@pytest.mark.parametrize("unset", [None, SecretStr("")])
+def test_all_missing_keys_are_named_at_once(unset: SecretStr | None) -> None:
+    """Who has set neither key reads of both, with one hint where to create them."""
+    finding = check_settings(settings_for(api_key=unset, secret_key=unset))
+    assert finding.exit_code == 2
+    for name in ("ALPACA_API_KEY", "APCA_API_KEY_ID", "ALPACA_SECRET_KEY", "APCA_API_SECRET_KEY"):
+        assert finding.text.count(name) == 1
+    assert finding.text.count("create keys at") == 1
 
 
 def test_unreadable_settings(spotd: Call, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -108,7 +108,7 @@ def test_it_ends_by_itself(tmp_path: Path) -> None:
 async def test_browsers_are_served(tmp_path: Path) -> None:
     """``--web``: page, prices and a websocket; a signal closes that first, and ends all with 0.
 
-    The settings of a real relay change nothing.
+    Browsers are told that the prices are simulated. The settings of a real relay change nothing.
     """
     env = {"SPOTD_RELAY_TOKEN": "real", "SPOTD_RELAY_PORT": "1"}
     args = ("--web", "--symbols", "spy,BRK.B")
@@ -122,6 +122,8 @@ async def test_browsers_are_served(tmp_path: Path) -> None:
                 assert page.status == 200
                 assert page.content_type == "text/html"
             async with session.ws_connect(f"{address}ws") as websocket:
+                hello = await websocket.receive_json()
+                assert hello["simulated"] is True
                 await websocket.send_json({"action": "subscribe", "symbols": ["BRK.B"]})
                 async for message in websocket:
                     told = message.json()

@@ -10,11 +10,15 @@ from typing import Any
 import pytest
 
 from spotd.client import Follower, SpotClient
+from spotd.client.calls import Calls
+from spotd.client.leases import Leases
+from spotd.client.subscription import Subscription
+from spotd.client.telling import Counts
 from spotd.errors import RedisUnavailableError
 from spotd.models import SpotPriceUpdate
 from tests.client.told import Told
 from tests.kit.ports import free_port
-from tests.kit.publisher import KEYS, Publisher, status_of, update_of
+from tests.kit.publisher import KEYS, Publisher, state_of, status_of, update_of
 from tests.kit.servers import Server
 from tests.kit.waiting import GUARD_S, until
 
@@ -127,6 +131,26 @@ class TestTelling:
         assert follower.status is None
         await daemon.announce("SPY", "live")
         assert await told.until("SPY", "live") == [("SPY", "live")]
+
+    async def test_status_that_lapses_for_a_poor_user(
+        self, url: str, told: Told, daemon: Publisher
+    ) -> None:
+        """A user who may not ask for PTTL is told of the end of a daemon all the same."""
+        await daemon.redis.set(KEYS.status, status_of().to_json())
+        await daemon.redis.execute_command(
+            "ACL", "SETUSER", "poor", "on", ">pass", "~*", "&*", "+@all", "-pttl"
+        )
+        try:
+            poor = url.replace("://", "://poor:pass@")
+            async with SpotClient(poor, heartbeat_s=HEARTBEAT_S) as spot, spot.follow(told):
+                await told.until("daemon", "streaming")
+                for state in ("idle", "streaming"):
+                    await daemon.redis.set(KEYS.status, status_of(state).to_json())
+                    await told.until("daemon", state)
+                await daemon.redis.delete(KEYS.status)
+                assert ("connection", False) not in await told.until("daemon", None)
+        finally:
+            await daemon.redis.execute_command("ACL", "DELUSER", "poor")
 
     async def test_refreshed_status(
         self, follower: Follower, told: Told, daemon: Publisher
@@ -241,6 +265,27 @@ class TestDemand:
             await short.confirm("QQQ")
             now = (await daemon.redis.time())[0]
             assert all(lapses > now + 500 for lapses in (await daemon.leases()).values())
+
+    @pytest.mark.parametrize("announced", [True, False])
+    async def test_lost_leases(self, url: str, daemon: Publisher, *, announced: bool) -> None:
+        """Where a state ends that is demanded, the leases were lost: they are written at once."""
+        calls, told = Calls(daemon.redis), Told()
+        leases = Leases(calls, KEYS, "me", 600.0, renew_every_s=600.0)
+        subscription = Subscription(calls, KEYS, Counts(), HEARTBEAT_S, leases.rewrite)
+        async with Follower(subscription, told, leases) as follower:
+            follower.add("SPY", "QQQ")
+            await daemon.announce("SPY", "live")
+            await told.until("SPY", "live")
+            await daemon.redis.flushall()
+            if announced:
+                await daemon.redis.publish(KEYS.events, state_of("SPY", "ended").to_json())
+            await told.until("SPY", "ended")
+
+            async def restored() -> bool:
+                return set(await daemon.leases()) == {"SPY@me", "QQQ@me"}
+
+            await until(restored, "the leases")
+        await leases.aclose()
 
     async def test_without_demand(self, spot: SpotClient, told: Told, daemon: Publisher) -> None:
         """A follower that only listens demands nothing, and has nothing to confirm."""

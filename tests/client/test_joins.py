@@ -76,7 +76,12 @@ class Heard:
 
 def reader_of(heard: Heard, **options: bool) -> Reader:
     """Return a reader that tells ``heard``."""
-    return Reader(heard, heard.failed, **options)
+    return Reader(
+        heard,
+        heard.failed,
+        events=options.get("events", False),
+        everything=options.get("everything", False),
+    )
 
 
 def state_json(symbol: str, reason: str | None) -> bytes:

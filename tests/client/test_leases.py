@@ -151,6 +151,55 @@ async def test_the_clock_is_asked_at_renewals_only(url: str, daemon: Publisher) 
         assert await daemon.leases() == {}
 
 
+async def test_lost_leases_are_restored_by_a_renewal(url: str, daemon: Publisher) -> None:
+    """Also those that no follower stands for; and the daemon is woken up, as for new ones."""
+    leases = Leases(Calls(daemon.redis), KEYS, "me", 600.0, renew_every_s=0.05)
+    leases.hold(["SPY", "QQQ"])
+    await leases.confirm(["SPY", "QQQ"])
+    hearing = await wakes_of(daemon)
+    for _ in range(2):
+        await daemon.redis.flushall()
+
+        async def restored() -> bool:
+            return set(await daemon.leases()) == {"SPY@me", "QQQ@me"}
+
+        await until(restored, "the leases")
+    assert await hearing == [b"me", b"me"]
+    await leases.aclose()
+
+
+async def test_leases_in_doubt_are_restored_before_their_renewal(
+    url: str, daemon: Publisher
+) -> None:
+    """All of them where one symbol has ended, once for all ends that come together."""
+    asked: list[str] = []
+
+    class Heard(Redis):
+        async def execute_command(self, *args: Any, **options: Any) -> Any:
+            asked.append(args[0])
+            return await super().execute_command(*args, **options)  # type: ignore[no-untyped-call]
+
+    async with Heard.from_url(url) as redis:
+        leases = Leases(Calls(redis), KEYS, "me", 600.0, renew_every_s=600.0)
+        leases.hold(["SPY", "QQQ"])
+        await leases.confirm(["SPY", "QQQ"])
+        asked.clear()
+        leases.restore("IWM")  # not held
+        await daemon.redis.flushall()
+        for symbol in ("SPY", "QQQ") * 10:
+            leases.restore(symbol)
+            await asyncio.sleep(0)
+
+        async def restored() -> bool:
+            return set(await daemon.leases()) == {"SPY@me", "QQQ@me"}
+
+        await until(restored, "the leases")
+        leases.restore("SPY")  # they are there: nothing to wake the daemon up for
+        await until(lambda: asked.count("ZADD") == 2, "another renewal")
+        await leases.aclose()
+    assert asked == ["TIME", "ZADD", "PUBLISH", "TIME", "ZADD", "ZREM", "PUBLISH"]
+
+
 async def test_renewal_fails(url: str, daemon: Publisher, caplog: pytest.LogCaptureFixture) -> None:
     """Failed renewals are logged once and tried again, and their recovery is logged once."""
     caplog.set_level(logging.INFO, "spotd.client")

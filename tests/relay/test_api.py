@@ -125,12 +125,27 @@ async def test_get_returns_the_newest_prices(setup: Setup) -> None:
     assert prices["SPY"]["timestamp"] == "2026-01-20T05:12:00.000000Z"
     assert (prices["SPY"]["seq"], prices["QQQ"]) == (7, None)
     assert not setup.source.followed
-    nothing = await setup.http.get("/api/spot-prices")
+    nothing = await setup.http.get("/api/spot-prices?symbols=")
     assert await nothing.json() == {"prices": {}}
     wrong = await setup.http.get("/api/spot-prices?symbols=9")
     assert wrong.status == 422
     setup.source.away = True
-    assert (await setup.http.get("/api/spot-prices?symbols=SPY")).status == 503
+    refused = await setup.http.get("/api/spot-prices?symbols=SPY")
+    assert refused.status == 503
+    assert (await refused.json())["message"] == "Redis does not answer, or answers with an error"
+
+
+@pytest.mark.parametrize("query", ["", "?symbol=SPY", "?SYMBOLS=SPY"])
+async def test_a_query_that_names_no_symbols_is_wrong(setup: Setup, query: str) -> None:
+    """A misspelt parameter does not look like success: the answer names the right one."""
+    response = await setup.http.get(f"/api/spot-prices{query}")
+    assert response.status == 400
+    assert await response.json() == {
+        "status": "error",
+        "message": "the query parameter symbols is missing: ?symbols=SPY,QQQ",
+        "symbols": [],
+        "refused": {},
+    }
 
 
 async def test_readiness_says_what_is_missing(new_setup: NewSetup) -> None:
@@ -253,7 +268,7 @@ async def test_every_request_needs_one_of_the_tokens(
     """But for the page, its files and the probes; a query is no place for it here."""
     async with new_setup(relay_token="old, new") as setup:
         setup.source.ready()
-        for path in ("/api/spot-prices?token=old", "/metrics", "/openapi.json"):
+        for path in ("/api/spot-prices?symbols=&token=old", "/metrics", "/openapi.json"):
             response = await setup.http.get(path, headers=headers)
             assert response.status == status
             if status == 401:

@@ -54,21 +54,24 @@ async def test_max_hz_holds_for_events_too(setup: Setup) -> None:
 
 
 @pytest.mark.parametrize(
-    ("query", "message"),
+    ("query", "status", "message"),
     [
-        ("", "symbols is missing"),
-        ("?symbols=", "symbols is missing"),
-        ("?symbols=SPY,9", "not a symbol: '9'"),
-        ("?symbols=SPY&max_hz=0", "max_hz: "),
-        ("?symbols=SPY&max_hz=often", "max_hz: "),
-        ("?symbols=A,B,C", "no room for more symbols: 'C'"),
+        ("", 400, "the query parameter symbols is missing"),
+        ("?symbol=SPY", 400, "the query parameter symbols is missing"),
+        ("?symbols=", 422, "symbols is empty"),
+        ("?symbols=SPY,9", 422, "not a symbol: '9'"),
+        ("?symbols=SPY&max_hz=0", 422, "max_hz: "),
+        ("?symbols=SPY&max_hz=often", 422, "max_hz: "),
+        ("?symbols=A,B,C", 422, "no room for more symbols: 'C'"),
     ],
 )
-async def test_a_wrong_query_is_refused(new_setup: NewSetup, query: str, message: str) -> None:
+async def test_a_wrong_query_is_refused(
+    new_setup: NewSetup, query: str, status: int, message: str
+) -> None:
     """As any wrong request, before the stream begins."""
     async with new_setup(relay_max_symbols=2) as setup:
         response = await setup.http.get(f"/sse{query}")
-        assert response.status == 422
+        assert response.status == status
         body = await response.json()
         assert body["status"] == "error"
         assert body["message"].startswith(message)

@@ -118,7 +118,7 @@ async def test_a_body_that_is_cut_off_is_no_defect(
 ) -> None:
     """Anybody may leave in the middle: no traceback is logged."""
     async with served(app_of(server.url)) as http:
-        async with http.get("/api/spot-prices") as response:
+        async with http.get("/api/spot-prices?symbols=") as response:
             port = response.url.port
         _, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(
@@ -146,7 +146,7 @@ async def test_a_body_that_fastapi_refuses_is_told_in_the_same_form(app_away: Fa
 
     app = app_of(AWAY, dependencies=[Depends(versioned)])
     async with asked(app) as http:
-        response = await http.get("/api/spot-prices")
+        response = await http.get("/api/spot-prices?symbols=")
     assert response.status_code == 422
     assert response.json()["status"] == "error"
     assert response.json()["message"].startswith("header.version: ")
@@ -234,8 +234,8 @@ async def test_tokens_and_origins_are_those_of_the_relay(server: Server) -> None
     evil = {"Origin": "https://evil.example", "Authorization": "Bearer new"}
     async with served(app) as http:
         for path, headers in (
-            ("/api/spot-prices", {}),
-            ("/api/spot-prices?token=new", {}),
+            ("/api/spot-prices?symbols=", {}),
+            ("/api/spot-prices?symbols=&token=new", {}),
             ("/sse?symbols=SPY", {}),
             ("/sse?symbols=SPY&token=ne", {}),
             ("/ws", HANDSHAKE),
@@ -245,7 +245,7 @@ async def test_tokens_and_origins_are_those_of_the_relay(server: Server) -> None
             assert (await http.get(path, headers={**headers, **evil})).status == 403
         for token in ("old", "new"):
             authorized = {"Authorization": f"Bearer {token}", "Origin": "https://app.example.com"}
-            assert (await http.get("/api/spot-prices", headers=authorized)).status == 200
+            assert (await http.get("/api/spot-prices?symbols=", headers=authorized)).status == 200
         async with websocket(http, protocols=["spotd.v1", "bearer.bmV3"]) as client:
             assert client.connection.protocol == "spotd.v1"
         async with websocket(http, path="/ws?token=new"):
@@ -270,7 +270,7 @@ async def test_no_token_reaches_the_logs_of_uvicorn(
         async with http.get("/v1/sse?symbols=SPY&token=sesame-2") as events:
             assert events.status == 200
         authorized = {"Authorization": "Bearer sesame-1"}
-        assert (await http.get("/v1/api/spot-prices", headers=authorized)).status == 200
+        assert (await http.get("/v1/api/spot-prices?symbols=", headers=authorized)).status == 200
         for path in ("/v1/sse?token=sesame-%33", "/v1/api/spot-prices?a=b&token=sesame-3"):
             assert (await http.get(path)).status == 401
     lines = [UVICORN_ACCESS.format(r) for r in caplog.records if r.name == "uvicorn.access"]
@@ -278,6 +278,20 @@ async def test_no_token_reaches_the_logs_of_uvicorn(
     assert any('"GET /v1/sse?symbols=SPY&token=*** HTTP/1.1" 200' in line for line in lines)
     assert any('"WebSocket /v1/ws?token=***" [accepted]' in line for line in lines)
     assert not [line for line in lines if "sesame" in line or encoded in line]
+
+
+@pytest.mark.parametrize("path", ["/api/spot-prices", "/sse"])
+async def test_a_query_that_names_no_symbols_is_wrong(server: Server, path: str) -> None:
+    """As with ``spotd relay``: a misspelt parameter does not look like success."""
+    async with asked(app_of(server.url)) as http:
+        response = await http.get(f"{path}?symbol=SPY")
+    assert response.status_code == 400
+    assert response.json() == {
+        "status": "error",
+        "message": "the query parameter symbols is missing: ?symbols=SPY,QQQ",
+        "symbols": [],
+        "refused": {},
+    }
 
 
 @pytest.mark.parametrize("options", [{"tokens": [""]}, {"origins": ["example.com"]}])
@@ -300,7 +314,7 @@ async def test_limits_are_those_of_the_relay(server: Server) -> None:
         assert (await http.get("/sse?symbols=SPY,QQQ")).status == 422
 
         async def room() -> bool:
-            return (await http.get("/api/spot-prices")).status == 200
+            return (await http.get("/api/spot-prices?symbols=")).status == 200
 
         await until(room, "room for another")
         async with websocket(http):

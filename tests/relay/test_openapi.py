@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 import msgspec
+import pytest
 
 from spotd.models import DaemonStatus, Gap, SpotPriceUpdate, SymbolState
 from spotd.relay.close_codes import CLOSE_CODES
@@ -37,6 +38,15 @@ def test_the_schemas_have_the_fields_of_the_models() -> None:
         properties = set(DOCUMENT["components"]["schemas"][model.__name__]["properties"])
         fields = {field.encode_name for field in msgspec.structs.fields(model)}
         assert fields <= properties
+
+
+@pytest.mark.parametrize("path", ["/api/spot-prices", "/sse"])
+def test_symbols_are_required_in_a_query(path: str) -> None:
+    """And 400 is the answer where they are missing."""
+    told = DOCUMENT["paths"][path]["get"]
+    [symbols] = [each for each in told["parameters"] if each["name"] == "symbols"]
+    assert (symbols["in"], symbols["required"]) == ("query", True)
+    assert "400" in told["responses"]
 
 
 def test_the_websocket_names_every_close_code() -> None:

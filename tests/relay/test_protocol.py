@@ -10,6 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from spotd.models import DaemonStatus, Gap, SymbolState
+from spotd.reasons import MEANINGS, Reason
 from spotd.relay import protocol
 from spotd.relay.limits import Limits
 from spotd.relay.protocol import Ping, Problem, Subscribe, Unsubscribe
@@ -103,7 +105,9 @@ def test_hello_tells_version_limits_feed_and_status() -> None:
 
 def test_hello_without_a_daemon_knows_no_feed() -> None:
     """Feed, delay and daemon are null; the relay says why."""
-    relay = protocol.relay_status(["no_daemon: no daemon runs", "later: another"])
+    relay = protocol.relay_status(
+        [Reason("no_daemon", "no daemon runs"), Reason("stopping", "another")]
+    )
     hello = decoded(protocol.hello(Limits(), None, b"", relay))
     assert (hello["feed"], hello["delay_s"], hello["daemon"]) == (None, None, None)
     assert hello["relay"] == {
@@ -111,6 +115,37 @@ def test_hello_without_a_daemon_knows_no_feed() -> None:
         "state": "no_daemon",
         "reason": "no_daemon: no daemon runs",
     }
+
+
+@pytest.mark.parametrize("code", ["redis_away", "demand_unreadable"])
+def test_clients_are_not_told_where_redis_is(code: str) -> None:
+    """A sentence that may name its address gives way to the meaning of its code; the rest stays."""
+    told = "Redis at 10.1.2.3:6379/0 answered with an error: LOADING"
+    for value in (status_of("waiting"), state_of("SPY", "stale"), gap_of()):
+        addressed = msgspec.structs.replace(value, code=code, reason=told)
+        passed_on = decoded(protocol.for_clients(addressed.to_json(), addressed))
+        meaning = MEANINGS[code].meaning  # type: ignore[index]
+        assert f"{passed_on['reason']}." == meaning
+        assert passed_on == {**decoded(addressed.to_json()), "reason": passed_on["reason"]}
+    relay = protocol.relay_status([Reason(code, told)])  # type: ignore[arg-type]
+    assert b"10.1.2.3" not in relay
+    assert relay.startswith(b'{"type":"relay","state":"%b","reason":"%b: ' % ((code.encode(),) * 2))
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        status_of("waiting", "HTTP 503"),
+        msgspec.structs.replace(status_of("waiting", "HTTP 503"), code="backoff"),
+        state_of("SPY", "stale", "more words"),
+        state_of("SPY"),
+        gap_of("a_newer_code"),
+    ],
+)
+def test_other_reasons_are_passed_on_as_they_are(value: DaemonStatus | SymbolState | Gap) -> None:
+    """Byte by byte."""
+    raw = value.to_json()
+    assert protocol.for_clients(raw, value) is raw
 
 
 def test_a_feed_that_is_not_late_has_no_delay() -> None:

@@ -349,13 +349,16 @@ async def test_a_relay_that_stops_does_not_wait_for_a_client_that_does_not_read(
 
 
 async def test_clients_are_told_that_redis_is_away(setup: Setup) -> None:
-    """And when it is back; and that no daemon runs."""
+    """Not where it is; and when it is back; and that no daemon runs."""
     async with setup.websocket() as client:
-        setup.relay.connection(False, "connection refused")
+        setup.relay.connection(False, "Redis at 10.1.2.3:6379/0: connection refused")
+        assert setup.relay.not_ready() == [
+            "redis_away: Redis at 10.1.2.3:6379/0: connection refused"
+        ]
         assert await client.next() == {
             "type": "relay",
             "state": "redis_away",
-            "reason": "redis_away: connection refused",
+            "reason": "redis_away: Redis does not answer, or answers with an error",
         }
         setup.relay.connection(True, "")
         assert (await client.next())["state"] == "ready"

@@ -100,6 +100,8 @@ export interface HelloMessage {
   readonly feed?: string | null;
   /** How much later than the exchange the feed is. */
   readonly delay_s?: number | null;
+  /** True: the prices are made up (`spotd demo`), whatever `feed` says. */
+  readonly simulated?: boolean;
   readonly daemon: DaemonStatus | null;
   readonly relay?: RelayStatus;
 }

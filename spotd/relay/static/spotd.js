@@ -72,6 +72,12 @@ class SpotPrices {
   constructor(url, options = {}) {
     this.#options = options;
     this.#clock = new Clock(options);
+    if (typeof (options.WebSocket ?? globalThis.WebSocket) !== "function") {
+      throw new Error(
+        "spotd.js needs a WebSocket, and this environment has none: use Node.js 22 or later, or " +
+          'pass one, connect(url, { WebSocket }), e.g. that of the package "ws"',
+      );
+    }
     this.#address = websocketAddress(url);
     this.#token = options.token ?? null;
     const events = options.events ?? globalThis;

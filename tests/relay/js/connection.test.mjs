@@ -1,7 +1,8 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { FakeSocket, Setup, settle } from "./setup.mjs";
+import { connect } from "../../../spotd/relay/static/spotd.js";
+import { FakeSocket, RELAY, Setup, settle } from "./setup.mjs";
 
 const states = (setup) => setup.told.connections.map(({ state }) => state);
 
@@ -20,6 +21,18 @@ test("the address of the relay becomes that of its websocket", () => {
 
 test("an address that is none is an error at once", () => {
   assert.throws(() => new Setup({}, "http://"), TypeError);
+});
+
+test("without a WebSocket the error says what to do", () => {
+  const own = Object.getOwnPropertyDescriptor(globalThis, "WebSocket");
+  delete globalThis.WebSocket;
+  try {
+    assert.throws(() => connect(RELAY), /needs a WebSocket.*Node\.js 22.*connect\(url, \{ WebSocket/);
+    const setup = new Setup(); // which passes one
+    assert.equal(setup.socket.address, "ws://relay.test/ws");
+  } finally {
+    if (own) Object.defineProperty(globalThis, "WebSocket", own);
+  }
 });
 
 test("the token goes as a subprotocol in base64url, never in the address", () => {

@@ -46,6 +46,10 @@ test("a feed is named with its delay, also one that is unknown", () => {
   assert.match(format.feed("test", 0).note, /not real/);
   assert.equal(format.feed("novel", 0).short, "novel, real time");
   assert.deepEqual(format.feed(null, null), { short: "", note: "" });
+  const simulated = format.feed("iex", 0, true);
+  assert.equal(simulated.short, "Simulated");
+  assert.match(simulated.note, /not real/);
+  assert.doesNotMatch(simulated.note, /IEX/);
 });
 
 test("the market is named with its next change, and only if it is known", () => {

@@ -78,9 +78,15 @@ export function moment(unixMs, nowMs) {
   return `${then.toLocaleDateString("en-US", { month: "short", day: "numeric" })}, ${time}`;
 }
 
+const SIMULATED = {
+  short: "Simulated",
+  note: "These prices are simulated: they come from no exchange, and are not real.",
+};
+
 /** The feed's short name with its delay, and a sentence about it. */
-export function feed(name, delay_s) {
+export function feed(name, delay_s, simulated = false) {
   if (!name) return { short: "", note: "" };
+  if (simulated) return SIMULATED;
   const [short, origin] = FEEDS[name] ?? [name, `Prices come from the feed ${name}.`];
   const delay = delay_s ?? (name === "delayed_sip" ? 900 : 0);
   if (delay === 0) return { short: `${short}, real time`, note: origin };

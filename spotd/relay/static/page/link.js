@@ -135,7 +135,7 @@ export class Link {
     const feed = status?.feed ?? hello?.feed;
     // hello tells the delay of the feed that was in use then.
     const delay_s = feed === hello?.feed ? hello?.delay_s : undefined;
-    const { short, note } = format.feed(feed, delay_s);
+    const { short, note } = format.feed(feed, delay_s, hello?.simulated);
     const market = format.market(status?.market, status?.market_changes_at, this.#spot.now());
     this.#write("feed", [short, market].filter(Boolean).join(" \u00b7 "));
     this.#write("feed-note", note);
