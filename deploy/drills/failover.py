@@ -22,7 +22,7 @@ import asyncio
 import sys
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 from itertools import pairwise
 
@@ -71,39 +71,44 @@ class Watch:
 
 async def drill(args: argparse.Namespace, settings: Settings) -> float:
     """Run the drill, and print what is seen. Return for how many seconds prices were missing."""
-    async with (
-        SpotClient(
-            settings.redis_url.get_secret_value(),
-            key_prefix=settings.key_prefix,
-            channel_prefix=settings.channel_prefix,
-        ) as spot,
-        watching(spot, args.symbol) as watch,
-    ):
-        leader, usual_s = await calm(args, spot, watch)
-        ended_at, gaps_before, said_before = time.monotonic(), len(watch.gaps), len(watch.said)
-        await end_leader(args.run, leader)
+    async with SpotClient(
+        settings.redis_url.get_secret_value(),
+        key_prefix=settings.key_prefix,
+        channel_prefix=settings.channel_prefix,
+    ) as spot:
+        if await spot.status() is None:
+            raise DrillError("no daemon runs here")
+        async with watching(spot, args.symbol) as watch:
+            return await fail_over(args, watch)
 
-        def replaced() -> bool:
-            now = watch.status
-            return now is not None and now.instance != leader.instance and now.state == "streaming"
 
-        await until(replaced, args.limit_s, f"nobody replaced {leader.instance}")
-        streaming_at = time.monotonic()
-        await until(
-            lambda: watch.prices_at[-1] > streaming_at,
-            args.limit_s,
-            f"the new leader streams, and no price of {args.symbol} came",
-        )
-        gap = await first_gap(watch, gaps_before)
-        missing_s = watch.longest_pause_s(ended_at)
-        show("prices missing", f"{missing_s:.2f} s (usually {usual_s:.2f} s between two prices)")
-        show("gap event", "none was told" if gap is None else gap_text(gap))
-        for said in watch.said[said_before:]:
-            show("was said", said)
-        show("leader now", "" if watch.status is None else watch.status.instance)
-        if args.afterwards:
-            await run(args.afterwards, leader)
-        return missing_s
+async def fail_over(args: argparse.Namespace, watch: Watch) -> float:
+    """End the leader, and print what follows. Return for how many seconds prices were missing."""
+    leader, usual_s = await calm(args, watch)
+    ended_at, gaps_before, said_before = time.monotonic(), len(watch.gaps), len(watch.said)
+    await end_leader(args.run, leader)
+
+    def replaced() -> bool:
+        now = watch.status
+        return now is not None and now.instance != leader.instance and now.state == "streaming"
+
+    await until(replaced, args.limit_s, f"nobody replaced {leader.instance}")
+    streaming_at = time.monotonic()
+    await until(
+        lambda: watch.prices_at[-1] > streaming_at,
+        args.limit_s,
+        f"the new leader streams, and no price of {args.symbol} came",
+    )
+    gap = await first_gap(watch, gaps_before)
+    missing_s = watch.longest_pause_s(ended_at)
+    show("prices missing", f"{missing_s:.2f} s (usually {usual_s:.2f} s between two prices)")
+    show("gap event", "none was told" if gap is None else gap_text(gap))
+    for said in watch.said[said_before:]:
+        show("was said", said)
+    show("leader now", "" if watch.status is None else watch.status.instance)
+    if args.afterwards:
+        await run(args.afterwards, leader)
+    return missing_s
 
 
 @asynccontextmanager
@@ -125,21 +130,16 @@ async def watching(spot: SpotClient, symbol: str) -> AsyncIterator[Watch]:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def calm(
-    args: argparse.Namespace, spot: SpotClient, watch: Watch
-) -> tuple[DaemonStatus, float]:
+async def calm(args: argparse.Namespace, watch: Watch) -> tuple[DaemonStatus, float]:
     """Return the leader, and the longest pause between prices while nothing is wrong."""
-    leader = await spot.status()
-    if leader is None:
-        raise DrillError("no daemon runs here")
     # The stored price may be old. Those behind it were published while we watched.
-    await until(
-        lambda: len(watch.prices_at) > 1, args.limit_s, f"no price of {args.symbol} came"
-    )
+    await until(lambda: len(watch.prices_at) > 1, args.limit_s, f"no price of {args.symbol} came")
     begun = watch.prices_at[1]
     await asyncio.sleep(args.before_s)
     usual_s = watch.longest_pause_s(begun)
-    leader = watch.status or leader
+    leader = watch.status
+    if leader is None:
+        raise DrillError("the daemon ended by itself")
     show("leader", f"{leader.instance}, {leader.state}, {leader.symbols.live} symbols live")
     return leader, usual_s
 
@@ -165,9 +165,8 @@ async def run(command: str, leader: DaemonStatus) -> None:
 
 async def first_gap(watch: Watch, before: int) -> Gap | None:
     """Return the gap that was told, or None."""
-    ends = time.monotonic() + GAP_WAIT_S
-    while len(watch.gaps) == before and time.monotonic() < ends:
-        await asyncio.sleep(CHECK_EVERY_S)
+    with suppress(DrillError):
+        await until(lambda: len(watch.gaps) > before, GAP_WAIT_S, "no gap")
     return watch.gaps[before] if len(watch.gaps) > before else None
 
 

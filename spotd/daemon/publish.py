@@ -132,6 +132,7 @@ class PublishLoop:
             self._prices.conflator.settle(taken, now, delivered=delivered)
             self._prices.tell_settled()
         if delivered:
+            self._prices.seq.stored_up_to(highest_seq)
             self._batch.answered(len(taken), now - sent_at)
             self._metrics.updates_published += len(taken)
             self._metrics.updates_per_call.observe(len(taken))
