@@ -281,6 +281,8 @@ def _is_subscribed(admin: redis.Redis, name: str) -> bool:
 
 async def test_replicas_hear_every_update(rig: NewRig, server: Server, tmp_path: Path) -> None:
     """A subscriber of a replica hears each message that one of the master hears, in its order."""
+    with server.client() as admin:
+        admin.config_set("repl-diskless-sync-delay", 0)
     replica = Server(tmp_path / "replica", "--replicaof", "127.0.0.1", str(server.port))
     with replica, replica.client() as admin:
         await until(lambda: admin.info("replication")["master_link_status"] == "up", "the replica")
