@@ -80,7 +80,7 @@ async def test_no_memory_is_left(setup: Setup) -> None:
 
 async def _all_live(setup: Setup, number: int) -> bool:
     status = await setup.values.status() or {"state": "none"}
-    return status["state"] == "streaming" and status["symbols"]["live"] == number
+    return bool(status["state"] == "streaming" and status["symbols"]["live"] == number)
 
 
 async def _published(setup: Setup, recorder: Recorder) -> bool:

@@ -40,7 +40,9 @@ async def ask(port: RedisPort, key: LeaderKey) -> None:
     """Ask for the leader key as the daemon does, until it is known who leads."""
     while not key.leadership.started:
         request = key.request(time.monotonic())
-        answer = await port.lead(request.token, TTL_S, former=request.former)
+        answer = await port.lead(
+            request.token, TTL_S, former=request.former, claim_unix_s=request.claim_unix_s
+        )
         key.answered(request, answer, time.monotonic())
 
 
