@@ -150,10 +150,28 @@ class SeqCounter:
 
     def __init__(self) -> None:
         self.highest = 0  # that was given or is known; to be read only
+        self.stored = 0  # that Redis has stored, as it said; to be read only
 
     def raise_to(self, highest: int) -> None:
         """Take in that another daemon, or a former term of ours, published up to ``highest``."""
         self.highest = max(self.highest, highest)
+
+    def stored_up_to(self, highest: int) -> None:
+        """Take in that Redis stored a batch whose highest seq is ``highest``."""
+        self.stored = max(self.stored, highest)
+
+    def told(self, stored_before: int, highest: int | None) -> bool:
+        """Take in the highest seq that Redis knows. Return whether it has lost a higher one.
+
+        ``stored_before`` is ``stored`` at the time the question was sent. A Redis that restarts
+        with older data may do so between two calls, so that none fails: then this alone tells.
+        """
+        known = highest or 0
+        self.raise_to(known)
+        if known >= stored_before:
+            return False
+        self.stored = known  # so that the loss is told once
+        return True
 
     def next(self, count: int, unix_us: int) -> int:
         """Return the first of ``count`` seqs, each one above the one before.

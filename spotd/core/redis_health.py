@@ -13,6 +13,9 @@ An *episode* begins with the first call that fails, and Redis counts as away unt
 
 So ``returns`` rises at most twice in an episode, however often calls fail and are answered, and
 at least once after the last failure. ``away`` changes at most once in ``calm_s``.
+
+A Redis that was restarted between two calls fails none of them. Where its data tells that it lost
+some, ``returns`` rises too.
 """
 
 from __future__ import annotations
@@ -82,6 +85,11 @@ class RedisMonitor:
             self._returned = True
             self.health = replace(self.health, returns=self.health.returns + 1)
         return self.checked(now)
+
+    def lost_data(self) -> RedisHealth:
+        """Take in that Redis answers and has lost what it had stored. Return the health."""
+        self.health = replace(self.health, returns=self.health.returns + 1)
+        return self.health
 
     def checked(self, now: float) -> RedisHealth:
         """Take in that time passed. Return the health."""

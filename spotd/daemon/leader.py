@@ -58,7 +58,7 @@ class LeaderLoop:
     async def _ask(self) -> None:
         self._apply(self._key.checked(time.monotonic()))
         request = self._key.request(time.monotonic())
-        leadership = self._leadership.get()
+        leadership, stored = self._leadership.get(), self._prices.seq.stored
         try:
             # A leader waits for the answer no longer than its right lasts.
             async with asyncio.timeout_at(leadership.publish_until if leadership.leads else None):
@@ -76,8 +76,9 @@ class LeaderLoop:
             self._calls.outcome(Outcome(request.sent_at, now, why))
             self._apply(self._key.failed(now))
         else:
-            if answer.highest_seq is not None:
-                self._prices.seq.raise_to(answer.highest_seq)
+            lost = self._prices.seq.told(stored, answer.highest_seq)
+            if lost and answer.held == "renewed":  # any other answer begins or ends a term
+                self._calls.lost_data()
             self._apply(self._key.answered(request, answer, time.monotonic()))
 
     def _apply(self, change: Change) -> None:

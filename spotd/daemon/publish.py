@@ -175,16 +175,27 @@ class PublishLoop:
         self._busy = True
         self._prices.under_way = taken
         self._port.begin_publishing(
-            leadership.token, lines, highest_seq, partial(self._ended, taken, due_at, now)
+            leadership.token,
+            lines,
+            highest_seq,
+            partial(self._ended, taken, highest_seq, due_at, now),
         )
 
-    def _ended(self, taken: Batch, due_at: float, sent_at: float, error: Exception | None) -> None:
+    def _ended(
+        self,
+        taken: Batch,
+        highest_seq: int,
+        due_at: float,
+        sent_at: float,
+        error: Exception | None,
+    ) -> None:
         """Take in that a call ended. It may or may not have arrived, unless Redis said so."""
         now = time.monotonic()
         self._busy = False
         self._prices.conflator.settle(taken, now, delivered=error is None)
         self._prices.tell_settled()
         if error is None:
+            self._prices.seq.stored_up_to(highest_seq)
             self._batch_size.answered(len(taken), now - sent_at)
             self._metrics.updates_published += len(taken)
             self._metrics.updates_per_call.observe(len(taken))

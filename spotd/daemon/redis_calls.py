@@ -31,6 +31,11 @@ class RedisCalls:
             self._metrics.redis_errors += 1
             self._set(self._monitor.failed(outcome.at, outcome.failure), refused=outcome.refused)
 
+    def lost_data(self) -> None:
+        """Take in that Redis has lost what it had stored, although no call failed."""
+        log.warning("redis lost data: all is written anew")
+        self._set(self._monitor.lost_data())
+
     def checked(self, now: float) -> None:
         """Take in that time has passed. The leader loop calls this after each of its requests."""
         self._set(self._monitor.checked(now))

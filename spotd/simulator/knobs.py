@@ -117,7 +117,8 @@ class Faults(Knobs):
     # endings
     close_after_messages: int = knob(0, "Close a session after this many data messages; 0: never.")
     close_code: int = knob(
-        1001, "The close code of that: 1000, 1001, 1011...; 1006 resets the TCP connection."
+        1001,
+        "The close code of that: 1000, 1001, 1008, 1009, 1011...; 1006 resets the TCP connection.",
     )
     slow_client_silent: bool = knob(False, "Cut a slow client without its 407.")
     # damaged data

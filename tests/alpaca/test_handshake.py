@@ -280,6 +280,17 @@ async def test_unknown_hosts(host: str) -> None:
     assert _reason(await _refused(stream_to(f"ws://{host}/", timeouts=patient))) == "dns"
 
 
+async def test_a_resolver_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name that nobody answers for is given up like an address that nobody answers at."""
+
+    async def getaddrinfo(*_: object, **__: object) -> list[object]:
+        return await asyncio.get_running_loop().create_future()  # type: ignore[no-any-return]
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", getaddrinfo)
+    stream = stream_to("ws://somewhere.invalid/", timeouts=IMPATIENT)
+    assert _reason(await _refused(stream)) == "connect_timeout"
+
+
 async def test_an_address_that_refuses_is_followed_by_the_next(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -397,6 +397,28 @@ async def test_pings_of_the_server_are_answered() -> None:
         assert await _still_open(stream)
 
 
+async def test_a_flood_of_pings_holds_up_no_data() -> None:
+    """Each is answered, and what comes behind 20,000 of them is handed on."""
+    pongs = 0
+
+    async def flood(alpaca: ServerEnd) -> None:
+        nonlocal pongs
+        await alpaca.welcome()
+        alpaca.write(frame(b"!", Opcode.PING) * 20_000)
+        alpaca.write(frame(_about("SPY")))
+        while pongs < 20_000:
+            pongs += (await alpaca.read()).opcode is Opcode.PONG
+        await alpaca.gone()
+
+    listener = Listener()
+    async with websocket_server(flood) as port:
+        stream = stream_to(f"ws://127.0.0.1:{port}/", listener)
+        await stream.open()
+        await until(lambda: listener.messages, "the data behind the pings")
+        await until(lambda: pongs == 20_000, "all pongs")
+        await stream.close()
+
+
 async def _send_a_quote(sim: Simulator, listener: Listener) -> None:
     """Send a quote and wait until it has come in."""
     sent = len(listener.quotes) + 1

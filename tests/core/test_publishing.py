@@ -408,6 +408,29 @@ def test_what_is_known_never_lowers_it() -> None:
     assert seq.highest == 5_000
 
 
+@pytest.mark.parametrize(
+    ("stored", "before", "told", "lost"),
+    [
+        (0, 0, None, False),  # nothing was stored, nothing is known
+        (0, 0, 7_000, False),  # another daemon's
+        (5_000, 5_000, 5_000, False),
+        (5_000, 4_000, 4_000, False),  # a batch was stored while the answer was under way
+        (5_000, 5_000, 4_999, True),
+        (5_000, 5_000, None, True),
+    ],
+)
+def test_a_redis_that_knows_less_than_it_stored_has_lost_data(
+    stored: int, before: int, told: int | None, lost: bool
+) -> None:
+    """What it had stored when it was asked counts. A loss is told once, and lowers no seq."""
+    seq = SeqCounter()
+    seq.raise_to(stored)
+    seq.stored_up_to(stored)
+    assert seq.told(before, told) is lost
+    assert seq.highest == max(stored, told or 0)
+    assert not (lost and seq.told(seq.stored, told))
+
+
 @given(
     st.lists(
         st.tuples(st.booleans(), st.integers(1, 4_000), st.integers(0, 2**53 - 1_000_000)),

@@ -137,6 +137,16 @@ def test_the_table(steps: list[Step]) -> None:
         before = health
 
 
+@pytest.mark.parametrize("away", [False, True])
+def test_data_that_was_lost_is_a_return(away: bool) -> None:
+    """Everything has to be written anew, whether a call failed or not."""
+    monitor = RedisMonitor(CALM_S)
+    if away:
+        monitor.failed(1.0, "a")
+    assert monitor.lost_data() == RedisHealth("a" if away else None, returns=1)
+    assert monitor.health.returns == 1
+
+
 def test_it_says_when_time_may_change_something() -> None:
     """``check_at`` is the end of the calm that an answer began, and None when nothing is due."""
     monitor = RedisMonitor(CALM_S)

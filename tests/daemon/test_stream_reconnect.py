@@ -58,6 +58,9 @@ async def _refuse_next_request(sim: Simulator, daemon: Rig) -> None:
 
 
 _ENDINGS: dict[str, Callable[[Simulator, Rig], Awaitable[None]]] = {
+    "close_1001": lambda sim, _: sim.drop_sessions("close", 1001),
+    "close_1008": lambda sim, _: sim.drop_sessions("close", 1008),
+    "close_1009": lambda sim, _: sim.drop_sessions("close", 1009),
     "close_1011": lambda sim, _: sim.drop_sessions("close", 1011),
     "lost": lambda sim, _: sim.drop_sessions("abort"),
     "code_407": lambda sim, _: sim.cut_slow_clients(),

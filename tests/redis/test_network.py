@@ -240,3 +240,21 @@ async def test_a_file_of_the_url_that_is_missing_is_named(
     await port.close()
     assert f"{option} {missing}"[:100] in str(caught.value)
     assert PASSWORD not in str(caught.value)
+
+
+async def test_a_resolver_that_hangs(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A call whose host name nobody answers for is given up, and a later one works."""
+    resolve, hangs = asyncio.get_running_loop().getaddrinfo, True
+
+    async def getaddrinfo(*named: Any, **options: Any) -> Any:
+        if hangs:
+            await asyncio.get_running_loop().create_future()
+        return await resolve(*named, **options)
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", getaddrinfo)
+    port = RedisPort(f"redis://localhost:{server.port}/0", KEYS)
+    with pytest.raises(RedisUnavailableError):
+        await port.leader()
+    hangs = False
+    assert await port.leader() is None
+    await port.close()

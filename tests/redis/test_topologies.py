@@ -124,6 +124,25 @@ async def test_tls(tmp_path: Path, certificates: tuple[Path, Path, Path]) -> Non
 
 
 @needs_redis
+async def test_tls_with_a_client_certificate(
+    tmp_path: Path, certificates: tuple[Path, Path, Path]
+) -> None:
+    """Where the server asks for a certificate, that of the URL lets us in, and none does not."""
+    authority, certificate, key = certificates
+    with Server(tmp_path, binary=redis_server(), tls=certificates) as server:
+        with server.client() as admin:
+            admin.config_set("tls-auth-clients", "yes")
+        address = f"rediss://127.0.0.1:{server.port}/0?ssl_ca_certs={authority}"
+        known = patient(f"{address}&ssl_certfile={certificate}&ssl_keyfile={key}", KEYS)
+        assert await publishes(known)
+        await known.close()
+        unknown = patient(address, KEYS)
+        with pytest.raises(RedisUnavailableError):
+            await unknown.leader()
+        await unknown.close()
+
+
+@needs_redis
 async def test_tls_that_is_not_verified(
     tmp_path: Path, certificates: tuple[Path, Path, Path]
 ) -> None:
@@ -149,15 +168,19 @@ def sentinels(tmp_path: Path) -> Iterator[SentinelServers]:
         yield running
 
 
-async def test_sentinel_fails_over(sentinels: SentinelServers) -> None:
-    """The master dies, the Sentinel makes the replica the master, and publishing goes on there."""
+@pytest.mark.parametrize("how", ["killed", "frozen"])
+async def test_sentinel_fails_over(sentinels: SentinelServers, how: str) -> None:
+    """The master is gone, Sentinel makes the replica the master, and publishing goes on there."""
     replica = Values(sentinels.replica.url)
     async with daemon_at(sentinels.url, leader_ttl_s=2.0) as alpaca:
         with sentinels.master.client() as client:
             client.sadd(KEYS.symbols, "SPY")
             client.publish(KEYS.wake, "")
         before = await published(alpaca, replica, 10.0)
-        sentinels.master.kill()
+        if how == "killed":
+            sentinels.master.kill()
+        else:
+            sentinels.master.freeze()
         assert await published(alpaca, replica, 11.0) > before
         with sentinels.replica.client() as client:
             assert client.info("replication")["role"] == "master"
