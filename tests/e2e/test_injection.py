@@ -85,7 +85,7 @@ async def test_entries_become_no_command_key_channel_line_or_label(setup: Setup)
     _only_own_samples(pages["/metrics"])
     assert json.loads(pages["/status"])["symbols"]["live"] == 1
     for name, text in shown.items():
-        assert "SPY" in text, name
+        assert "1 live" in text or "SPY" in text, name
         assert not _CONTROL.search(text), (name, text)
         assert max(map(len, text.splitlines())) < 300, name
 
