@@ -178,8 +178,8 @@ def price_line(update: SpotPriceUpdate) -> str:
     """Return an update as one line: time, symbol and prices."""
     return (
         f"{rfc3339(update.timestamp)} {printable(update.symbol)} "
-        f"bid={price_text(update.bid_price)} ask={price_text(update.ask_price)} mid={price_text(update.mid_price)} "
-        f"last={price_text(update.last_price)}"
+        f"bid={price_text(update.bid_price)} ask={price_text(update.ask_price)} "
+        f"mid={price_text(update.mid_price)} last={price_text(update.last_price)}"
     )
 
 
