@@ -17,6 +17,7 @@ import click
 
 from spotd.cli.options import load_settings, redis_url_option
 from spotd.cli.table import age_text, price_text
+from spotd.cli.text import printable
 from spotd.errors import AlpacaRefusedError, SettingsError, SnapshotError, SpotdError
 from spotd.models import DaemonStatus
 from spotd.redis.addresses import connect, without_secrets
@@ -202,5 +203,5 @@ def _cause(error: BaseException) -> str:
 
 def _report(name: str, finding: Finding) -> int:
     mark = "skipped" if finding.skipped else "FAILED" if finding.exit_code else "ok"
-    click.echo(f"{name:<9} {mark:<8} {finding.text}")
+    click.echo(f"{name:<9} {mark:<8} {printable(finding.text)}")
     return finding.exit_code

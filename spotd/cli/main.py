@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import click
 
 from spotd import __version__
+from spotd.cli.text import printable
 from spotd.errors import SpotdError
 
 INTERRUPTED = 130  # 128 + SIGINT, the shell's convention for a command that Ctrl-C ended
@@ -84,7 +85,7 @@ class LazyGroup(click.Group):
         try:
             return super().invoke(ctx)
         except SpotdError as error:
-            raise Failure(str(error), error.exit_code) from error
+            raise Failure(printable(str(error)), error.exit_code) from error
         except ModuleNotFoundError as error:
             package = (error.name or "").partition(".")[0]
             if package not in EXTRAS:

@@ -9,6 +9,7 @@ import click
 
 from spotd.cli.options import client_of, json_option, load_settings, redis_url_option
 from spotd.cli.table import state_text
+from spotd.cli.text import printable
 from spotd.errors import SpotdError
 from spotd.models import DaemonStatus, rfc3339
 from spotd.settings import Settings
@@ -27,7 +28,7 @@ def status(redis_url: str | None, as_json: bool) -> None:
         click.echo(found.to_json())
         return
     for name, value in lines_of(found, datetime.now(UTC)):
-        click.echo(f"{name:<13}{value}")
+        click.echo(f"{name:<13}{printable(value)}")
 
 
 def lines_of(status: DaemonStatus, now: datetime) -> list[tuple[str, str]]:

@@ -10,8 +10,10 @@ import msgspec
 
 from spotd.cli.options import client_of, json_option, load_settings, redis_url_option
 from spotd.cli.table import price_text
+from spotd.cli.text import printable
 from spotd.client import SpotClient, symbols_of
 from spotd.models import SpotPriceUpdate, SymbolState
+from spotd.symbols import MAX_ENTRY_CHARS
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
@@ -69,11 +71,12 @@ def list_(redis_url: str | None, as_json: bool) -> None:
         return
     if not rows:
         click.echo("nothing is desired: spotd symbols add SPY", err=True)
-    width = max((len(row.symbol) for row in rows), default=0)
-    for row in rows:
-        why = ": ".join(text for text in (row.reason, row.detail) if text)
+    names = [printable(row.symbol, MAX_ENTRY_CHARS) for row in rows]
+    width = max(map(len, names), default=0)
+    for name, row in zip(names, rows, strict=True):
+        why = printable(": ".join(text for text in (row.reason, row.detail) if text))
         mid = price_text(row.mid_price)
-        click.echo(f"{row.symbol:<{width}}  {row.state or '-':<8} {mid:>12}  {why}".rstrip())
+        click.echo(f"{name:<{width}}  {printable(row.state or '-'):<8} {mid:>12}  {why}".rstrip())
 
 
 def _told(done: str, changed: list[str], else_: str, unchanged: list[str]) -> str:

@@ -16,6 +16,7 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 from rich.text import Text
 
+from spotd.cli.text import printable
 from spotd.models import DaemonStatus, Gap, SpotPriceUpdate, SymbolState, rfc3339
 
 RATE_WINDOW_S = 5.0
@@ -76,10 +77,10 @@ class PriceTable:
     def render(self) -> Prices:
         """Return the table as of now."""
         now, unix_s = self._monotonic(), self._wall()
-        rows = []
-        for symbol in sorted(self._rows):
-            name = symbol if len(symbol) <= _LONGEST else f"{symbol[: _LONGEST - 1]}…"
-            rows.append([Text(name), *self._rows[symbol].cells(now, unix_s, self._absent)])
+        rows = [
+            [Text(printable(symbol, _LONGEST)), *row.cells(now, unix_s, self._absent)]
+            for symbol, row in sorted(self._rows.items())
+        ]
         caption = NO_DAEMON if self._absent else None
         if self._daemon is not None and not self._absent:
             caption = f"daemon {state_text(self._daemon)}"
@@ -170,15 +171,15 @@ class _Row:
             return Text("-")
         state = "stale" if absent and self.state.state == "live" else self.state.state
         reason = f" ({self.state.reason})" if self.state.reason else ""
-        return Text(state + reason, style=_STATE_STYLES.get(state, ""))
+        return Text(printable(state + reason), style=_STATE_STYLES.get(state, ""))
 
 
 def price_line(update: SpotPriceUpdate) -> str:
     """Return an update as one line: time, symbol and prices."""
     return (
-        f"{rfc3339(update.timestamp)} {update.symbol} bid={price_text(update.bid_price)} "
-        f"ask={price_text(update.ask_price)} mid={price_text(update.mid_price)} "
-        f"last={price_text(update.last_price)}"
+        f"{rfc3339(update.timestamp)} {printable(update.symbol)} "
+        f"bid={price_text(update.bid_price)} ask={price_text(update.ask_price)} "
+        f"mid={price_text(update.mid_price)} last={price_text(update.last_price)}"
     )
 
 
@@ -186,7 +187,7 @@ def event_line(event: DaemonStatus | SymbolState | Gap) -> str:
     """Return a gap, or the state of a symbol or of the daemon, as one line."""
     if isinstance(event, Gap):
         return f"# {gap_text(event)}"
-    name = event.symbol if isinstance(event, SymbolState) else "daemon"
+    name = printable(event.symbol) if isinstance(event, SymbolState) else "daemon"
     return f"# {name} is {state_text(event)}"
 
 
@@ -194,12 +195,12 @@ def gap_text(gap: Gap) -> str:
     """Return when no prices came, how many symbols that concerns, and why."""
     seconds = (gap.ends - gap.begins).total_seconds()
     symbols = f"{gap.symbols} symbol" + ("" if gap.symbols == 1 else "s")
-    return f"gap of {seconds:.1f} s until {rfc3339(gap.ends)}, {symbols}: {gap.reason}"
+    return f"gap of {seconds:.1f} s until {rfc3339(gap.ends)}, {symbols}: {printable(gap.reason)}"
 
 
 def state_text(event: DaemonStatus | SymbolState) -> str:
     """Return a state, with its reason where it has one."""
-    return event.state + (f": {event.reason}" if event.reason else "")
+    return printable(event.state + (f": {event.reason}" if event.reason else ""))
 
 
 def price_text(price: float | None) -> str:
