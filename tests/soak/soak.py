@@ -72,7 +72,7 @@ class Soak:
         self._finals_s: list[float] = []
 
     async def run(self, result: Result, ends_at: float, only: tuple[str, ...]) -> None:
-        """Run rounds until ``ends_at``, in monotonic seconds."""
+        """Run rounds until ``ends_at``, in monotonic seconds, and one at least."""
         async with asyncio.TaskGroup() as loops:
             tasks = [
                 loops.create_task(each)
@@ -85,7 +85,7 @@ class Soak:
             ]  # fmt: skip
             await self._whole("the start")
             for planned in rounds(result.seed, result.topology, only):
-                if time.monotonic() >= ends_at:
+                if result.rounds and time.monotonic() >= ends_at:
                     break
                 await self._round(result, planned)
             for task in tasks:

@@ -1,0 +1,26 @@
+"""A short soak: the checker works, and finds nothing where spotd does what it says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.kit.servers import redis_server
+from tests.soak.soak import soak
+
+TTL_S = 2.0
+
+
+@pytest.mark.skipif(redis_server() is None, reason="needs Debian's redis-server")
+async def test_a_stream_that_is_cut_breaks_no_rule(tmp_path: Path) -> None:
+    """Two daemons, a relay and a client under load; the stream is cut, and all is told as it is."""
+    result = await soak(
+        tmp_path, seconds=3.0, seed=5, ttl_s=TTL_S, only=("stream_cut",), quotes_per_s=100.0
+    )
+
+    assert not result.violations, "\n\n".join(f"{v}\n{v.context}" for v in result.violations)
+    assert result.faults["stream_cut"] >= 1
+    assert result.figures["updates on channels"] > 0
+    assert result.figures["updates told by SpotClient"] > 0
+    assert result.figures["updates told by the relay"] > 0
