@@ -13,7 +13,7 @@ import re
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from typing import Any
 
 import aiohttp
@@ -53,8 +53,9 @@ class Observer:
         self.reads = 0
         self.silences: list[float] = []
         """How long no update came at all, in seconds, where it was longer than a second."""
+        self.waited_s = 0.0
+        """For how long any process of ours waited for the CPU, without overlaps."""
         self._bed, self._prices = bed, prices
-        self._waited_s = 0.0
         self._waits: dict[int, float] = {}
         self._lateness: deque[tuple[float, float]] = deque(maxlen=64)
         self._holder = ""
@@ -83,9 +84,13 @@ class Observer:
 
     async def run(self) -> None:
         """Read and judge until cancelled."""
-        async with aiohttp.ClientSession(
-            timeout=_LIMIT, connector=aiohttp.TCPConnector(force_close=True)
-        ) as http:
+        async with (
+            aiohttp.ClientSession(
+                timeout=_LIMIT, connector=aiohttp.TCPConnector(force_close=True)
+            ) as http,
+            AsyncExitStack() as at_end,
+        ):
+            at_end.push_async_callback(self._drop_client)
             while True:
                 begun = time.monotonic()
                 moment = await self._read(http)
@@ -120,8 +125,8 @@ class Observer:
             with suppress(RedisError, OSError, TimeoutError):
                 reader = await asyncio.to_thread(self._bed.servers.reader)
                 client = _client(reader.port)
+                pubsub = client.pubsub()
                 try:
-                    pubsub = client.pubsub()
                     await pubsub.psubscribe(f"{prefix}*")
                     while True:
                         async with asyncio.timeout(3.0):
@@ -129,6 +134,7 @@ class Observer:
                         if message is not None and message["type"] == "pmessage":
                             self._hear(message["data"])
                 finally:
+                    await pubsub.aclose()
                     await client.aclose()
             await asyncio.sleep(0.02)
 
@@ -255,8 +261,8 @@ class Observer:
         waits = {pid: waited_for_cpu_s(pid) for pid in pids}
         steps = [waits[pid] - self._waits.get(pid, waits[pid]) for pid in pids]
         self._waits = waits
-        self._waited_s += max(steps)
-        return self._waited_s
+        self.waited_s += max(steps)
+        return self.waited_s
 
     def _look_at_processes(self) -> None:
         for process in (*self._bed.daemons, self._bed.relay):
@@ -321,6 +327,8 @@ async def _said(http: aiohttp.ClientSession, process: Process) -> Said | None:
         return None
     (_, status), (ready, reasons), (_, metrics) = found
     told = json.loads(status)
+    if f"-{process.pid}-" not in told["instance"]:
+        return None  # another program took the port before it
     return Said(
         state=told["state"],
         code=told.get("code"),

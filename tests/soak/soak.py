@@ -10,7 +10,6 @@ import asyncio
 import json
 import time
 from collections import defaultdict
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -196,6 +195,9 @@ class Soak:
             "updates told by the relay": self.consumers[1].updates,
             "changes of the demand": self.services.changes,
             "readings": observer.reads,
+            "share of the time in which a process waited for the CPU, %": round(
+                100 * observer.waited_s / result.seconds
+            ),
             "406 answered": bed.sim.stats.refused[406],
             "sessions opened": bed.sim.stats.connections,
             "longest without any price, s": round(max(observer.silences, default=0.0), 2),
@@ -276,10 +278,5 @@ async def soak(
         raise ValueError(f"no such fault: {sorted(unknown)}")
     result = Result(seed, topology)
     async with Testbed(home, topology, ttl_s) as bed:
-        running = Soak(bed, seed, quotes_per_s)
-        try:
-            await running.run(result, time.monotonic() + seconds, only)
-        finally:
-            with suppress(OSError):
-                (home / "timeline.txt").write_text(bed.recent(float("inf")))
+        await Soak(bed, seed, quotes_per_s).run(result, time.monotonic() + seconds, only)
     return result

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import Counter
+from collections import Counter, deque
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Self
@@ -44,12 +44,15 @@ class Testbed:
         self.ended: list[Process] = []
         self.relay: Process
         self.begun_at = time.monotonic()
-        self.timeline: list[tuple[float, str]] = []
+        self.timeline: deque[tuple[float, str]] = deque(maxlen=2_000)
+        home.mkdir(parents=True, exist_ok=True)
+        self._timeline_file = (home / "timeline.txt").open("w")
         self._number: Counter[str] = Counter()
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
         """Start everything."""
+        self._stack.callback(self._timeline_file.close)
         self.servers.__enter__()
         self._stack.callback(self.servers.__exit__)
         await self._stack.enter_async_context(self.sim)
@@ -76,7 +79,10 @@ class Testbed:
 
     def say(self, what: str) -> None:
         """Note on the timeline that something happened."""
-        self.timeline.append((time.monotonic() - self.begun_at, what))
+        at_s = time.monotonic() - self.begun_at
+        self.timeline.append((at_s, what))
+        self._timeline_file.write(f"{at_s:8.2f} {what}\n")
+        self._timeline_file.flush()
 
     def recent(self, seconds: float = 25.0) -> str:
         """Return what happened in the last seconds."""
