@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import logging
 import os
 import shutil
 import sys
@@ -84,6 +85,8 @@ def main() -> int:
         return 0
     home = args.home or Path(tempfile.mkdtemp(prefix="spotd-soak-"))
     seconds = 3600 * args.hours or 60 * args.minutes
+    home.mkdir(parents=True, exist_ok=True)
+    logging.basicConfig(filename=home / "client.log", level=logging.INFO)  # the SpotClient's
     print(f"{seconds / 60:g} minutes on {args.topology}, seed {args.seed}", flush=True)
     only = tuple(filter(None, args.only.split(",")))
     result = asyncio.run(
