@@ -62,7 +62,14 @@ class RequestRefusedError(StreamError):
 
 
 class SnapshotError(SpotdError):
-    """Alpaca's REST did not return latest values; the stream is not affected."""
+    """Alpaca's REST did not return latest values; the stream is not affected.
+
+    ``after_s`` is the pause that the server asked for, or what is left of it; None without one.
+    """
+
+    def __init__(self, message: str, *, after_s: float | None = None) -> None:
+        super().__init__(message)
+        self.after_s = after_s
 
 
 class RedisUnavailableError(SpotdError):

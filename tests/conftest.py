@@ -14,6 +14,7 @@ from tests.kit.servers import ClusterServers
 
 settings.register_profile("default", deadline=None)
 settings.register_profile("long", deadline=None, max_examples=5_000)
+settings.register_profile("fuzz", deadline=None, max_examples=100_000)
 settings.load_profile("default")
 
 

@@ -1,9 +1,10 @@
 """The back end of a page with open positions and their live prices.
 
-In this folder, beside a running ``spotd run`` or ``spotd demo``::
+In this folder of a clone, beside a running ``spotd run`` or ``spotd demo``; REDIS_URL names its
+Redis, which ``spotd demo`` prints::
 
-    pip install "spotd[fastapi]" "uvicorn[standard]"
-    uvicorn fastapi_app:app --ws-per-message-deflate false
+    pip install "../..[fastapi]" "uvicorn[standard]"
+    REDIS_URL=redis://127.0.0.1:6379/0 uvicorn fastapi_app:app --ws-per-message-deflate false
 
 The page of spotd is at http://127.0.0.1:8000/, the documents are at /docs. Compressing websockets
 would cost 200 kB for each browser, for messages that hardly get smaller.

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import msgspec
 
-from spotd.core.messages import Message
+from spotd.core.messages import Error, Message
 
 decode = msgspec.msgpack.Decoder(list[Message]).decode
 _decode_one = msgspec.msgpack.Decoder(Message).decode
@@ -15,6 +15,27 @@ _decode_raw = msgspec.msgpack.Decoder(list[msgspec.Raw]).decode
 _decode_tag = msgspec.msgpack.Decoder(dict[str, msgspec.Raw]).decode
 # What decoding raises. msgspec has no error of its own for bad UTF-8 and for nesting too deep.
 UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+
+
+_decode_json = msgspec.json.Decoder(list[Message]).decode
+
+
+def is_frame(payload: bytes) -> bool:
+    """Return whether these are the bytes of a frame, whatever its messages are."""
+    try:
+        _decode_raw(payload)
+    except UNREADABLE:
+        return False
+    return True
+
+
+def error_in_text(payload: bytes) -> list[Message]:
+    """Return the error that a server sent as JSON text, or nothing."""
+    try:
+        messages = _decode_json(payload)
+    except UNREADABLE:
+        return []
+    return messages[:1] if messages and isinstance(messages[0], Error) else []
 
 
 class FrameDecoder:

@@ -11,16 +11,19 @@ import logging
 import re
 import socket
 from dataclasses import dataclass
+from email.parser import HeaderParser
 from typing import Any
 
 import picows
 from alpaca.common.utils import get_default_user_agent
 from picows.url import WSParsedURL
 
+from spotd.alpaca.retry_after import retry_after_s
 from spotd.alpaca.session import MAX_FRAME_BYTES, Session
 from spotd.errors import StreamError
 
 _READ_BYTES = 128 * 1024  # about a thousand quotes: a millisecond of decoding or less
+_WAIT = ("Retry-After", "Date")
 _STATUS_LINE = re.compile(rb"HTTP/\d\.\d (\d{3})\b")
 
 # picows would log, as errors, the failures that this module raises.
@@ -147,18 +150,20 @@ def _refuse_extensions(answered: str) -> None:
 def _refused_upgrade(error: picows.WSHandshakeError) -> StreamError:
     """Return the error for a response that is not 101, or is no response of HTTP."""
     response = getattr(error, "response", None)
-    wait = ""
     if response is not None:
         status = int(response.status)
-        wait = response.headers.get("Retry-After", "")
+        wait, date = (response.headers.get(name, "") for name in _WAIT)
     elif line := _STATUS_LINE.match(error.raw_header or b""):
-        status = int(line[1])  # one that picows does not know, such as a proxy's 520
+        # It is one that picows does not know, such as a proxy's 520.
+        status = int(line[1])
+        rest = (error.raw_header or b"").partition(b"\n")[2].decode("latin-1")
+        wait, date = (HeaderParser().parsestr(rest).get(name, "") for name in _WAIT)
     else:
         return StreamError("the websocket handshake failed", reason="handshake")
     return StreamError(
         f"Alpaca refused the websocket with HTTP {status}",
         reason=f"http_{status}",
-        after_s=float(wait) if wait.isdecimal() else None,
+        after_s=retry_after_s(wait, date),
     )
 
 

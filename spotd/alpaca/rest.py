@@ -27,12 +27,14 @@ from alpaca.data.enums import DataFeed
 from alpaca.data.historical import StockHistoricalDataClient
 from alpaca.data.requests import StockSnapshotRequest
 
+from spotd.alpaca.retry_after import retry_after_s
 from spotd.core.messages import Quote, Trade
 from spotd.errors import AlpacaRefusedError, SnapshotError
 from spotd.settings import Settings
 
 MAX_SYMBOLS_PER_CALL = 100
 SOCKET_TIMEOUT_S = 5.0
+_SERVER_ASKS_MOST_S = 300.0  # a longer Retry-After is cut to this
 
 # HTTP 400 names one bad symbol, and brings no values of the others.
 _INVALID_SYMBOL = re.compile(r"invalid symbol:?\s*([^\s\"',}]+)", re.IGNORECASE)
@@ -60,6 +62,7 @@ class Snapshots:
             url_override=settings.data_url,
         )
         self._client.socket_timeout_s = socket_timeout_s
+        self._quiet_until = float("-inf")  # monotonic seconds: the server asked to wait
         self._host = urlsplit(settings.data_url).netloc.rpartition("@")[2]
         # REST does not know the test feed.
         self._feed = None if settings.feed == "test" else DataFeed(settings.feed)
@@ -69,12 +72,18 @@ class Snapshots:
 
         ``deadline_s`` is how long the caller waits. Raise AlpacaRefusedError (401, 403: wrong
         keys, or the feed is not in the plan), and SnapshotError when the time is over or the
-        request fails.
+        request fails. Where the server asks to wait (Retry-After), nothing is asked until then.
         """
         if self._feed is None or not symbols:
             return {}
         if len(symbols) > MAX_SYMBOLS_PER_CALL:
             raise ValueError(f"at most {MAX_SYMBOLS_PER_CALL} symbols a call")
+        wait_s = self._quiet_until - time.monotonic()
+        if wait_s > 0.0:
+            raise SnapshotError(
+                f"no latest values: {self._host} asked to wait, for {wait_s:.0f} s more",
+                after_s=wait_s,
+            )
         try:
             async with asyncio.timeout(deadline_s):
                 deadline = time.monotonic() + deadline_s
@@ -83,6 +92,10 @@ class Snapshots:
             raise SnapshotError(
                 f"no latest values from {self._host} within {deadline_s:g} s"
             ) from None
+        except SnapshotError as error:
+            if error.after_s is not None:
+                self._quiet_until = time.monotonic() + error.after_s
+            raise
 
     def close(self) -> None:
         """Close the connections that are kept open between calls."""
@@ -123,8 +136,8 @@ class Snapshots:
                 ) from error
         return {}
 
-    def _failed(self, why: str) -> SnapshotError:
-        return SnapshotError(f"no latest values from {self._host}: {why}")
+    def _failed(self, why: str, after_s: float | None = None) -> SnapshotError:
+        return SnapshotError(f"no latest values from {self._host}: {why}", after_s=after_s)
 
     def _translated(self, error: APIError) -> AlpacaRefusedError | SnapshotError:
         status = error.status_code
@@ -133,7 +146,11 @@ class Snapshots:
                 f"Alpaca's REST ({self._host}) refused (HTTP {status}): check the keys, and that "
                 "the plan includes the feed of SPOTD_FEED"
             )
-        return self._failed(f"HTTP {status}")
+        headers = {} if error.response is None else error.response.headers
+        after_s = retry_after_s(headers.get("Retry-After", ""), headers.get("Date", ""))
+        if after_s is not None:
+            after_s = min(after_s, _SERVER_ASKS_MOST_S)
+        return self._failed(f"HTTP {status}", after_s)
 
 
 class _Client(StockHistoricalDataClient):  # type: ignore[misc]  # alpaca-py is not typed

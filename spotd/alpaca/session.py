@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 import msgspec
 import picows
 
-from spotd.alpaca.frames import UNREADABLE, FrameDecoder, decode
+from spotd.alpaca.frames import UNREADABLE, FrameDecoder, decode, error_in_text, is_frame
 from spotd.core.messages import Acknowledgement, Control, Error, Message, Quote, Success
 from spotd.errors import StreamError
 
@@ -185,7 +185,13 @@ class Session(picows.WSListener):
             message = b"".join(self._parts)
             self._parts.clear()
             self._parts_bytes = 0
-            self._hand_on(self._decoder.decode(message))
+            messages = self._decoder.decode(message)
+            if self._in_handshake and not messages and not is_frame(message):
+                # Without this, a greeting in text would be no greeting, and never told.
+                messages = error_in_text(message)
+                if not messages:
+                    self.finish(_not_understood(message, self._secrets))
+            self._hand_on(messages)
 
     def _hand_on(self, messages: list[Message]) -> None:
         if not messages or self.closing:
@@ -250,6 +256,18 @@ def _why_failed(error: Exception) -> StreamError:
     )
     why.__cause__ = error  # picows does not tell it to anybody
     return why
+
+
+def _not_understood(message: bytes, secrets: Iterable[str]) -> StreamError:
+    """Return why a session cannot begin with this message."""
+    try:
+        words = message.decode()
+    except UnicodeDecodeError:
+        return StreamError("the stream does not begin with MessagePack", reason="protocol")
+    return StreamError(
+        f"the stream begins with text instead of MessagePack ({_clean(words, secrets)})",
+        reason="text",
+    )
 
 
 def _broken(words: str) -> picows.WSProtocolError:

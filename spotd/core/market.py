@@ -7,7 +7,7 @@ contract for what is never published.
 
 from __future__ import annotations
 
-from spotd.core.messages import Trade
+from spotd.core.messages import Correction, Trade
 
 _INFINITY = float("inf")
 
@@ -41,8 +41,11 @@ def why_dropped(bid: float, ask: float) -> str:
     return "one_sided" if bid <= 0.0 or ask <= 0.0 else "not_finite"
 
 
-def sets_last_sale(trade: Trade) -> bool:
-    """Return whether a trade has a real price, and no condition that excludes it on its tape."""
+def sets_last_sale(trade: Trade | Correction) -> bool:
+    """Return whether a trade has a real price, and no condition that excludes it on its tape.
+
+    A correction is read as the corrected trade.
+    """
     if not 0.0 < trade.price < _INFINITY:
         return False
     return _NOT_LAST_SALE.get(trade.tape, _NOT_LAST_SALE_ELSEWHERE).isdisjoint(trade.conditions)

@@ -33,6 +33,8 @@ class Trade(msgspec.Struct, frozen=True, gc=False, tag_field="T", tag="t"):
     at: _Time = field(name="t")
     conditions: tuple[str, ...] = field(name="c", default=())
     tape: str = field(name="z", default="")
+    id: int | None = field(name="i", default=None)
+    exchange: str = field(name="x", default="")
 
 
 class TradingStatus(msgspec.Struct, frozen=True, gc=False, tag_field="T", tag="s"):
@@ -41,18 +43,36 @@ class TradingStatus(msgspec.Struct, frozen=True, gc=False, tag_field="T", tag="s
     symbol: str = field(name="S")
     code: str = field(name="sc")
     tape: str = field(name="z", default="")
+    at: _Time | None = field(name="t", default=None)
 
 
 class Correction(msgspec.Struct, frozen=True, gc=False, tag_field="T", tag="c"):
-    """A trade was corrected. Alpaca sends this to all who subscribe to trades."""
+    """A trade was corrected. Alpaca sends this to all who subscribe to trades.
+
+    ``id`` names the trade as it was; the other fields are those of the corrected trade. Whether
+    ``at`` is the time of the trade or of the correction is not documented.
+    """
 
     symbol: str = field(name="S")
+    id: int | None = field(name="oi", default=None)
+    price: float = field(name="cp", default=0.0)
+    exchange: str = field(name="x", default="")
+    conditions: tuple[str, ...] = field(name="cc", default=())
+    tape: str = field(name="z", default="")
+    corrected_id: int | None = field(name="ci", default=None)
+    at: _Time | None = field(name="t", default=None)
 
 
 class Cancel(msgspec.Struct, frozen=True, gc=False, tag_field="T", tag="x"):
-    """A trade was cancelled or was an error. Alpaca sends this to all who subscribe to trades."""
+    """A trade was cancelled or was an error. Alpaca sends this to all who subscribe to trades.
+
+    Whether ``at`` is the time of the trade or of its cancellation is not documented.
+    """
 
     symbol: str = field(name="S")
+    id: int | None = field(name="i", default=None)
+    exchange: str = field(name="x", default="")
+    at: _Time | None = field(name="t", default=None)
 
 
 class Success(msgspec.Struct, frozen=True, tag_field="T", tag="success"):

@@ -13,28 +13,31 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 
 from spotd.core.conflate import Conflator, Phase, Slot
-from spotd.core.market import halts, is_two_sided, resumes, sets_last_sale, why_dropped
+from spotd.core.halts import Halts
+from spotd.core.market import is_two_sided, sets_last_sale, why_dropped
 from spotd.core.messages import Cancel, Correction, Message, Quote, Trade, TradingStatus
 
 _INFINITY = float("inf")
 # REST truncates the times that the stream rounds.
 _SNAPSHOT_SLACK = timedelta(milliseconds=1)
+# REST may name a cancelled trade as the latest one. NYSE once cancelled 4,341 trades in a day.
+_MOST_CANCELLED = 5_000
 
 
 class PriceCache:
     """The newest price of each symbol, which symbols are halted, and counts of all that came in.
 
-    ``slots``, ``halted`` and the counts are to be read; only this class changes them. ``now`` is
+    ``slots``, ``halts`` and the counts are to be read; only this class changes them. ``now`` is
     monotonic seconds: a price that changed counts as waiting since then.
     """
 
     def __init__(self, conflator: Conflator, wants: Callable[[str], bool]) -> None:
         self.slots: dict[str, Slot] = {}
-        # It contains also symbols that are not desired: Alpaca tells a halt once, and the symbol
-        # may be desired later. It remains the same object until the symbols in it change.
-        self.halted: frozenset[str] = frozenset()
+        self.halts = Halts()
         self.quotes_received = 0
         self.trades_received = 0
+        self.trades_cancelled = 0
+        self.trades_corrected = 0
         self.quotes_conflated = 0  # quotes that a newer one replaced before they were published
         self.dropped: Counter[str] = Counter()  # quotes, by reason
         self.ignored: Counter[str] = Counter()  # other messages, by what they are
@@ -45,6 +48,8 @@ class PriceCache:
         self._quoted_told: frozenset[str] | None = frozenset()  # None: it has changed
         self._dropped_slots: dict[str, Slot] = {}  # while their throttle window may be open
         self._floors: dict[str, datetime] = {}
+        # Trades that are not as REST may still show them: symbol, id, exchange; oldest first.
+        self._cancelled: dict[tuple[str, int | None, str], datetime | None] = {}
 
     @property
     def quoted(self) -> frozenset[str]:
@@ -55,9 +60,9 @@ class PriceCache:
 
     def receive(self, messages: Sequence[Message], now: float) -> None:
         """Take in the data messages of one frame, in order. Control messages are ignored."""
+        self._conflator.end_windows(now)
         slots = self.slots
-        quotes = conflated = 0
-        statuses: tuple[TradingStatus, ...] = ()
+        quotes = trades = conflated = 0
         for message in messages:
             if type(message) is Quote:
                 quotes += 1
@@ -87,17 +92,17 @@ class PriceCache:
                         self._conflator.offer(slot, now)
                 slot.quoted_at = message.at
             elif type(message) is Trade:
+                trades += 1
                 self._trade(message, now)
             elif type(message) is TradingStatus:
-                statuses = (*statuses, message)
+                self.halts.status(message)
             elif type(message) is Correction:
-                self.ignored["correction"] += 1
+                self._correct(message, now)
             elif type(message) is Cancel:
-                self.ignored["cancel"] += 1
+                self._cancel(message, now)
         self.quotes_received += quotes
+        self.trades_received += trades
         self.quotes_conflated += conflated
-        if statuses:
-            self._change_halts(statuses)
 
     def drop(self, symbols: Iterable[str]) -> None:
         """Forget these symbols and remove their slots. A symbol without a slot is allowed.
@@ -156,12 +161,26 @@ class PriceCache:
         if (
             trade is not None
             and sets_last_sale(trade)
-            and (slot.sold_at is None or trade.at > slot.sold_at)
+            and not self._was_cancelled(trade)
+            and slot.fill_in_sale(trade)
         ):
-            slot.last_price, slot.sold_at = trade.price, trade.at
+            self.halts.sold(symbol, trade.at)
             changed = True
         if changed:
             self._offer(slot, now)
+
+    def see_trade(self, trade: Trade) -> None:
+        """Take in REST's latest trade where last sales are not shown: it may end a halt."""
+        if sets_last_sale(trade) and not self._was_cancelled(trade):
+            self.halts.sold(trade.symbol, trade.at)
+
+    def interrupted(self) -> None:
+        """Take in that the stream was interrupted: messages may have been missed.
+
+        A halt stands nevertheless, until a resumption or a trade ends it.
+        """
+        for slot in self.slots.values():
+            slot.interrupted()
 
     def republish(self, now: float) -> None:
         """Count every known price as changed: Redis may have lost what it held."""
@@ -172,21 +191,16 @@ class PriceCache:
         """Forget every price and halt: another daemon published newer ones meanwhile."""
         for slot in self.slots.values():
             slot.clear()
+        self.halts.forget()
         self._quoted.clear()
         self._quoted_told = None
-        self.clear_halts()
 
     def forget_last_sales(self, now: float) -> None:
         """Forget the last sales: since no trades come any more, they would soon be wrong."""
         for slot in self.slots.values():
             if slot.last_price is not None:
-                slot.last_price = slot.sold_at = None
+                slot.forget_sales()
                 self._offer(slot, now)
-
-    def clear_halts(self) -> None:
-        """Forget the halts: while the stream was interrupted, a resumption may have been missed."""
-        if self.halted:
-            self.halted = frozenset()
 
     def _quote_first(self, symbol: str) -> None:
         self.first_quotes += 1
@@ -200,7 +214,6 @@ class PriceCache:
         return slot
 
     def _trade(self, trade: Trade, now: float) -> None:
-        self.trades_received += 1
         slot = self.slots.get(trade.symbol)
         if slot is None and self._wants(trade.symbol):
             slot = self._open_slot(trade.symbol)
@@ -208,24 +221,65 @@ class PriceCache:
             self.ignored["trade_not_desired"] += 1
         elif not sets_last_sale(trade):
             self.ignored["trade_not_last_sale"] += 1
+        elif not slot.add_sale(trade):
+            self.ignored["trade_late"] += 1
         else:
-            slot.last_price, slot.sold_at = trade.price, trade.at
+            if self.halts.since:
+                self.halts.sold(trade.symbol, trade.at)
             self._offer(slot, now)
 
-    def _change_halts(self, statuses: Iterable[TradingStatus]) -> None:
-        # The set is copied once for all statuses of a frame: a market-wide halt is 11,500 of them.
-        halted = set(self.halted)
-        for status in statuses:
-            if halts(status.tape, status.code):
-                halted.add(status.symbol)
-            elif resumes(status.tape, status.code):
-                halted.discard(status.symbol)
-        if halted != self.halted:
-            self.halted = frozenset(halted)
+    def _cancel(self, cancel: Cancel, now: float) -> None:
+        self.trades_cancelled += 1
+        self._remember(cancel)
+        slot = self.slots.get(cancel.symbol)
+        if slot is None:
+            self.ignored["cancel"] += 1
+            return
+        before = slot.last_price, slot.sold_at
+        if not slot.cancel_sale(cancel.id, cancel.exchange):
+            self.ignored["cancel"] += 1
+        elif before != (slot.last_price, slot.sold_at):
+            self._offer(slot, now)
+
+    def _correct(self, correction: Correction, now: float) -> None:
+        self.trades_corrected += 1
+        self._remember(correction)
+        slot = self.slots.get(correction.symbol)
+        if slot is None:
+            self.ignored["correction"] += 1
+            return
+        before = slot.last_price, slot.sold_at
+        trade_id, exchange = correction.id, correction.exchange
+        if sets_last_sale(correction):
+            known = slot.correct_sale(trade_id, exchange, correction.corrected_id, correction.price)
+        else:
+            known = slot.cancel_sale(trade_id, exchange)
+        if not known:
+            self.ignored["correction"] += 1
+        elif before != (slot.last_price, slot.sold_at):
+            self._offer(slot, now)
+
+    def _remember(self, message: Cancel | Correction) -> None:
+        """Keep that REST's trade with this id may be wrong."""
+        self._cancelled[message.symbol, message.id, message.exchange] = message.at
+        if len(self._cancelled) > _MOST_CANCELLED:
+            del self._cancelled[next(iter(self._cancelled))]
+
+    def _was_cancelled(self, trade: Trade) -> bool:
+        """Return whether REST's trade was cancelled or corrected meanwhile."""
+        if trade.id is None:
+            return False
+        key = (trade.symbol, trade.id, trade.exchange)
+        if key not in self._cancelled:
+            return False
+        # Ids may begin anew each day. A trade is not later than its own cancellation.
+        at = self._cancelled[key]
+        return at is None or trade.at - at <= _SNAPSHOT_SLACK
 
     def _offer(self, slot: Slot, now: float) -> None:
         # Before the first two-sided quote there is nothing to publish.
         if slot.quoted_at is not None:
+            self._conflator.end_windows(now)
             self._conflator.offer(slot, now)
 
 

@@ -2,9 +2,10 @@
 
 Must not know what is in an update, and must not call Redis.
 
-The publisher is always in one of three situations: it is idle, a call is under way, or the end of
-a throttle window is awaited. One call is under way at a time, so a slow server is never asked for
-more, and what arrives meanwhile waits in the conflator as one newest price per symbol.
+The publisher is always in one of four situations: it is idle; edges gather; a call is under way;
+or the end of a throttle window is awaited. One call is under way at a time, so a slow server is
+never asked for more, and what arrives meanwhile waits in the conflator as one newest price per
+symbol. ``next_call_at`` decides in the other three.
 """
 
 from __future__ import annotations
@@ -15,6 +16,11 @@ FIRST = 500
 
 GATHER_S = 0.005  # of the 50 ms that the end of a window may be late
 ENOUGH = 100  # updates in a call: from here on the cost of the call itself does not matter
+# Source: the wire contract, section 2. Under load, a first update after a quiet window may gather.
+EDGES_GATHER_S = 0.002
+GATHER_ABOVE_PER_S = 1_500.0
+GATHER_UNTIL_PER_S = 1_000.0
+_PACE_OVER_S = 0.05
 
 _NEAR_WORK_S = 0.004  # a call may hold a server this long, however short the way to it is …
 _MOST_WORK_S = 0.1  # … and no longer than this, however long the way is
@@ -23,20 +29,61 @@ _MEASURE_AFTER = 64  # full calls
 _INFINITY = float("inf")
 
 
-def wait_s(next_at: float | None, together: int, now: float) -> float | None:
-    """Return how long to wait before the next call, in seconds, unless woken earlier.
+def next_call_at(
+    *,
+    ready: int = 0,
+    ready_at: float = 0.0,
+    edge_at: float | None = None,
+    window_at: float | None = None,
+    together: int = 0,
+    gathers: bool = False,
+) -> float | None:
+    """Return when the next call begins, in monotonic seconds, where none is under way.
 
-    None: wait until woken. 0 or less: do not wait. ``next_at``: when updates are next ready; None
-    if nothing waits. ``together``: how many windows end at that moment.
+    None: not before something changes. ``ready``: the number of updates that may go out now, of
+    which the longest waiting is due since ``ready_at``, and the longest waiting *edge*, that is the
+    first update after a quiet window, since ``edge_at``. ``window_at``: when the next window with
+    news ends, and ``together``: how many updates it may hold. ``gathers``: edges may gather.
     """
-    if next_at is None:
-        return None
-    left_s = next_at - now
-    if left_s <= 0.0 or together >= ENOUGH:
-        return left_s
-    # Small batches whose windows end shortly after one another share a call. The first update
-    # after a quiet window wakes the publisher, so it is not delayed by this.
-    return left_s + GATHER_S
+    if ready >= ENOUGH:
+        return ready_at
+    if ready:
+        # Small batches whose windows end shortly after one another share a call, and an edge takes
+        # along what waits.
+        at = ready_at + GATHER_S
+        if edge_at is None:
+            return at
+        return min(at, edge_at + EDGES_GATHER_S if gathers else edge_at)
+    if window_at is None or together >= ENOUGH:
+        return window_at
+    return window_at + GATHER_S
+
+
+class Gathering:
+    """Decides from the pace of updates whether edges gather, so that they share a call.
+
+    At an everyday pace each edge goes out at once: nothing would share its call. At a high pace the
+    calls cost more than the updates, and a reader cannot tell 2 ms. The pace is taken over at least
+    ``_PACE_OVER_S``, and the two limits are apart, so gathering does not swing.
+    """
+
+    def __init__(self) -> None:
+        self._on = False
+        self._since = -_INFINITY
+        self._updates = 0
+
+    def published(self, updates: int, now: float) -> None:
+        """Take in that a call with ``updates`` updates begins."""
+        self._updates += updates
+        took_s = now - self._since
+        if took_s >= _PACE_OVER_S:
+            pace = self._updates / took_s
+            self._on = pace > (GATHER_UNTIL_PER_S if self._on else GATHER_ABOVE_PER_S)
+            self._since, self._updates = now, 0
+
+    def gathers(self, now: float) -> bool:
+        """Return whether edges gather at ``now``: not after a silence, whatever was before."""
+        return self._on and now - self._since < 2 * _PACE_OVER_S
 
 
 class BatchSize:

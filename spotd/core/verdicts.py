@@ -91,8 +91,15 @@ class Verdicts:
         for verdict, group in _groups(judged, facts):
             changed += self._set(group, verdict, unix_s)
         changed += self._end(names - judged)
+        self.counts = self._counts(facts)
+        return changed
+
+    def _counts(self, facts: Facts) -> SymbolCounts:
+        """Count the verdicts, unless another daemon leads: its verdicts count, and ours are old."""
+        if facts.leadership.another:
+            return SymbolCounts()
         tally = self._tally
-        self.counts = SymbolCounts(
+        return SymbolCounts(
             desired=len(facts.demand.symbols),
             refused=len(facts.stream.subscriptions.refused) + facts.demand.refused_count,
             live=tally["live"],
@@ -100,7 +107,6 @@ class Verdicts:
             stale=tally["stale"],
             halted=tally["halted"],
         )
-        return changed
 
     def _concerned(self, before: Facts, after: Facts) -> set[str]:
         """Return every name whose verdict may differ. The same object as before costs nothing.
@@ -157,13 +163,14 @@ def _groups(symbols: AbstractSet[str], facts: Facts) -> Iterator[tuple[Verdict, 
     subscriptions = facts.stream.subscriptions
     whole_market = WILDCARD in subscriptions.active
     active = symbols if whole_market else symbols & subscriptions.active
-    halted = active & facts.halted
+    # A halt stands over an interruption of the stream.
+    halted = (active | (symbols & subscriptions.served)) & facts.halted
     yield _HALTED, halted
     live = active - halted
     waiting = live - facts.quoted - {WILDCARD}
     yield _LIVE, live - waiting
     yield _NO_QUOTE_YET, waiting
-    others = symbols - active
+    others = symbols - active - halted
     served = others & subscriptions.served
     yield _because("stale", facts.stream.stale), served
     yield _PENDING, others - served

@@ -19,7 +19,7 @@ from spotd.core.freshness import Silence
 from spotd.core.messages import Message, Quote, Trade
 from spotd.core.prices import PriceCache
 from spotd.core.publishing import SeqCounter
-from spotd.daemon.value import Value, WakeUp
+from spotd.daemon.value import Turn, Value, WakeUp
 from spotd.ops.metrics import Metrics
 from spotd.symbols import WILDCARD
 
@@ -29,7 +29,7 @@ _LAG_EVERY_S = 0.001  # a thousand samples a second tell as much as one for each
 class Prices:
     """The newest prices of one daemon, and what is still to be dropped from Redis.
 
-    ``halted`` are all halted symbols. ``due`` is the wake-up of the publishing loop. ``dropping``
+    ``halted`` are all halted symbols. ``due`` calls the part that publishes. ``dropping``
     are the symbols whose prices Redis still has to drop: the publishing loop removes them from it.
     ``under_way`` are the slots that are being published, and ``settled`` is whom the end of a call
     of the publishing loop wakes; None: nobody. ``first_quotes`` is the wake-up of the loop that
@@ -47,8 +47,8 @@ class Prices:
         self.conflator = Conflator(throttle_s)
         self.cache = PriceCache(self.conflator, lambda symbol: demand.get().wants(symbol))
         self.seq = SeqCounter()
-        self.halted: Value[frozenset[str]] = Value(self.cache.halted)
-        self.due = WakeUp()
+        self.halted: Value[frozenset[str]] = Value(self.cache.halts.symbols())
+        self.due = Turn()
         self.dropping: set[str] = set()
         self.under_way: Sequence[Slot] = ()
         self.settled: WakeUp | None = None
@@ -61,8 +61,7 @@ class Prices:
         self._metrics = metrics
         # For each frame: attributes of our own are found faster than those of others.
         self._receive = self.cache.receive
-        self._ready = self.conflator.ready
-        self._halted_told = self.cache.halted
+        self._halts = self.cache.halts
         self._first_quotes_told = 0
         self._lag_seen_at = 0.0
 
@@ -74,10 +73,10 @@ class Prices:
             self._see_lag(messages[-1], now)
         if self.cache.first_quotes != self._first_quotes_told:
             self._tell_first_quotes()
-        if self.cache.halted is not self._halted_told:
+        if self._halts.changed:
             self._tell_halted()
-        if self._ready and not self.due.is_set:
-            self.due.set()
+        if self.conflator.sooner:
+            self.due.now()
 
     def take_snapshots(self, found: Mapping[str, Snapshot], *, trades: bool) -> None:
         """Take in latest values from REST.
@@ -89,6 +88,9 @@ class Prices:
         for symbol, snapshot in found.items():
             trade = snapshot.trade if trades else None
             self.cache.take_snapshot(symbol, snapshot.quote, trade, now)
+            if snapshot.trade is not None and not trades:
+                self.cache.see_trade(snapshot.trade)
+        self._tell_halted()
         self._tell_first_quotes()
         self._wake()
 
@@ -141,9 +143,13 @@ class Prices:
         self._wake()
 
     def begin_session(self) -> None:
-        """Take in that a new session with Alpaca begins: a resumption may have been missed."""
+        """Take in that a new session with Alpaca begins: trades may have been missed."""
         self._silence.opened(time.monotonic())
-        self.cache.clear_halts()
+        self.cache.interrupted()
+
+    def take_over_halts(self, published: Mapping[str, datetime]) -> None:
+        """Take in the halts that a predecessor published, with the time of each."""
+        self._halts.take_over(published)
         self._tell_halted()
 
     def pending(self) -> bool:
@@ -172,7 +178,7 @@ class Prices:
         return is_to_come
 
     def _wake(self) -> None:
-        if self.conflator.ready:
+        if self.conflator.sooner:
             self.due.set()
 
     def _tell_first_quotes(self) -> None:
@@ -181,8 +187,7 @@ class Prices:
             self.first_quotes.set()
 
     def _tell_halted(self) -> None:
-        self._halted_told = self.cache.halted
-        self.halted.set(self._halted_told)
+        self.halted.set(self._halts.symbols())
 
     def _see_lag(self, newest: Message, now: float) -> None:
         if isinstance(newest, Quote | Trade):

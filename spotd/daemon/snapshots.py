@@ -15,7 +15,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 import structlog
-from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_fixed
+from tenacity import (
+    AsyncRetrying,
+    RetryCallState,
+    retry_if_exception_type,
+    stop_after_attempt,
+)
 
 from spotd.alpaca.rest import MAX_SYMBOLS_PER_CALL, Snapshot, Snapshots
 from spotd.core.demand import Demand
@@ -95,11 +100,17 @@ class SnapshotLoop:
             # REST's refusal of the keys is final. It does not end the daemon: a plan may lack REST.
             retry=retry_if_exception_type(SnapshotError),
             stop=stop_after_attempt(self._retry.tries),
-            wait=wait_fixed(self._retry.retry_s),
+            wait=self._pause_s,
             reraise=True,
         )
         with suppress(SnapshotError, AlpacaRefusedError):
             self._take_in(symbols, await trying(self._ask, symbols))
+
+    def _pause_s(self, trying: RetryCallState) -> float:
+        """Return how long to wait before the next try: longer where the server asks for it."""
+        error = None if trying.outcome is None else trying.outcome.exception()
+        asked_s = error.after_s if isinstance(error, SnapshotError) else None
+        return max(self._retry.retry_s, asked_s or 0.0)
 
     async def _ask(self, symbols: list[str]) -> dict[str, Snapshot]:
         try:

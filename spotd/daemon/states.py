@@ -171,6 +171,8 @@ class StatesLoop:
         return Numbers(
             quotes_received=cache.quotes_received,
             trades_received=cache.trades_received,
+            trades_cancelled=cache.trades_cancelled,
+            trades_corrected=cache.trades_corrected,
             quotes_conflated=cache.quotes_conflated,
             quotes_dropped={**cache.dropped, "malformed": malformed["quote"]},
             messages_ignored={**cache.ignored, **malformed},

@@ -13,6 +13,7 @@ Must not decide anything, and must not copy values.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Generic, TypeVar
 
@@ -50,12 +51,38 @@ class WakeUp:
         return was_set
 
 
+class Turn:
+    """A function that is called in the next turn of the loop after ``set``, once however often.
+
+    For what must not cost a task and its wake-up each time. Nothing happens before ``calls``.
+    """
+
+    def __init__(self) -> None:
+        self._function: Callable[[], None] | None = None
+        self._soon: asyncio.Handle | None = None
+
+    def calls(self, function: Callable[[], None]) -> None:
+        """Say which function is called."""
+        self._function = function
+
+    def set(self) -> None:
+        """Have it called in the next turn."""
+        if self._soon is None and self._function is not None:
+            self._soon = asyncio.get_running_loop().call_soon(self.now)
+
+    def now(self) -> None:
+        """Call it in this turn."""
+        self._soon = None
+        if self._function is not None:
+            self._function()
+
+
 class Value(Generic[T]):
     """One immutable value. Only its owner may call ``set``."""
 
     def __init__(self, value: T) -> None:
         self._value = value
-        self._wake_ups: list[WakeUp] = []
+        self._wake_ups: list[WakeUp | Turn] = []
 
     def get(self) -> T:
         """Return the present value."""
@@ -73,6 +100,6 @@ class Value(Generic[T]):
                 wake_up.set()
         return changed
 
-    def wakes(self, *wake_ups: WakeUp) -> None:
+    def wakes(self, *wake_ups: WakeUp | Turn) -> None:
         """Set each of these at every change from here on."""
         self._wake_ups += wake_ups

@@ -16,6 +16,7 @@ from typing import Any, Protocol
 from aiohttp import web
 
 from spotd.errors import SettingsError
+from spotd.ops.http_logs import http_logger
 
 _log = logging.getLogger(__name__)
 _JSON = "application/json; charset=utf-8"
@@ -77,7 +78,11 @@ class HttpServer:
             ]
         )
         self._runner = web.AppRunner(
-            app, access_log=None, shutdown_timeout=0.5, keepalive_timeout=_KEEPALIVE_S
+            app,
+            access_log=None,
+            logger=http_logger("spotd.http"),
+            shutdown_timeout=0.5,
+            keepalive_timeout=_KEEPALIVE_S,
         )
         await self._runner.setup()
         loop = asyncio.get_running_loop()

@@ -35,6 +35,8 @@ class Numbers:
 
     quotes_received: int = 0
     trades_received: int = 0
+    trades_cancelled: int = 0
+    trades_corrected: int = 0
     quotes_conflated: int = 0
     quotes_dropped: dict[str, int] = field(default_factory=dict)
     messages_ignored: dict[str, int] = field(default_factory=dict)
@@ -74,6 +76,7 @@ class Metrics:
 
     def __init__(self) -> None:
         self.updates_published = 0
+        self.edges_gather = False
         self.reconnects: Tally[str] = Tally()
         self.redis_errors = 0
         self.snapshots_failed = 0
@@ -135,6 +138,12 @@ class _Numbers(Collector):
             "spotd_trades_received", "Trades decoded", value=numbers.trades_received
         )
         yield CounterMetricFamily(
+            "spotd_trades_cancelled", "Cancellations decoded", value=numbers.trades_cancelled
+        )
+        yield CounterMetricFamily(
+            "spotd_trades_corrected", "Corrections decoded", value=numbers.trades_corrected
+        )
+        yield CounterMetricFamily(
             "spotd_quotes_conflated",
             "Quotes that replaced one not yet published",
             value=numbers.quotes_conflated,
@@ -146,6 +155,11 @@ class _Numbers(Collector):
             "spotd_conflation_ratio",
             "Quotes received for each update published, since the start",
             value=numbers.quotes_received / max(1, own.updates_published),
+        )
+        yield GaugeMetricFamily(
+            "spotd_edges_gather",
+            "1: so many updates go out that first ones gather for up to 2 ms",
+            value=own.edges_gather,
         )
         yield CounterMetricFamily(
             "spotd_redis_errors", "Failed calls to Redis", value=own.redis_errors

@@ -9,6 +9,7 @@ need their keys in one slot: ``SPOTD_KEY_PREFIX={spotd}:``.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import re
 import time
@@ -24,11 +25,11 @@ from spotd.redis.addresses import CONNECT_TIMEOUT_S, pubsub_of
 from spotd.redis.calls import CALL_TIMEOUT_S, Outcome, ignore
 from spotd.redis.demand import MAX_FIELDS_PER_CALL, SCAN_ABOVE, DemandCalls
 from spotd.redis.errors import WrongTypeError, translated
+from spotd.redis.publisher import Ended, Publisher
 from spotd.redis.scripts import (
     ANNOUNCE,
     DROP_FIELDS,
     LEAD,
-    PUBLISH,
     RELEASE,
     WRITE_STATES,
     WRITE_STATUS,
@@ -67,12 +68,24 @@ class RedisPort(DemandCalls):
             connect_timeout_s=connect_timeout_s,
         )
         self._wake_silence_s = wake_silence_s
+        self._publisher = Publisher(
+            self._client,
+            keys,
+            limited=self._limited,
+            outcome=outcome,
+            limit_s=lambda: call_timeout_s,
+        )
         self._shas = {
             script: hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest()
             for script in (
-                PUBLISH, WRITE_STATES, WRITE_STATUS, ANNOUNCE, DROP_FIELDS, LEAD, RELEASE,
+                WRITE_STATES, WRITE_STATUS, ANNOUNCE, DROP_FIELDS, LEAD, RELEASE,
             )
         }  # fmt: skip
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self._publisher.close()
+        await super().close()
 
     async def ping(self) -> dict[str, Any]:
         """Return the server's INFO section ``server``; of a cluster only its mode."""
@@ -132,23 +145,31 @@ class RedisPort(DemandCalls):
             held = await self._client.get(self.keys.leader)
         return None if held is None else held.decode("utf-8", "replace")
 
-    async def publish(self, token: str, lines: bytes, highest_seq: int) -> None:
-        """Publish and store updates. ``lines`` is the JSON of each, followed by a line feed.
+    def begin_publishing(self, token: str, lines: bytes, highest_seq: int, ended: Ended) -> None:
+        """Begin to publish and store updates; see ``Publisher.begin``. One call at a time."""
+        # However the clock was set, a seq of our own must not count as garbage.
+        too_high = max(_seq_bound(), highest_seq + SEQ_AHEAD_S * 1_000_000)
+        self._publisher.begin(token, lines, highest_seq, too_high, ended)
 
-        Raises NotLeaderError where nothing was published, because the key is not ours or
-        ``highest_seq`` is not above what was published before, and RedisUnavailableError where
-        it is not known whether it was.
+    async def publish(self, token: str, lines: bytes, highest_seq: int) -> None:
+        """Publish and store updates, as ``begin_publishing`` does, and wait for the end.
+
+        Raises NotLeaderError and RedisUnavailableError.
         """
-        await self._fenced(
-            PUBLISH,
-            (self.keys.leader, self.keys.last, self.keys.seq),
-            token,
-            self.keys.channel_prefix,
-            highest_seq,
-            # However the clock was set, a seq of our own must not count as garbage.
-            max(_seq_bound(), highest_seq + SEQ_AHEAD_S * 1_000_000),
-            lines,
-        )
+        end: asyncio.Future[Exception | None] = asyncio.get_running_loop().create_future()
+
+        def ended(error: Exception | None) -> None:
+            if not end.done():
+                end.set_result(error)
+
+        self.begin_publishing(token, lines, highest_seq, ended)
+        try:
+            error = await end
+        finally:
+            if not end.done() or end.cancelled():
+                self._publisher.give_up()
+        if error is not None:
+            raise error
 
     async def write_states(
         self, token: str, changed: Mapping[str, bytes], removed: Mapping[str, bytes]

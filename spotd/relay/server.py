@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import logging
 import resource
 import socket
 from collections.abc import Callable
@@ -16,11 +15,11 @@ from typing import Self
 
 import structlog
 from aiohttp import hdrs, web
-from aiohttp.http_exceptions import HttpProcessingError
 
 from spotd import __version__
 from spotd.errors import SettingsError
 from spotd.ops import logs, systemd
+from spotd.ops.http_logs import http_logger
 from spotd.redis.addresses import secrets_in
 from spotd.relay.answers import Prices
 from spotd.relay.api import Api
@@ -36,23 +35,6 @@ _MOST_REQUESTS = 4_096  # connections that are no streams
 _SPARE_FILES = 256  # beside clients: Redis, logs, requests
 
 log = structlog.get_logger("spotd.relay")
-
-
-class _DefectsOnly(logging.Filter):
-    """Lets through what is wrong with the relay, not what is wrong with a request.
-
-    aiohttp logs every request that is not HTTP, with its text, and every body that is not encoded
-    as it says: anybody could fill the log.
-    """
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        """Return whether the line is to be written."""
-        error = record.exc_info[1] if record.exc_info else None
-        return not isinstance(error, HttpProcessingError | web.RequestPayloadError)
-
-
-_http_log = logging.getLogger("spotd.relay.http")
-_http_log.addFilter(_DefectsOnly())
 
 
 class RelayServer:
@@ -105,7 +87,7 @@ class RelayServer:
         self._runner = web.AppRunner(
             self._api.app,
             access_log=None,
-            logger=_http_log,
+            logger=http_logger("spotd.relay.http"),
             shutdown_timeout=0.5,
             keepalive_timeout=self._request_s / 2,
         )

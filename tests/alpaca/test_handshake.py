@@ -204,10 +204,14 @@ async def test_a_refused_upgrade(status: int) -> None:
     [
         (b"HTTP/1.1 429 Too Many Requests\r\nRetry-After: 7\r\n\r\n", "http_429", 7.0),
         (
-            b"HTTP/1.1 503 No\r\nRetry-After: Wed, 21 Oct 2026 07:28:00 GMT\r\n\r\n",
+            (
+                b"HTTP/1.1 503 No\r\nDate: Wed, 21 Oct 2026 07:27:30 GMT\r\n"
+                b"Retry-After: Wed, 21 Oct 2026 07:28:00 GMT\r\n\r\n"
+            ),
             "http_503",
-            None,
+            30.0,
         ),
+        (b"HTTP/1.1 520 No\r\nX-Y: Z\r\nRetry-After: 9\r\n\r\n", "http_520", 9.0),
         (b"HTTP/1.1 503 No\r\nRetry-After: -1\r\n\r\n", "http_503", None),
         (b"HTTP/1.1 301 Moved\r\nLocation: ws://127.0.0.1:9/\r\n\r\n", "http_301", None),
         (b"HTTP/1.1 520 What Only a Proxy Knows\r\n\r\n", "http_520", None),
@@ -349,6 +353,55 @@ async def test_an_error_behind_the_authentication_ends_the_session() -> None:
         stream = stream_to(f"ws://127.0.0.1:{port}/")
         await stream.open()
         assert (await why_ended(stream)).code == 405
+        await stream.close()
+
+
+def _text(words: str) -> bytes:
+    """Return a text frame of a server."""
+    return frame(words.encode(), Opcode.TEXT)
+
+
+@pytest.mark.parametrize(
+    ("greeting", "reason", "words"),
+    [
+        (
+            _text('[{"T":"success","msg":"connected"}]'),
+            "text",
+            'text instead of MessagePack ([{"T":"success","msg":"connected"}])',
+        ),
+        (_text("come back\nlater, " + KEY), "text", "(come back later, ***)"),
+        (_text('{"T":"success"}'), "text", '({"T":"success"})'),
+        (frame(b"<html>"), "text", "(<html>)"),
+        (frame(b"\xff\xfe"), "protocol", "does not begin with MessagePack"),
+        (_text('[{"T":"error","code":500,"msg":"internal error"}]'), "code_500", "internal error"),
+    ],
+)
+async def test_a_greeting_in_text_is_told(greeting: bytes, reason: str, words: str) -> None:
+    """Its words are the reason; an error in it counts as one in MessagePack."""
+
+    async def behave(alpaca: ServerEnd) -> None:
+        await alpaca.upgrade(greeting)
+        await alpaca.gone()
+
+    async with websocket_server(behave) as port:
+        error = await _refused(stream_to(f"ws://127.0.0.1:{port}/"))
+        assert _reason(error) == reason
+        assert words in str(error)
+
+
+async def test_an_unknown_message_before_the_greeting_is_no_greeting() -> None:
+    """A newer server may send it: the greeting comes behind it."""
+
+    async def behave(alpaca: ServerEnd) -> None:
+        await alpaca.upgrade(framed({"T": "notice", "msg": "new"}))
+        alpaca.say({"T": "success", "msg": "connected"})
+        await alpaca.read()
+        alpaca.say({"T": "success", "msg": "authenticated"})
+        await alpaca.gone()
+
+    async with websocket_server(behave) as port:
+        stream = stream_to(f"ws://127.0.0.1:{port}/")
+        await stream.open()
         await stream.close()
 
 

@@ -34,7 +34,8 @@ async def fill(sim: Simulator, *symbols: str) -> None:
         await sim.send(
             [
                 {"T": "q", "S": symbol, "bp": 1.5, "ap": 1.75, "t": AT_NS},
-                {"T": "t", "S": symbol, "p": 1.625, "t": AT_NS, "c": ["@"], "z": "C"},
+                {"T": "t", "S": symbol, "p": 1.625, "t": AT_NS, "c": ["@"], "z": "C"}
+                | {"i": 7, "x": "V"},
             ]
         )
 
@@ -53,7 +54,7 @@ async def test_the_latest_quote_and_trade() -> None:
         await fill(sim, "SPY", "BRK.B")
         found = await snapshots_of(sim).fetch(["SPY", "BRK.B"], deadline_s=GUARD_S)
         assert found["SPY"] == Snapshot(
-            Quote("SPY", 1.5, 1.75, AT), Trade("SPY", 1.625, AT, ("@",), "C")
+            Quote("SPY", 1.5, 1.75, AT), Trade("SPY", 1.625, AT, ("@",), "C", 7, "V")
         )
         assert found.keys() == {"SPY", "BRK.B"}
         [request] = sim.received.of("rest")
@@ -269,6 +270,48 @@ async def test_without_a_thread_there_are_no_latest_values(monkeypatch: pytest.M
         monkeypatch.setattr(threading.Thread, "start", refused)
         with pytest.raises(SnapshotError, match="thread"):
             await snapshots.fetch(["SPY"], deadline_s=GUARD_S)
+
+
+@pytest.mark.parametrize("status", [b"429 Too Many Requests", b"503 Service Unavailable"])
+@pytest.mark.parametrize(
+    ("headers", "least_s"),
+    [
+        ((b"Retry-After: 120",), 110.0),
+        (
+            (
+                b"Date: Wed, 21 Oct 2026 07:28:00 GMT",
+                b"Retry-After: Wed, 21 Oct 2026 07:30:00 GMT",
+            ),
+            110.0,
+        ),
+        ((b"Retry-After: 99999999",), 290.0),
+        ((b"Retry-After: never",), None),
+        ((), None),
+    ],
+)
+async def test_a_server_that_asks_to_wait_is_left_alone(
+    status: bytes, headers: tuple[bytes, ...], least_s: float | None
+) -> None:
+    """Until then nothing is asked, and the error says for how long, 300 s at most."""
+    asked = 0
+    answer = answering(_http(b"{}", status, *headers))
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal asked
+        asked += 1
+        await answer(reader, writer)
+
+    async with Simulator() as sim, tcp_server(serve) as port:
+        snapshots = snapshots_of(sim, data_url=f"http://127.0.0.1:{port}")
+        for _ in range(2):
+            with pytest.raises(SnapshotError) as caught:
+                await snapshots.fetch(["SPY"], deadline_s=GUARD_S)
+        if least_s is None:
+            assert (asked, caught.value.after_s) == (2, None)
+        else:
+            assert asked == 1
+            assert caught.value.after_s is not None
+            assert least_s < caught.value.after_s <= 300.0
 
 
 def _threads() -> list[threading.Thread]:

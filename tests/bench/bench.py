@@ -42,6 +42,7 @@ class Plan:
     limit_s: float = 60.0
     latency_s: float = 6.0
     idle_s: float = 10.0
+    pace_s: float = 6.0
     memory_s: float = 120.0
     rates: tuple[int, ...] = (500, 5_000, 25_000, 100_000, 400_000)
     counts: tuple[int, ...] = (100, 500, 2_500, MARKET)
@@ -56,6 +57,7 @@ class Plan:
             limit_s=6.0,
             latency_s=1.5,
             idle_s=3.0,
+            pace_s=2.0,
             memory_s=8.0,
             rates=(500, 100_000),
             counts=(100, MARKET),
@@ -151,6 +153,12 @@ class Bench:
         name = f"floor{symbols}"
         process = setup.floor(name, symbols)
         return Contender(name, process, f"{symbols}", least=_PER_SYMBOL * symbols, silent=True)
+
+    @staticmethod
+    def floor_publish(setup: Setup, symbols: int) -> Contender:
+        """Return what only decodes, and publishes each quote with a call of its own."""
+        process = setup.baseline("floor_publish", "floor", symbols)
+        return Contender("floor", process, f"{symbols}")
 
     @staticmethod
     def pool(setup: Setup, symbols: int, per_frame: int) -> str:

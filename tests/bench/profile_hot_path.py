@@ -29,7 +29,7 @@ from redis.connection import Connection
 
 from spotd.alpaca.frames import FrameDecoder
 from spotd.alpaca.session import Session
-from spotd.core.conflate import Slot
+from spotd.core.conflate import Batch
 from spotd.core.demand import Demand
 from spotd.core.freshness import Silence
 from spotd.core.messages import Message, Quote
@@ -149,7 +149,7 @@ class HotPath:
             if slot.quoted_at is not None:
                 self.prices.conflator.offer(slot, self._now)
 
-    def _take(self) -> list[Slot]:
+    def _take(self) -> Batch:
         return self.prices.conflator.take(self._now, BatchSize().limit)
 
     def _emit(self, *, pack: bool) -> int:

@@ -7,7 +7,7 @@ from math import inf
 
 import pytest
 
-from spotd.core.conflate import Conflator, Phase, Slot
+from spotd.core.conflate import Batch, Conflator, Phase, Slot
 from spotd.core.messages import Quote
 
 AT = datetime(2026, 1, 20, tzinfo=UTC)
@@ -18,6 +18,11 @@ def slot(symbol: str) -> Slot:
     made = Slot(symbol)
     made.quote = Quote(symbol, 1.0, 2.0, AT)
     return made
+
+
+def edge_at(conflator: Conflator) -> float | None:
+    """Return since when the oldest leading edge has waited."""
+    return conflator.edge_at
 
 
 def test_the_first_update_goes_out_at_once() -> None:
@@ -48,14 +53,56 @@ def test_the_window_opens_when_redis_has_answered() -> None:
 
 
 def test_a_window_without_news_ends_in_silence() -> None:
-    """The symbol is then as quiet as if it had never been published."""
+    """The symbol is then as quiet as if it had never been published, and no timer is needed."""
     conflator, a = Conflator(0.25), slot("A")
     conflator.offer(a, 0.0)
     conflator.settle(conflator.take(0.0, 10), 0.0, delivered=True)
-    assert conflator.next_at() == 0.25
-    assert conflator.take(0.25, 10) == []
     assert conflator.next_at() is None
+    assert conflator.take(0.25, 10) == []
     assert a.phase is Phase.QUIET
+
+
+def test_a_timer_is_set_for_the_first_window_with_news() -> None:
+    """Windows without news before it, and after it, need none."""
+    conflator, slots = Conflator(0.25), [slot(symbol) for symbol in "ABCD"]
+    for at, each in zip((0.0, 0.125, 0.1875, 0.21875), slots, strict=True):
+        conflator.offer(each, at)
+        conflator.settle(conflator.take(at, 10), at, delivered=True)
+    conflator.offer(slots[2], 0.22)
+    assert conflator.next_at() == 0.4375
+    conflator.offer(slots[1], 0.23)
+    assert conflator.next_at() == 0.375
+    assert conflator.take(0.375, 10) == [slots[1]]
+    assert conflator.next_at() == 0.4375
+
+
+def test_news_that_came_while_the_call_was_under_way_needs_a_timer() -> None:
+    """The window that its answer opens ends with the newest price."""
+    conflator, a = Conflator(0.25), slot("A")
+    conflator.offer(a, 0.0)
+    taken = conflator.take(0.0, 10)
+    conflator.offer(a, 0.125)
+    assert conflator.next_at() is None
+    conflator.settle(taken, 0.25, delivered=True)
+    assert conflator.next_at() == 0.5
+
+
+def test_the_oldest_leading_edge_is_told_apart_from_what_a_window_held_back() -> None:
+    """The first update after a quiet window may not wait as long as the end of a window may."""
+    conflator, a, b = Conflator(0.25), slot("A"), slot("B")
+    conflator.offer(a, 1.0)
+    assert edge_at(conflator) == 1.0
+    conflator.settle(conflator.take(1.0, 10), 1.0, delivered=True)
+    assert edge_at(conflator) is None
+    conflator.offer(a, 1.125)
+    conflator.end_windows(1.25)
+    assert edge_at(conflator) is None
+    conflator.offer(b, 1.375)
+    conflator.offer(slot("C"), 1.5)
+    assert edge_at(conflator) == 1.375
+    # What is left by a batch that was full waits no longer.
+    conflator.take(1.5, 2)
+    assert edge_at(conflator) == 1.5
 
 
 def test_what_was_perhaps_not_delivered_goes_out_again() -> None:
@@ -105,7 +152,7 @@ def test_what_was_cleared_while_ready_waits_anew() -> None:
 def test_an_empty_batch_changes_nothing() -> None:
     """An empty batch that is settled opens no window."""
     conflator = Conflator(0.25)
-    conflator.settle([], 1.0, delivered=False)
+    conflator.settle(Batch(), 1.0, delivered=False)
     assert conflator.next_at() is None
 
 
@@ -132,8 +179,10 @@ def test_what_was_answered_together_is_due_together() -> None:
         conflator.offer(offered, 0.0)
     conflator.settle(conflator.take(0.0, 2), 1.0, delivered=True)
     conflator.settle(conflator.take(1.0, 2), 1.125, delivered=True)
+    conflator.offer(a, 1.125)
+    conflator.offer(c, 1.125)
     assert conflator.next_together() == 2
-    assert conflator.take(1.25, 10) == []
+    assert conflator.take(1.25, 10) == [a]
     assert conflator.next_together() == 1
     assert conflator.next_at() == 1.375
 
@@ -179,7 +228,7 @@ def test_windows_end_at_their_time_and_not_before() -> None:
     for at, offered in ((0.0, a), (0.125, b)):
         conflator.offer(offered, at)
         conflator.settle(conflator.take(at, 10), at, delivered=True)
-    assert list(conflator.windows) == [(0.25, [a]), (0.375, [b])]
+    assert [(batch.end, batch) for batch in conflator.windows] == [(0.25, [a]), (0.375, [b])]
     conflator.end_windows(0.25)
-    assert list(conflator.windows) == [(0.375, [b])]
+    assert [(batch.end, batch) for batch in conflator.windows] == [(0.375, [b])]
     assert (a.phase, b.phase) == (Phase.QUIET, Phase.HELD)

@@ -41,7 +41,15 @@ EXAMPLES: list[tuple[str, Message]] = [
             '{"T":"t","S":"AAPL","i":96921,"x":"D","p":126.55,"s":1,"c":["@","I"],"z":"C",'
             '"t":"2021-02-22T15:51:44.208Z"}'
         ),
-        Trade("AAPL", 126.55, datetime(2021, 2, 22, 15, 51, 44, 208000, UTC), ("@", "I"), "C"),
+        Trade(
+            "AAPL",
+            126.55,
+            datetime(2021, 2, 22, 15, 51, 44, 208000, UTC),
+            ("@", "I"),
+            "C",
+            96921,
+            "D",
+        ),
     ),
     (
         '{"T":"t","S":"AAPL","p":126,"t":"2021-02-22T15:51:44Z"}',
@@ -52,7 +60,7 @@ EXAMPLES: list[tuple[str, Message]] = [
             '{"T":"s","S":"AAPL","sc":"H","sm":"Trading Halt","rc":"T12","rm":"…",'
             '"t":"2021-02-22T19:15:00Z","z":"C"}'
         ),
-        TradingStatus("AAPL", "H", "C"),
+        TradingStatus("AAPL", "H", "C", datetime(2021, 2, 22, 19, 15, 0, 0, UTC)),
     ),
     (
         (
@@ -60,15 +68,28 @@ EXAMPLES: list[tuple[str, Message]] = [
             '"oc":[" ","7"],"ci":52983525034326,"cp":39.1809,"cs":440000,"cc":[" ","7"],"z":"B",'
             '"t":"2023-04-06T14:25:06.542305024Z"}'
         ),
-        Correction("EEM"),
+        Correction(
+            "EEM",
+            52983525033527,
+            39.1809,
+            "M",
+            (" ", "7"),
+            "B",
+            52983525034326,
+            datetime(2023, 4, 6, 14, 25, 6, 542305, UTC),
+        ),
     ),
     (
         (
             '{"T":"x","S":"GOOGL","i":465,"x":"D","p":105.31,"s":300,"a":"C","z":"C",'
             '"t":"2023-04-06T13:15:42.83540958Z"}'
         ),
-        Cancel("GOOGL"),
+        Cancel("GOOGL", 465, "D", datetime(2023, 4, 6, 13, 15, 42, 835410, UTC)),
     ),
+    ('{"T":"s","S":"AAPL","sc":"T"}', TradingStatus("AAPL", "T")),
+    ('{"T":"c","S":"EEM","oi":1,"cp":39}', Correction("EEM", 1, 39.0)),
+    ('{"T":"c","S":"EEM"}', Correction("EEM")),
+    ('{"T":"x","S":"GOOGL"}', Cancel("GOOGL")),
     ('{"T":"success","msg":"connected"}', Success("connected")),
     ('{"T":"error","code":405,"msg":"symbol limit exceeded"}', Error(405, "symbol limit exceeded")),
     ('{"T":"error","code":500}', Error(500)),

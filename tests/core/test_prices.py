@@ -41,9 +41,10 @@ def trade(
     tape: str = "B",
     second: float = 0,
     symbol: str = "SPY",
+    trade_id: int | None = 1,
 ) -> Trade:
     """Return a trade that sets the last sale, except for what the test says."""
-    return Trade(symbol, price, at(second), tuple(conditions), tape)
+    return Trade(symbol, price, at(second), tuple(conditions), tape, trade_id, "D")
 
 
 class Desk:
@@ -64,6 +65,11 @@ class Desk:
         """Change the demand, as its owner does."""
         gone, self.desired = self.desired.difference(symbols), frozenset(symbols)
         self.prices.drop(gone)
+
+    @property
+    def halted(self) -> frozenset[str]:
+        """The halted symbols, as of now."""
+        return self.prices.halts.symbols()
 
     def receive(self, *messages: Message) -> None:
         """Receive them in one frame."""
@@ -218,12 +224,124 @@ def test_before_the_first_quote_there_is_nothing_to_publish() -> None:
     assert desk.published() == [("SPY", 1.0, 1.5)]
 
 
-def test_corrections_and_cancellations_change_no_price() -> None:
-    """They are counted: the next trade corrects the price."""
+def test_a_late_print_replaces_no_newer_sale() -> None:
+    """The newest is the newest by exchange time, so the time of an update never goes back."""
     desk = Desk()
-    desk.receive(quote(), trade(1.5), Correction("SPY"), Cancel("SPY"), Cancel("SPY"))
+    desk.receive(quote(), trade(1.5, second=600))
+    desk.published()
+    desk.receive(trade(9.0, second=0))
+    assert desk.published() == []
+    assert reflected_at(desk.prices.slots["SPY"]) == at(600)
+    assert desk.prices.ignored == {"trade_late": 1}
+
+
+GOOD, BAD = trade(1.5, second=1, trade_id=1), trade(0.01, second=2, trade_id=2)
+CANCELS_BAD, CANCELS_GOOD = Cancel("SPY", 2, "D", at(9)), Cancel("SPY", 1, "D", at(9))
+
+
+def correction(price: float, conditions: str = "@", trade_id: int | None = 2) -> Correction:
+    """Return a correction of the bad trade, except for what the test says."""
+    return Correction("SPY", trade_id, price, "D", tuple(conditions), "B", 3, at(9))
+
+
+@pytest.mark.parametrize(
+    ("message", "published", "ignored"),
+    [
+        (CANCELS_BAD, [("SPY", 1.0, 1.5)], {}),
+        (CANCELS_GOOD, [], {}),
+        (Cancel("SPY", 2, "V"), [], {"cancel": 1}),
+        (Cancel("QQQ", 2, "D"), [], {"cancel": 1}),
+        (Cancel("SPY", None, "D"), [], {"cancel": 1}),
+        (correction(1.6, trade_id=None), [], {"correction": 1}),
+        (correction(1.6), [("SPY", 1.0, 1.6)], {}),
+        (correction(0.01), [], {}),
+        (correction(1.6, "@I"), [("SPY", 1.0, 1.5)], {}),
+        (correction(float("nan")), [("SPY", 1.0, 1.5)], {}),
+        (correction(1.6, trade_id=9), [], {"correction": 1}),
+        (correction(1.6, "I", trade_id=9), [], {"correction": 1}),
+        (Correction("QQQ", 2, 1.6), [], {"correction": 1}),
+    ],
+)
+def test_a_cancelled_or_corrected_trade_gives_way(
+    message: Cancel | Correction,
+    published: list[tuple[str, float, float | None]],
+    ignored: dict[str, int],
+) -> None:
+    """To the sale before it, or to its correction; one of an unknown trade changes nothing."""
+    desk = Desk()
+    desk.receive(quote(), GOOD, BAD)
+    assert desk.published() == [("SPY", 1.0, 0.01)]
+    desk.receive(message)
+    assert desk.published() == published
+    assert desk.prices.ignored == ignored
+    counts = desk.prices.trades_cancelled, desk.prices.trades_corrected
+    assert counts == ((1, 0) if isinstance(message, Cancel) else (0, 1))
+
+
+def test_the_last_price_is_null_where_the_sale_before_is_not_known() -> None:
+    """The update then reflects the quote alone; the next trade is the last sale again."""
+    desk = Desk()
+    desk.receive(quote(), BAD)
+    desk.published()
+    desk.receive(CANCELS_BAD)
+    assert desk.published() == [("SPY", 1.0, None)]
+    assert reflected_at(desk.prices.slots["SPY"]) == at(0)
+    desk.receive(GOOD)
     assert desk.published() == [("SPY", 1.0, 1.5)]
-    assert desk.prices.ignored == {"correction": 1, "cancel": 2}
+
+
+def test_a_trade_of_a_snapshot_can_be_cancelled() -> None:
+    """REST goes on showing it; then it is not taken in again, but another one is."""
+    desk = Desk()
+    desk.snapshot("SPY", quote(), BAD)
+    assert desk.published() == [("SPY", 1.0, 0.01)]
+    desk.receive(CANCELS_BAD)
+    assert desk.published() == [("SPY", 1.0, None)]
+    desk.snapshot("SPY", quote(), BAD)
+    assert desk.published() == []
+    desk.snapshot("SPY", quote(), GOOD)
+    assert desk.published() == [("SPY", 1.0, 1.5)]
+
+
+@pytest.mark.parametrize(
+    ("message", "shown", "last_price"),
+    [
+        (CANCELS_BAD, BAD, None),
+        (correction(1.6), BAD, None),
+        (Cancel("SPY", 2, "D"), BAD, None),
+        (CANCELS_BAD, trade(1.7, second=10, trade_id=2), 1.7),  # ids begin anew each day
+        (Cancel("QQQ", 2, "D"), BAD, 0.01),
+        (CANCELS_BAD, trade(0.01, second=2, trade_id=None), 0.01),
+    ],
+)
+def test_a_snapshot_may_come_behind_the_cancellation(
+    message: Cancel | Correction, shown: Trade, last_price: float | None
+) -> None:
+    """A trade is not later than its own cancellation."""
+    desk = Desk()
+    desk.receive(quote(), message)
+    desk.snapshot("SPY", None, shown)
+    assert desk.prices.slots["SPY"].last_price == last_price
+
+
+def test_memory_does_not_grow_with_cancellations() -> None:
+    """The newest are remembered: more than the most that an exchange ever cancelled in a day."""
+    desk = Desk()
+    desk.receive(quote(), *[Cancel("SPY", number, "D") for number in range(20_000)])
+    desk.snapshot("SPY", None, trade(1.5, trade_id=19_999 - 4_341))
+    assert desk.prices.slots["SPY"].last_price is None
+    desk.snapshot("SPY", None, trade(1.5, trade_id=0))
+    assert desk.prices.slots["SPY"].last_price == 1.5
+
+
+def test_after_an_interruption_the_sale_before_is_not_known() -> None:
+    """Sales may have been missed; the last sale that is known stays, and may be cancelled."""
+    desk = Desk()
+    desk.receive(quote(), GOOD)
+    desk.prices.interrupted()
+    assert desk.prices.slots["SPY"].last_price == 1.5
+    desk.receive(BAD, CANCELS_BAD)
+    assert desk.published() == [("SPY", 1.0, None)]
 
 
 @pytest.mark.parametrize(
@@ -528,7 +646,7 @@ def test_every_price_can_be_forgotten() -> None:
     desk.prices.forget()
     desk.prices.republish(desk.now)
     assert desk.published() == []
-    assert desk.prices.halted == frozenset()
+    assert desk.halted == frozenset()
     desk.receive(quote(bid=1.7))
     assert desk.published() == [("SPY", 1.7, None)]
 
@@ -547,7 +665,7 @@ def test_what_is_forgotten_is_still_throttled() -> None:
 
 # Halts
 
-HALT, RESUME, QUOTING = (TradingStatus("SPY", code, "C") for code in "HTQ")
+HALT, RESUME, QUOTING = (TradingStatus("SPY", code, "C", at(5)) for code in "HTQ")
 
 
 @pytest.mark.parametrize(
@@ -573,50 +691,95 @@ def test_a_halt_holds_until_its_resumption(
     desk = Desk()
     if was_halted:
         desk.receive(HALT)
-    before = desk.prices.halted
+    before = desk.halted
     assert before == ({"SPY"} if was_halted else set())
     desk.receive(*frame)
-    assert desk.prices.halted == ({"SPY"} if halted else set())
-    assert (desk.prices.halted is before) == (halted == was_halted)
+    assert desk.halted == ({"SPY"} if halted else set())
+    assert (desk.halted is before) == (halted == was_halted)
 
 
 def test_a_halt_is_a_new_value_and_leaves_the_old_one_as_it_was() -> None:
     """Who keeps the value that was read before may compare the two."""
     desk = Desk()
     desk.receive(HALT)
-    before = desk.prices.halted
+    before = desk.halted
     desk.receive(TradingStatus("QQQ", "H", "C"))
     assert before == {"SPY"}
-    assert desk.prices.halted - before == {"QQQ"}
+    assert desk.halted - before == {"QQQ"}
 
 
 def test_a_halt_of_what_nobody_desires_is_known() -> None:
     """Alpaca tells a halt once, so it counts as soon as somebody desires the symbol."""
     desk = Desk()
     desk.receive(TradingStatus("IWM", "H", "C"))
-    assert desk.prices.halted == {"IWM"}
+    assert desk.halted == {"IWM"}
 
 
 def test_a_symbol_that_returns_is_still_halted() -> None:
     """The demand does not change what is halted."""
     desk = Desk()
     desk.receive(HALT)
-    halted = desk.prices.halted
+    halted = desk.halted
     desk.desire("QQQ")
     desk.desire("QQQ", "SPY")
-    assert desk.prices.halted is halted
+    assert desk.halted is halted
 
 
-def test_an_interruption_forgets_halts() -> None:
-    """A resumption may have been missed; a halt that lasts is told again."""
+def test_a_halt_stands_over_an_interruption() -> None:
+    """A resumption may have been missed, but Alpaca does not tell again of a halt that lasts."""
     desk = Desk()
-    desk.receive(TradingStatus("SPY", "2", "A"), TradingStatus("QQQ", "H", "C"))
-    assert desk.prices.halted == {"SPY", "QQQ"}
-    desk.prices.clear_halts()
-    cleared = desk.prices.halted
-    assert cleared == frozenset()
-    desk.prices.clear_halts()
-    assert desk.prices.halted is cleared, "nothing changed"
+    desk.receive(HALT)
+    halted = desk.halted
+    desk.prices.interrupted()
+    assert desk.halted is halted
+
+
+@pytest.mark.parametrize(
+    ("frame", "halted"),
+    [
+        ([trade(second=6)], False),
+        ([trade(second=5)], True),
+        ([trade(second=6, conditions="I")], True),
+        ([trade(second=6, symbol="QQQ")], True),
+        ([trade(second=6), HALT], True),
+        ([trade(second=7), HALT, trade(second=6)], True),  # a late print
+        ([quote(second=6)], True),
+    ],
+)
+def test_a_trade_that_sets_the_last_sale_after_a_halt_ends_it(
+    frame: list[Message], halted: bool
+) -> None:
+    """The halt is of second 5; a trade that sets no last sale, or an older one, ends nothing."""
+    desk = Desk()
+    desk.receive(HALT)
+    desk.receive(*frame)
+    assert desk.halted == ({"SPY"} if halted else set())
+
+
+@pytest.mark.parametrize("last_sales_shown", [True, False])
+@pytest.mark.parametrize(
+    ("shown", "halted"),
+    [(trade(second=6), False), (trade(second=4), True), (trade(second=6, conditions="I"), True)],
+)
+def test_a_snapshot_may_end_a_halt(shown: Trade, halted: bool, last_sales_shown: bool) -> None:
+    """The resumption was missed; REST's trade tells of it, also where no last sale is shown."""
+    desk = Desk()
+    desk.receive(HALT)
+    desk.prices.interrupted()
+    if last_sales_shown:
+        desk.snapshot("SPY", None, shown)
+    else:
+        desk.prices.see_trade(shown)
+    assert desk.halted == ({"SPY"} if halted else set())
+
+
+def test_a_cancelled_trade_of_a_snapshot_ends_no_halt() -> None:
+    """It was no trade."""
+    desk = Desk()
+    desk.receive(HALT, Cancel("SPY", 1, "D", at(9)))
+    desk.snapshot("SPY", None, trade(second=6))
+    desk.prices.see_trade(trade(second=6))
+    assert desk.halted == {"SPY"}
 
 
 def test_symbols_that_have_a_quote_are_known() -> None:

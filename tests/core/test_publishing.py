@@ -3,54 +3,128 @@
 from __future__ import annotations
 
 import random
-from math import inf
+from typing import NamedTuple
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from spotd.core.publishing import (
+    EDGES_GATHER_S,
     ENOUGH,
     FEWEST,
     FIRST,
+    GATHER_ABOVE_PER_S,
     GATHER_S,
+    GATHER_UNTIL_PER_S,
     MOST,
     BatchSize,
+    Gathering,
     SeqCounter,
-    wait_s,
+    next_call_at,
 )
 
 # When the next call begins
 
 
+class Situation(NamedTuple):
+    """What ``next_call_at`` is told."""
+
+    ready: int = 0
+    ready_at: float = 100.0
+    edge_at: float | None = None
+    window_at: float | None = None
+    together: int = 0
+    gathers: bool = False
+
+
 @pytest.mark.parametrize(
-    ("next_at", "together", "expected"),
+    ("situation", "expected"),
     [
-        (None, 0, None),  # idle: until woken
-        (-inf, 0, -inf),  # ready
-        (100.0, 1, 0.0),  # a window ends now
-        (99.0, 1, -1.0),  # ended while the call before was under way
-        (100.25, ENOUGH, 0.25),
-        (100.25, 10 * ENOUGH, 0.25),
-        (100.25, ENOUGH - 1, 0.25 + GATHER_S),  # others whose windows end shortly after join
-        (100.25, 1, 0.25 + GATHER_S),
+        (Situation(), None),  # idle: until something changes
+        (Situation(window_at=100.25, together=1), 100.25 + GATHER_S),
+        (Situation(window_at=100.25, together=ENOUGH - 1), 100.25 + GATHER_S),
+        (Situation(window_at=100.25, together=ENOUGH), 100.25),
+        (Situation(1), 100.0 + GATHER_S),  # its window ended: others join it
+        (Situation(ENOUGH), 100.0),
+        (Situation(ENOUGH, edge_at=100.0, gathers=True), 100.0),
+        (Situation(1, edge_at=100.0), 100.0),  # an edge goes out at once …
+        (Situation(9, edge_at=100.004), 100.004),  # … and takes along what waits
+        (Situation(1, edge_at=100.0, gathers=True), 100.0 + EDGES_GATHER_S),
+        (Situation(9, edge_at=100.004, gathers=True), 100.0 + GATHER_S),
+        (Situation(1, edge_at=100.0, window_at=100.001, together=ENOUGH), 100.0),
     ],
 )
-def test_how_long_the_publisher_waits(
-    next_at: float | None, together: int, expected: float | None
-) -> None:
-    """What is ready does not wait, and only a small batch waits for others."""
-    assert wait_s(next_at, together, 100.0) == expected
+def test_when_the_next_call_begins(situation: Situation, expected: float | None) -> None:
+    """An edge waits only where edges gather, the end of a window only in a small batch."""
+    assert next_call_at(**situation._asdict()) == expected
 
 
-@given(st.floats(0, 1_000), st.integers(1, 1_000), st.floats(0, 1_000))
-def test_no_window_that_ends_is_late_by_more_than_the_gathering(
-    next_at: float, together: int, now: float
-) -> None:
-    """A publisher that waits as told is never early, and late by ``GATHER_S`` at most."""
-    waited_s = wait_s(next_at, together, now)
-    assert waited_s is not None
-    assert -1e-9 <= now + max(waited_s, 0.0) - max(next_at, now) <= GATHER_S + 1e-9
+@given(
+    st.builds(
+        Situation,
+        ready=st.integers(0, 1_000),
+        ready_at=st.floats(100, 101),
+        edge_at=st.none() | st.floats(101, 102),
+        window_at=st.none() | st.floats(103, 104),
+        together=st.integers(1, 1_000),
+        gathers=st.booleans(),
+    )
+)
+def test_no_update_waits_longer_than_the_contract_allows(situation: Situation) -> None:
+    """A leading edge waits 2 ms at most, and what a window held back ``GATHER_S``."""
+    at = next_call_at(**situation._asdict())
+    if situation.ready:
+        assert at is not None
+        assert situation.ready_at <= at <= situation.ready_at + GATHER_S
+        if situation.edge_at is not None:
+            assert at <= situation.edge_at + EDGES_GATHER_S
+    elif situation.window_at is None:
+        assert at is None
+    else:
+        assert at is not None
+        assert situation.window_at <= at <= situation.window_at + GATHER_S
+
+
+# Whether edges gather
+
+
+def paced(gathering: Gathering, per_s: float, seconds: float, now: float) -> float:
+    """Publish single updates at this pace. Return the time afterwards."""
+    end = now + seconds
+    while now < end:
+        gathering.published(1, now)
+        now += 1 / per_s
+    return now
+
+
+@pytest.mark.parametrize(("per_s", "gathers"), [(50, False), (900, False), (2_000, True)])
+def test_edges_gather_by_pace(per_s: float, gathers: bool) -> None:
+    """At everyday paces each goes out at once, beyond them they share calls."""
+    gathering = Gathering()
+    now = paced(gathering, per_s, 1.0, 100.0)
+    assert gathering.gathers(now) is gathers
+
+
+def test_gathering_does_not_swing() -> None:
+    """Between the two limits what was decided stays."""
+    between = (GATHER_UNTIL_PER_S + GATHER_ABOVE_PER_S) / 2
+    gathering = Gathering()
+    now = paced(gathering, between, 1.0, 100.0)
+    assert not gathering.gathers(now)
+    now = paced(gathering, 2 * GATHER_ABOVE_PER_S, 1.0, now)
+    now = paced(gathering, between, 1.0, now)
+    assert gathering.gathers(now)
+    now = paced(gathering, GATHER_UNTIL_PER_S / 2, 1.0, now)
+    assert not gathering.gathers(now)
+
+
+def test_the_first_edge_after_a_silence_does_not_gather() -> None:
+    """What the pace was before the silence says nothing."""
+    gathering = Gathering()
+    now = paced(gathering, 5_000, 1.0, 100.0)
+    assert gathering.gathers(now)
+    assert not gathering.gathers(now + 1.0)
 
 
 # How large a call is

@@ -200,7 +200,9 @@ class TestVerdicts:
             (SubscriptionState(active=frozenset(("AAA",))), "", LIVE),
             (SubscriptionState(active=frozenset("*")), "", LIVE),
             (SubscriptionState(active=frozenset(("AAA",))), "AAA", HALTED),
-            (SubscriptionState(served=frozenset(("AAA",))), "AAA", STALE),
+            (SubscriptionState(served=frozenset(("AAA",))), "", STALE),
+            (SubscriptionState(served=frozenset(("AAA",))), "AAA", HALTED),
+            (SubscriptionState(), "AAA", PENDING),
             (SubscriptionState(refused={"AAA": LIMIT}), "", REFUSED),
         ],
     )
@@ -284,6 +286,16 @@ class TestVerdicts:
             desired=len(refused) + 2, live=1, pending=1, refused=len(refused) + 7
         )
         assert sum(v.state == "refused" for v in verdicts.verdicts.values()) == MAX_REFUSED_SHOWN
+
+    def test_a_standby_counts_nothing_while_another_daemon_leads(self) -> None:
+        """What this daemon found in its own term says nothing of the symbols any more."""
+        served = SubscriptionState(served=frozenset(("AAA",)))
+        stale = replace(STREAMING, stream=StreamState(subscriptions=served))
+        verdicts = Verdicts()
+        verdicts.update(replace(stale, leadership=Leadership(started=True)), 1.0)
+        assert verdicts.counts == SymbolCounts(desired=2, stale=1, pending=1)
+        verdicts.update(replace(stale, leadership=Leadership(started=True, another=True)), 2.0)
+        assert verdicts.counts == SymbolCounts()
 
     def test_room_among_the_shown_is_filled(self) -> None:
         """One that is refused no more makes room for the next, in sorted order."""

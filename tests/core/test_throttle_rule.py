@@ -23,7 +23,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 
-from spotd.core.conflate import Conflator, Phase, Slot
+from spotd.core.conflate import Batch, Conflator, Phase, Slot
 from spotd.core.messages import Quote, Trade
 from spotd.core.prices import PriceCache
 from tests.kit.properties import at_least
@@ -205,7 +205,7 @@ class Rehearsal:
         self.prices = prices(conflator, lambda symbol: symbol in self.desired)
         self.rule = Rule(window_s)
         self.now = 0.0
-        self.flight: list[Slot] = []
+        self.flight = Batch()
         self.taken_at = 0.0
         self.published: list[Published] = []
         self._made_up = 0
@@ -283,7 +283,7 @@ class Rehearsal:
         names = [slot.symbol for slot in self.flight]
         self.conflator.settle(self.flight, self.now, delivered=delivered)
         self.rule.answered(self.now, names, delivered=delivered)
-        self.flight = []
+        self.flight = Batch()
         self.published = [
             update._replace(answered_at=self.now) if update.answered_at == inf else update
             for update in self.published
@@ -428,11 +428,11 @@ class WindowOpensAtTake(Conflator):
 
     taken_at = 0.0
 
-    def take(self, now: float, limit: int) -> list[Slot]:
+    def take(self, now: float, limit: int) -> Batch:
         self.taken_at = now
         return super().take(now, limit)
 
-    def settle(self, taken: Sequence[Slot], now: float, *, delivered: bool) -> None:
+    def settle(self, taken: Batch, now: float, *, delivered: bool) -> None:
         super().settle(taken, self.taken_at, delivered=delivered)
 
 
@@ -440,9 +440,9 @@ class TrailingEdgeDropped(Conflator):
     """Drops a price that came in during a window."""
 
     def end_windows(self, now: float) -> None:
-        for end, slots in self.windows:
-            for slot in slots:
-                slot.changed = slot.changed and end > now
+        for batch in self.windows:
+            for slot in batch:
+                slot.changed = slot.changed and batch.end > now
         super().end_windows(now)
 
 
@@ -453,7 +453,7 @@ class TrailingEdgeIsTheOldest(Conflator):
         super().__init__(window_s)
         self.first: dict[str, Quote | None] = {}
 
-    def take(self, now: float, limit: int) -> list[Slot]:
+    def take(self, now: float, limit: int) -> Batch:
         taken = super().take(now, limit)
         for slot in taken:
             first = self.first.pop(slot.symbol, slot.quote)
@@ -474,7 +474,7 @@ class LeadingEdgeDelayed(Conflator):
         super().__init__(window_s)
         self.seen: set[str] = set()
 
-    def take(self, now: float, limit: int) -> list[Slot]:
+    def take(self, now: float, limit: int) -> Batch:
         self.end_windows(now)
         fresh = [slot for slot in self.ready if slot.symbol not in self.seen]
         self.seen = {slot.symbol for slot in self.ready}
@@ -497,7 +497,7 @@ class LastComeFirstServed(Conflator):
 class ByName(Conflator):
     """Serves the ready ones in the order of their names."""
 
-    def take(self, now: float, limit: int) -> list[Slot]:
+    def take(self, now: float, limit: int) -> Batch:
         self.end_windows(now)
         ready = sorted(self.ready, key=lambda slot: slot.symbol)
         self.ready.clear()
@@ -519,31 +519,34 @@ class WindowFromTheLastOffer(Conflator):
     """Debounces: every offer inside a window makes it longer."""
 
     def offer(self, slot: Slot, now: float) -> None:
-        if any(slot in slots for _, slots in self.windows):
-            others = [(end, [s for s in slots if s is not slot]) for end, slots in self.windows]
-            self.windows.clear()
-            self.windows.extend([*others, (now + self.window_s, [slot])])
+        for batch in self.windows:
+            if slot in batch:
+                batch.remove(slot)
+                slot.batch = Batch([slot])
+                slot.batch.end = now + self.window_s
+                self.windows.append(slot.batch)
+                break
         super().offer(slot, now)
 
 
 class NotDeliveredIsLost(Conflator):
     """Believes that Redis always got it."""
 
-    def settle(self, taken: Sequence[Slot], now: float, *, delivered: bool) -> None:
+    def settle(self, taken: Batch, now: float, *, delivered: bool) -> None:
         super().settle(taken, now, delivered=True)
 
 
 class NotDeliveredGoesAtOnce(Conflator):
     """Opens no window where the answer is missing, although Redis may have published."""
 
-    def settle(self, taken: Sequence[Slot], now: float, *, delivered: bool) -> None:
+    def settle(self, taken: Batch, now: float, *, delivered: bool) -> None:
         super().settle(taken, now if delivered else now - self.window_s, delivered=delivered)
 
 
 class OfferInFlightIsLost(Conflator):
     """Counts a price that came in after its batch left as published."""
 
-    def settle(self, taken: Sequence[Slot], now: float, *, delivered: bool) -> None:
+    def settle(self, taken: Batch, now: float, *, delivered: bool) -> None:
         for slot in taken:
             slot.changed = False
         super().settle(taken, now, delivered=delivered)
@@ -554,7 +557,7 @@ class TimerForTheLastWindow(Conflator):
 
     def next_at(self) -> float | None:
         at = super().next_at()
-        return self.windows[-1][0] if at is not None and at > -inf else at
+        return self.windows[-1].end if at is not None and at > -inf else at
 
 
 class TimerLate(Conflator):
@@ -572,6 +575,15 @@ class TimerForgotten(Conflator):
         return -inf if self.ready else None
 
 
+class TimerForgottenWhileHeld(Conflator):
+    """Sets no timer for a price that comes in while its symbol's window is open."""
+
+    def offer(self, slot: Slot, now: float) -> None:
+        batch, slot.batch = slot.batch, None
+        super().offer(slot, now)
+        slot.batch = batch
+
+
 class TimerSpins(Conflator):
     """Wakes all the time while a window is open."""
 
@@ -582,14 +594,14 @@ class TimerSpins(Conflator):
 class LimitIgnored(Conflator):
     """Emits all that is ready, also where Redis is to get less."""
 
-    def take(self, now: float, limit: int) -> list[Slot]:
+    def take(self, now: float, limit: int) -> Batch:
         return super().take(now, EVERYTHING)
 
 
 class ChangedNotReset(Conflator):
     """Publishes the same value again and again."""
 
-    def take(self, now: float, limit: int) -> list[Slot]:
+    def take(self, now: float, limit: int) -> Batch:
         taken = super().take(now, limit)
         for slot in taken:
             slot.changed = True
@@ -608,7 +620,7 @@ class ReadyTwice(Conflator):
 class ForgottenStillEmitted(Conflator):
     """Emits a slot that was cleared while it waited."""
 
-    def take(self, now: float, limit: int) -> list[Slot]:
+    def take(self, now: float, limit: int) -> Batch:
         for slot in self.ready:
             slot.changed = True
         return super().take(now, limit)
@@ -617,9 +629,9 @@ class ForgottenStillEmitted(Conflator):
 class OneWindowForAll(Conflator):
     """Emits nothing while any window is open."""
 
-    def take(self, now: float, limit: int) -> list[Slot]:
+    def take(self, now: float, limit: int) -> Batch:
         self.end_windows(now)
-        return [] if self.windows else super().take(now, limit)
+        return Batch() if self.windows else super().take(now, limit)
 
 
 class OneWindowEndsPerTake(Conflator):
@@ -669,6 +681,7 @@ BROKEN: tuple[type[Conflator], ...] = (
     TimerForTheLastWindow,
     TimerLate,
     TimerForgotten,
+    TimerForgottenWhileHeld,
     TimerSpins,
     LimitIgnored,
     ChangedNotReset,

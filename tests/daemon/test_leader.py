@@ -317,7 +317,9 @@ async def test_a_leader_that_froze_and_woke_writes_nothing(
         with server.client() as client:
             # All in one turn of the event loop, so no loop of the daemon runs meanwhile.
             prices, now = daemon.daemon.prices, datetime.now(UTC)
-            prices.receive([Quote("SPY", 11.0, 11.02, now), TradingStatus("QQQ", "T1", "C")])
+            # The first is sent at once, by right; the second waits for the answer to it.
+            prices.receive([Quote("SPY", 11.0, 11.02, now)])
+            prices.receive([Quote("SPY", 12.0, 12.02, now), TradingStatus("QQQ", "T1", "C")])
             prices.drop_stored(["IWM"])
             time.sleep(1.2 * TTL_S)  # noqa: ASYNC251 - the process was frozen
             assert client.set(KEYS.leader, OTHER, px=600_000, nx=True)
@@ -330,14 +332,15 @@ async def test_a_leader_that_froze_and_woke_writes_nothing(
             with commands(server) as seen:
                 await until(daemon.works if left else daemon.stands_by, "it to find out")
             assert [command for command in seen if f"{KEYS.leader} {KEYS.seq} " in command]
-            assert [c for c in seen if any(f"{key} {token}" in c for key in WRITTEN)] == []
+            written = [c for c in seen if any(f"{key} {token}" in c for key in WRITTEN)]
+            assert [c for c in written if '"bid_price":11.0' not in c] == []
             if not left:
                 client.delete(KEYS.leader)
         await all_agrees(daemon)
         assert daemon.daemon.leadership.get().reign == 1
         await daemon.quote("QQQ", 40)
         await stored(daemon.values, SPY=20, IWM=30, QQQ=40)
-        assert heard.bids("SPY") == [10]
+        assert heard.bids("SPY") == [10, 11]
 
 
 WRITTEN = (KEYS.last, f"{KEYS.last} {KEYS.seq}", KEYS.states, KEYS.status)

@@ -34,8 +34,8 @@ async def test_everything_is_counted_once(rig: NewRig, sim: Simulator) -> None:
             quote("QQQ", float("inf"), 1.0),
             trade("SPY", 1.5),
             trade("SPY", 9.0, c=["I"]),
-            {"T": "c", "S": "SPY"},
-            {"T": "x", "S": "SPY"},
+            {"T": "c", "S": "SPY", "oi": 9},
+            {"T": "x", "S": "SPY", "i": 9},
         )
         metrics = daemon.daemon.metrics_text().decode().splitlines()
         for line in (
@@ -47,6 +47,8 @@ async def test_everything_is_counted_once(rig: NewRig, sim: Simulator) -> None:
             'spotd_messages_ignored_total{kind="trade_not_last_sale"} 1.0',
             'spotd_messages_ignored_total{kind="correction"} 1.0',
             'spotd_messages_ignored_total{kind="cancel"} 1.0',
+            "spotd_trades_corrected_total 1.0",
+            "spotd_trades_cancelled_total 1.0",
         ):
             assert line in metrics
         assert daemon.status["quotes_received"] == 4

@@ -301,6 +301,30 @@ async def test_a_new_symbol_does_not_wait_behind_a_market(sim: Simulator) -> Non
         assert sorted(symbol for one in asked(sim) for symbol in one) == [*MANY, "ZZZ"]
 
 
+async def test_a_server_that_asks_to_wait_is_asked_again_then(sim: Simulator) -> None:
+    """Not earlier: a try in its pause would be the second and last one, and bring no price."""
+    busy = answering(
+        b"HTTP/1.1 429 No\r\nDate: Wed, 21 Oct 2026 07:28:00 GMT\r\n"
+        b"Retry-After: Wed, 21 Oct 2026 07:28:01 GMT\r\nConnection: close\r\n\r\n"
+    )
+    body = b'{"SPY":{"latestQuote":{"t":"2026-01-20T15:00:00Z","bp":1.5,"ap":2.5}}}'
+    good = answering(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+    asked = 0
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal asked
+        asked += 1
+        await (busy if asked == 1 else good)(reader, writer)
+
+    async with (
+        tcp_server(serve) as port,
+        Alone.run(sim, data_url=f"http://127.0.0.1:{port}") as alone,
+    ):
+        alone.loop.want(["SPY"])
+        await alone.has("SPY", 1.5)
+        assert (asked, alone.metrics.snapshots_failed) == (2, 1)
+
+
 @pytest.mark.parametrize(("told_s", "expected"), [(-60, (2.0, 2.0)), (60, (1.0, 1.0))])
 async def test_the_newer_one_of_stream_and_snapshot_stands(
     rig: NewRig, told_s: int, expected: tuple[float, float]

@@ -6,12 +6,15 @@ the daemon never gets past, and all others are too short to notice.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import structlog.testing
+from websockets.frames import Opcode
 
 from spotd.core.pacing import Pauses
 from spotd.simulator import Simulator
@@ -21,7 +24,14 @@ from tests.kit.stream import (
     stream_to,
 )
 from tests.kit.waiting import until
-from tests.kit.websocket import ServerEnd, answering, framed, tcp_server, websocket_server
+from tests.kit.websocket import (
+    ServerEnd,
+    answering,
+    frame,
+    framed,
+    tcp_server,
+    websocket_server,
+)
 
 HOUR_S = 3600.0
 # An hour, without chance, after every failure.
@@ -80,6 +90,43 @@ async def test_after_any_end_everything_is_asked_for_anew(
         assert daemon.status["reconnects"] == 1
 
 
+async def test_a_pause_until_a_time_is_honoured(rig: NewRig) -> None:
+    """The server names a time, by its own clock; the status says why it is waited."""
+    asked = 0
+    busy = answering(
+        b"HTTP/1.1 429 Too Many Requests\r\nDate: Wed, 21 Oct 2026 07:28:00 GMT\r\n"
+        b"Retry-After: Wed, 21 Oct 2026 08:28:00 GMT\r\n\r\n"
+    )
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal asked
+        asked += 1
+        await busy(reader, writer)
+
+    with structlog.testing.capture_logs() as lines:
+        async with tcp_server(serve) as port, rig(stream_url=f"ws://127.0.0.1:{port}") as daemon:
+            await daemon.values.want("SPY")
+            await until(lambda: daemon.waits("HTTP 429"), "the pause")
+    assert asked == 1
+    [down] = logged(lines, "stream is down")
+    assert down["retry_in_s"] == 300.0  # a longer one is cut to this
+
+
+async def test_a_greeting_in_text_is_the_reason(rig: NewRig) -> None:
+    """Whatever stands between Alpaca and us may have something to say."""
+
+    async def behave(alpaca: ServerEnd) -> None:
+        await alpaca.upgrade(frame(b"this proxy is for members", Opcode.TEXT))
+        await alpaca.gone()
+
+    async with (
+        websocket_server(behave) as port,
+        rig(stream_url=f"ws://127.0.0.1:{port}", pauses=SLOW) as daemon,
+    ):
+        await daemon.values.want("SPY")
+        await until(lambda: daemon.waits("text", "this proxy is for members"), "the reason")
+
+
 async def test_a_new_session_asks_for_the_demand_of_now(rig: NewRig, sim: Simulator) -> None:
     """What left meanwhile is not asked for, what came is, and all in one request."""
     async with rig() as daemon:
@@ -120,7 +167,7 @@ async def test_a_defect_ends_the_session_and_is_logged_with_its_cause(
         async with rig() as daemon:
             await daemon.want("SPY")
             slots: dict[str, Any] = daemon.daemon.prices.cache.slots
-            slots["SPY"] = object()  # it cannot take in a quote
+            slots["SPY"] = SimpleNamespace(changed=False)  # it cannot take in a quote
             await sim.send([quote("SPY", 1.0)])
             reconnects = daemon.daemon.metrics.reconnects
             await until(lambda: reconnects["defect"] == 1, "the defect")

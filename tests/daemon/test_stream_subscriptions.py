@@ -127,7 +127,7 @@ async def test_a_long_row_leaves_room_for_what_was_live_before(rig: NewRig, sim:
 
 
 async def test_halts_and_resumptions_become_states(rig: NewRig, sim: Simulator) -> None:
-    """Statuses of both tapes are told as states; a new session knows of no halt."""
+    """Statuses of both tapes are told as states."""
 
     async def states(spy: str, qqq: str) -> bool:
         values = daemon.values
@@ -141,5 +141,3 @@ async def test_halts_and_resumptions_become_states(rig: NewRig, sim: Simulator) 
         await until(lambda: states("halted", "halted"), "both to be halted")
         await sim.resume("SPY")
         await until(lambda: states("live", "halted"), "one to be live")
-        await sim.drop_sessions("close", 1012)
-        await until(lambda: states("live", "live"), "both to be live")

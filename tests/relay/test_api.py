@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from spotd.ops.http_logs import NotHttp, http_logger
 from tests.kit.publisher import update_of
 from tests.kit.waiting import GUARD_S, until
 from tests.relay.conftest import NewSetup, Setup
@@ -192,17 +193,21 @@ async def test_what_does_not_exist_is_an_error_too(
         assert response.headers["Allow"]
 
 
-async def test_what_is_no_http_is_refused_and_fills_no_log(
+async def test_requests_that_are_not_http_make_one_line(
     setup: Setup, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Anybody may send it; a defect of the relay is logged all the same, and answered by 500."""
-    for nonsense in (b"\0\1\2\r\n\r\n", b"GET /ws?token=secret HTTP/9\r\n\r\n"):
+    """Anybody may send them. A defect of the relay is logged all the same, and answered by 500."""
+    http_logger("spotd.relay.http").filters = [NotHttp()]
+    for nonsense in (b"\0\1\2\r\n\r\n", *[b"GET /ws?token=secret HTTP/9\r\n\r\n"] * 2):
         reader, writer = await asyncio.open_connection("127.0.0.1", setup.server.port)
         writer.write(nonsense)
         async with asyncio.timeout(GUARD_S):
             assert b" 400 " in await reader.readline()
         writer.close()
-    assert not caplog.records
+    [line] = caplog.records
+    assert line.exc_info is None
+    assert "secret" not in line.getMessage()
+    caplog.clear()
     setup.source.stored["SPY"] = "no price"  # type: ignore[assignment]
     defect = await setup.http.get("/api/spot-prices?symbols=SPY")
     assert defect.status == 500

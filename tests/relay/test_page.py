@@ -225,6 +225,9 @@ async def test_redis_and_daemon_away(opened: Opened, relay: FakeRelay) -> None:
     await relay.tell_no_daemon()
     await expect(notice).to_contain_text("No spotd daemon runs")
     await expect(cell(page, "SPY", "state")).to_contain_text("Stale")
+    await relay.tell_status(state="waiting", code="redis_away", reason="Redis does not answer.")
+    await expect(page.locator("#notice-headline")).to_have_text("The daemon has lost Redis")
+    await expect(page.locator("#notice-text")).to_have_text("Redis does not answer.")
     await relay.tell_status()
     await expect(notice).to_be_hidden()
 
@@ -240,7 +243,7 @@ async def test_silent_relay(opened: Opened, relay: FakeRelay) -> None:
     await expect(cell(page, "SPY", "state")).to_contain_text("Stale")
     await expect(page.locator("#notice")).to_contain_text("The relay says nothing")
     await page.clock.run_for(5_000)
-    await until(lambda: relay.requests[-1] == {"action": "ping"}, "the ping")
+    await until(lambda: relay.requests.count({"action": "ping"}) == 2, "the second ping")
     await page.clock.run_for(5_000)
     await expect(page.locator("#notice")).to_contain_text("The relay fell silent.")
     await page.clock.run_for(1_000)

@@ -16,7 +16,8 @@ const SILENCE_MS = 20_000;
 const PONG_MS = 5_000;
 // The daemon writes its status every 5 s. One that is older than this proves nothing any more.
 const STATUS_MS = 15_000;
-// Two were missed by now: if nothing else came either, it is the relay that is silent.
+// Two were missed by now. Nothing else may come either, since all data comes from the daemon: the
+// relay is asked, and without its pong it is the relay that is silent.
 const STATUS_MISSED_MS = 10_000;
 // While the market is closed, a price that is older than this is its last one.
 const OLD_MS = 60_000;
@@ -57,6 +58,7 @@ class SpotPrices {
   #openedAt = 0;
   #heardAt = 0;
   #pingedAt = null;
+  #asked = false; // whose silence it is, since anything was heard
   #checkTimer = null;
   #retryTimer = null;
   #hello = null;
@@ -191,6 +193,7 @@ class SpotPrices {
     this.#socket = null;
     this.#attempt += 1;
     this.#pingedAt = null;
+    this.#asked = false;
     for (const timer of [this.#checkTimer, this.#retryTimer, this.#requestTimer]) {
       if (timer !== null) this.#clock.clearTimeout(timer);
     }
@@ -262,6 +265,13 @@ class SpotPrices {
       deadlines.push(
         this.#pingedAt === null ? this.#heardAt + SILENCE_MS : this.#pingedAt + PONG_MS,
       );
+      if (this.#status && !this.#asked) {
+        const deadline = this.#heardAt + STATUS_MISSED_MS;
+        if (now >= deadline) {
+          this.#asked = true;
+          this.#send({ action: "ping" });
+        } else deadlines.push(deadline);
+      }
       if (this.#status && !this.#statusSilent) {
         const deadline = this.#statusAt + STATUS_MS;
         if (now >= deadline) {
@@ -315,6 +325,7 @@ class SpotPrices {
   #receive(text) {
     this.#heardAt = this.#clock.now();
     this.#pingedAt = null;
+    this.#asked = false;
     const message = parsed(text);
     if (message === null) {
       this.#call("onError", "the relay sent something that is not a JSON object");
@@ -335,6 +346,7 @@ class SpotPrices {
     else if (message.type === "daemon") this.#daemonStatus(message);
     else if (message.type === "relay") this.#relayStatus(message);
     else if (message.type === "gap") this.#heardGap(message);
+    else if (message.type === "pong") this.#judgeAll();
     else if (message.type === "error") this.#error(message);
   }
 

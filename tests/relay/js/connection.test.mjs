@@ -252,7 +252,7 @@ test("failing tries tell no symbol's state again", async () => {
 
 test("a relay that is silent for 20 s is pinged, and stays with its pong", () => {
   const setup = new Setup();
-  setup.open();
+  setup.open(null);
   setup.clock.pass(19_999);
   assert.deepEqual(setup.socket.requests(), []);
   setup.clock.pass(1);

@@ -33,6 +33,12 @@ test("a time of another day has its day", () => {
   assert.equal(format.moment(Date.parse("2026-01-16T16:00:00"), now), "Jan 16, 16:00");
 });
 
+test("a reason begins a sentence, and brings no full stop of its own", () => {
+  assert.equal(format.sentence("connect call failed ('127.0.0.1', 6379)."), "Connect call failed ('127.0.0.1', 6379)");
+  assert.equal(format.sentence("no answer in 1.5 s"), "No answer in 1.5 s");
+  assert.equal(format.sentence(null), "");
+});
+
 test("a feed is named with its delay, also one that is unknown", () => {
   assert.equal(format.feed("iex", 0).short, "IEX, real time");
   assert.equal(format.feed("delayed_sip", 900).short, "SIP, 15 min late");

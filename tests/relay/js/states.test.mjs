@@ -262,6 +262,32 @@ test("a silent relay makes prices stale after 15 s, and is named as the one that
   assert.deepEqual([setup.state("SPY"), setup.code("SPY")], ["stale", "relay_silent"]);
 });
 
+test("a relay that answers is not named as silent where the only daemon has died", () => {
+  const setup = new Setup();
+  setup.open();
+  setup.live("SPY");
+  setup.socket.requests();
+  setup.clock.pass(9_999);
+  assert.deepEqual(setup.socket.requests(), []);
+  setup.clock.pass(1);
+  assert.deepEqual(setup.socket.requests(), [{ action: "ping" }]);
+  setup.socket.tell({ type: "pong" });
+  setup.clock.pass(15_000 - setup.clock.ms);
+  assert.deepEqual([setup.state("SPY"), setup.code("SPY")], ["stale", "daemon_silent"]);
+  setup.clock.pass(9_000);
+  assert.equal(setup.tries, 1);
+});
+
+test("a relay that answers late is not named as silent any more", () => {
+  const setup = new Setup();
+  setup.open();
+  setup.live("SPY");
+  setup.clock.pass(15_000 - setup.clock.ms);
+  assert.deepEqual([setup.state("SPY"), setup.code("SPY")], ["stale", "relay_silent"]);
+  setup.socket.tell({ type: "pong" });
+  assert.deepEqual([setup.state("SPY"), setup.code("SPY")], ["stale", "daemon_silent"]);
+});
+
 test("a state is told once for each change, not for each price", () => {
   const setup = new Setup();
   setup.open();

@@ -131,7 +131,7 @@ export function announcement(states) {
     .join(" ");
 }
 
-/** A reason as the beginning of a sentence. */
+/** A reason as the beginning of a sentence, without its full stop: that of the system has one. */
 export function sentence(text) {
-  return text ? text[0].toUpperCase() + text.slice(1) : "";
+  return text ? text[0].toUpperCase() + text.slice(1).replace(/\.$/, "") : "";
 }

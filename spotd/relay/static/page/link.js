@@ -123,7 +123,9 @@ export class Link {
     }
     if (status?.state === "waiting") {
       const text = `${format.sentence(status.reason)}.`;
-      return { kind: "down", headline: "The stream is interrupted", text };
+      const redis = status.code === "redis_away";
+      const headline = redis ? "The daemon has lost Redis" : "The stream is interrupted";
+      return { kind: "down", headline, text };
     }
     return null;
   }

@@ -1,0 +1,177 @@
+"""The connection that publishes, against a real server: one call at a time, each ended once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import hiredis
+import pytest
+from redis.asyncio.connection import Connection, SSLConnection, UnixDomainSocketConnection
+
+from spotd.errors import NotLeaderError, RedisUnavailableError
+from spotd.keys import Keys
+from spotd.redis.port import RedisPort
+from tests.kit.recorder import Recorder
+from tests.kit.servers import Server
+from tests.kit.waiting import until
+from tests.redis.patient import patient
+
+KEYS = Keys()
+
+
+def update(symbol: str, seq: int) -> bytes:
+    """Return one line that a subscriber can read."""
+    return b'{"symbol":"%s","seq":%d}\n' % (symbol.encode(), seq)
+
+
+@pytest.fixture
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Yield a server of its own for each test: some kill it."""
+    with Server(tmp_path_factory.mktemp("publisher")) as running:
+        yield running
+
+
+@pytest.fixture
+async def port(server: Server) -> AsyncIterator[RedisPort]:
+    """Yield a port that leads."""
+    under_test = patient(server.url, KEYS)
+    await under_test.lead("t", 600.0)
+    yield under_test
+    await under_test.close()
+
+
+class Ends:
+    """How calls ended, in order."""
+
+    def __init__(self, port: RedisPort) -> None:
+        self.ends: list[Exception | None] = []
+        self._port = port
+
+    def begin(self, symbol: str, seq: int, token: str = "t") -> None:
+        """Begin a call."""
+        self._port.begin_publishing(token, update(symbol, seq), seq, self.ends.append)
+
+    async def next(self) -> Exception | None:
+        """Wait for the end of the call that is under way."""
+        ended = len(self.ends)
+        await until(lambda: len(self.ends) > ended, "the end of a call")
+        return self.ends[-1]
+
+
+def publishing(server: Server) -> list[dict[str, Any]]:
+    """Return the clients of the server whose latest command published."""
+    with server.client() as client:
+        return [each for each in client.client_list() if each["cmd"] in ("evalsha", "eval")]
+
+
+async def test_a_call_is_sent_in_the_turn_in_which_it_is_begun(
+    port: RedisPort, server: Server
+) -> None:
+    """Nothing is awaited once the connection is there; its end comes in a later turn."""
+    ends = Ends(port)
+    ends.begin("SPY", 1)
+    assert ends.ends == []
+    assert await ends.next() is None
+    with server.client() as client:
+        ends.begin("SPY", 2)
+        # No other task has run: the server has it already, or gets it from the socket now.
+        while client.hget(KEYS.last, "SPY") != update("SPY", 2).strip().decode():
+            pass
+    assert ends.ends == [None]
+    assert await ends.next() is None
+
+
+async def test_one_call_at_a_time(port: RedisPort) -> None:
+    """A second one before the end of the first is a mistake of the caller."""
+    ends = Ends(port)
+    ends.begin("SPY", 1)
+    with pytest.raises(AssertionError):
+        ends.begin("SPY", 2)
+    assert await ends.next() is None
+    ends.begin("SPY", 3, token="other")
+    assert isinstance(await ends.next(), NotLeaderError)
+
+
+async def test_a_connection_that_was_lost_in_silence_costs_no_call(
+    port: RedisPort, server: Server
+) -> None:
+    """Its loss was noticed between two calls, so the next one opens another."""
+    ends = Ends(port)
+    ends.begin("SPY", 1)
+    assert await ends.next() is None
+    with server.client() as client:
+        client.client_kill_filter(skipme=True)
+    await until(lambda: not publishing(server), "the connection to be gone")
+    await asyncio.sleep(0)
+    await until(lambda: _publishes(ends), "a call that succeeds")
+
+
+async def _publishes(ends: Ends) -> bool:
+    ends.begin("SPY", 10 + len(ends.ends))
+    return await ends.next() is None
+
+
+async def test_a_server_that_is_killed_ends_the_call_that_is_under_way(
+    port: RedisPort, server: Server
+) -> None:
+    """The call fails once, and later calls succeed when the server is back."""
+    ends = Ends(port)
+    ends.begin("SPY", 1)
+    assert await ends.next() is None
+    server.freeze()
+    ends.begin("SPY", 2)
+    server.kill()
+    assert isinstance(await ends.next(), RedisUnavailableError)
+    ends.begin("SPY", 3)
+    assert isinstance(await ends.next(), RedisUnavailableError)
+    server.restart(lose_data=True)
+    await port.lead("t", 600.0)
+    ends.begin("SPY", 4)
+    assert await ends.next() is None
+    assert len(ends.ends) == 4
+
+
+async def test_a_call_without_an_answer_is_given_up_and_never_answered(server: Server) -> None:
+    """Its connection is closed: an answer that comes late belongs to no later call."""
+    port = RedisPort(server.url, KEYS, call_timeout_s=0.2)
+    async with Recorder(server.url) as heard:
+        await port.lead("t", 600.0)
+        ends = Ends(port)
+        ends.begin("SPY", 1)
+        assert await ends.next() is None
+        server.freeze()
+        ends.begin("SPY", 2)
+        failed = await ends.next()
+        assert isinstance(failed, RedisUnavailableError)
+        assert isinstance(failed.__cause__, TimeoutError)
+        server.thaw()
+        await until(lambda: _publishes(ends), "a call that succeeds")
+        await until(lambda: heard.seqs("SPY")[-1:] == [10 + len(ends.ends) - 1], "its update")
+        seqs = heard.seqs("SPY")
+        assert seqs == sorted(set(seqs))
+    await port.close()
+
+
+async def test_the_protocol_may_be_chosen_in_the_url(server: Server) -> None:
+    """With RESP3 answers look different, and mean the same."""
+    port = patient(f"{server.url}?protocol=3", KEYS)
+    await port.lead("t", 600.0)
+    ends = Ends(port)
+    for seq in (1, 2, 3):
+        ends.begin("SPY", seq)
+        assert await ends.next() is None
+    await port.close()
+
+
+def test_what_is_used_of_redis_py_is_there() -> None:
+    """The publisher takes over a connection by these names; another redis-py may lack them."""
+    kinds: tuple[Any, ...] = (Connection, SSLConnection, UnixDomainSocketConnection)
+    for kind in kinds:
+        made = kind()
+        assert made._reader is made._writer is None
+        error = made._parser.parse_error("READONLY You can't write against a read only replica.")
+        assert type(error).__name__ == "ReadOnlyError"
+    command: Any = ("EVALSHA", 3, b"x")
+    assert hiredis.pack_command(command) == b"*3\r\n$7\r\nEVALSHA\r\n$1\r\n3\r\n$1\r\nx\r\n"
