@@ -49,6 +49,8 @@ class Violation:
     lasted_s: float = 0.0
     waited_s: float = 0.0
     context: str = ""
+    timed: bool = True
+    """The rule is about time; false: it holds at any pace of the machine."""
 
     def __str__(self) -> str:
         """Return one line."""

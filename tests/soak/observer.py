@@ -38,6 +38,16 @@ _NUMBER = r"\s(\S+)$"
 _LEADER = re.compile(r"^spotd_leader" + _NUMBER, re.MULTILINE)
 _CONNECTED = re.compile(r"^spotd_stream_connected" + _NUMBER, re.MULTILINE)
 _PUBLISHED = re.compile(r"^spotd_updates_published_total" + _NUMBER, re.MULTILINE)
+_UNTIMED = frozenset(
+    (
+        "a price that Alpaca did not send",
+        "seq did not rise",
+        "seq did not rise for a consumer",
+        "an older price after a newer one",
+        "a process ended by itself",
+        "a defect in the log",
+    )
+)
 _LIMIT = aiohttp.ClientTimeout(total=_HTTP_LIMIT_S)
 
 
@@ -72,7 +82,8 @@ class Observer:
     def violated(self, rule: str, subject: str, said: str, true: str) -> None:
         """Add a violation of a rule that has no grace."""
         at_s = time.monotonic() - self._bed.begun_at
-        self._add(Violation(at_s, rule, subject, said, true))
+        timed = rule not in _UNTIMED
+        self._add(Violation(at_s, rule, subject, said, true, timed=timed))
 
     @property
     def slack_s(self) -> float:
