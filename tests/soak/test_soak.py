@@ -18,7 +18,7 @@ TTL_S = 2.0
 
 @pytest.mark.skipif(redis_server() is None, reason="needs Debian's redis-server")
 async def test_a_stream_that_is_cut_breaks_no_rule(tmp_path: Path) -> None:
-    """Two daemons, a relay and a client under load: the stream is cut, and prices go on in order."""
+    """Under load the stream is cut: prices go on in order for two daemons and two consumers."""
     result = await soak(
         tmp_path, seconds=3.0, seed=5, ttl_s=TTL_S, only=("stream_cut",), quotes_per_s=100.0
     )
