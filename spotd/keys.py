@@ -57,6 +57,14 @@ class Keys:
         """String: the highest ``seq`` published, so that a successor starts above it."""
         return f"{self.key_prefix}seq"
 
+    @property
+    def leaders(self) -> str:
+        """Channel: the token of each daemon that publishes under the channel prefix.
+
+        Neither the key prefix nor the number of the database is in the name, so all of them meet.
+        """
+        return f"leaders:{self.channel_prefix}"
+
     def channel(self, symbol: str) -> str:
         """Return the channel of one symbol's updates."""
         return f"{self.channel_prefix}{symbol}"

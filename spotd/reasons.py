@@ -16,12 +16,14 @@ Code = Literal[
     "breaker_open",
     "connecting",
     "connection_limit",
+    "demand_crowded",
     "demand_unreadable",
     "interrupted",
     "invalid_symbol",
     "lagging",
     "leader_changed",
     "leader_key_failed",
+    "leader_key_free",
     "leader_key_lapsed",
     "leader_unknown",
     "mute",
@@ -33,6 +35,8 @@ Code = Literal[
     "stopping",
     "subscribing",
     "symbol_limit",
+    "two_leaders",
+    "wake_unheard",
     "wildcard_not_allowed",
 ]
 
@@ -77,6 +81,12 @@ MEANINGS: dict[Code, Meaning] = {
         "End the other program, or use keys of another account. A dead session is freed by Alpaca "
         "after about 90 s.",
     ),
+    "demand_crowded": Meaning(
+        "More than 10,000 entries of the demand name no symbol. Reading them takes so long that a "
+        "change is seen later than promised.",
+        "Remove them: `spotd symbols list`, `spotd symbols remove`; and end the program that adds "
+        "them.",
+    ),
     "demand_unreadable": Meaning(
         "Redis refuses to let spotd read a part of the demand.",
         "`spotd check` names the command. Grant it, or delete the key of the wrong type.",
@@ -98,6 +108,11 @@ MEANINGS: dict[Code, Meaning] = {
     ),
     "leader_key_failed": Meaning(
         "The last request for the leader key failed.", "Check Redis: `spotd check`."
+    ),
+    "leader_key_free": Meaning(
+        "Redis is back, and no daemon holds the leader key yet: the one that kept its stream goes "
+        "first, for a second.",
+        _NOTHING,
     ),
     "leader_key_lapsed": Meaning(
         "The leader key lapsed before Redis renewed it.", "Check Redis: `spotd check`."
@@ -126,6 +141,15 @@ MEANINGS: dict[Code, Meaning] = {
     "symbol_limit": Meaning(
         "There is no room for the symbol: the plan's limit, `SPOTD_MAX_SYMBOLS`, or the relay's.",
         "Remove symbols, raise the setting, or change the plan.",
+    ),
+    "two_leaders": Meaning(
+        "Another daemon leads in another database of this Redis, or with another key prefix, and "
+        "both publish on the same channels.",
+        "Give each its own `SPOTD_KEY_PREFIX` and `SPOTD_CHANNEL_PREFIX`.",
+    ),
+    "wake_unheard": Meaning(
+        "`spotd:wake` cannot be listened to, so a change of the demand takes up to 1 s.",
+        "`spotd check` names the right that is missing. If none is, check the network to Redis.",
     ),
     "wildcard_not_allowed": Meaning(
         "`*` is demanded, and `SPOTD_ALLOW_WILDCARD` is not true.", "Set it, or remove `*`."

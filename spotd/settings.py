@@ -3,7 +3,8 @@
 Precedence: environment, ``.env`` in the working directory, then files named like the variable
 (any case) in ``/run/secrets`` or ``$CREDENTIALS_DIRECTORY``. An empty value counts as not set.
 An unknown ``SPOTD_*`` name is an error that names the nearest known one: a mistyped setting that
-is silently ignored costs more than a start that fails.
+is silently ignored costs more than a start that fails. Variables that Kubernetes injects for a
+Service count as not set.
 """
 
 from __future__ import annotations
@@ -28,11 +29,17 @@ from pydantic import (
     field_validator,
     model_validator,
 )
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
 from pydantic_settings import SettingsError as UnreadableSourceError
 
 from spotd.errors import SettingsError
 from spotd.keys import Keys
+from spotd.kubernetes import is_injected
 from spotd.redis.addresses import check_address
 
 Feed = Literal["iex", "sip", "delayed_sip", "boats", "overnight", "test"]
@@ -173,6 +180,13 @@ class Settings(BaseSettings):
         le=300,
         description="how long a dead leader blocks a standby, in seconds",
     )
+    keep_stream_s: float = Field(
+        20.0,
+        ge=0,
+        le=3_600,
+        description="how long the stream is kept while Redis does not answer, beyond "
+        "`SPOTD_LEADER_TTL_S`, in seconds",
+    )
     http_host: str = Field("127.0.0.1", description="health and metrics: address")
     http_port: int = Field(
         9810,
@@ -187,6 +201,26 @@ class Settings(BaseSettings):
         "auto",
         description="`json`, `console`, or by whether stderr is a terminal",
     )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],  # noqa: ARG003 - pydantic-settings passes it
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Return the sources, without what Kubernetes injects into the environment."""
+        if isinstance(env_settings, EnvSettingsSource):
+            # A Service named spotd-relay injects SPOTD_RELAY_PORT=tcp://…, which must not hide a
+            # port that a file sets.
+            env_settings.env_vars = {
+                name: value
+                for name, value in env_settings.env_vars.items()
+                if not is_injected(name, value)
+            }
+        return init_settings, env_settings, dotenv_settings, file_secret_settings
 
     @model_validator(mode="before")
     @classmethod
@@ -255,7 +289,8 @@ class Settings(BaseSettings):
         Raises SettingsError, with one clause for each thing that is wrong.
         """
         try:
-            sources = (os.environ, _env_file(), _secret_files())
+            own = {name: v for name, v in os.environ.items() if not is_injected(name, v)}
+            sources = (own, _env_file(), _secret_files())
             reject_unknown({name for source in sources for name in source})
             _reject_contradictions(sources)
             return cls(_secrets_dir=_secret_directories(), **overrides)  # type: ignore[call-arg]

@@ -24,10 +24,16 @@ def test_a_channel_stands_under_the_channel_prefix() -> None:
     assert Keys("{sip}:", "sip:").channel("SPY") == "sip:SPY"
 
 
+def test_all_daemons_of_a_channel_prefix_meet() -> None:
+    """Whoever publishes on the same channels says so on one channel, which is none of theirs."""
+    assert Keys("a:", "spot:").leaders == Keys("b:", "spot:").leaders == "leaders:spot:"
+    assert Keys("a:", "sip:").leaders != Keys("a:", "spot:").leaders
+
+
 def test_there_is_no_other_name() -> None:
-    """Every name is in the table above; a new one belongs there and in the contract."""
+    """Every name is in the tests above; a new one belongs there and in the contract."""
     named = {name for name, value in vars(Keys).items() if isinstance(value, property)}
-    assert named == set(NAMES)
+    assert named == {*NAMES, "leaders"}
 
 
 def test_names_do_not_change_under_a_running_daemon() -> None:

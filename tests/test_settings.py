@@ -10,6 +10,7 @@ from pydantic import SecretStr
 
 from spotd.errors import SettingsError
 from spotd.keys import Keys
+from spotd.relay.settings import RelaySettings
 from spotd.settings import Settings, known_names, names_of, reject_unknown
 
 SECRET = "tell-nobody"
@@ -61,6 +62,7 @@ DEFAULTS: dict[str, Any] = {
     "breaker_failures": 5,
     "breaker_recovery_s": 60.0,
     "leader_ttl_s": 5.0,
+    "keep_stream_s": 20.0,
     "http_host": "127.0.0.1",
     "http_port": 9810,
     "log_level": "info",
@@ -89,6 +91,7 @@ NAMED = [
     ("breaker_failures", "SPOTD_BREAKER_FAILURES", "3", 3),
     ("breaker_recovery_s", "SPOTD_BREAKER_RECOVERY_S", "1.5", 1.5),
     ("leader_ttl_s", "SPOTD_LEADER_TTL_S", "2", 2.0),
+    ("keep_stream_s", "SPOTD_KEEP_STREAM_S", "0", 0.0),
     ("http_host", "SPOTD_HTTP_HOST", "0.0.0.0", "0.0.0.0"),  # noqa: S104 - read, not bound
     ("http_port", "SPOTD_HTTP_PORT", "0", 0),
     ("log_level", "SPOTD_LOG_LEVEL", "DEBUG", "debug"),
@@ -293,6 +296,62 @@ def test_however_far_off_a_name_is_there_is_a_nearest() -> None:
     assert str(caught.value).count("did you mean SPOTD_") == 2
 
 
+def of_a_service(name: str, port: int) -> dict[str, str]:
+    """Return what Kubernetes injects for a Service with one named port."""
+    prefix, address = name.upper().replace("-", "_"), "10.96.0.7"
+    return {
+        f"{prefix}_SERVICE_HOST": address,
+        f"{prefix}_SERVICE_PORT": str(port),
+        f"{prefix}_SERVICE_PORT_HTTP": str(port),
+        f"{prefix}_PORT": f"tcp://{address}:{port}",
+        f"{prefix}_PORT_{port}_TCP": f"tcp://{address}:{port}",
+        f"{prefix}_PORT_{port}_TCP_PROTO": "tcp",
+        f"{prefix}_PORT_{port}_TCP_PORT": str(port),
+        f"{prefix}_PORT_{port}_TCP_ADDR": address,
+    }
+
+
+@pytest.mark.parametrize("settings", [Settings, RelaySettings])
+@pytest.mark.parametrize("name", ["spotd", "spotd-relay", "spotd-http", "spotd-redis-master"])
+def test_what_kubernetes_injects_for_a_service_is_ignored(
+    monkeypatch: pytest.MonkeyPatch, settings: type[Settings], name: str
+) -> None:
+    """A Service named like spotd, or like a setting of it, changes nothing."""
+    before = settings.load()
+    for variable, value in of_a_service(name, 9811).items():
+        monkeypatch.setenv(variable, value)
+    assert settings.load() == before
+
+
+def test_a_port_in_a_file_counts_beside_what_kubernetes_injects(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The environment goes before the file, and what is ignored in it hides nothing."""
+    monkeypatch.setenv("SPOTD_RELAY_PORT", "tcp://10.96.0.7:9811")
+    Path(".env").write_text("SPOTD_RELAY_PORT=9000\n")
+    assert RelaySettings.load().relay_port == 9000
+    monkeypatch.setenv("SPOTD_RELAY_PORT", "9001")
+    assert RelaySettings.load().relay_port == 9001
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("SPOTD_PORT", "9810"),
+        ("SPOTD_RELAYS_PORT", "9811"),
+        ("SPOTD_SERVICE", "10.96.0.7"),
+        ("SPOTD_PORT_TCP", "tcp://10.96.0.7:9810"),
+    ],
+)
+def test_a_name_that_kubernetes_does_not_inject_is_still_an_error(
+    monkeypatch: pytest.MonkeyPatch, variable: str, value: str
+) -> None:
+    """Only the names of a Service are ignored, and ``…_PORT`` only with an address."""
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(SettingsError, match=f"{variable} is not a setting of spotd"):
+        Settings.load()
+
+
 def test_an_unknown_name_is_told_in_secret_files_too(credentials: Path) -> None:
     """A mistyped file is as silent as a mistyped variable."""
     (credentials / "spotd_throtle_ms").write_text(SECRET)
@@ -356,6 +415,8 @@ def test_known_names_are_not_rejected() -> None:
         ("SPOTD_BREAKER_RECOVERY_S", "inf"),
         ("SPOTD_LEADER_TTL_S", "0.5"),
         ("SPOTD_LEADER_TTL_S", "301"),
+        ("SPOTD_KEEP_STREAM_S", "-1"),
+        ("SPOTD_KEEP_STREAM_S", "inf"),
         ("SPOTD_HTTP_PORT", "65536"),
         ("SPOTD_LOG_LEVEL", SECRET),
         ("SPOTD_LOG_FORMAT", SECRET),

@@ -11,7 +11,7 @@ import secrets
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from datetime import UTC, datetime
-from typing import Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import click
 
@@ -21,7 +21,11 @@ from spotd.errors import AlpacaRefusedError, SettingsError, SnapshotError, Spotd
 from spotd.models import DaemonStatus
 from spotd.redis.addresses import connect, without_secrets
 from spotd.redis.errors import answered, translated
+from spotd.redis.rights import as_text, rights_of_daemon
 from spotd.settings import Settings
+
+if TYPE_CHECKING:
+    from spotd.redis.port import RedisPort
 
 _SYMBOL = "SPY"
 _REDIS_LIMIT_S = 10.0
@@ -71,7 +75,7 @@ async def check_redis(settings: Settings) -> Finding:
     try:
         async with asyncio.timeout(_REDIS_LIMIT_S):
             return Finding(await _try_redis(settings))
-    except SettingsError as error:
+    except (SettingsError, _UnfitError) as error:
         return Finding(str(error), error.exit_code)
     except (SpotdError, TimeoutError) as error:
         told = str(error) or f"{_place(settings)}: no answer"
@@ -113,7 +117,10 @@ async def check_alpaca(settings: Settings) -> Finding:
 
 
 async def _try_redis(settings: Settings) -> str:
-    """Make each kind of call that the daemon makes, without effect. Return the finding's text."""
+    """Make each kind of call that the daemon makes, without effect. Return the finding's text.
+
+    Raises RedisUnavailableError, and _UnfitError for what Redis allows and the daemon cannot use.
+    """
     from spotd.redis.port import RedisPort  # noqa: PLC0415 - not for `--help`
 
     url = settings.redis_url.get_secret_value()
@@ -121,7 +128,8 @@ async def _try_redis(settings: Settings) -> str:
     other = connect(url)
     try:
         info = await port.ping()
-        await port.live_leases(0)  # a write: removes leases that lapsed before 1970
+        await _try_rights(port, settings)
+        await port.leases()  # a script that removes lapsed leases
         await port.release(f"check-{secrets.token_hex(8)}")  # a script: this token leads nothing
         async with aclosing(cast("AsyncGenerator[None, None]", port.wakes())) as wakes:
             await anext(wakes)
@@ -131,12 +139,36 @@ async def _try_redis(settings: Settings) -> str:
         leader = await port.leader()
         with translated(other):
             status = await other.get(settings.keys.status)
+        await _try_databases(port, settings)
     finally:
         await other.aclose()
         await port.close()
     return f"{_server(info)} at {_place(settings)}, scripts and pub/sub work; " + (
         "no daemon leads" if leader is None else f"led by {_leader(leader, status)}"
     )
+
+
+class _UnfitError(SpotdError):
+    """Redis answers, and a daemon on it would not work as it should."""
+
+
+async def _try_rights(port: RedisPort, settings: Settings) -> None:
+    rights = rights_of_daemon(settings.keys, subscribers_are_demand=settings.subscribers_are_demand)
+    denied = await port.denied(rights)
+    if denied:
+        raise _UnfitError(
+            f"{_place(settings)}: the user has no permission for {as_text(denied)}; Redis is up: "
+            "grant what is missing, as deploy/redis/users.acl does"
+        )
+
+
+async def _try_databases(port: RedisPort, settings: Settings) -> None:
+    for database, leader in await port.leaders_elsewhere():
+        raise _UnfitError(
+            f"{_place(settings)}: {leader} leads in database {database} with the same key prefix, "
+            "and pub/sub knows no databases: give each daemon its own SPOTD_KEY_PREFIX and "
+            "SPOTD_CHANNEL_PREFIX"
+        )
 
 
 def _server(info: dict[str, Any]) -> str:

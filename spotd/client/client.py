@@ -6,7 +6,6 @@ import asyncio
 import os
 import secrets
 import socket
-import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from types import TracebackType
@@ -17,6 +16,7 @@ from redis.asyncio import Redis
 from redis.asyncio.cluster import RedisCluster
 
 from spotd.client.calls import Calls
+from spotd.client.clock import RedisClock
 from spotd.client.follower import Follower
 from spotd.client.iterations import Event, EventIteration, Iteration, PriceIteration
 from spotd.client.leases import Leases
@@ -26,12 +26,12 @@ from spotd.client.symbols import symbol_of, symbols_of
 from spotd.client.telling import MALFORMED, Counts
 from spotd.keys import Keys
 from spotd.models import DaemonStatus, SpotPriceUpdate, SymbolState
-from spotd.redis.addresses import check_prefix, connect, place_of
+from spotd.redis.addresses import check_prefix, connect, master_of, place_of
 from spotd.redis.errors import translated
 
 T = TypeVar("T")
 
-_TIMEOUT_S = 5.0  # of connecting, and of each answer
+_TIMEOUT_S = 5.0  # of each answer
 
 
 class SpotClient:
@@ -71,7 +71,7 @@ class SpotClient:
         self._owns_redis = redis is None
         self._redis: Any = redis
         if redis is None:
-            self._redis = connect(url, connect_timeout_s=_TIMEOUT_S, answer_timeout_s=_TIMEOUT_S)
+            self._redis = connect(url, answer_timeout_s=_TIMEOUT_S)
         self._keys = Keys(key_prefix, channel_prefix)
         check_prefix(self._redis, self._keys, "key_prefix (the daemon's SPOTD_KEY_PREFIX)")
         self._lease_ttl_s = lease_ttl_s
@@ -81,6 +81,10 @@ class SpotClient:
         self._subscription = Subscription(
             self._calls, self._keys, self._counts, heartbeat_s, self._rewrite_leases
         )
+        master = master_of(self._redis)
+        if master is not None and redis is None:
+            # What was written last may have gone to the server that was the wrong one.
+            master.on_drop(self._renew_leases)
         self._readers: WeakSet[Iteration[Any] | Follower] = WeakSet()
         self._closed = False
 
@@ -212,7 +216,8 @@ class SpotClient:
         With SPOTD_SUBSCRIBERS_ARE_DEMAND the daemon may know of more.
         """
         entries = await self._call("SMEMBERS", self._keys.symbols)
-        leases = await self._call("ZRANGEBYSCORE", self._keys.leases, f"({time.time()}", "+inf")
+        unix_s = await RedisClock(self._call).ask()
+        leases = await self._call("ZRANGEBYSCORE", self._keys.leases, f"({unix_s}", "+inf")
         written = [_text(entry) for entry in entries] + [_text(lease) for lease in leases]
         return {symbol_of(e.partition("@")[0], allow_wildcard=True) or e for e in written}
 
@@ -226,7 +231,7 @@ class SpotClient:
             return []
         stored = {_text(entry) for entry in await self._call("SMEMBERS", self._keys.symbols)}
         await self._call("SADD", self._keys.symbols, *wanted)
-        await self._call("PUBLISH", self._keys.wake, self.owner)
+        await self._wake()
         return [symbol for symbol in wanted if symbol not in stored]
 
     async def remove(self, *symbols: str) -> list[str]:
@@ -246,14 +251,18 @@ class SpotClient:
         ]
         if doomed:
             await self._call("SREM", self._keys.symbols, *doomed)
-            await self._call("PUBLISH", self._keys.wake, self.owner)
+            await self._wake()
         gone = [_text(entry) for entry in doomed]
         return sorted({symbol_of(entry, allow_wildcard=True) or entry for entry in gone})
 
     async def _call(self, *command: str | bytes) -> Any:
         self._check_open()
-        with translated(self._redis, str(command[1])):
+        with translated(self._redis, str(command[1] if command[1:] else "a key")):
             return await self._calls(*command)
+
+    async def _wake(self) -> None:
+        with translated(self._redis):
+            await self._calls.wake(self._keys.wake, self.owner)
 
     def _read(self, decode: Callable[[bytes], T], raw: bytes | None) -> T | None:
         if raw is None:
@@ -301,6 +310,10 @@ class SpotClient:
     async def _rewrite_leases(self) -> None:
         for leases in tuple(self._leases.values()):
             await leases.rewrite()
+
+    def _renew_leases(self, _: str) -> None:
+        for leases in tuple(self._leases.values()):
+            leases.renew()
 
     def _check_open(self) -> None:
         if self._closed:

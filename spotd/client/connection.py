@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from spotd.client.tasks import raise_if_cancelled
-from spotd.redis.addresses import pubsub_of
+from spotd.redis.addresses import check_listed, pubsub_of
 from spotd.redis.errors import FAILURES
 
 _YIELD_EVERY = 64  # messages; redis-py does not suspend while its buffer holds more
@@ -78,7 +78,8 @@ class Connection:
     async def try_silent(self, heartbeat_s: float) -> NoReturn:
         """Send a PING after each silence of ``heartbeat_s``.
 
-        Raises redis-py's ConnectionError after as much silence again.
+        Raises redis-py's ConnectionError after as much silence again, and where the node is no part
+        of its cluster any more.
         """
         heard, asked = 0, False
         while True:
@@ -89,6 +90,7 @@ class Connection:
                 raise RedisConnectionError("no answer to PING")
             else:
                 asked = True
+                await check_listed(self._redis, self._pubsub)
                 await self._send("PING")
 
     async def _send(self, *command: str | bytes) -> None:

@@ -1,25 +1,27 @@
 """Demand that dies with its owner: ``SPY@owner`` in ``spotd:leases``, renewed while it is held.
 
 Talks to Redis, from one task, so that a renewal cannot arrive after the removal and bring the
-lease back. Must not know for what the symbols are wanted.
+lease back. A lease lapses by Redis' own clock, which each renewal of all asks for. Must not know
+for what the symbols are wanted.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections import Counter
 from collections.abc import Collection, Iterable
 from contextlib import suppress
 
 from spotd.client.calls import Calls
+from spotd.client.clock import RedisClock
 from spotd.client.tasks import raise_if_cancelled, stop
 from spotd.errors import RedisUnavailableError
 from spotd.keys import Keys
 from spotd.redis.errors import translated
 
 _RETRY_S = 1.0
+_AT_ONCE = float("-inf")
 _CLOSED = "the client is closed"
 _MAX_PER_CALL = 1_000  # members; a longer call would hold up the server
 
@@ -30,12 +32,13 @@ class Leases:
     """The leases of one owner. A symbol that is held twice is released after its second release.
 
     ``hold`` and ``release`` return at once, and the writer tells Redis. Where Redis is away, it
-    tries again once a second; what it cannot renew or remove lapses ``ttl_s`` seconds later.
+    tries again twice a second; what it cannot renew or remove lapses ``ttl_s`` seconds later.
     """
 
     def __init__(self, call: Calls, keys: Keys, owner: str, ttl_s: float) -> None:
         self.ttl_s = ttl_s
         self._call = call
+        self._clock = RedisClock(call)
         self._keys = keys
         self._owner = owner
         self._held: Counter[str] = Counter()
@@ -77,7 +80,14 @@ class Leases:
         """Write all leases again, and wake the daemon up. Raises RedisUnavailableError."""
         if self._held:
             self._unwritten.update(self._held)
+            self._renew_at = _AT_ONCE  # the server may be another one, with another clock
             await self._next_write()
+
+    def renew(self) -> None:
+        """Write all leases again now, without waiting for it."""
+        if self._held:
+            self._unwritten.update(self._held)
+            self._wake()
 
     async def settle(self) -> None:
         """Wait until what was released is removed, or a try of that has failed."""
@@ -151,12 +161,14 @@ class Leases:
                 # Not in a pipeline: that of a cluster takes no PUBLISH.
                 for members in self._members(released):
                     await self._call("ZREM", self._keys.leases, *members)
-                lapses_at = time.time() + self.ttl_s
+                if renewed:
+                    unix_s = await (self._clock.ask() if everything else self._clock.unix_s())
+                    lapses_at = unix_s + self.ttl_s
                 for members in self._members(renewed):
                     scored = [part for member in members for part in (lapses_at, member)]
                     await self._call("ZADD", self._keys.leases, *scored)
                 if released or unwritten:
-                    await self._call("PUBLISH", self._keys.wake, self._owner)
+                    await self._call.wake(self._keys.wake, self._owner)
         except RedisUnavailableError as error:
             return error
         self._released.difference_update(released)

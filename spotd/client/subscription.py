@@ -17,18 +17,20 @@ from tenacity import AsyncRetrying, retry_if_exception_type, wait_random_exponen
 from spotd.client.calls import Calls
 from spotd.client.connection import Connection
 from spotd.client.joins import Batch, Joins, Reader
+from spotd.client.role import Role
 from spotd.client.tasks import raise_if_cancelled, stop
 from spotd.client.telling import Counts, Stored, Teller
 from spotd.errors import RedisUnavailableError
 from spotd.keys import Keys
-from spotd.redis.addresses import place_of
-from spotd.redis.errors import translated
+from spotd.redis.addresses import master_of, place_of
+from spotd.redis.errors import FAILURES, answered, translated
 
 _JOIN_LIMIT_S = 10.0
 _FETCH_LIMIT_S = 10.0
 _REJOIN_PAUSE_S = 0.05  # a connection that breaks at once, again and again, must not spin
 _REJOIN_MAX_S = 2.0
 _CHECK_EVERY_S = 5.0  # a status lapses after 15 s at most
+_ROLE_EVERY_S = 0.5
 _MOST_AT_ONCE = 1_000  # symbols in one request
 
 log = logging.getLogger("spotd.client")
@@ -64,6 +66,7 @@ class Subscription:
         self._is_joined = False
         self._was_joined = False
         self._logged = False  # that it is away
+        self._role = Role()
 
     # Readers
 
@@ -151,6 +154,7 @@ class Subscription:
             "reader": connection.read(),
             "heartbeat": connection.try_silent(self._heartbeat_s),
             "joins": self._keep_joined(connection, limit),
+            "role": self._check_role(),
         }
         tasks = [asyncio.create_task(b, name=f"spotd-client-{n}") for n, b in bodies.items()]
         try:
@@ -159,6 +163,27 @@ class Subscription:
                 task.result()
         finally:
             await stop(*tasks)
+
+    async def _check_role(self) -> NoReturn:
+        """Drop all connections when the server was replaced by another one.
+
+        Reads work at a server that was replaced, and a subscription stays silent there.
+        """
+        now, master = asyncio.get_running_loop().time, master_of(self._call.redis)
+        while master is not None:
+            await asyncio.sleep(_ROLE_EVERY_S)
+            try:
+                role = await self._call("ROLE")
+            except FAILURES as error:
+                if answered(error):
+                    break  # a user who may not ask, or a server that does not know the command
+                continue
+            raise_if_cancelled()
+            is_master = role[0] == b"master"
+            follows = role[3:4] == [b"connected"]
+            if self._role.seen(is_master=is_master, follows=follows, now=now()):
+                master.drop("it has become a replica")
+        await _never()
 
     async def _keep_joined(self, connection: Connection, limit: asyncio.Timeout) -> NoReturn:
         """Subscribe and fetch as ``joins`` says; ``limit`` ends with the first fetch."""
@@ -257,3 +282,8 @@ class Subscription:
         for reader in tuple(self._joins.readers):
             reader.failed(error)
             self._joins.detach(reader)
+
+
+async def _never() -> NoReturn:
+    while True:
+        await asyncio.Event().wait()

@@ -22,6 +22,7 @@ from spotd.symbols import (
 )
 
 MAX_REFUSED_SHOWN = 1_000
+PROMPT_UP_TO = 10_000  # refused entries: with more, a change takes longer than the contract says
 MAX_NEWCOMERS = 500  # a larger change does not go in front of what waits already
 MAX_LEAVERS = 1_000  # in one step: so that no step holds the event loop longer than about 3 ms
 _NEVER = float("inf")

@@ -8,6 +8,7 @@ The states, and what moves between them::
 
     starting  --any answer----------------------------------------> standby or leader
     standby   --acquired or renewed, in time----------------------> leader, a new term
+    standby   --the key is free, and this request did not take it-> standby
     leader    --acquired (the key had vanished)-------------------> leader, a new term
     leader    --renewed, in time----------------------------------> leader, for longer
     leader    --another's key, or publish_until has passed--------> standby
@@ -17,6 +18,18 @@ just as "acquired" does: the request that acquired the key may be one whose answ
 The clock decides before an answer is taken in: a right that is over is never prolonged.
 An answer to an older request than the last one that counted says nothing and is ignored, and so
 is the same answer told twice.
+
+While Redis does not answer, a leader keeps its stream beyond its term, for ``keep_stream_s``. It
+goes first when Redis is back: nobody has newer prices, and Alpaca holds its session. So a free key
+is taken under two conditions:
+
+- A daemon whose last request failed, and that is not the one that led last, as far as it knows,
+  waits ``YIELD_S`` from the first answer on. Until then its requests take no free key.
+- A request is *claimed* until a time by Redis' own clock. Redis may execute it much later than it
+  was sent, when a frozen server goes on, also where its sender has given it up. Without the limit,
+  a standby's last request before the freeze would take the key that lapsed during the freeze.
+
+Each answer tells Redis' clock. As a consequence, the first request of a daemon takes no free key.
 
 Each term has a token of its own. A write of an earlier term that arrives late carries the old
 token, so Redis refuses it. ``former`` is the token of the term before: a key that still holds it
@@ -38,30 +51,43 @@ RENEWALS_PER_TTL = 4
 MARGIN_SHARE = 0.1  # of the TTL: clocks of two machines do not run at exactly the same speed
 STANDBY_TRIES_EVERY_S = 0.5
 RETRY_S = 0.2
+# With a call that is given up after 0.8 s, this is less than a standby waits.
+RETRY_TO_KEEP_S = 0.05
+YIELD_S = 1.0  # to the daemon that holds the stream, once Redis is back
+CLAIM_S = 1.0  # how long after it was sent a request may take a free key
+
+Held = Literal["acquired", "renewed", "another", "free"]
 
 _NEVER = float("-inf")
+_WHENEVER_BACK = float("inf")
 
 
 @dataclass(frozen=True, slots=True)
 class LeaderKeyRequest:
-    """Renew the key if it holds ``token``; take it if it is free or holds ``former``."""
+    """Renew the key if it holds ``token``; take it if it holds ``former``, or if it is free.
+
+    A free key is taken until ``claim_unix_s`` by Redis' clock. 0: it is not taken.
+    """
 
     token: str
     former: str
     sent_at: float
+    claim_unix_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class LeaderKeyAnswer:
     """What Redis said to a request for the leader key.
 
+    "Free": the key holds no token, and the request was not to take it, or came too late.
     ``highest_seq`` is the highest seq that was ever published, ``published_by`` the token of the
-    daemon that published it; both are None where Redis does not know.
+    daemon that published it; both are None where Redis does not know. ``unix_s`` is Redis' clock.
     """
 
-    held: Literal["acquired", "renewed", "another"]
+    held: Held
     highest_seq: int | None = None
     published_by: str | None = None
+    unix_s: float = field(default=0.0, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,9 +99,10 @@ class Leadership:
     ``publish_until`` and ``hold_until`` are monotonic seconds, minus infinity without the right:
     until when we may publish, and until when we may hold an open stream.
     ``answered``: the last request for the leader key was answered. ``another``: it said that the
-    key is another daemon's, and no term of ours began since. ``started``: one was ever answered.
-    ``renewed_at`` is when the request was sent that last prolonged these rights, in monotonic
-    seconds. ``begun_after_seq`` is the highest seq that Redis knew when the term began, or None.
+    key is another daemon's, and no term of ours began since. ``free``: it said that the key is
+    nobody's. ``started``: one ever said whose the key is. ``renewed_at`` is when the request was
+    sent that last prolonged these rights, in monotonic seconds. ``begun_after_seq`` is the highest
+    seq that Redis knew when the term began, or None.
     """
 
     term: int = 0
@@ -85,6 +112,7 @@ class Leadership:
     started: bool = False
     answered: bool = False
     another: bool = False
+    free: bool = False
     publish_until: float = field(default=_NEVER, compare=False)
     hold_until: float = field(default=_NEVER, compare=False)
     renewed_at: float = field(default=_NEVER, compare=False)
@@ -138,10 +166,16 @@ class LeaderKey:
         self._former = ""
         self._now = _NEVER
         self._sent_at = _NEVER  # of the newest request whose answer counted
+        self._claimed = False  # whether that request could take a free key
+        self._redis_ahead_s: float | None = None  # Redis' unix seconds less our monotonic ones
+        self._yields_until = _NEVER  # infinity while the first answer is awaited
 
     def request(self, now: float) -> LeaderKeyRequest:
         """Return what to ask Redis at ``now``."""
-        return LeaderKeyRequest(self.leadership.token, self._former, self._advance(now))
+        now = self._advance(now)
+        return LeaderKeyRequest(
+            self.leadership.token, self._former, now, claim_unix_s=self._claim_unix_s(now)
+        )
 
     def answered(self, request: LeaderKeyRequest, answer: LeaderKeyAnswer, now: float) -> Change:
         """Take in the answer to a request. Return what follows.
@@ -158,7 +192,20 @@ class LeaderKey:
         if request.sent_at <= self._sent_at:
             return Change(self.leadership)
         self._sent_at = request.sent_at
-        self.leadership = replace(self.leadership, answered=True, started=True)
+        self._claimed = request.claim_unix_s > 0.0
+        # Counted from sending, so the time on the way to Redis is not taken from the claim.
+        self._redis_ahead_s = answer.unix_s - request.sent_at
+        if self._yields_until == _WHENEVER_BACK:
+            self._yields_until = now + YIELD_S
+        free = answer.held == "free"
+        self.leadership = replace(
+            self.leadership,
+            answered=True,
+            free=free,
+            started=self.leadership.started or not free,
+        )
+        if free:
+            return Change(self.leadership)
         if answer.held == "another":
             return self._another_leads()
         if request.token != self.leadership.token:
@@ -176,7 +223,12 @@ class LeaderKey:
     def failed(self, now: float) -> Change:
         """Take in that a request failed or was not answered. Return what follows."""
         self.leadership = replace(self.leadership, answered=False)
-        return self.checked(now)
+        change = self.checked(now)
+        if self._goes_first(self._now):
+            self._yields_until = _NEVER
+        else:
+            self._yields_until = _WHENEVER_BACK
+        return change
 
     def checked(self, now: float) -> Change:
         """Take in that time has passed. Return what follows.
@@ -197,11 +249,35 @@ class LeaderKey:
         """
         leadership = self.leadership
         at = self._now + RETRY_S
-        if leadership.answered and calm:
+        if not leadership.leads and leadership.may_hold(self._now):
+            at = self._now + RETRY_TO_KEEP_S
+        elif leadership.answered and leadership.free:
+            if self._now < self._yields_until:
+                at = min(self._yields_until, self._now + STANDBY_TRIES_EVERY_S)
+            elif not self._claimed:
+                at = self._now
+        elif leadership.answered and calm:
             at = self._now + (STANDBY_TRIES_EVERY_S if leadership.another else 0.0)
             if leadership.leads:
                 at = self._sent_at + self._renew_every_s
         return min(at, leadership.publish_until) if leadership.leads else at
+
+    def _goes_first(self, now: float) -> bool:
+        """Return whether no other daemon can be ahead of us, as far as we know.
+
+        We hold the stream, or did so until Redis was away for too long.
+        """
+        leadership = self.leadership
+        return leadership.may_hold(now) or (leadership.term > 0 and not leadership.another)
+
+    def _claim_unix_s(self, now: float) -> float:
+        if self._redis_ahead_s is None or now < self._yields_until:
+            return 0.0
+        until = now + CLAIM_S
+        if self.leadership.may_hold(now):
+            # As long as we hold the stream, we want the key, however late Redis takes the request.
+            until = max(until, self.leadership.hold_until)
+        return until + self._redis_ahead_s
 
     def _begin_term(self, answer: LeaderKeyAnswer, until: float) -> Change:
         before = self.leadership

@@ -11,7 +11,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from spotd.core.demand import Demand
+from spotd.core.channels import Channels
+from spotd.core.demand import PROMPT_UP_TO, Demand
 from spotd.core.interruptions import INTERRUPTED
 from spotd.core.leadership import Leadership
 from spotd.core.redis_health import RedisHealth
@@ -46,6 +47,7 @@ class Facts:
     redis: RedisHealth = field(default_factory=RedisHealth)
     demand: Demand = field(default_factory=Demand)
     stream: StreamState = field(default_factory=StreamState)
+    channels: Channels = field(default_factory=Channels)
     halted: frozenset[str] = frozenset()
     quoted: frozenset[str] = frozenset()  # symbols that have a quote
     stopping: bool = False
@@ -54,6 +56,7 @@ class Facts:
 _STOPPING = Reason("stopping", "the daemon was asked to stop")
 _ANOTHER_LEADS = Reason("another_leads", "another daemon is the leader")
 _KEY_LAPSED = Reason("leader_key_lapsed", "the leader key lapsed before it was renewed")
+_KEY_FREE = Reason("leader_key_free", "no daemon holds the leader key yet")
 _KEY_FAILED = Reason("leader_key_failed", "the last request for the leader key failed")
 _LEADER_UNKNOWN = Reason("leader_unknown", "Redis has not said yet who leads")
 _READING_DEMAND = Reason("reading_demand", "reading the demand")
@@ -74,33 +77,45 @@ def daemon_state(facts: Facts, now: float) -> tuple[DaemonStateName, Reason | No
     if not leadership.may_publish(now):
         if not leadership.started:
             return "starting", away or _LEADER_UNKNOWN
-        return "standby", away or (_ANOTHER_LEADS if leadership.another else _KEY_LAPSED)
+        return "standby", _why_standby(facts, away, now)
     return _leader_state(facts) if away is None else ("waiting", away)
+
+
+def _why_standby(facts: Facts, away: Reason | None, now: float) -> Reason:
+    leadership = facts.leadership
+    if away is not None:
+        kept = facts.stream.phase == "open" and leadership.may_hold(now)
+        return away._replace(text=f"{away.text}; the stream is kept") if kept else away
+    if leadership.free:
+        return _KEY_FREE
+    return _ANOTHER_LEADS if leadership.another else _KEY_LAPSED
 
 
 def _leader_state(facts: Facts) -> tuple[DaemonStateName, Reason | None]:
     """Return the state of a leader whose Redis answers."""
     demand, stream, unreadable = facts.demand, facts.stream, _unreadable(facts)
+    flaw = unreadable or _channels(facts) or _crowded(facts)
     if not demand.symbols:
         if demand.term != facts.leadership.term:
             return "connecting", _READING_DEMAND
-        return ("idle", None) if unreadable is None else ("connecting", unreadable)
+        return ("idle", flaw) if unreadable is None else ("connecting", unreadable)
     if stream.phase == "waiting":
         return "waiting", stream.reason
     if stream.phase != "open":
         return "connecting", _CONNECTING
     if stream.subscriptions.active:
-        return "streaming", unreadable
+        return "streaming", flaw
     if stream.subscriptions.all_refused:
-        return "streaming", _ALL_REFUSED
+        return "streaming", unreadable or _ALL_REFUSED
     return "connecting", _SUBSCRIBING
 
 
 def not_ready_because(facts: Facts, now: float) -> list[Reason]:
     """Return the reasons against being ready; none means ready.
 
-    Ready is a leader with a working stream or nothing desired, or a standby whose requests for
-    the leader key are answered.
+    Ready is a leader that can read the whole demand, with a working stream or nothing desired, or a
+    standby whose requests for the leader key are answered. Wakes are optional: the demand is read
+    without them too.
     """
     if facts.stopping:
         return [_STOPPING]
@@ -109,9 +124,11 @@ def not_ready_because(facts: Facts, now: float) -> list[Reason]:
     reasons = [] if away is None else [away]
     if leadership.may_publish(now):
         state, reason = _leader_state(facts)
-        # A stream that serves is ready, also where a part of the demand cannot be read.
+        unreadable = _unreadable(facts)
         if state in ("waiting", "connecting") and reason is not None:
             reasons.append(reason)
+        if unreadable is not None and unreadable not in reasons:
+            reasons.append(unreadable)
     elif not leadership.started:
         reasons.append(_LEADER_UNKNOWN)
     elif not leadership.answered:
@@ -127,3 +144,26 @@ def _away(facts: Facts) -> Reason | None:
 def _unreadable(facts: Facts) -> Reason | None:
     unreadable = facts.demand.unreadable
     return None if unreadable is None else Reason("demand_unreadable", unreadable)
+
+
+def _channels(facts: Facts) -> Reason | None:
+    channels = facts.channels
+    if channels.other_leader is not None:
+        return Reason(
+            "two_leaders",
+            f"another daemon ({channels.other_leader}) publishes on the same channels, from "
+            "another database or with another key prefix",
+        )
+    if channels.unheard is not None:
+        return Reason("wake_unheard", f"cannot listen to the wake channel: {channels.unheard}")
+    return None
+
+
+def _crowded(facts: Facts) -> Reason | None:
+    refused = facts.demand.refused_count
+    if refused <= PROMPT_UP_TO:
+        return None
+    return Reason(
+        "demand_crowded",
+        f"{refused:,} entries of the demand name no symbol, so its changes are seen late",
+    )

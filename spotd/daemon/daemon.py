@@ -24,6 +24,7 @@ from spotd import __version__
 from spotd.alpaca.handshake import Timeouts
 from spotd.alpaca.rest import Snapshots
 from spotd.alpaca.stream import AlpacaStream
+from spotd.core.channels import ChannelMonitor, Channels
 from spotd.core.demand import Demand, DemandStep
 from spotd.core.freshness import Silence
 from spotd.core.gaps import GapsFound
@@ -32,6 +33,7 @@ from spotd.core.pacing import Pacing, Pauses
 from spotd.core.redis_health import RedisHealth
 from spotd.core.states import StreamState
 from spotd.core.subscriptions import Subscriptions
+from spotd.daemon.channels import ChannelLoop
 from spotd.daemon.demand import LINGER_S, DemandLoop
 from spotd.daemon.leader import LeaderLoop
 from spotd.daemon.prices import Prices
@@ -54,8 +56,8 @@ from spotd.settings import Settings
 _STOP_S = 4.0
 _CANCEL_S = 1.5  # loops end, the stream is closed with a close frame
 _FLUSH_S = 1.0
-_LAST_WORDS_S = 0.7
-_RELEASE_S = 0.7
+_LAST_WORDS_S = 1.5  # a round trip may take 0.6 s, and a connection may have to be opened
+_RELEASE_S = 1.5
 _CLOSE_S = 0.4
 _LOOP_LAG_EVERY_S = 0.1
 
@@ -85,13 +87,15 @@ class Daemon:
         self._key = LeaderKey(
             ttl_s=settings.leader_ttl_s,
             new_token=lambda: f"{self.instance}:{uuid.uuid4().hex[:8]}",
-            is_ours=lambda token: token.startswith(f"{self.instance}:"),
+            is_ours=self._is_ours,
+            keep_stream_s=settings.keep_stream_s,
         )
         # The facts, each with its owner.
         self.leadership: Value[Leadership] = Value(self._key.leadership)  # LeaderLoop
         self.health: Value[RedisHealth] = Value(RedisHealth())  # RedisCalls
         self.demand: Value[Demand] = Value(Demand())  # DemandLoop
         self.stream: Value[StreamState] = Value(StreamState())  # StreamLoop
+        self.channels: Value[Channels] = Value(Channels())  # ChannelLoop
         self.gaps: Value[GapsFound] = Value(GapsFound())  # StreamLoop
         self.stopping: Value[bool] = Value(False)  # Daemon
 
@@ -177,6 +181,14 @@ class Daemon:
             max_symbols=settings.max_symbols,
             linger_s=self._timing.linger_s,
         )
+        self._channel_loop = ChannelLoop(
+            self._port,
+            ChannelMonitor(self._is_ours, ttl_s=settings.leader_ttl_s),
+            channels=self.channels,
+            leadership=self.leadership,
+            health=self.health,
+            wake_up=self._demand_loop.wake_up,
+        )
         self._publish_loop = PublishLoop(
             self._port,
             self.prices,
@@ -192,6 +204,7 @@ class Daemon:
             health=self.health,
             demand=self.demand,
             stream=self.stream,
+            channels=self.channels,
             gaps=self.gaps,
             stopping=self.stopping,
             metrics=self.metrics,
@@ -257,7 +270,7 @@ class Daemon:
         loops = {
             "leader": self._leader.run(),  # first: it goes on while the others are stopped
             "demand": self._demand_loop.run(),
-            "wake": self._demand_loop.listen(),
+            "channels": self._channel_loop.run(),
             "stream": self._stream_loop.run(),
             "publish": self._publish_loop.run(),
             "states": self._states.run(),
@@ -322,6 +335,9 @@ class Daemon:
         await self._within(self._port.close(), _CLOSE_S, end, "redis connections")
         self._snapshots.close()
         await asyncio.wait(loops, timeout=max(0.1, end - time.monotonic()))
+
+    def _is_ours(self, token: str) -> bool:
+        return token.startswith(f"{self.instance}:")
 
     def _leads(self) -> bool:
         return self.leadership.get().may_publish(time.monotonic())

@@ -42,7 +42,6 @@ READ_EVERY_S = 0.5
 LINGER_S = 10.0  # how long a channel is demand, at least, after its last subscriber left
 _SLICE = MAX_FIELDS_PER_CALL  # entries taken in before other tasks get their turn
 _PAUSE_IN_ROW_S = 0.02  # between two changes of a row: prices are taken in and published
-_RETRY_WAKES_S = 1.0
 _DOUBTS: dict[LeaseDoubt, str] = {
     "lapsed": "a lease had lapsed before it came: unix time in seconds? a clock that is right?",
     "far": "a lease lapses more than a year ahead: unix time in seconds?",
@@ -85,6 +84,7 @@ class DemandLoop:
         self._known: dict[str, set[bytes]] = {"symbols": set(), "leases": set(), "channels": set()}
         self._reader = DemandReader(allow_wildcard=allow_wildcard, max_symbols=max_symbols)
         self.lease_doubts = LeaseDoubts()
+        self._leases_read_unix_s = 0.0  # by Redis' clock
         self._floors_of_term = 0
         self._were_live: frozenset[str] = frozenset()  # for the daemon that led before
         self._followed_reign: int | None = None
@@ -98,24 +98,6 @@ class DemandLoop:
             if self._leadership.get().may_publish(time.monotonic()):
                 await self._read_all()
             await self.wake_up.wait(time.monotonic() + self._read_every_s)
-
-    async def listen(self) -> None:
-        """Read the demand at every message on the wake channel."""
-        refused = False
-        while True:
-            try:
-                async for _ in self._port.wakes():
-                    if refused:
-                        log.info("listening to the wake channel again")
-                        refused = False
-                    self.wake_up.set()
-            except RedisUnavailableError as error:
-                # No other loop notices that Redis refuses this alone.
-                if isinstance(error, RefusedError) and not refused:
-                    log.error("cannot listen to the wake channel", why=str(error))
-                    refused = True
-                # Meanwhile the reads of every half second find changes too.
-                await asyncio.sleep(_RETRY_WAKES_S)
 
     async def _read_all(self) -> None:
         term = self._leadership.get().term
@@ -138,7 +120,6 @@ class DemandLoop:
                 self._prices.take_over_halts(_halted_since(states))
                 self._floors_of_term = term
             await self._apply(term)
-            await self._look_for_far_leases()
 
     async def _apply(self, term: int) -> None:
         """Publish the demand that was read, and carry out what follows, in one or more steps."""
@@ -223,7 +204,7 @@ class DemandLoop:
         if source == "symbols":
             return await self._port.not_in_set(entries)
         if source == "leases":
-            return await self._port.not_leased(entries, time.time())
+            return await self._port.not_leased(entries, self._leases_read_unix_s)
         return entries  # all channels came in one answer, so none of the others is subscribed
 
     async def _take_in(self, source: str, entries: list[bytes], *, left: bool = False) -> None:
@@ -246,18 +227,15 @@ class DemandLoop:
                 known.update(some)
 
     async def _leases(self) -> AsyncIterator[Sequence[bytes]]:
-        unix_s = time.time()
-        lapsed = await self._port.lapsed_leases(unix_s)
-        members = await self._port.live_leases(unix_s)  # removes them
-        _log_doubts(self.lease_doubts.lapsed(lapsed, unix_s))
-        async for some in _slices(members):
+        read = await self._port.leases(far_s=FAR_AHEAD_S)
+        if read.unix_s < self._leases_read_unix_s:
+            # The clock was set back, or it is another server's: what lapses does so once more.
+            self.lease_doubts.begin()
+        self._leases_read_unix_s = read.unix_s
+        _log_doubts(self.lease_doubts.lapsed(read.lapsed, read.unix_s))
+        _log_doubts(self.lease_doubts.far(read.far, read.unix_s))
+        async for some in _slices(read.live):
             yield some
-
-    async def _look_for_far_leases(self) -> None:
-        with suppress(RefusedError):  # told by the read before
-            unix_s = time.time()
-            far = await self._port.leases_beyond(unix_s + FAR_AHEAD_S)
-            _log_doubts(self.lease_doubts.far(far, unix_s))
 
     async def _channels(self) -> AsyncIterator[Sequence[bytes]]:
         channels = await self._port.subscribed_channels()

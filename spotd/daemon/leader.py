@@ -62,7 +62,12 @@ class LeaderLoop:
         try:
             # A leader waits for the answer no longer than its right lasts.
             async with asyncio.timeout_at(leadership.publish_until if leadership.leads else None):
-                answer = await self._port.lead(request.token, self._ttl_s, former=request.former)
+                answer = await self._port.lead(
+                    request.token,
+                    self._ttl_s,
+                    former=request.former,
+                    claim_unix_s=request.claim_unix_s,
+                )
         except RedisUnavailableError:
             self._apply(self._key.failed(time.monotonic()))
         except TimeoutError:

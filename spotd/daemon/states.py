@@ -17,6 +17,7 @@ from collections import Counter
 import structlog
 
 from spotd import __version__
+from spotd.core.channels import Channels
 from spotd.core.demand import Demand
 from spotd.core.gaps import GapsFound
 from spotd.core.leadership import Leadership
@@ -61,6 +62,7 @@ class StatesLoop:
         health: Value[RedisHealth],
         demand: Value[Demand],
         stream: Value[StreamState],
+        channels: Value[Channels],
         gaps: Value[GapsFound],
         stopping: Value[bool],
         metrics: Metrics,
@@ -77,6 +79,7 @@ class StatesLoop:
         self._health = health
         self._demand = demand
         self._stream = stream
+        self._channels = channels
         self._gaps = gaps
         self._stopping = stopping
         self._metrics = metrics
@@ -96,7 +99,7 @@ class StatesLoop:
         self._state: tuple[DaemonStateName, Reason | None] | None = None
         self._state_since_unix_s = time.time()
         self._wake_up = prices.first_quotes
-        for value in (leadership, health, demand, stream, prices.halted, gaps, stopping):
+        for value in (leadership, health, demand, stream, channels, prices.halted, gaps, stopping):
             value.wakes(self._wake_up)
 
     async def run(self) -> None:
@@ -197,6 +200,7 @@ class StatesLoop:
             redis=self._health.get(),
             demand=self._demand.get(),
             stream=self._stream.get(),
+            channels=self._channels.get(),
             halted=self._prices.halted.get(),
             quoted=self._prices.cache.quoted,
             stopping=self._stopping.get(),

@@ -18,12 +18,12 @@ from collections import deque
 from collections.abc import Iterable
 from contextlib import suppress
 from typing import Literal, Protocol, TextIO
-from urllib.parse import quote
 
 import structlog
 from structlog.typing import EventDict, Processor
 
-REDACTED = "***"
+from spotd.redaction import REDACTED, spellings_of
+
 _MIN_SECRET_CHARS = 4  # shorter ones occur inside ordinary words
 
 # Passwords that are not among the known secrets: in a URL's authority, or in its query. Each part
@@ -137,7 +137,7 @@ class _Redacting:
             spelling
             for secret in secrets
             if len(secret) >= _MIN_SECRET_CHARS
-            for spelling in _spellings(secret)
+            for spelling in spellings_of(secret)
         }
         longest_first = sorted(spellings, key=len, reverse=True)
         self._known = re.compile("|".join(map(re.escape, longest_first))) if spellings else None
@@ -169,22 +169,6 @@ class _Redacting:
     def flush(self) -> None:
         """Flush the stream behind."""
         self._stream.flush()
-
-
-def _spellings(secret: str) -> set[str]:
-    """Return a secret as it is, and as JSON, repr and URLs escape it, one inside the other too."""
-    found = {secret, quote(secret, safe="")}
-    for _ in range(2):
-        found |= {
-            escaped
-            for text in found
-            for escaped in (
-                json.dumps(text)[1:-1],
-                json.dumps(text, ensure_ascii=False)[1:-1],
-                repr(text)[1:-1],
-            )
-        }
-    return found
 
 
 def configure(

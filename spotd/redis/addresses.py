@@ -13,24 +13,33 @@ with ``sentinel_`` are options of the connections to the Sentinels.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from contextvars import ContextVar
-from inspect import signature
 from typing import Any, NamedTuple
 from urllib.parse import parse_qsl, quote, quote_plus, unquote, urlsplit
 
 import redis.asyncio as aioredis
 import redis.exceptions
 from redis.asyncio.client import PubSub
-from redis.asyncio.cluster import ClusterNode, RedisCluster
-from redis.asyncio.connection import URL_QUERY_ARGUMENT_PARSERS, ConnectionPool
+from redis.asyncio.cluster import RedisCluster
+from redis.asyncio.connection import (
+    URL_QUERY_ARGUMENT_PARSERS,
+    Connection,
+    ConnectionPool,
+    SSLConnection,
+    UnixDomainSocketConnection,
+    parse_url,
+)
 from redis.asyncio.retry import Retry
-from redis.asyncio.sentinel import Sentinel
 from redis.backoff import NoBackoff
 from redis.crc import key_slot
+from redis.exceptions import ConnectionError as RedisConnectionError
 
 from spotd.errors import SettingsError
 from spotd.keys import Keys
+from spotd.redis.cluster import ClusterClient, NodePubSub
+from spotd.redis.connections import TcpConnection, TlsConnection, UnixConnection, log_in
+from spotd.redis.master import Master
+from spotd.redis.sentinel import SentinelMaster
+from spotd.redis.tries import TRY_S
 
 SCHEMES = (
     "redis",
@@ -42,17 +51,9 @@ SCHEMES = (
     "rediss+cluster",
 )
 
-CONNECT_TIMEOUT_S = 0.5
 COMMAND_TIMEOUT_S = 2.0  # of one answer to a person's command
-# Sentinels are asked one after the other. A dead one must leave time for the next.
-_SENTINEL_TIMEOUT_S = 1.0
 
 _SENTINEL_PORT, _REDIS_PORT = 26379, 6379
-
-# This is called once a new connection has logged in and selected its database. The daemon's port
-# sets it in the task that makes a call, in order to give the call its whole time again.
-after_login: ContextVar[Callable[[], None] | None] = ContextVar("after_login", default=None)
-
 
 # Addresses as text
 
@@ -169,24 +170,23 @@ def connect(
     url: str,
     *,
     name: str = "the Redis address",
-    connect_timeout_s: float = CONNECT_TIMEOUT_S,
+    connect_timeout_s: float = TRY_S,
     answer_timeout_s: float | None = COMMAND_TIMEOUT_S,
 ) -> Any:
     """Return a client for ``url``, with bytes as replies. Nothing is sent yet.
 
-    ``connect_timeout_s`` limits each TCP connection, ``answer_timeout_s`` each answer; None: the
-    caller limits its calls. The client does not retry: a reconnection that nobody sees would hide
-    that messages were missed. Raises SettingsError, which begins with ``name``.
+    ``connect_timeout_s`` limits each try to connect, ``answer_timeout_s`` each answer; None: the
+    caller limits its calls. Options in the URL count before these. The client does not retry: a
+    reconnection that nobody sees would hide that messages were missed. Raises SettingsError, which
+    begins with ``name``.
     """
-    limits = {
+    limits: dict[str, Any] = {
         "socket_timeout": answer_timeout_s,
         "socket_connect_timeout": connect_timeout_s,
-        "socket_keepalive": True,
         # With version 3 redis-py hands out idle connections that the server closed long ago.
         "protocol": 2,
         "retry": Retry(NoBackoff(), 0),
-        "redis_connect_func": _log_in,
-        **_NAMELESS,
+        "redis_connect_func": log_in,
     }
     try:
         check_address(url)
@@ -194,95 +194,128 @@ def connect(
         raise SettingsError(f"{name} {error}") from None
     scheme = url.partition("://")[0]
     try:
-        if scheme.endswith("+sentinel"):
-            return _through_sentinel(_hosts_of(url), limits)
         if scheme.endswith("+cluster"):
             return _cluster(_hosts_of(url), limits)
-        if scheme == "unix":
-            del limits["socket_keepalive"]
-        return _checked(aioredis.Redis.from_url(url, **limits))
+        if scheme.endswith("+sentinel"):
+            return _through_sentinel(_hosts_of(url), limits)
+        return _one_server(dict(parse_url(url)), limits)
     except (ValueError, TypeError, redis.exceptions.RedisError):
         # The error is not chained: it may quote the wrong part, and so perhaps the password.
         raise SettingsError(f"{name} has an option or a value that redis-py refuses") from None
 
 
-async def _log_in(connection: Any) -> None:
-    await connection.on_connect()
-    then = after_login.get()
-    if then is not None:
-        then()
-
-
-# This saves the two round trips in which redis-py tells the server its own name and version.
-_NAMELESS: dict[str, Any] = (
-    {"driver_info": None}
-    if "driver_info" in signature(aioredis.Redis.__init__).parameters
-    else {"lib_name": None, "lib_version": None}
-)
+def _one_server(named: dict[str, Any], limits: dict[str, Any]) -> Any:
+    options = limits | named
+    kind = _CONNECTIONS[options.pop("connection_class", Connection)]
+    if kind is UnixConnection:
+        where: tuple[str, int] = (options["path"], 0)
+    else:
+        where = (options.get("host", "localhost"), options.get("port", _REDIS_PORT))
+    answer_s = _answer_s(options, limits)
+    master = Master(*where, try_s=options["socket_connect_timeout"], answer_s=answer_s)
+    return _client(kind, master, options)
 
 
 def _through_sentinel(named: _Hosts, limits: dict[str, Any]) -> Any:
     service, database = _service_of(named)
-    options = named.options
+    options = dict(named.options)
     for_sentinel = {
         name.removeprefix("sentinel_"): options.pop(name)
         for name in [name for name in options if name.startswith("sentinel_")]
     }
-    if options.get("ssl"):
-        for_sentinel["ssl"] = True
-        for_sentinel |= {k: v for k, v in options.items() if k.startswith("ssl_")}
-    for_sentinel |= limits | {
-        option: min(limits[option], _SENTINEL_TIMEOUT_S)
-        for option in ("socket_connect_timeout", "socket_timeout")
-        if limits[option] is not None
-    }
-    sentinel: Any = Sentinel(named.nodes, sentinel_kwargs=for_sentinel)  # type: ignore[no-untyped-call]
-    for asked in sentinel.sentinels:
-        _checked(asked)
-    return _checked(
-        sentinel.master_for(service, redis_class=_ThroughSentinel, db=database, **options, **limits)
-    )
+    # What is said of connections is meant for those to the Sentinels, too.
+    shared = {k: v for k, v in options.items() if k.startswith(("ssl_", "socket_"))}
+    kind = TlsConnection if options.pop("ssl", False) else TcpConnection
+    for_sentinel = limits | shared | for_sentinel
+    options = limits | {"db": database} | options
+    answer_s = _answer_s(options, limits)
+    _answer_s(for_sentinel, limits)  # who asks a Sentinel has a limit of their own
+    sentinels = [
+        _client(
+            kind,
+            Master(host, port, try_s=for_sentinel["socket_connect_timeout"]),
+            for_sentinel | {"host": host, "port": port},
+        )
+        for host, port in named.nodes
+    ]
+    try_s = options["socket_connect_timeout"]
+    master = SentinelMaster(service, sentinels, try_s=try_s, answer_s=answer_s)
+    return _client(kind, master, options)
 
 
-class _ThroughSentinel(aioredis.Redis):
-    """A client that closes, with its own connections, those to the Sentinels."""
+def _answer_s(options: dict[str, Any], limits: dict[str, Any]) -> float | None:
+    """Take the limit of an answer out of the options, where the caller limits its calls."""
+    if limits["socket_timeout"] is not None:
+        return None
+    answer_s: float | None = options["socket_timeout"]
+    options["socket_timeout"] = None
+    return answer_s
+
+
+_CONNECTIONS: dict[Any, Any] = {
+    Connection: TcpConnection,
+    SSLConnection: TlsConnection,
+    UnixDomainSocketConnection: UnixConnection,
+}
+
+
+class _Client(aioredis.Redis):
+    """A client that ends what its master began, too."""
 
     async def aclose(self, close_connection_pool: bool | None = None) -> None:
         await super().aclose(close_connection_pool)
-        pool: Any = self.connection_pool
-        for asked in pool.sentinel_manager.sentinels:
-            await asked.aclose()
+        await self.connection_pool.connection_kwargs["master"].aclose()
+
+
+def _client(kind: Any, master: Master, options: dict[str, Any]) -> Any:
+    kind(master=master, **_of_connection(options))  # raises TypeError for a wrong option now
+    return _Client.from_pool(ConnectionPool(connection_class=kind, master=master, **options))
+
+
+def _of_connection(options: dict[str, Any]) -> dict[str, Any]:
+    of_pool = {"max_connections"}
+    return {name: value for name, value in options.items() if name not in of_pool}
+
+
+def master_of(client: Any) -> Master | None:
+    """Return what finds the server of a client that ``connect`` made, None for another client."""
+    if isinstance(client, RedisCluster):
+        return None
+    master = client.connection_pool.connection_kwargs.get("master")
+    return master if isinstance(master, Master) else None
+
+
+def drop_foreign(client: Any) -> None:
+    """Close all connections of a client of one server that ``connect`` did not make."""
+    pool = client.connection_pool
+    for connection in pool._in_use_connections:
+        if connection._writer is not None:
+            connection._writer.transport.abort()
+    for connection in pool._available_connections:
+        connection._close()  # with version 3 its end alone would not be noticed at its next use
 
 
 def _cluster(named: _Hosts, limits: dict[str, Any]) -> Any:
-    del limits["redis_connect_func"]  # the cluster's client has one of its own
-    return RedisCluster(
-        startup_nodes=[ClusterNode(host, port) for host, port in named.nodes],
-        **named.options,
-        **(limits | {"retry": Retry(NoBackoff(), 1)}),  # 1: a slot that moved is followed
-    )
-
-
-def _checked(client: Any) -> Any:
-    """Return the client. Raises TypeError for a wrong option now, not at the first call."""
-    pool = client.connection_pool
-    pool.connection_class(**pool.connection_kwargs)
-    return client
+    return ClusterClient(named.nodes, **(limits | named.options))
 
 
 def is_cluster(client: Any) -> bool:
-    """Return whether this is the client of a cluster."""
-    return isinstance(client, RedisCluster)
+    """Return whether this is the client of a cluster, ours or redis-py's."""
+    return isinstance(client, ClusterClient | RedisCluster)
 
 
 def check_prefix(client: Any, keys: Keys, name: str) -> None:
-    """Raise SettingsError, which begins with ``name``, where a cluster would scatter the keys.
+    """Tell a cluster's client in which slot the keys are.
 
-    The scripts of the daemon need all their keys in one slot.
+    Raises SettingsError, which begins with ``name``, where a cluster would scatter them: the
+    scripts of the daemon need all their keys in one slot.
     """
     names = (keys.leader, keys.seq, keys.last, keys.states, keys.status)
-    if is_cluster(client) and len({key_slot(key.encode()) for key in names}) > 1:
+    slots = {key_slot(key.encode()) for key in names}
+    if is_cluster(client) and len(slots) > 1:
         raise SettingsError(f"{name} must hold a hash tag in a cluster, for example {{spotd}}:")
+    if isinstance(client, ClusterClient):
+        client.serve(slots.pop())
 
 
 async def pubsub_of(client: Any) -> PubSub:
@@ -290,42 +323,56 @@ async def pubsub_of(client: Any) -> PubSub:
 
     Each node of a cluster receives every PUBLISH. As a consequence, any one node will do there.
     """
-    if not is_cluster(client):
+    if isinstance(client, ClusterClient):
+        return await client.pubsub_anywhere()
+    if not isinstance(client, RedisCluster):
         return client.pubsub()  # type: ignore[no-any-return]
     await client.initialize()
     node = client.get_random_node()
     options = node.connection_kwargs | {"retry": Retry(NoBackoff(), 0)}
-    return _NodePubSub(ConnectionPool(connection_class=node.connection_class, **options))
+    return NodePubSub(ConnectionPool(connection_class=node.connection_class, **options))
 
 
-class _NodePubSub(PubSub):
-    """A subscriber of one node, with a connection pool of its own that it closes too."""
+async def check_listed(client: Any, pubsub: PubSub) -> None:
+    """Raise redis-py's ConnectionError where the node of a subscriber has left its cluster.
 
-    async def aclose(self) -> None:
-        await super().aclose()  # type: ignore[no-untyped-call]
-        await self.connection_pool.aclose()
+    Such a node goes on to answer, and hears nothing any more.
+    """
+    if isinstance(client, ClusterClient) and not await client.is_listed(pubsub):
+        raise RedisConnectionError("the node has left the cluster")
 
 
 # Clients as text
 
 
 def place_of(client: Any) -> str:
-    """Return where a client connects, for people: ``host:port/db``, ``path/db``, ``service/db``."""
-    if is_cluster(client):
+    """Return where a client connects, for people: ``host:port/db``, ``path/db``.
+
+    Behind Sentinel it is ``service/db``, with the address of the master that was named last.
+    """
+    if isinstance(client, ClusterClient):
+        return "the cluster of {}:{}".format(*min(client.addresses))
+    if isinstance(client, RedisCluster):
         return f"the cluster of {min(client.nodes_manager.startup_nodes, default='no node')}"
-    where = client.connection_pool.connection_kwargs
-    # Behind Sentinel the host may be another one at each connection.
-    service = getattr(client.connection_pool, "service_name", None)
-    host = service or where.get("path") or f"{where.get('host')}:{where.get('port', _REDIS_PORT)}"
+    where, master = client.connection_pool.connection_kwargs, master_of(client)
+    if isinstance(master, SentinelMaster):
+        at = "" if master.address is None else f" at {master.address[0]}:{master.address[1]}"
+        return f"{master.service}/{where.get('db') or 0}{at}"
+    host = where.get("path") or f"{where.get('host')}:{where.get('port', _REDIS_PORT)}"
     return f"{host}/{where.get('db') or 0}"
 
 
 def passwords_of(client: Any) -> list[str]:
-    """Return the passwords with which a client logs in, at Redis and at the Sentinels."""
-    if is_cluster(client):
+    """Return the secrets with which a client logs in, at Redis and at the Sentinels."""
+    if isinstance(client, RedisCluster):
         options = [client.connection_kwargs]
     else:
-        pool = client.connection_pool
-        sentinel = getattr(pool, "sentinel_manager", None)
-        options = [pool.connection_kwargs, getattr(sentinel, "sentinel_kwargs", {})]
-    return [str(each["password"]) for each in options if each.get("password")]
+        options = [client.connection_pool.connection_kwargs]
+        master = master_of(client)
+        if isinstance(master, SentinelMaster):
+            options += [each.connection_pool.connection_kwargs for each in master.sentinels]
+    secrets = [str(each[name]) for each in options for name in _SECRETS if each.get(name)]
+    return list(dict.fromkeys(secrets))
+
+
+_SECRETS = ("password", "ssl_password")

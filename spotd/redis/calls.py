@@ -12,19 +12,14 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import NamedTuple
 
+from spotd.core.call_limit import CallLimit
 from spotd.errors import RedisUnavailableError
 from spotd.keys import Keys
-from spotd.redis.addresses import (
-    after_login,
-    check_prefix,
-    connect,
-    is_cluster,
-)
+from spotd.redis.addresses import check_prefix, connect, master_of, place_of
+from spotd.redis.connections import Progress, progress
 from spotd.redis.errors import LoginRefusedError, RefusedError, translated
 
-# Short: while a network swallows packets, a call is given up soon, and the next one, which may get
-# through, carries newer values.
-CALL_TIMEOUT_S = 0.8
+CALL_TIMEOUT_S = 0.8  # of a call to a Redis that is near; see ``core.call_limit``
 
 
 class Outcome(NamedTuple):
@@ -69,11 +64,12 @@ class Calls:
             answer_timeout_s=None,
         )
         check_prefix(self._client, keys, "SPOTD_KEY_PREFIX")
-        self._clustered = is_cluster(self._client)
         self._outcome = outcome
-        self._call_timeout_s = call_timeout_s
-        # Any host may be dead. Then the next one is asked only after the try to connect timed out.
-        self._limit_s = call_timeout_s + connect_timeout_s * url.count(",")
+        self._master = master_of(self._client)
+        self._limit = CallLimit(call_timeout_s)
+        if self._master is not None:
+            self._limit = CallLimit(self._master.answer_s or call_timeout_s)
+            self._master.on_drop(self._dropped)
 
     async def close(self) -> None:
         """Close all connections."""
@@ -103,19 +99,39 @@ class Calls:
     async def _limited(self, key: str = "a key") -> AsyncIterator[None]:
         """Limit the time of a call that is made inside, and translate its errors.
 
-        A new connection has one limit until it is logged in. Then the call gets its own.
+        While a connection is opened, the limits of that count. Then the call has its own.
         """
         loop = asyncio.get_running_loop()
+        sent_at = loop.time()
         with translated(self._client, key):
-            async with asyncio.timeout(self._limit_s) as limit:
+            async with asyncio.timeout(self._limit.limit_s) as limit:
 
-                def begin_again() -> None:
+                def opening() -> None:
                     with suppress(RuntimeError):  # the limit expires at this moment
-                        limit.reschedule(loop.time() + self._call_timeout_s)
+                        limit.reschedule(None)
 
-                outer = after_login.get()
-                after_login.set(begin_again)
+                def ready() -> None:
+                    nonlocal sent_at
+                    sent_at = loop.time()
+                    with suppress(RuntimeError):
+                        limit.reschedule(sent_at + self._limit.limit_s)
+
+                outer = progress.get()
+                progress.set(Progress(opening, ready, self._limit.answered))
                 try:
                     yield
                 finally:
-                    after_login.set(outer)
+                    progress.set(outer)
+            self._limit.answered(loop.time() - sent_at)
+
+    @staticmethod
+    def _begin_again() -> None:
+        """Grant the call its whole time again, after one of its answers. Only inside a call."""
+        told = progress.get()
+        if told is not None:
+            told.ready()
+
+    def _dropped(self, why: str) -> None:
+        # What was written to the wrong server is lost, as if Redis had been away.
+        now = time.monotonic()
+        self._outcome(Outcome(now, now, f"Redis at {place_of(self._client)}: {why}"))

@@ -6,16 +6,30 @@ A refusal of one of these keys (another type, no permission) is an answer, not a
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from typing import Any
-
-from redis.asyncio.cluster import RedisCluster
+from typing import NamedTuple
 
 from spotd.redis.calls import Calls
+from spotd.redis.cluster import ClusterClient
 from spotd.redis.errors import RefusedError
+from spotd.redis.scripts import LEASES
 
 MAX_FIELDS_PER_CALL = 500  # so that the server is never held for more than about 2 ms
 SCAN_ABOVE = 2_000  # a larger demand is read in slices, which hold neither us nor the server long
-SCAN_COUNT = 500
+SCAN_COUNT = 1_000  # a slice takes us about 0.5 ms, and the server less than 0.1 ms
+NEVER_S = 1e12
+
+
+class LeasesRead(NamedTuple):
+    """The leases of one moment, ``unix_s`` by Redis' clock.
+
+    ``live`` have not lapsed. ``lapsed`` were removed: with their scores, at most
+    ``MAX_FIELDS_PER_CALL``, those that lapsed first. ``far`` are as many that lapse far ahead.
+    """
+
+    unix_s: float
+    live: list[bytes]
+    lapsed: list[tuple[bytes, float]]
+    far: list[tuple[bytes, float]]
 
 
 class DemandCalls(Calls):
@@ -42,49 +56,29 @@ class DemandCalls(Calls):
             if int(cursor) == 0:
                 return
 
-    async def live_leases(self, unix_s: float) -> list[bytes]:
+    async def leases(self, *, far_s: float = NEVER_S) -> LeasesRead:
         """Return the members of ``spotd:leases`` that have not lapsed, and remove the others.
 
-        More than ``SCAN_ABOVE`` are read in slices.
+        Whether a lease has lapsed is decided by Redis' clock, in the same step as it is removed.
+        Those that lapse more than ``far_s`` ahead are returned with their scores, too. More than
+        ``SCAN_ABOVE`` are read in slices.
         """
         key = self.keys.leases
         async with self._asking(key, answer=RefusedError):
-            await self._client.zremrangebyscore(key, "-inf", repr(unix_s))
-            count = await self._client.zcard(key)
-        if count <= SCAN_ABOVE:
-            async with self._asking(key, answer=RefusedError):
-                return list(await self._client.zrangebyscore(key, f"({unix_s!r}", "+inf"))
-        members: list[bytes] = []
+            clock, lapsed, far, live = await self._client.eval(
+                LEASES, 1, key, MAX_FIELDS_PER_CALL, SCAN_ABOVE, far_s
+            )
+        unix_s = float(clock)
+        read = LeasesRead(unix_s, [] if live is None else live, _scored(lapsed), _scored(far))
+        if live is not None:
+            return read
         cursor = 0
         while True:
             async with self._asking(key, answer=RefusedError):
                 cursor, scored = await self._client.zscan(key, cursor=cursor, count=SCAN_COUNT)
-            members += [member for member, score in scored if score > unix_s]
+            read.live.extend(member for member, score in scored if score > unix_s)
             if int(cursor) == 0:
-                return members
-
-    async def lapsed_leases(self, unix_s: float) -> list[tuple[bytes, float]]:
-        """Return members of ``spotd:leases`` that have lapsed, with their scores.
-
-        At most ``MAX_FIELDS_PER_CALL``, those that lapsed first.
-        """
-        return await self._scored("-inf", repr(unix_s))
-
-    async def leases_beyond(self, unix_s: float) -> list[tuple[bytes, float]]:
-        """Return members that lapse after ``unix_s``, with their scores.
-
-        At most ``MAX_FIELDS_PER_CALL``, those that lapse first.
-        """
-        return await self._scored(f"({unix_s!r}", "+inf")
-
-    async def _scored(self, lowest: str, highest: str) -> list[tuple[bytes, float]]:
-        key = self.keys.leases
-        async with self._asking(key, answer=RefusedError):
-            return list(
-                await self._client.zrangebyscore(
-                    key, lowest, highest, start=0, num=MAX_FIELDS_PER_CALL, withscores=True
-                )
-            )
+                return read
 
     async def not_in_set(self, entries: Sequence[bytes]) -> list[bytes]:
         """Return those of at most ``MAX_FIELDS_PER_CALL`` entries that the set does not hold.
@@ -98,7 +92,10 @@ class DemandCalls(Calls):
         return [entry for entry, there in zip(entries, held, strict=True) if not there]
 
     async def not_leased(self, members: Sequence[bytes], unix_s: float) -> list[bytes]:
-        """Return those of at most ``MAX_FIELDS_PER_CALL`` members that hold no live lease."""
+        """Return those of at most ``MAX_FIELDS_PER_CALL`` members that hold no live lease.
+
+        ``unix_s`` is Redis' clock, as a read of the leases told it.
+        """
         key = self.keys.leases
         async with self._asking(key, answer=RefusedError):
             scores = await self._client.zmscore(key, members)
@@ -113,19 +110,16 @@ class DemandCalls(Calls):
         prefix = self.keys.channel_prefix
         pattern = "".join(f"\\{c}" if c in "*?[]^-\\" else c for c in prefix) + "*"
         async with self._asking(answer=RefusedError):
-            if self._clustered:
-                answer = await self._client.pubsub_channels(
-                    pattern, target_nodes=RedisCluster.ALL_NODES
-                )
-                channels = [channel for part in _parts(answer) for channel in part]
+            if isinstance(self._client, ClusterClient):
+                parts = await self._client.from_all_nodes("PUBSUB", "CHANNELS", pattern)
+                channels = [channel for part in parts for channel in part]
             else:
                 channels = await self._client.pubsub_channels(pattern)
-        own = {self.keys.wake.encode(), self.keys.events.encode()}  # if the prefixes overlap
+        names = (self.keys.wake, self.keys.events, self.keys.leaders)
+        own = {name.encode() for name in names}  # if the prefixes overlap
         return [channel[len(prefix.encode()) :] for channel in channels if channel not in own]
 
 
-def _parts(answer: Any) -> list[Any]:
-    """Return the answers of the nodes, in whichever shape this redis-py returns them."""
-    if isinstance(answer, dict):
-        return list(answer.values())
-    return [answer]
+def _scored(flat: Sequence[bytes]) -> list[tuple[bytes, float]]:
+    """Return pairs of member and score, which a script returns one after the other."""
+    return [(member, float(score)) for member, score in zip(flat[::2], flat[1::2], strict=True)]

@@ -1,4 +1,7 @@
-"""The one border for what redis-py raises: spotd's own errors, chained, without a password.
+"""The one border for what redis-py raises: spotd's own errors, chained, without a secret.
+
+Every text of redis-py that leaves spotd passes ``words_of``. Here it is also noticed that a server
+takes no writes, because each answer passes.
 
 Shared by daemon and client. Must not know what is read or written.
 """
@@ -13,7 +16,10 @@ from typing import Any
 from redis.exceptions import (
     AuthenticationError,
     AuthorizationError,
+    BusyLoadingError,
+    MasterDownError,
     NoPermissionError,
+    ReadOnlyError,
     RedisClusterException,
     RedisError,
     ResponseError,
@@ -21,7 +27,14 @@ from redis.exceptions import (
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from spotd.errors import RedisUnavailableError
-from spotd.redis.addresses import passwords_of, place_of
+from spotd.redaction import without
+from spotd.redis.addresses import (
+    drop_foreign,
+    is_cluster,
+    master_of,
+    passwords_of,
+    place_of,
+)
 
 # What redis-py lets through when Redis does not answer, or answers with an error. A TimeoutError
 # is an OSError.
@@ -31,6 +44,9 @@ _ANSWERS = (ResponseError, AuthenticationError, AuthorizationError)
 _MAX_WORDS = 180  # characters
 # The answer to SELECT, of older servers too.
 _NO_DATABASE = re.compile("DB index", re.IGNORECASE)
+# A script's error holds the code of the command that failed, in front or, before Redis 7, within.
+_WRONG_SERVER = (ReadOnlyError, MasterDownError, BusyLoadingError)
+_WRONG_SERVER_CODES = ("READONLY ", "MASTERDOWN ")
 
 
 class RefusedError(RedisUnavailableError):
@@ -57,19 +73,40 @@ def translated(client: Any, key: str = "a key") -> Iterator[None]:
     try:
         yield
     except FAILURES as error:
+        leave_wrong_server(client, error)
         # A server that does not know AUTH repeats its arguments. A chain would show them.
         cause = None if _quotes_password(client, error) else error
         raise _own(client, key, error) from cause
 
 
+def leave_wrong_server(client: Any, error: BaseException) -> bool:
+    """Close all connections of a client whose server answered as one that takes no writes.
+
+    Return whether it did. Then the address may lead to another server by now.
+    """
+    if not any(_says_wrong_server(each) for each in _chain(error)):
+        return False
+    master = master_of(client)
+    if master is not None:
+        master.answered_wrong(words_of(client, error))
+    elif not is_cluster(client):
+        drop_foreign(client)
+    return True
+
+
+def _says_wrong_server(error: BaseException) -> bool:
+    if isinstance(error, _WRONG_SERVER):
+        return True
+    words = str(error)
+    return isinstance(error, ResponseError) and any(code in words for code in _WRONG_SERVER_CODES)
+
+
 def words_of(client: Any, error: BaseException) -> str:
-    """Return a foreign error's text on one line, without a password.
+    """Return a foreign error's text on one line, without a secret.
 
     Without a text it is the error's type, or the sentence of a timeout.
     """
-    words = " ".join(str(error).split())
-    for password in passwords_of(client):
-        words = words.replace(password, "***")
+    words = without(passwords_of(client), " ".join(str(error).split()))
     # The text behind this repeats the arguments of a command that the server does not know.
     words = words.partition(", with args")[0][:_MAX_WORDS]
     return words or ("no answer in time" if _timed_out(error) else type(error).__name__)
@@ -103,7 +140,8 @@ def _timed_out(error: BaseException) -> bool:
 
 def _quotes_password(client: Any, error: BaseException) -> bool:
     texts = [str(each) for each in _chain(error)]
-    return any(password in text for password in passwords_of(client) for text in texts)
+    secrets = passwords_of(client)
+    return any(without(secrets, text) != text for text in texts)
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:

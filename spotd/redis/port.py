@@ -18,14 +18,15 @@ from typing import Any
 
 import redis.exceptions
 
-from spotd.core.leadership import LeaderKeyAnswer
+from spotd.core.leadership import Held, LeaderKeyAnswer
 from spotd.errors import NotLeaderError
 from spotd.keys import Keys
-from spotd.redis.addresses import CONNECT_TIMEOUT_S, pubsub_of
+from spotd.redis.addresses import check_listed, is_cluster, pubsub_of
 from spotd.redis.calls import CALL_TIMEOUT_S, Outcome, ignore
 from spotd.redis.demand import MAX_FIELDS_PER_CALL, SCAN_ABOVE, DemandCalls
-from spotd.redis.errors import WrongTypeError, translated
+from spotd.redis.errors import RefusedError, WrongTypeError, translated
 from spotd.redis.publisher import Ended, Publisher
+from spotd.redis.rights import DENIED, Right, as_arguments
 from spotd.redis.scripts import (
     ANNOUNCE,
     DROP_FIELDS,
@@ -34,11 +35,15 @@ from spotd.redis.scripts import (
     WRITE_STATES,
     WRITE_STATUS,
 )
+from spotd.redis.tries import TRY_S
 
 __all__ = ["MAX_FIELDS_PER_CALL", "SCAN_ABOVE", "Outcome", "RedisPort"]
 
 # A seq is microseconds since 1970, or a little more. One that is further ahead is no seq of ours.
 SEQ_AHEAD_S = 366 * 86_400
+ANY_TIME = 1e12  # unix seconds that never pass
+# What the script for the leader key answers, by its number.
+_HELD: tuple[Held, ...] = ("another", "renewed", "acquired", "free")
 # After this silence a ping tries the connection of ``wakes``, and has as long to be answered.
 WAKE_SILENCE_S = 10.0
 
@@ -57,7 +62,7 @@ class RedisPort(DemandCalls):
         *,
         outcome: Callable[[Outcome], None] = ignore,
         call_timeout_s: float = CALL_TIMEOUT_S,
-        connect_timeout_s: float = CONNECT_TIMEOUT_S,
+        connect_timeout_s: float = TRY_S,
         wake_silence_s: float = WAKE_SILENCE_S,
     ) -> None:
         super().__init__(
@@ -73,7 +78,7 @@ class RedisPort(DemandCalls):
             keys,
             limited=self._limited,
             outcome=outcome,
-            limit_s=lambda: call_timeout_s,
+            limit_s=lambda: self._limit.limit_s,
         )
         self._shas = {
             script: hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest()
@@ -88,52 +93,77 @@ class RedisPort(DemandCalls):
         await super().close()
 
     async def ping(self) -> dict[str, Any]:
-        """Return the server's INFO section ``server``; of a cluster only its mode."""
-        async with self._asking():
-            if self._clustered:
-                await self._client.ping()
-                return {"redis_mode": "cluster"}
-            return dict(await self._client.info("server"))
+        """Return the server's INFO section ``server``, empty where our user may not ask for it."""
+        try:
+            async with self._asking(answer=RefusedError):
+                return dict(await self._client.info("server"))
+        except RefusedError:
+            return {}
 
-    async def wakes(self) -> AsyncIterator[None]:
+    async def denied(self, rights: Sequence[Right]) -> list[Right]:
+        """Return those of the rights that our user does not have. Nothing is changed."""
+        async with self._asking():
+            places = await self._client.eval(DENIED, 0, *as_arguments(rights))
+        return [rights[place - 1] for place in places]
+
+    async def wakes(self, announced: Callable[[str], None] = lambda _: None) -> AsyncIterator[None]:
         """Yield once when listening to ``spotd:wake`` began, then at every message.
 
+        ``announced`` is called with what is said on ``leaders:spot:``, if our user may hear it.
         Raises RedisUnavailableError when the connection is lost.
         """
         async with self._limited():
             pubsub: Any = await pubsub_of(self._client)
-        pinged = False
+        listening = pinged = False
         try:
             async with self._limited():
                 await pubsub.subscribe(self.keys.wake)
+                await pubsub.subscribe(self.keys.leaders)
             while True:
                 with translated(self._client):  # without a limit: silence is not a failure
-                    message = await pubsub.get_message(timeout=self._wake_silence_s)
+                    try:
+                        message = await pubsub.get_message(timeout=self._wake_silence_s)
+                    except redis.exceptions.NoPermissionError:
+                        if listening:  # then it is ``leaders`` that is denied
+                            continue
+                        raise
                     if message is None:
+                        await check_listed(self._client, pubsub)
                         if pinged:
                             raise redis.exceptions.ConnectionError("no answer to a ping")
                         await pubsub.ping()
                 pinged = message is None
-                if message is not None and message["type"] in ("subscribe", "message"):
+                if message is None or message["type"] not in ("subscribe", "message"):
+                    continue
+                if message["channel"] == self.keys.wake.encode():
+                    listening = True
                     yield None
+                elif message["type"] == "message":
+                    announced(message["data"].decode("utf-8", "replace"))
         finally:
             await pubsub.aclose()
 
     # Leading
 
-    async def lead(self, token: str, ttl_s: float, *, former: str = "") -> LeaderKeyAnswer:
+    async def lead(
+        self, token: str, ttl_s: float, *, former: str = "", claim_unix_s: float = ANY_TIME
+    ) -> LeaderKeyAnswer:
         """Renew the leader key if it holds our token, take it if it is free. Return the answer.
 
-        ``former``: a token that we gave up. A key that holds it may be taken, too.
+        ``former``: a token that we gave up. A key that holds it may be taken, too. A free key is
+        taken until ``claim_unix_s`` by Redis' clock.
         """
-        held, seq = await self._call(
-            LEAD, (self.keys.leader, self.keys.seq), token, round(ttl_s * 1000), former
+        held, seq, unix_ms = await self._call(
+            LEAD,
+            (self.keys.leader, self.keys.seq),
+            token,
+            round(ttl_s * 1000),
+            former,
+            self.keys.leaders,
+            round(claim_unix_s * 1000),
         )
         highest_seq, published_by = _parse_seq(seq)
-        # The script's 0, 1 and 2.
-        if held == 0:
-            return LeaderKeyAnswer("another", highest_seq, published_by)
-        return LeaderKeyAnswer("renewed" if held == 1 else "acquired", highest_seq, published_by)
+        return LeaderKeyAnswer(_HELD[held], highest_seq, published_by, unix_ms / 1000)
 
     async def release(self, token: str) -> bool:
         """Delete leader key and status if the key holds our token. Return whether it did."""
@@ -144,6 +174,30 @@ class RedisPort(DemandCalls):
         async with self._asking(self.keys.leader):
             held = await self._client.get(self.keys.leader)
         return None if held is None else held.decode("utf-8", "replace")
+
+    async def leaders_elsewhere(self) -> list[tuple[int, str]]:
+        """Return number and leader's token of each other database with a leader key of our name.
+
+        It is empty where our user may not look there, and in a cluster, which has one database.
+        """
+        if is_cluster(self._client):
+            return []
+        own = self._client.connection_pool.connection_kwargs.get("db") or 0
+        found = []
+        try:
+            async with self._asking(answer=RefusedError), self._client.client() as one:
+                keyspace = await one.info("keyspace")
+                try:
+                    for database in sorted(int(name.removeprefix("db")) for name in keyspace):
+                        await one.execute_command("SELECT", database)
+                        token = await one.get(self.keys.leader)
+                        if database != own and token is not None:
+                            found.append((database, token.decode("utf-8", "replace")))
+                finally:
+                    await one.execute_command("SELECT", own)
+        except RefusedError:
+            return []
+        return found
 
     def begin_publishing(self, token: str, lines: bytes, highest_seq: int, ended: Ended) -> None:
         """Begin to publish and store updates; see ``Publisher.begin``. One call at a time."""
@@ -256,6 +310,7 @@ class RedisPort(DemandCalls):
                 return await self._client.evalsha(self._shas[script], len(keys), *keys, *args)
             except redis.exceptions.NoScriptError:
                 # The server is new to us, or was restarted. EVAL leaves the script with it.
+                self._begin_again()
                 return await self._client.eval(script, len(keys), *keys, *args)
 
 

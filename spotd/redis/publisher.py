@@ -29,7 +29,7 @@ from spotd.redis.scripts import PUBLISH
 
 Ended = Callable[[Exception | None], None]
 
-_ELSEWHERE = ("MOVED ", "ASK ", "CLUSTERDOWN ")
+_ELSEWHERE = ("MOVED ", "CLUSTERDOWN ")
 _SHA = hashlib.sha1(PUBLISH.encode(), usedforsecurity=False).hexdigest()
 
 
@@ -76,6 +76,7 @@ class Publisher:
         self._limit_s = limit_s
         self._connection: _Connection | None = None
         self._opening: asyncio.Task[None] | None = None
+        self._asking: asyncio.Task[None] | None = None
         self._call: _Call | None = None
         # One timer for the oldest unanswered call. It outlives calls: setting one for each would
         # cost more than a call that is answered needs.
@@ -106,8 +107,9 @@ class Publisher:
 
     async def close(self) -> None:
         """Close the connection."""
-        if self._opening is not None:
-            self._opening.cancel()
+        for task in (self._opening, self._asking):
+            if task is not None:
+                task.cancel()
         if self._guard is not None:
             self._guard.cancel()
         self._drop()
@@ -181,9 +183,24 @@ class Publisher:
             call.has_script = True
             self._send(self._connection)
             return
+        if words.startswith("ASK "):
+            self._asking = asyncio.create_task(self._ask_elsewhere(call), name="publish elsewhere")
+            return
         self._fail(self._connection.error(words) if self._connection else ConnectionError(words))
         if words.startswith(_ELSEWHERE):
             self._drop()  # the slot moved: the next call asks the cluster where it is
+
+    async def _ask_elsewhere(self, call: _Call) -> None:
+        """Make a call by the client of the cluster, which knows how to, while the slot moves."""
+        try:
+            async with self._limited():
+                answer = await self._client.execute_command("EVAL", PUBLISH, 3, *call.arguments)
+        except RedisUnavailableError as error:
+            if call is self._call:
+                self._end(error)
+            return
+        if call is self._call:
+            self.answered(answer)
 
     def _fail(self, error: BaseException) -> None:
         """End the call that is under way, if any, with an error of spotd's own."""
@@ -247,10 +264,7 @@ class _Connection(asyncio.Protocol):
 async def _connected(client: Any, key: str) -> Any:
     """Return a new connection of redis-py that has logged in at the server that owns ``key``."""
     if is_cluster(client):
-        await client.get(key)  # redis-py follows a slot that moved, and knows it from then on
-        node = client.get_node_from_key(key)
-        connection = node.connection_class(**node.connection_kwargs)
-    else:
-        connection = client.connection_pool.make_connection()
+        await client.get(key)  # a slot that moved is followed, and known from then on
+    connection = client.connection_pool.make_connection()
     await connection.connect()
     return connection

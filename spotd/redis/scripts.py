@@ -1,7 +1,7 @@
 """Lua scripts, each of which Redis runs in one step. A leader's script first checks the leader key.
 
-``KEYS`` and ``ARGV`` stand above each. A script that returns 0 did nothing, because the leader key
-does not hold the token.
+``KEYS`` and ``ARGV`` stand above each. A leader's script that returns 0 did nothing, because the
+leader key does not hold the token.
 """
 
 from __future__ import annotations
@@ -78,21 +78,46 @@ if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
 redis.call('HDEL', KEYS[2], unpack(ARGV, 2))
 return 1
 """
-# KEYS leader seq; ARGV token ttl-ms former-token. Returns 0 (another's), 1 (renewed) or 2
-# (acquired), and the seq. SET renews the key, because it fails where publishing would fail too:
-# when the server is out of memory.
+# KEYS leader seq; ARGV token ttl-ms former-token leaders-channel claim-ms. Returns 0 (another's),
+# 1 (renewed), 2 (acquired) or 3 (free), the seq, and the clock in ms. A free key is taken until
+# claim-ms by this clock, since a server that was frozen executes requests that were given up long
+# ago. SET renews the key, because it fails where publishing would fail too: when the server is out
+# of memory. A user that may not publish on the channel leads all the same.
 LEAD = """
+local time = redis.call('TIME')
+local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
 local held = redis.call('GET', KEYS[1])
 local seq = redis.pcall('GET', KEYS[2])
 if type(seq) ~= 'string' then seq = false end
-if held and held ~= ARGV[1] and held ~= ARGV[3] then return {0, seq} end
+if held and held ~= ARGV[1] and held ~= ARGV[3] then return {0, seq, now} end
+if not held and now > tonumber(ARGV[5]) then return {3, seq, now} end
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
-if held == ARGV[1] then return {1, seq} end
-return {2, seq}
+redis.pcall('PUBLISH', ARGV[4], ARGV[1])
+if held == ARGV[1] then return {1, seq, now} end
+return {2, seq, now}
 """
 # KEYS leader status; ARGV token
 RELEASE = """
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
 redis.call('DEL', KEYS[1], KEYS[2])
 return 1
+"""
+# KEYS leases; ARGV how many to show, how many to return at most, seconds. Returns the clock in unix
+# seconds, members and scores of lapsed leases, which are removed, and of those that lapse more than
+# these seconds ahead, and the members of all others, or nil where they are too many. A lease that
+# lapsed is nobody's, so the leader key is not asked.
+LEASES = """
+local time = redis.call('TIME')
+local now = time[1] .. '.' .. string.format('%06d', time[2])
+local lapsed = redis.pcall(
+  'ZRANGEBYSCORE', KEYS[1], '-inf', now, 'WITHSCORES', 'LIMIT', 0, ARGV[1])
+if lapsed.err then return lapsed end
+redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now)
+local far = '(' .. string.format('%.6f', time[1] + ARGV[3])
+far = redis.call('ZRANGEBYSCORE', KEYS[1], far, '+inf', 'WITHSCORES', 'LIMIT', 0, ARGV[1])
+local live = false
+if redis.call('ZCARD', KEYS[1]) <= tonumber(ARGV[2]) then
+  live = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', '+inf')
+end
+return {now, lapsed, far, live}
 """

@@ -6,6 +6,7 @@ import asyncio
 import os
 import sys
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 import redis
@@ -15,6 +16,7 @@ from spotd.cli.check import check_alpaca, check_redis, check_settings
 from spotd.settings import Settings
 from spotd.simulator import Faults, MarketModel, Simulator
 from tests.cli.conftest import Call
+from tests.kit.acl import rules_of
 from tests.kit.ports import free_port
 from tests.kit.publisher import KEYS, status_of
 
@@ -130,13 +132,27 @@ class TestRedis:
             server.config_set("requirepass", "")
         assert "Redis is up" in finding.text
 
-    @pytest.mark.parametrize("denied", ["-eval -evalsha", "-publish", "-subscribe", "-@write"])
-    async def test_denied(self, server: redis.Redis, denied: str) -> None:
-        """A user without the rights that the daemon needs is found before the daemon runs."""
-        commands = ["+@all", *denied.split()]
-        server.acl_setuser(
-            "poor", enabled=True, passwords="+pw", keys="*", channels="*", commands=commands
-        )
+    @pytest.mark.parametrize(
+        ("denied", "named"),
+        [
+            ("-eval", "'eval'"),  # with which Redis is asked for all the others
+            ("-evalsha", "for EVALSHA spotd:leader, EVALSHA spotd:seq, EVALSHA spotd:status, "),
+            ("-publish", "for PUBLISH spot:*, PUBLISH spotd:events, PUBLISH leaders:spot:; "),
+            ("-subscribe", "for SUBSCRIBE spotd:wake, SUBSCRIBE leaders:spot:; "),
+            ("-zrangebyscore", "for ZRANGEBYSCORE spotd:leases; "),
+            ("-smembers -sscan", "for SMEMBERS spotd:symbols, SSCAN spotd:symbols; "),
+            ("-hset", "for HSET spotd:last, HSET spotd:states; "),
+            ("resetchannels &spotd:*", "for PUBLISH spot:*, PUBLISH leaders:spot:, SUBSCRIBE lea"),
+            (
+                "resetkeys ~spotd:l* ~spotd:s[^t]*",
+                "SET spotd:status, DEL spotd:status, DEL spotd:s",
+            ),
+        ],
+    )
+    async def test_denied(self, server: Any, denied: str, named: str) -> None:
+        """Every right that the daemon lacks is named, with its key or channel."""
+        rules = ["on", ">pw", "~*", "&*", "+@all", *denied.split()]
+        server.execute_command("ACL", "SETUSER", "poor", *rules)
         try:
             port = server.get_connection_kwargs()["port"]
             url = SecretStr(f"redis://poor:pw@127.0.0.1:{port}/0")
@@ -144,8 +160,45 @@ class TestRedis:
         finally:
             server.acl_deluser("poor")
         assert finding.exit_code == 1
+        assert named in finding.text
         assert "permission" in finding.text.lower()
         assert "Redis is up" in finding.text
+
+    async def test_denied_subscribers(self, server: Any) -> None:
+        """The right to ask for subscribers is needed where these are demand."""
+        rules = ["on", ">pw", "~*", "&*", "+@all", "-pubsub"]
+        server.execute_command("ACL", "SETUSER", "poor", *rules)
+        port = server.get_connection_kwargs()["port"]
+        url = SecretStr(f"redis://poor:pw@127.0.0.1:{port}/0")
+        assert (await check_redis(settings_for(redis_url=url))).exit_code == 0
+        asking = settings_for(redis_url=url, subscribers_are_demand=True)
+        assert "for PUBSUB spot:*; " in (await check_redis(asking)).text
+        server.acl_deluser("poor")
+
+    async def test_least_rights(self, server: Any) -> None:
+        """A user with the rights of ``deploy/redis/users.acl`` is enough for the check."""
+        rules = rules_of("spotd-daemon")
+        server.execute_command("ACL", "SETUSER", "least", "reset", ">pw", *rules)
+        server.execute_command("ACL", "SETUSER", "least", "+select")  # of database 1
+        try:
+            port = server.get_connection_kwargs()["port"]
+            url = SecretStr(f"redis://least:pw@127.0.0.1:{port}/1")
+            finding = await check_redis(settings_for(redis_url=url))
+        finally:
+            server.acl_deluser("least")
+        assert finding.exit_code == 0
+        assert finding.text.endswith("scripts and pub/sub work; no daemon leads")
+
+    async def test_another_database(self, server: redis.Redis) -> None:
+        """A leader with the same prefixes in another database is an error, and stays untouched."""
+        port = server.get_connection_kwargs()["port"]
+        with redis.Redis(port=port, db=3) as other:
+            other.set(KEYS.leader, "host-1:ab")
+            finding = await check_redis(Settings.load())
+            assert other.get(KEYS.leader) == b"host-1:ab"
+        assert finding.exit_code == 1
+        assert "host-1:ab leads in database 3" in finding.text
+        assert "SPOTD_CHANNEL_PREFIX" in finding.text
 
 
 def test_settings() -> None:

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from typing import Any
 
 import fakeredis
 import pytest
@@ -102,6 +103,24 @@ class TestDemand:
             assert message is not None
             assert message["data"] == b"me"
             assert await pubsub.get_message(timeout=0) is None
+
+    async def test_without_the_right_to_wake(
+        self, own_server: Server, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """The daemon finds changes by itself, so a client that may not wake it goes on."""
+        with own_server.client() as admin:
+            rules: list[str] = ["on", ">pw", "~*", "&*", "+@all", "-publish"]
+            setuser: Any = admin.execute_command
+            setuser("ACL", "SETUSER", "poor", *rules)
+            address = f"redis://poor:pw@127.0.0.1:{own_server.port}/0"
+            async with SpotClient(address, owner="me") as spot:
+                assert await spot.add("SPY") == ["SPY"]
+                assert await spot.remove("SPY") == ["SPY"]
+                async with spot.want("QQQ"):
+                    assert admin.zrange(KEYS.leases, 0, -1) == ["QQQ@me"]
+                assert admin.zcard(KEYS.leases) == 0
+        [said] = [record for record in caplog.records if "not waking" in record.message]
+        assert "'publish'" in said.message
 
     async def test_malformed(self, spot: SpotClient, fake: Redis) -> None:
         """A malformed symbol changes nothing; one that is stored so can be removed."""

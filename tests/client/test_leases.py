@@ -114,6 +114,43 @@ async def test_renewed(url: str, daemon: Publisher) -> None:
         await until(renewed, "a renewal")
 
 
+@pytest.mark.parametrize("wrong_s", [-40.0, 3_600.0])
+async def test_the_clock_is_that_of_redis(
+    url: str, daemon: Publisher, monkeypatch: pytest.MonkeyPatch, wrong_s: float
+) -> None:
+    """Where our own is wrong, a lease lapses at the right time all the same, and is listed."""
+    await daemon.publish("SPY", 1)
+    real = time.time
+    monkeypatch.setattr(time, "time", lambda: real() + wrong_s)
+    async with SpotClient(url, owner="me") as spot, aclosing(spot.updates("SPY")) as updates:
+        await anext(updates)
+        lapses_in_s = (await daemon.leases())["SPY@me"] - real()
+        assert 0.0 < lapses_in_s <= 30.0
+        assert await spot.desired() == {"SPY"}
+
+
+async def test_the_clock_is_asked_at_renewals_only(url: str, daemon: Publisher) -> None:
+    """A new symbol costs no round trip more; a renewal, or a new connection, asks anew."""
+    asked: list[str] = []
+
+    class Heard(Redis):
+        async def execute_command(self, *args: Any, **options: Any) -> Any:
+            asked.append(args[0])
+            return await super().execute_command(*args, **options)  # type: ignore[no-untyped-call]
+
+    async with Heard.from_url(url) as redis:
+        leases = Leases(Calls(redis), KEYS, "me", 600.0)
+        for symbol in ("SPY", "QQQ", "IWM"):
+            leases.hold([symbol])
+            await leases.confirm([symbol])
+        assert asked == ["TIME", *["ZADD", "PUBLISH"] * 3]
+        asked.clear()
+        await leases.rewrite()
+        assert asked == ["TIME", "ZADD", "PUBLISH"]
+        await leases.aclose()
+        assert await daemon.leases() == {}
+
+
 async def test_renewal_fails(url: str, daemon: Publisher, caplog: pytest.LogCaptureFixture) -> None:
     """Failed renewals are logged once and tried again, and their recovery is logged once."""
     caplog.set_level(logging.INFO, "spotd.client")

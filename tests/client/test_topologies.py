@@ -214,6 +214,33 @@ class TestCluster:
             assert (await anext(updates)).seq == 2
             assert spot.reconnects == 1
 
+    async def test_promotion(self, tmp_path: Path) -> None:
+        """When the node of the keys hangs and its replica is promoted, the client goes on there."""
+        told = Told()
+        with ClusterServers(tmp_path, node_timeout_ms=500) as cluster:
+            owner = cluster.owner(IN_ONE_SLOT.leases)
+            replica = cluster.add_replica(owner)
+            async with (
+                SpotClient(cluster.url, key_prefix="{spotd}:", owner="me", heartbeat_s=0.5) as spot,
+                spot.follow(told) as follower,
+            ):
+                follower.add("SPY")
+                await follower.confirm("SPY")
+                owner.freeze()
+                with replica.client() as client:
+                    await until(lambda: client.info("replication")["role"] == "master", "promotion")
+                    assert await spot.add("QQQ") == ["QQQ"]
+                    follower.add("IWM")
+                    await until(lambda: client.zscore(IN_ONE_SLOT.leases, "IWM@me"), "the lease")
+                    client.hset(IN_ONE_SLOT.last, "SPY", update_of("SPY", 7).to_json())
+
+                    def hears() -> bool:
+                        client.publish("spot:SPY", update_of("SPY", 7).to_json())
+                        return ("SPY", 7) in told.calls
+
+                    await until(hears, "a price")
+                owner.thaw()
+
     async def test_prefix(self, cluster: ClusterServers) -> None:
         """A prefix that scatters the keys over the cluster is refused before anything is sent."""
         with pytest.raises(SettingsError, match=r"key_prefix.*\{spotd\}:"):

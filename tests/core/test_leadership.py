@@ -6,16 +6,19 @@ from collections.abc import Callable
 from dataclasses import replace
 from itertools import count
 from math import inf
-from typing import Literal
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from spotd.core.leadership import (
+    CLAIM_S,
     RETRY_S,
+    RETRY_TO_KEEP_S,
     STANDBY_TRIES_EVERY_S,
+    YIELD_S,
     Change,
+    Held,
     LeaderKey,
     LeaderKeyAnswer,
     LeaderKeyRequest,
@@ -26,7 +29,6 @@ ANSWERED = {"answered": True, "started": True}
 TTL_S = 5.0
 VALID_S = 4.5  # the TTL less its margin
 RENEW_EVERY_S = 1.25
-Held = Literal["acquired", "renewed", "another"]
 
 
 class Dialogue:
@@ -58,11 +60,12 @@ class Dialogue:
         request: LeaderKeyRequest | None = None,
         seq: int | None = None,
         by: str | None = None,
+        unix_s: float = 0.0,
     ) -> Change:
         """Answer a request, by default one sent now, ``after_s`` from now."""
         request = self.ask() if request is None else request
         self.now += after_s
-        return self.key.answered(request, LeaderKeyAnswer(held, seq, by), self.now)
+        return self.key.answered(request, LeaderKeyAnswer(held, seq, by, unix_s), self.now)
 
     def passes(self, seconds: float) -> Change:
         """Let time pass, and have the key look at the clock."""
@@ -366,7 +369,7 @@ class TestStream:
     """The right to hold an open stream."""
 
     def test_it_may_outlast_the_right_to_publish(self) -> None:
-        """While Redis does not answer, nobody else can open one; another's key ends it at once."""
+        """While Redis does not answer, the stream is kept; another's key ends it at once."""
         dialogue = Dialogue(keep_stream_s=20.0)
         dialogue.answer("acquired")
         dialogue.passes(VALID_S)
@@ -376,9 +379,118 @@ class TestStream:
         dialogue.answer("another")
         assert not dialogue.value.may_hold(dialogue.now)
 
+    def test_it_is_over_when_its_time_is_over(self) -> None:
+        """A failed request prolongs no right."""
+        dialogue = Dialogue(keep_stream_s=20.0)
+        dialogue.answer("acquired")
+        dialogue.now += VALID_S + 20.0
+        dialogue.key.failed(dialogue.now)
+        assert not dialogue.value.may_hold(dialogue.now)
+
+    def test_it_goes_on_into_the_next_term(self) -> None:
+        """A key that is taken in time keeps prices and stream: the reign stays."""
+        dialogue = Dialogue(keep_stream_s=20.0)
+        dialogue.answer("acquired")
+        dialogue.passes(15.0)
+        change = dialogue.answer("acquired", seq=7, by="us:1")
+        assert change.begins
+        assert not change.forget
+        assert change.leadership.reign == 0
+        assert change.leadership.hold_until == 115.0 + VALID_S + 20.0
+
     def test_without_a_time_to_keep_it_both_end_together(self, leader: Dialogue) -> None:
         """The daemon closes the stream when it may publish no more."""
         assert leader.value.hold_until == leader.value.publish_until
+
+
+class TestFreeKey:
+    """Who takes a key that nobody holds, and until when. Redis' clock is 1,000 s ahead of ours."""
+
+    def test_the_first_request_takes_no_free_key(self, dialogue: Dialogue) -> None:
+        """Redis' clock is not known yet. The second request follows at once, and is told of."""
+        assert dialogue.ask().claim_unix_s == 0.0
+        change = dialogue.answer("free", unix_s=1_100.0)
+        assert change == Change(Leadership(token="us:1", answered=True, free=True))
+        assert dialogue.key.next_try_at(calm=True) == dialogue.now
+        assert dialogue.ask().claim_unix_s == 1_100.0 + CLAIM_S
+        dialogue.now += 0.01
+        assert dialogue.answer("acquired", unix_s=1_100.01).begins
+        assert not dialogue.value.free
+
+    def test_a_standby_claims_a_free_key_for_a_short_time(self, dialogue: Dialogue) -> None:
+        """What Redis executes later than that may be a request that was given up."""
+        dialogue.answer("another", unix_s=1_100.0)
+        dialogue.now += STANDBY_TRIES_EVERY_S
+        assert dialogue.ask().claim_unix_s == 1_000.0 + dialogue.now + CLAIM_S
+
+    def test_who_holds_the_stream_claims_the_key_as_long_as_it_may(self) -> None:
+        """Its request may be executed when a server that was frozen goes on."""
+        dialogue = Dialogue(keep_stream_s=20.0)
+        dialogue.answer("acquired", unix_s=1_100.0)
+        dialogue.passes(10.0)
+        dialogue.key.failed(dialogue.now)
+        assert dialogue.ask().claim_unix_s == 1_100.0 + VALID_S + 20.0
+
+    def test_a_standby_whose_last_request_failed_lets_the_other_go_first(
+        self, dialogue: Dialogue
+    ) -> None:
+        """From the first answer on it waits, asks meanwhile, and then takes the key."""
+        dialogue.answer("another", unix_s=1_100.0)
+        dialogue.now = 110.0
+        dialogue.key.failed(dialogue.now)
+        assert dialogue.ask().claim_unix_s == 0.0
+        change = dialogue.answer("free", unix_s=1_110.0)
+        assert not change.leadership.leads
+        assert change.leadership.free
+        assert change.leadership.another
+        assert dialogue.key.next_try_at(calm=True) == 110.0 + STANDBY_TRIES_EVERY_S
+        dialogue.now += 0.7
+        assert dialogue.ask().claim_unix_s == 0.0
+        dialogue.answer("free", unix_s=1_110.7)
+        assert dialogue.key.next_try_at(calm=True) == 110.0 + YIELD_S
+        dialogue.now = 110.0 + YIELD_S
+        assert dialogue.ask().claim_unix_s == pytest.approx(1_000.0 + dialogue.now + CLAIM_S)
+        assert dialogue.answer("acquired", unix_s=1_111.0).begins
+
+    def test_a_failure_meanwhile_begins_the_wait_anew(self, dialogue: Dialogue) -> None:
+        """Redis is not back before it answers."""
+        dialogue.answer("another", unix_s=1_100.0)
+        dialogue.key.failed(110.0)
+        dialogue.now = 110.0
+        dialogue.answer("free", unix_s=1_110.0)
+        dialogue.key.failed(110.5)
+        dialogue.now = 112.0
+        assert dialogue.ask().claim_unix_s == 0.0
+        dialogue.answer("free", unix_s=1_112.0)
+        dialogue.now = 112.0 + YIELD_S
+        assert dialogue.ask().claim_unix_s > 0.0
+
+    def test_a_daemon_that_was_started_while_redis_was_away_waits_too(
+        self, dialogue: Dialogue
+    ) -> None:
+        """Another daemon may hold the stream."""
+        dialogue.key.failed(dialogue.now)
+        dialogue.answer("free", unix_s=1_100.0)
+        assert dialogue.ask().claim_unix_s == 0.0
+        dialogue.now += YIELD_S
+        assert dialogue.ask().claim_unix_s > 0.0
+
+    @pytest.mark.parametrize("away_s", [2.0, 10.0, 60.0])
+    def test_the_daemon_that_led_last_waits_for_nobody(self, away_s: float) -> None:
+        """It holds the stream, or at least the newest prices, as far as it knows."""
+        dialogue = Dialogue(keep_stream_s=20.0)
+        dialogue.answer("acquired", unix_s=1_100.0)
+        dialogue.now += away_s
+        dialogue.key.failed(dialogue.now)
+        assert dialogue.ask().claim_unix_s >= 1_000.0 + dialogue.now + CLAIM_S
+
+    def test_a_claim_that_came_too_late_is_made_anew_soon(self, dialogue: Dialogue) -> None:
+        """Redis' clock was set ahead: the next claim is counted by what it says now."""
+        dialogue.answer("another", unix_s=1_100.0)
+        dialogue.now += STANDBY_TRIES_EVERY_S
+        dialogue.answer("free", unix_s=5_000.0)
+        assert dialogue.key.next_try_at(calm=True) == dialogue.now + RETRY_S
+        assert dialogue.ask().claim_unix_s > 5_000.0
 
 
 class TestNextTry:
@@ -405,6 +517,17 @@ class TestNextTry:
         leader.key.failed(101.0)
         assert leader.key.next_try_at(calm=True) == 101.0 + RETRY_S
 
+    def test_who_keeps_the_stream_asks_at_a_faster_pace(self) -> None:
+        """It must be heard before a standby may take the key."""
+        dialogue = Dialogue(keep_stream_s=20.0)
+        dialogue.answer("acquired")
+        dialogue.now += 10.0
+        dialogue.key.failed(dialogue.now)
+        assert dialogue.key.next_try_at(calm=False) == dialogue.now + RETRY_TO_KEEP_S
+        dialogue.now += 20.0
+        dialogue.key.failed(dialogue.now)
+        assert dialogue.key.next_try_at(calm=False) == dialogue.now + RETRY_S
+
     def test_after_a_failure_the_end_of_the_right_is_not_missed(self, leader: Dialogue) -> None:
         """The next try is at the end of the right at the latest, and then the term ends."""
         over_at = 100.0 + VALID_S
@@ -415,7 +538,9 @@ class TestNextTry:
 
 EVENTS = st.lists(
     st.tuples(
-        st.sampled_from(["acquired", "renewed", "another", "failed", "late", "old", "checked"]),
+        st.sampled_from(
+            ["acquired", "renewed", "another", "free", "failed", "late", "old", "checked"]
+        ),
         st.floats(0.0, 8.0),
         st.sampled_from([(None, None), (1, "us:1"), (2, "them:1")]),
     ),
@@ -460,3 +585,157 @@ def test_invariants(events: list[tuple[str, float, tuple[int | None, str | None]
         if after.leads:
             tokens_that_led.add(after.token)
         assert replace(after, publish_until=0.0, hold_until=0.0) == after
+
+
+# Two daemons and a server that is away
+
+_KEEP_S = 20.0
+_STEP_S = 0.05
+_CALL_LIMIT_S = 0.8
+
+
+class Redis:
+    """The leader key on a server. While it is frozen, requests wait, also those given up.
+
+    While it is gone, requests are lost.
+    """
+
+    def __init__(self) -> None:
+        self.holder = ""
+        self.lapses_at = -inf
+        self.frozen = False
+        self.gone = False
+        self.waiting: list[tuple[LeaderKeyRequest, Callable[[LeaderKeyAnswer], None]]] = []
+
+    def ask(
+        self, request: LeaderKeyRequest, answer: Callable[[LeaderKeyAnswer], None], now: float
+    ) -> None:
+        """Take a request, and answer it once the server does not freeze."""
+        if not self.gone:
+            self.waiting.append((request, answer))
+            self.serve(now)
+
+    def serve(self, now: float) -> None:
+        """Execute what waits, in order, unless the server is frozen."""
+        while self.waiting and not self.frozen:
+            request, answer = self.waiting.pop(0)
+            answer(LeaderKeyAnswer(self._held(request, now), unix_s=now + 1_000.0))
+
+    def _held(self, request: LeaderKeyRequest, now: float) -> Held:
+        holder = self.holder if now < self.lapses_at else ""
+        if holder not in ("", request.token, request.former):
+            return "another"
+        if not holder and now + 1_000.0 > request.claim_unix_s:
+            return "free"
+        self.holder, self.lapses_at = request.token, now + TTL_S
+        return "renewed" if holder == request.token else "acquired"
+
+
+class Node:
+    """One daemon's requests to such a server, one at a time, each given up after a while."""
+
+    def __init__(self, name: str, redis: Redis) -> None:
+        numbers = count(1)
+        self.key = LeaderKey(
+            ttl_s=TTL_S,
+            new_token=lambda: f"{name}:{next(numbers)}",
+            is_ours=lambda token: token.startswith(f"{name}:"),
+            keep_stream_s=_KEEP_S,
+        )
+        self.terms_ended: list[str] = []
+        self._redis = redis
+        self._awaits: LeaderKeyRequest | None = None
+        self._next_at = -inf
+
+    def turn(self, now: float) -> None:
+        """Do what the loop of a daemon does."""
+        if self._awaits is not None and now - self._awaits.sent_at >= _CALL_LIMIT_S:
+            self._awaits = None
+            self.key.failed(now)
+            self._next_at = self.key.next_try_at(calm=False)
+        self.key.checked(now)
+        if self._awaits is None and now >= self._next_at:
+            self._awaits = request = self.key.request(now)
+            self._redis.ask(request, lambda answer: self._answered(request, answer, now), now)
+
+    def _answered(self, request: LeaderKeyRequest, answer: LeaderKeyAnswer, now: float) -> None:
+        if request is self._awaits:  # else it was given up, and nobody hears the answer
+            self._awaits = None
+            change = self.key.answered(request, answer, max(now, self.now))
+            if change.ends is not None:
+                self.terms_ended.append(change.ends)
+            self._next_at = self.key.next_try_at(calm=answer.held != "free")
+
+    now = -inf
+
+
+@given(
+    st.lists(
+        st.tuples(st.booleans(), st.floats(0.1, 19.0), st.floats(3.0, 9.0)),
+        min_size=1,
+        max_size=4,
+    ),
+    st.integers(0, 7),
+    st.booleans(),
+)
+def test_who_holds_the_stream_gets_the_key_when_redis_is_back(
+    outages: list[tuple[bool, float, float]], phase: int, standby_first: bool
+) -> None:
+    """However long it was frozen, or gone, within the time to keep the stream."""
+    redis = Redis()
+    leader, standby = Node("us", redis), Node("them", redis)
+    nodes = [standby, leader] if standby_first else [leader, standby]
+    now = 100.0
+
+    def run(seconds: float, *turning: Node) -> None:
+        nonlocal now
+        ends = now + seconds
+        while now < ends:
+            now += _STEP_S
+            for node in turning:
+                node.now = now
+            redis.serve(now)
+            for node in turning:
+                node.turn(now)
+            rights = [node.key.leadership.may_publish(now) for node in nodes]
+            assert rights.count(True) <= 1
+
+    run(1.0, leader)
+    assert leader.key.leadership.leads
+    run(1.0 + phase * 0.1, *nodes)
+    for gone, away_s, works_s in outages:
+        redis.gone, redis.frozen = gone, not gone
+        run(away_s, *nodes)
+        assert leader.key.leadership.may_hold(now)
+        redis.gone = redis.frozen = False
+        run(1.5, *nodes)
+        assert leader.key.leadership.leads
+        run(works_s, *nodes)
+        assert leader.key.leadership.leads
+        assert not standby.key.leadership.leads
+        assert leader.key.leadership.reign == 0
+
+
+def test_a_standby_takes_the_key_of_a_leader_that_died_while_the_server_was_frozen() -> None:
+    """It waits for the leader for a second, and then for nobody."""
+    redis = Redis()
+    leader, standby = Node("us", redis), Node("them", redis)
+    now = 100.0
+    for node in (leader, standby):
+        for _ in range(20):
+            now += _STEP_S
+            node.now = now
+            node.turn(now)
+    redis.frozen = True
+    for _ in range(160):
+        now += _STEP_S
+        standby.now = now
+        standby.turn(now)
+    redis.frozen = False
+    back_at = now
+    while not standby.key.leadership.leads:
+        now += _STEP_S
+        assert now < back_at + YIELD_S + STANDBY_TRIES_EVERY_S + _CALL_LIMIT_S
+        standby.now = now
+        redis.serve(now)
+        standby.turn(now)

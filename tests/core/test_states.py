@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spotd.core.demand import MAX_REFUSED_SHOWN, Demand
+from spotd.core.channels import Channels
+from spotd.core.demand import MAX_REFUSED_SHOWN, PROMPT_UP_TO, Demand
 from spotd.core.interruptions import INTERRUPTED, why_stale, why_waiting
 from spotd.core.leadership import Leadership
 from spotd.core.redis_health import RedisHealth
@@ -30,6 +31,7 @@ REFUSED = Verdict("refused", LIMIT.reason, LIMIT.detail, LIMIT.reason)
 STARTED = Leadership(started=True, answered=True)
 STANDBY = replace(STARTED, another=True)
 LEADER = replace(STARTED, term=1, leads=True, publish_until=NOW + 1, hold_until=NOW + 1)
+KEEPS = replace(STARTED, term=1, answered=False, hold_until=NOW + 1)
 WANTED = Demand(frozenset(("AAA", "BBB")), term=1)
 SERVED = SubscriptionState(active=frozenset(("AAA",)))
 STREAMING = Facts(
@@ -45,6 +47,16 @@ NOT_KNOWN = Reason("leader_unknown", "Redis has not said yet who leads")
 NOT_ANSWERED = Reason("leader_key_failed", "the last request for the leader key failed")
 UNREADABLE = "cannot read the demand in symbols: spotd:symbols is of the wrong type"
 UNREADABLE_REASON = Reason("demand_unreadable", UNREADABLE)
+UNHEARD = Channels(unheard="no permission")
+UNHEARD_REASON = Reason("wake_unheard", "cannot listen to the wake channel: no permission")
+OTHER_LEADER_REASON = Reason(
+    "two_leaders",
+    "another daemon (host-1:ab) publishes on the same channels, from another database or with "
+    "another key prefix",
+)
+CROWDED = Reason(
+    "demand_crowded", "10,001 entries of the demand name no symbol, so its changes are seen late"
+)
 READING = Reason("reading_demand", "reading the demand")
 CONNECTING = Reason("connecting", "opening the stream")
 SUBSCRIBING = Reason("subscribing", "no symbol is acknowledged yet")
@@ -68,6 +80,24 @@ ALL_REFUSED = StreamState("open", subscriptions=SubscriptionState(all_refused=Tr
         ),
         (
             Facts(replace(STANDBY, answered=False), AWAY),
+            "standby",
+            AWAY_REASON,
+            [AWAY_REASON, NOT_ANSWERED],
+        ),
+        (
+            Facts(replace(STANDBY, free=True)),
+            "standby",
+            Reason("leader_key_free", "no daemon holds the leader key yet"),
+            [],
+        ),
+        (
+            replace(STREAMING, leadership=KEEPS, redis=AWAY),
+            "standby",
+            Reason("redis_away", "no answer; the stream is kept"),
+            [AWAY_REASON, NOT_ANSWERED],
+        ),
+        (
+            replace(STREAMING, leadership=KEEPS, redis=AWAY, stream=StreamState()),
             "standby",
             AWAY_REASON,
             [AWAY_REASON, NOT_ANSWERED],
@@ -100,6 +130,31 @@ ALL_REFUSED = StreamState("open", subscriptions=SubscriptionState(all_refused=Tr
             replace(STREAMING, demand=replace(WANTED, unreadable=UNREADABLE)),
             "streaming",
             UNREADABLE_REASON,
+            [UNREADABLE_REASON],
+        ),
+        (
+            replace(STREAMING, stream=ALL_REFUSED, demand=replace(WANTED, unreadable=UNREADABLE)),
+            "streaming",
+            UNREADABLE_REASON,
+            [UNREADABLE_REASON],
+        ),
+        (
+            replace(STREAMING, stream=CLOSED, demand=replace(WANTED, unreadable=UNREADABLE)),
+            "waiting",
+            BACKOFF,
+            [BACKOFF, UNREADABLE_REASON],
+        ),
+        (replace(STREAMING, channels=UNHEARD), "streaming", UNHEARD_REASON, []),
+        (
+            replace(STREAMING, channels=UNHEARD, demand=Demand(term=1)),
+            "idle",
+            UNHEARD_REASON,
+            [],
+        ),
+        (
+            replace(STREAMING, channels=replace(UNHEARD, other_leader="host-1:ab")),
+            "streaming",
+            OTHER_LEADER_REASON,
             [],
         ),
         (replace(STREAMING, redis=AWAY), "waiting", AWAY_REASON, [AWAY_REASON]),
@@ -108,6 +163,24 @@ ALL_REFUSED = StreamState("open", subscriptions=SubscriptionState(all_refused=Tr
             "waiting",
             AWAY_REASON,
             [AWAY_REASON, BACKOFF],
+        ),
+        (
+            replace(STREAMING, demand=replace(WANTED, refused_count=PROMPT_UP_TO)),
+            "streaming",
+            None,
+            [],
+        ),
+        (
+            replace(STREAMING, demand=replace(WANTED, refused_count=PROMPT_UP_TO + 1)),
+            "streaming",
+            CROWDED,
+            [],
+        ),
+        (
+            replace(STREAMING, demand=Demand(term=1, refused_count=PROMPT_UP_TO + 1)),
+            "idle",
+            CROWDED,
+            [],
         ),
         (replace(STREAMING, stopping=True), "stopping", STOPPING, [STOPPING]),
     ],

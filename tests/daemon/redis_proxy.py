@@ -25,10 +25,15 @@ class RedisProxy:
         #: another order than that of the server where they began.
         self.cuts_scans = False
         self.scans_cut = 0
+        self.delay_s = 0.0  # of each answer
         self.held = 0  # commands held back up to now
         self._server_port = server_port
         self._holds: bytes | None = None
         self._released = asyncio.Event()
+
+    def lead_to(self, server: Server) -> None:
+        """Carry new connections to another server. Those that are open stay where they are."""
+        self._server_port = server.port
 
     def hold(self, command: str) -> None:
         """Hold back every command of this name, until ``release``."""
@@ -43,7 +48,7 @@ class RedisProxy:
     async def carry(self, client: asyncio.StreamReader, answers: asyncio.StreamWriter) -> None:
         """Serve one connection of the client until either side ends it."""
         server, requests = await asyncio.open_connection("127.0.0.1", self._server_port)
-        back = asyncio.create_task(_pump(server, answers), name="answers")
+        back = asyncio.create_task(self._pump(server, answers), name="answers")
         try:
             # redis-py awaits each answer. As a consequence, what is read here at once holds one
             # command, behind those that open a connection. A large command takes several reads.
@@ -62,6 +67,14 @@ class RedisProxy:
             back.cancel()
             await asyncio.gather(back, return_exceptions=True)
 
+    async def _pump(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            while data := await source.read(1 << 16):
+                loop.call_later(self.delay_s, sink.write, data)
+        finally:
+            loop.call_later(self.delay_s, sink.close)
+
     @classmethod
     @asynccontextmanager
     async def to(cls, server: Server) -> AsyncIterator[Self]:
@@ -73,11 +86,3 @@ class RedisProxy:
                 yield proxy
             finally:
                 proxy.release()
-
-
-async def _pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
-    try:
-        while data := await source.read(1 << 16):
-            sink.write(data)
-    finally:
-        sink.close()

@@ -49,7 +49,8 @@ def trade(symbol: str, price: float, **more: Any) -> dict[str, Any]:
 class Rig:
     """One daemon, its simulator and a client of its values. ``async with`` runs the daemon.
 
-    ``settings`` are those of the daemon, by field name. By default it has no throttle and takes
+    ``values_url`` is where the test itself reads and writes, if that is not ``url``. ``settings``
+    are those of the daemon, by field name. By default it has no throttle and takes
     no snapshots, so that nothing happens but what the test says.
     """
 
@@ -65,6 +66,7 @@ class Rig:
         timeouts: Timeouts | None = None,
         pause_in_row_s: float = PAUSE_IN_ROW_S,
         leads: bool = True,
+        values_url: str | None = None,
         **settings: Any,
     ) -> None:
         defaults: dict[str, Any] = {
@@ -91,7 +93,7 @@ class Rig:
                 pause_in_row_s=pause_in_row_s,
             ),
         )
-        self.values = Values(url, self.settings.keys, decode_responses=True)
+        self.values = Values(values_url or url, self.settings.keys, decode_responses=True)
         self._waits_to_lead = leads
         self._running: asyncio.Task[int] | None = None
 

@@ -15,11 +15,20 @@ import redis.asyncio as aioredis
 import structlog
 from pydantic import SecretStr
 
-from spotd.core.demand import MAX_LEAVERS, MAX_REFUSED_SHOWN, Demand, DemandStep
+from spotd.core.channels import ChannelMonitor, Channels
+from spotd.core.demand import (
+    MAX_LEAVERS,
+    MAX_REFUSED_SHOWN,
+    PROMPT_UP_TO,
+    Demand,
+    DemandStep,
+)
 from spotd.core.freshness import Silence
 from spotd.core.leadership import Leadership
+from spotd.core.redis_health import RedisHealth
 from spotd.core.states import StreamState
 from spotd.core.subscriptions import MAX_SYMBOLS_PER_REQUEST
+from spotd.daemon.channels import ChannelLoop
 from spotd.daemon.demand import DemandLoop
 from spotd.daemon.prices import Prices
 from spotd.daemon.value import Value
@@ -96,6 +105,25 @@ async def test_a_lease_that_lapses_ends_the_demand(rig: NewRig) -> None:
         await asks_for(daemon, "QQQ")
         await forgotten(daemon, "SPY")
         assert (await daemon.values.leases()).keys() == {"QQQ@alive"}
+
+
+@pytest.mark.parametrize("wrong_s", [3_600.0, -3_600.0])
+async def test_a_clock_of_ours_that_jumps_ends_no_lease(
+    rig: NewRig, monkeypatch: pytest.MonkeyPatch, wrong_s: float
+) -> None:
+    """Redis' clock decides alone: what lives stays, what has lapsed goes and is counted."""
+    real = time.time
+    async with rig() as daemon:
+        leases = daemon.settings.keys.leases
+        await daemon.values.redis.zadd(leases, {"SPY@alive": real() + 600})
+        await asks_for(daemon, "SPY")
+        monkeypatch.setattr(time, "time", lambda: real() + wrong_s)
+        await daemon.values.redis.zadd(leases, {"QQQ@alive": real() + 600, "IWM@slow": real() - 10})
+        await asks_for(daemon, "SPY", "QQQ")
+        await until(
+            lambda: daemon.metric('spotd_doubtful_leases_total{kind="lapsed"}') == 1, "1 lapsed"
+        )
+        assert (await daemon.values.leases()).keys() == {"SPY@alive", "QQQ@alive"}
 
 
 async def test_a_doubtful_lease_is_counted_and_logged_once_per_owner(rig: NewRig) -> None:
@@ -202,6 +230,8 @@ async def test_a_key_of_the_wrong_type_disturbs_nothing(
             await prices_flow(daemon, "SPY", 1.0)
             assert daemon.daemon.health.get().away is None
             assert name in daemon.status["reason"]
+            [reason] = daemon.daemon.not_ready()
+            assert reason.startswith(f"demand_unreadable: cannot read the demand in {source}: ")
             await values.redis.delete(name)
             await asks_for(daemon, "DIA" if source == "symbols" else "SPY", "IWM")
             await until(lambda: daemon.status["reason"] is None, "no reason any more")
@@ -234,21 +264,6 @@ async def test_a_new_leader_that_cannot_read_the_demand_removes_nothing(
         assert daemon.daemon.not_ready() == []
 
 
-async def test_that_redis_refuses_the_wake_channel_is_said_once(
-    rig: NewRig, server: Server
-) -> None:
-    """Changes are found without it, later; its return is said too."""
-    with server.client() as client, structlog.testing.capture_logs() as lines:
-        client.execute_command("ACL", "SETUSER", "default", "-subscribe")
-        async with rig() as daemon:
-            await until(lambda: logged(lines, "cannot listen to the wake channel"), "a log line")
-            await daemon.want("SPY")
-            client.execute_command("ACL", "SETUSER", "default", "+subscribe")
-            await until(lambda: logged(lines, "listening to the wake channel again"), "the return")
-    [line] = logged(lines, "cannot listen to the wake channel")
-    assert "subscribe" in line["why"]
-
-
 async def test_entries_that_name_no_symbol_are_refused(rig: NewRig) -> None:
     """Each is shown under what was written, cut at 64 characters, and disturbs no other."""
     async with rig() as daemon:
@@ -276,6 +291,20 @@ async def test_entries_that_name_no_symbol_are_refused(rig: NewRig) -> None:
             "n-o@\\xff": "invalid_symbol",
         }
         assert daemon.status["symbols"]["refused"] == 7
+
+
+async def test_more_garbage_than_the_contract_allows_for_is_a_reason(rig: NewRig) -> None:
+    """The daemon streams and is ready; the reason goes when the garbage does."""
+    garbage = [f"garbage-{n}" for n in range(PROMPT_UP_TO + 1)]
+    async with rig() as daemon:
+        await daemon.want("SPY")
+        await daemon.values.want(*garbage)
+        await until(lambda: daemon.status["code"] == "demand_crowded", "the reason")
+        assert daemon.status["state"] == "streaming"
+        assert daemon.daemon.not_ready() == []
+        await daemon.want("QQQ")
+        await daemon.values.unwant(garbage[0])
+        await until(lambda: daemon.status["reason"] is None, "the reason to go")
 
 
 async def test_very_much_garbage_disturbs_nothing(rig: NewRig) -> None:
@@ -556,7 +585,7 @@ async def test_a_scan_that_ends_early_ends_no_demand(
 
 
 class Alone:
-    """A demand loop without its daemon, and every demand that it published, with its step."""
+    """The loops of demand and channels without their daemon, and each demand with its step."""
 
     def __init__(self, url: str, **settings: Any) -> None:
         self.demand = Value(Demand())
@@ -580,6 +609,15 @@ class Alone:
             **settings,
         )
 
+        self.channels = ChannelLoop(
+            self.port,
+            ChannelMonitor(lambda _: True, ttl_s=NEVER),
+            channels=Value(Channels()),
+            leadership=self.leadership,
+            health=Value(RedisHealth()),
+            wake_up=self.loop.wake_up,
+        )
+
     def _follow(self, demand: Demand, step: DemandStep) -> None:
         assert self.demand.get() is demand  # the value and what follows from it are one turn
         self.followed.append((demand, step))
@@ -591,7 +629,7 @@ class Alone:
         alone = cls(url, **settings)
         running = [
             asyncio.create_task(alone.loop.run(), name="demand"),
-            asyncio.create_task(alone.loop.listen(), name="wake"),
+            asyncio.create_task(alone.channels.run(), name="channels"),
         ]
         try:
             yield alone

@@ -105,7 +105,8 @@ async def test_the_first_daemon_states_none(rig: NewRig, server: Server) -> None
 
 async def test_after_redis_was_away_for_too_long(rig: NewRig, server: Server) -> None:
     """Where the stream could not be kept, the gap begins while Redis still answered."""
-    async with Recorder(server.url) as recorder, rig(leader_ttl_s=1.0) as daemon:
+    settings = {"leader_ttl_s": 1.0, "keep_stream_s": 0}
+    async with Recorder(server.url) as recorder, rig(**settings) as daemon:
         await daemon.want("SPY")
         await until(lambda: "live" in recorder.states("SPY"), "live")
         with frozen(server):

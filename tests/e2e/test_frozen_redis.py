@@ -45,7 +45,7 @@ async def setup(tmp_path: Path) -> AsyncIterator[Setup]:
 
 @pytest.mark.parametrize("freeze", [stopped, asleep], ids=lambda freeze: freeze.__name__)
 async def test_a_daemon_that_publishes_after_a_freeze_says_so(setup: Setup, freeze: Freeze) -> None:
-    """After the freeze it leads again: it publishes, and status, metrics and states agree."""
+    """After the freeze it leads again over the same stream, and all that it says agrees."""
     daemon = await _daemon(setup, "daemon")
     await setup.streaming("SPY")
     recorder = await setup.recorder("spotd:events")
@@ -59,10 +59,11 @@ async def test_a_daemon_that_publishes_after_a_freeze_says_so(setup: Setup, free
     await _published(setup, "SPY")
     await _says_that_it_streams(setup, daemon)
     assert "standby" not in recorder.daemon_states()[said:]
+    assert len(setup.sim.received.of("connect")) == 1
 
 
 async def test_after_a_freeze_one_of_two_daemons_leads(setup: Setup) -> None:
-    """Exactly one of two says that it leads and streams; the other says standby."""
+    """It is the one that held the stream, and it holds it still; the other says standby."""
     both = [await _daemon(setup, name) for name in ("first", "second")]
     await setup.streaming("SPY")
     await _published(setup, "SPY")
@@ -78,7 +79,8 @@ async def test_after_a_freeze_one_of_two_daemons_leads(setup: Setup) -> None:
     await setup.until(settled, "one streams and one stands by")
     await _published(setup, "SPY")
     leads = [await daemon.leads() for daemon in both]
-    assert sorted(leads) == [False, True]
+    assert leads == [True, False]
+    assert len(setup.sim.received.of("connect")) == 1
     await _says_that_it_streams(setup, both[leads.index(True)])
     standby = both[leads.index(False)]
     assert await standby.state() == "standby"

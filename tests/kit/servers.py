@@ -13,6 +13,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
@@ -28,6 +29,7 @@ from tests.kit.ports import free_port
 from tests.kit.waiting import until_sync
 
 _PR_SET_PDEATHSIG = 1
+_MASTERS = 3  # of a cluster: fewer cannot agree on a promotion
 _TRIES = 3  # a port may be taken between the moment it is found free and the server's bind
 
 
@@ -44,7 +46,8 @@ class Server:
     """One server process, whose data outlives it in ``directory``.
 
     Without ``port`` it listens on a free one, known from the start on and kept over restarts; if
-    somebody else takes that one before the first start, on another.
+    somebody else takes that one before the first start, on another. ``login`` holds username and
+    password of an administrator, if one is needed.
     """
 
     def __init__(
@@ -55,6 +58,7 @@ class Server:
         binary: str | None = None,
         config: str | None = None,
         tls: tuple[Path, Path, Path] | None = None,
+        login: Mapping[str, str] | None = None,
     ) -> None:
         self.port = free_port() if port is None else port
         self.directory = directory
@@ -62,6 +66,7 @@ class Server:
         self._may_move = port is None
         self._config = config
         self._tls = tls
+        self._login = login or {}
         self._options = options
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -138,11 +143,11 @@ class Server:
 
     def client(self, **options: Any) -> redis.Redis:
         """Return a blocking client for what the test itself says; answers are text."""
-        secured: dict[str, Any] = {}
+        secured: dict[str, Any] = {**self._login}
         if self._tls is not None:
-            secured = {"ssl": True, "ssl_ca_certs": str(self._tls[0])}
+            secured |= {"ssl": True, "ssl_ca_certs": str(self._tls[0])}
         return redis.Redis(
-            host="127.0.0.1", port=self.port, decode_responses=True, **secured, **options
+            host="127.0.0.1", port=self.port, decode_responses=True, **(secured | options)
         )
 
     def _start(self) -> None:
@@ -247,28 +252,46 @@ class SentinelServers:
 
 
 class ClusterServers:
-    """Three masters that hold all slots, without replicas."""
+    """Three masters that hold all slots, and the replicas that a test adds.
 
-    def __init__(self, directory: Path) -> None:
-        self.nodes = [
-            Server(
-                directory / str(number),
-                *("--cluster-enabled", "yes", "--cluster-node-timeout", "2000"),
-            )
-            for number in range(3)
-        ]
+    With ``tls`` (see ``make_certificates``) the nodes speak nothing else, also among themselves.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        *options: str,
+        tls: tuple[Path, Path, Path] | None = None,
+        node_timeout_ms: int = 2_000,
+    ) -> None:
+        self._directory = directory
+        self._tls = tls
+        self._options = (
+            *("--cluster-enabled", "yes", "--cluster-node-timeout", str(node_timeout_ms)),
+            *(() if tls is None else ("--tls-cluster", "yes", "--tls-replication", "yes")),
+            *options,
+        )
+        self.nodes: list[Server] = []
+        for _ in range(_MASTERS):
+            self._add_node()
 
     @property
     def url(self) -> str:
         """The URL that names all nodes."""
-        return "redis+cluster://" + ",".join(f"127.0.0.1:{node.port}" for node in self.nodes)
+        return self.url_of(*self.nodes)
+
+    def url_of(self, *nodes: Server) -> str:
+        """Return the URL that names these nodes."""
+        hosts = ",".join(f"127.0.0.1:{node.port}" for node in nodes)
+        if self._tls is None:
+            return f"redis+cluster://{hosts}"
+        return f"rediss+cluster://{hosts}?ssl_ca_certs={self._tls[0]}"
 
     def __enter__(self) -> Self:
         """Start all, hand out the slots, and wait until all agree."""
-        for node in self.nodes:
-            node.start()
         bounds = [0, 5_461, 10_923, 16_384]
         for number, node in enumerate(self.nodes):
+            node.start()
             with node.client() as client:
                 first, last = bounds[number], bounds[number + 1] - 1
                 client.execute_command("CLUSTER", "ADDSLOTSRANGE", first, last)
@@ -284,6 +307,39 @@ class ClusterServers:
         for node in self.nodes:
             node.kill()
 
+    def owner(self, key: str, asked: Server | None = None) -> Server:
+        """Return the node that owns the slot of a key, as ``asked`` sees it: the first node."""
+        with (asked or self.nodes[0]).client() as client:
+            slot = int(client.execute_command("CLUSTER", "KEYSLOT", key))
+            for first, last, master, *_ in client.execute_command("CLUSTER", "SLOTS"):
+                if first <= slot <= last:
+                    return next(node for node in self.nodes if node.port == master[1])
+        raise AssertionError(f"nobody owns slot {slot}")
+
+    def add_replica(self, master: Server) -> Server:
+        """Start a replica of a node, and wait until it has its data and all nodes know it."""
+        replica = self._add_node()
+        replica.start()
+        with replica.client() as client, master.client() as of:
+            client.execute_command("CLUSTER", "MEET", "127.0.0.1", master.port)
+            identity = of.execute_command("CLUSTER", "MYID")
+            until_sync(lambda: _replicates(client, identity), "the replica")
+            until_sync(lambda: client.info("replication")["master_link_status"] == "up", "its data")
+        for node in self.nodes[:_MASTERS]:
+            with node.client() as client:
+                until_sync(lambda c=client: _knows(c, replica), "all to know it")  # type: ignore[misc]
+        return replica
+
+    def _add_node(self) -> Server:
+        node = Server(
+            self._directory / str(len(self.nodes)),
+            *self._options,
+            binary=None if self._tls is None else redis_server(),
+            tls=self._tls,
+        )
+        self.nodes.append(node)
+        return node
+
     def _agrees(self, node: Server) -> bool:
         with node.client() as client:
             info = client.execute_command("CLUSTER", "INFO")
@@ -291,6 +347,22 @@ class ClusterServers:
             slots = client.execute_command("CLUSTER", "SLOTS")
         state_ok = "cluster_state:ok" in text or "'cluster_state': 'ok'" in text
         return state_ok and len(slots) == len(self.nodes)
+
+
+def _replicates(client: Any, master: str) -> bool:
+    """Return whether a new node could be made a replica: it must have heard of the master."""
+    try:
+        return bool(client.execute_command("CLUSTER", "REPLICATE", master))
+    except redis.ResponseError:
+        return False
+
+
+def _knows(client: Any, replica: Server) -> bool:
+    return any(
+        node[1] == replica.port
+        for _first, _last, *nodes in client.execute_command("CLUSTER", "SLOTS")
+        for node in nodes
+    )
 
 
 def make_certificates(directory: Path) -> tuple[Path, Path, Path]:

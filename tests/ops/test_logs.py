@@ -16,6 +16,7 @@ import pytest
 import structlog
 
 from spotd.ops import logs
+from spotd.redaction import REDACTED
 from tests.kit.waiting import GUARD_S
 
 SECRET = 'hunter2"\\ä'
@@ -138,7 +139,7 @@ def test_a_secret_is_cut_out_of_everything(form: Literal["json", "console"]) -> 
         logging.getLogger("library").exception("failed with %s", SECRET)
         logging.getLogger("library").warning("failed", exc_info=sys.exc_info())
     text = stream.getvalue()
-    assert text.count(logs.REDACTED) >= 8
+    assert text.count(REDACTED) >= 8
     assert "hunter2" not in text
     assert "key-id-1" not in text
     assert "ValueError" in text
@@ -215,6 +216,7 @@ def test_a_cut_leaves_no_part_of_a_secret(form: Literal["json", "console"]) -> N
 _CHATTY = """
 import sys
 from spotd.ops import logs
+from spotd.redaction import REDACTED
 import structlog
 logs.configure("info", "json", secrets=["hunter2-hunter2"])
 log = structlog.get_logger("spotd.test")

@@ -45,7 +45,6 @@ REFUSED_OPTIONS = [
     "redis://u:hunter2@host:1/0?nonsense=hunter2",
     "redis://host:1/0?socket_timeout=hunter2",
     "redis+sentinel://u:hunter2@host:1/prices?nonsense=1",
-    "redis+sentinel://u:hunter2@host:1/prices?socket_timeout=1",
     "redis+sentinel://u:hunter2@host:1/prices?sentinel_nonsense=1",
     "redis+cluster://u:hunter2@host:1?nonsense=1",
 ]

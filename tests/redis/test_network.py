@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator, Iterator
-from contextlib import closing, suppress
+from contextlib import ExitStack, closing, suppress
+from pathlib import Path
+from typing import Any
 
 import pytest
 
+from spotd.client import SpotClient
 from spotd.errors import RedisUnavailableError
 from spotd.keys import Keys
 from spotd.redis.port import SCAN_ABOVE, RedisPort
-from tests.kit.servers import Server
+from tests.kit.servers import Server, make_certificates, redis_server
 from tests.kit.waiting import until
 
 KEYS = Keys()
@@ -90,7 +94,7 @@ async def test_a_call_into_the_void_is_given_up(network: Network) -> None:
         with pytest.raises(RedisUnavailableError):
             await each.publish("t", LINE, 1)
     sent, network.swallowed = network.requests, 0
-    given_up = asyncio.create_task(port.publish("t", LINE, 1))
+    given_up = asyncio.create_task(fresh.publish("t", LINE, 1))
     await until(lambda: network.swallowed > 0, "the call to be sent")
     network.swallows = False
     with pytest.raises(RedisUnavailableError):
@@ -110,7 +114,7 @@ async def test_a_slow_server_still_works(network: Network, server: Server) -> No
     # Two answers while logging in, and two to the call, which sends the script that is missing.
     assert (await port.lead("t", 60.0)).held == "acquired"
     await port.publish("t", LINE, 1)
-    assert await port.live_leases(0.0) == []
+    assert (await port.leases()).live == []
     await port.close()
 
 
@@ -131,3 +135,108 @@ async def test_connecting_costs_no_round_trip_of_its_own(network: Network) -> No
     await port.leader()
     assert network.requests == 1
     await port.close()
+
+
+@pytest.mark.parametrize("scheme", ["redis", "rediss"])
+async def test_a_round_trip_of_600_ms_works(tmp_path: Path, scheme: str) -> None:
+    """Daemon and client connect, with TLS too, and no call is given up."""
+    tls = make_certificates(tmp_path) if scheme == "rediss" else None
+    if tls is not None and redis_server() is None:
+        pytest.skip("redis-server is not installed")
+    options = "" if tls is None else f"?ssl_ca_certs={tls[0]}"
+    binary = None if tls is None else redis_server()
+    with Server(tmp_path / "server", binary=binary, tls=tls) as server:
+        way = Network(server.port)
+        way.delay_s = 0.6
+        async with await way.start():
+            url = f"{scheme}://127.0.0.1:{way.port}/0{options}"
+            failures: list[str | None] = []
+            port = RedisPort(url, KEYS, outcome=lambda outcome: failures.append(outcome.failure))
+            await port.lead("t", 60.0)
+            await port.publish("t", LINE, 1)
+            await port.leases()
+            assert [entry async for some in port.demand_set() for entry in some] == []
+            assert (await port.lead("t", 60.0)).held == "renewed"
+            assert set(failures) == {None}
+            await port.close()
+            async with SpotClient(url) as spot:
+                assert await spot.status() is None
+
+
+class Addresses:
+    """A host name with two addresses: at the first one nothing is answered."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+
+    def look_up(self, host: str, *_: Any, **__: Any) -> list[Any]:
+        """Answer in the place of the system's resolver."""
+        assert host == "two.test"
+        return [
+            (socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, self._port))
+            for address in ("127.0.0.2", "127.0.0.1")
+        ]
+
+
+@pytest.mark.parametrize("accepts", [True, False])
+@pytest.mark.parametrize("user", ["", f"u:{PASSWORD}@"])
+async def test_an_address_that_swallows_packets_does_not_hold_up_the_next(
+    server: Server, monkeypatch: pytest.MonkeyPatch, accepts: bool, user: str
+) -> None:
+    """A host name may lead to several addresses, and the first one that answers is used."""
+    monkeypatch.setattr(socket, "getaddrinfo", Addresses(server.port).look_up)
+    with ExitStack() as stack:
+        swallowing = stack.enter_context(socket.socket())
+        swallowing.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        swallowing.bind(("127.0.0.2", server.port))
+        swallowing.listen(100 if accepts else 0)
+        for _ in range(0 if accepts else 4):  # where the queue is full, the kernel answers nothing
+            filler = stack.enter_context(socket.socket())
+            filler.setblocking(False)
+            with suppress(BlockingIOError):
+                filler.connect(("127.0.0.2", server.port))
+        url = f"redis://{user}two.test:{server.port}/0"
+        port = RedisPort(url, KEYS)
+        for _ in range(2):
+            assert (await port.lead("swallow", 60.0)).held != "another"
+        await port.release("swallow")
+        await port.close()
+        async with SpotClient(url) as spot:
+            assert await spot.status() is None
+
+
+async def test_the_options_of_the_url_count(server: Server) -> None:
+    """How long a try to connect and an answer may take is what the URL says."""
+    address = f"redis://127.0.0.1:{server.port}/0"
+    connecting = RedisPort(f"{address}?socket_connect_timeout=0.15&db=1", KEYS)
+    answering = RedisPort(f"{address}?socket_timeout=0.2", KEYS, call_timeout_s=1000.0)
+    await answering.leader()
+    server.freeze()
+    try:
+        with pytest.raises(RedisUnavailableError, match=r"no connection to .* within 0\.15 s"):
+            await connecting.leader()
+        with pytest.raises(RedisUnavailableError, match="no answer in time"):
+            await answering.leader()
+    finally:
+        server.thaw()
+    await connecting.close()
+    await answering.close()
+
+
+@pytest.mark.parametrize("option", ["ssl_ca_certs", "ssl_certfile", "ssl_keyfile"])
+@pytest.mark.parametrize("scheme", ["rediss", "rediss+sentinel"])
+async def test_a_file_of_the_url_that_is_missing_is_named(
+    tmp_path: Path, option: str, scheme: str
+) -> None:
+    """The error says which option of the URL names which file, and why it cannot be read."""
+    missing = tmp_path / "missing.pem"
+    options = {"ssl_certfile": str(tmp_path / "cert.pem"), option: str(missing)}
+    (tmp_path / "cert.pem").write_text("no certificate")
+    query = "&".join(f"{name}={value}" for name, value in options.items())
+    path = "/prices" if scheme.endswith("sentinel") else "/0"
+    port = RedisPort(f"{scheme}://u:{PASSWORD}@127.0.0.1:1{path}?{query}", KEYS)
+    with pytest.raises(RedisUnavailableError) as caught:
+        await port.leader()
+    await port.close()
+    assert f"{option} {missing}"[:100] in str(caught.value)
+    assert PASSWORD not in str(caught.value)

@@ -121,15 +121,13 @@ async def test_a_wrong_type_in_what_is_read_is_an_answer(
     with pytest.raises(WrongTypeError):
         await anext(aiter(port.demand_set()))
     for call in (
-        port.live_leases(0.0),
-        port.lapsed_leases(0.0),
-        port.leases_beyond(0.0),
+        port.leases(),
         port.not_in_set([b"A"]),
         port.not_leased([b"A"], 0.0),
     ):
         with pytest.raises(WrongTypeError):
             await call
-    assert failures(outcomes) == [None] * 10
+    assert failures(outcomes) == [None] * 8
 
 
 async def test_a_refusal_is_an_answer_only_where_the_demand_is_read(
@@ -139,7 +137,7 @@ async def test_a_refusal_is_an_answer_only_where_the_demand_is_read(
     db.acl_setuser("poor", enabled=True, nopass=True, keys="*", commands=["-@all"])
     port = patient(f"redis://poor:x@127.0.0.1:{server.port}/0", KEYS, outcome=outcomes.append)
     for read in (
-        port.live_leases(0.0),
+        port.leases(),
         port.not_in_set([b"A"]),
         port.not_leased([b"A"], 0.0),
         port.subscribed_channels(),

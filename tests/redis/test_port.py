@@ -57,14 +57,20 @@ async def port(process: Server, db: redis.Redis) -> AsyncIterator[RedisPort]:
 
 @pytest.fixture
 async def recorder(process: Server) -> AsyncIterator[Recorder]:
-    """Yield a recorder of everything that is published."""
-    async with Recorder(process.url, "*") as recording:
+    """Yield a recorder of all prices and events."""
+    async with Recorder(process.url) as recording:
         yield recording
 
 
 def update(symbol: str, seq: int) -> bytes:
     """Return a line that stands for an update."""
     return json.dumps({"symbol": symbol, "seq": seq}, separators=(",", ":")).encode() + b"\n"
+
+
+def clock_of(db: redis.Redis) -> float:
+    """Return Redis' own clock in unix seconds."""
+    seconds, microseconds = db.time()
+    return float(seconds) + microseconds / 1_000_000
 
 
 async def entries_of(port: RedisPort) -> list[bytes]:
@@ -330,7 +336,7 @@ async def test_the_status_has_a_ttl_and_is_announced_when_asked(
     await port.write_status(OURS, b"{}", 15.0, announce=announce)
     assert db.get(KEYS.status) == "{}"
     assert 14_000 < db.pttl(KEYS.status) <= 15_000
-    db.publish("end", "")
+    db.publish("spot:END", "")
     await until(lambda: recorder.heard, "the end")
     assert (recorder.heard[0].channel == KEYS.events) is announce
 
@@ -360,19 +366,20 @@ async def test_a_large_demand_is_read_in_slices(port: RedisPort, db: redis.Redis
     names = {f"S{n}".encode() for n in range(SCAN_ABOVE + 1)}
     db.sadd(KEYS.symbols, *names)
     slices = [list(some) async for some in port.demand_set()]
-    assert len(slices) > 3
-    assert max(map(len, slices)) < SCAN_ABOVE / 2
+    assert len(slices) > 1
+    assert max(map(len, slices)) < SCAN_ABOVE
     assert {entry for some in slices for entry in some} == names
 
 
 async def test_many_leases_are_read_in_slices(port: RedisPort, db: redis.Redis) -> None:
     """Above SCAN_ABOVE, too, lapsed leases are left out and removed."""
-    now = 1_768_885_920.25
+    now = clock_of(db)
     names = {f"S{n}@me" for n in range(SCAN_ABOVE + 1)}
-    db.zadd(KEYS.leases, dict.fromkeys(names, now + 1))
+    db.zadd(KEYS.leases, dict.fromkeys(names, now + 600))
     db.zadd(KEYS.leases, {"IWM@a": now - 1, "DIA@a": "+inf"})
-    found = await port.live_leases(now)
-    assert set(found) == {b"DIA@a", *(name.encode() for name in names)}
+    read = await port.leases()
+    assert set(read.live) == {b"DIA@a", *(name.encode() for name in names)}
+    assert read.lapsed == [(b"IWM@a", now - 1)]
     assert db.zcard(KEYS.leases) == len(names) + 1
 
 
@@ -395,7 +402,7 @@ async def test_a_demand_of_the_wrong_type_says_so(port: RedisPort, db: redis.Red
     with pytest.raises(WrongTypeError, match=KEYS.symbols):
         await entries_of(port)
     with pytest.raises(WrongTypeError, match=KEYS.leases):
-        await port.live_leases(time.time())
+        await port.leases()
     with pytest.raises(WrongTypeError, match=KEYS.symbols):
         await port.not_in_set([b"SPY"])
     with pytest.raises(WrongTypeError, match=KEYS.leases):
@@ -403,22 +410,24 @@ async def test_a_demand_of_the_wrong_type_says_so(port: RedisPort, db: redis.Red
 
 
 async def test_doubtful_leases_come_with_their_scores(port: RedisPort, db: redis.Redis) -> None:
-    """Lapsed ones and those far ahead are read in the order of their times, and stay."""
-    now = 1_768_885_920.25
+    """Lapsed ones and those far ahead are read in the order of their times."""
+    now = clock_of(db)
     leases: dict[str, float | str] = {
-        "SPY@a": now + 0.001,
+        "SPY@a": now + 600,
         "QQQ@a": now,
         "X@a": "-inf",
         "JS@a": now * 1000,
         "DIA@a": "inf",
     }
     db.zadd(KEYS.leases, leases)
-    assert await port.lapsed_leases(now) == [(b"X@a", float("-inf")), (b"QQQ@a", now)]
-    assert await port.leases_beyond(now + 1) == [(b"JS@a", now * 1000), (b"DIA@a", float("inf"))]
-    assert db.zcard(KEYS.leases) == len(leases)
+    read = await port.leases(far_s=3_600)
+    assert read.lapsed == [(b"X@a", float("-inf")), (b"QQQ@a", now)]
+    assert read.far == [(b"JS@a", now * 1000), (b"DIA@a", float("inf"))]
+    assert sorted(read.live) == [b"DIA@a", b"JS@a", b"SPY@a"]
     many = {f"S{n}@a": 1.0 for n in range(MAX_FIELDS_PER_CALL + 1)}
     db.zadd(KEYS.leases, many)
-    assert len(await port.lapsed_leases(now)) == MAX_FIELDS_PER_CALL
+    assert len((await port.leases()).lapsed) == MAX_FIELDS_PER_CALL
+    assert db.zcard(KEYS.leases) == 3
 
 
 async def test_states_are_read_as_they_are_stored(port: RedisPort, db: redis.Redis) -> None:
@@ -429,14 +438,28 @@ async def test_states_are_read_as_they_are_stored(port: RedisPort, db: redis.Red
 
 
 async def test_lapsed_leases_are_removed(port: RedisPort, db: redis.Redis) -> None:
-    """A lease counts before its time, not at it and not after."""
-    now = 1_768_885_920.25
+    """A lease counts before its time by Redis' clock, and not after."""
+    now = clock_of(db)
     db.zadd(
         KEYS.leases,
-        {"SPY@a": now + 0.001, "QQQ@a": now, "IWM@a": now - 1, "DIA@a": "+inf", "X@a": "-inf"},
+        {"SPY@a": now + 600, "QQQ@a": now, "IWM@a": now - 1, "DIA@a": "+inf", "X@a": "-inf"},
     )
-    assert sorted(await port.live_leases(now)) == [b"DIA@a", b"SPY@a"]
+    read = await port.leases()
+    assert sorted(read.live) == [b"DIA@a", b"SPY@a"]
+    assert now <= read.unix_s <= clock_of(db)
     assert set(db.zrange(KEYS.leases, 0, -1)) == {"SPY@a", "DIA@a"}
+
+
+async def test_our_own_clock_says_nothing_about_leases(
+    port: RedisPort, db: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where it jumps an hour ahead, no live lease is removed; where it is behind, none lives on."""
+    now = clock_of(db)
+    for wrong_s in (3_600.0, -3_600.0):
+        db.zadd(KEYS.leases, {"SPY@a": now + 600, "QQQ@a": now - 600})
+        monkeypatch.setattr(time, "time", lambda wrong_s=wrong_s: now + wrong_s)
+        assert (await port.leases()).live == [b"SPY@a"]
+        assert db.zrange(KEYS.leases, 0, -1) == ["SPY@a"]
 
 
 @pytest.mark.parametrize("prefix", ["spot:", "s*t:", "s?t[a-c]^\\:", "{spot}-", "s]p"])

@@ -1,0 +1,36 @@
+"""Decides in which forms a secret may appear in a text, and cuts them out.
+
+Must not know any secret itself, or what the text is for.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from urllib.parse import quote, quote_plus
+
+REDACTED = "***"
+
+
+def without(secrets: Iterable[str], text: str) -> str:
+    """Return the text without the secrets, however they are escaped in it."""
+    found = {spelling for secret in secrets if secret for spelling in spellings_of(secret)}
+    for spelling in sorted(found, key=len, reverse=True):
+        text = text.replace(spelling, REDACTED)
+    return text
+
+
+def spellings_of(secret: str) -> set[str]:
+    """Return a secret as it is, and as JSON, repr and URLs escape it, one inside the other too."""
+    found = {secret, quote(secret), quote(secret, safe=""), quote_plus(secret)}
+    for _ in range(2):
+        found |= {
+            escaped
+            for text in found
+            for escaped in (
+                json.dumps(text)[1:-1],
+                json.dumps(text, ensure_ascii=False)[1:-1],
+                repr(text)[1:-1],
+            )
+        }
+    return found

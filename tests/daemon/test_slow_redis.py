@@ -1,0 +1,35 @@
+"""A daemon whose Redis is far away: slower, and right."""
+
+from __future__ import annotations
+
+from spotd.keys import Keys
+from spotd.simulator import Simulator
+from tests.daemon.redis_proxy import RedisProxy
+from tests.daemon.rig import Rig
+from tests.kit.servers import Server
+from tests.kit.waiting import until
+
+KEYS = Keys()
+
+
+async def test_a_round_trip_of_600_ms_costs_nothing_but_time(
+    server: Server, sim: Simulator
+) -> None:
+    """The daemon leads without a break, publishes, takes new symbols, and releases its key."""
+    async with RedisProxy.to(server) as way:
+        way.delay_s = 0.6
+        async with Rig(way.url, sim, leader_ttl_s=5.0, values_url=server.url) as daemon:
+            await daemon.want("SPY")
+            await until(daemon.works, "a leader at work")
+            await daemon.quote("SPY", 10)
+
+            async def published() -> bool:
+                return await daemon.values.bid("SPY") == 10
+
+            await until(published, "the price")
+            await daemon.want("QQQ")
+            assert daemon.metric("spotd_redis_errors_total") == 0
+            assert daemon.daemon.leadership.get().term == 1
+            await daemon.stop()
+            assert await daemon.values.token() is None
+            assert await daemon.values.status() is None

@@ -1,0 +1,39 @@
+"""Secrets are cut out of a text in whichever form they appear in it."""
+
+from __future__ import annotations
+
+import json
+from urllib.parse import quote, quote_plus
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from spotd.redaction import REDACTED, without
+
+SECRETS = ["hunter2", "p'a\"s\\s wörd/+%", "päss\nword"]
+
+
+@pytest.mark.parametrize("secret", SECRETS)
+@pytest.mark.parametrize("form", [str, repr, json.dumps, quote, quote_plus, lambda s: repr([s])])
+def test_every_form_of_a_secret_is_cut_out(secret: str, form: object) -> None:
+    """A text may hold it as it is, as Python or JSON escape it, or as a URL does."""
+    assert callable(form)
+    text = f"before {form(secret)} after"
+    shown = without(["other-secret", secret], text)
+    assert REDACTED in shown
+    assert form(secret).strip("'\"[]") not in shown
+    assert shown.startswith("before ")
+    assert shown.endswith(" after")
+
+
+@given(st.lists(st.text(max_size=8), max_size=4), st.text(max_size=60))
+def test_no_secret_is_left(secrets: list[str], text: str) -> None:
+    """Whatever the secrets are, none that is longer than its mark is in the result."""
+    shown = without(secrets, text)
+    assert not [each for each in secrets if len(each) > len(REDACTED) and each in shown]
+
+
+def test_a_text_without_secrets_stays() -> None:
+    """Where there is nothing to cut out, the text is the same."""
+    assert without(["", "hunter2"], "nothing here") == "nothing here"
