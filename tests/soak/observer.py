@@ -139,15 +139,21 @@ class Observer:
                 pubsub = client.pubsub()
                 try:
                     await pubsub.psubscribe(f"{prefix}*")
-                    while True:
-                        async with asyncio.timeout(3.0):
-                            message = await pubsub.get_message(timeout=None)
+                    while self._is_reader(reader.port):
+                        message = await pubsub.get_message(timeout=_READ_LIMIT_S)
                         if message is not None and message["type"] == "pmessage":
                             self._hear(message["data"])
                 finally:
                     await pubsub.aclose()
                     await client.aclose()
             await asyncio.sleep(0.02)
+
+    def _is_reader(self, port: int) -> bool:
+        """Return whether a reader that follows the master still listens to this server."""
+        servers = self._bed.servers
+        if servers.topology != "cluster":
+            return port == servers.owner_port
+        return port in {server.port for server in servers.spared()}
 
     def _hear(self, raw: bytes) -> None:
         now = time.monotonic()

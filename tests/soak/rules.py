@@ -7,6 +7,7 @@ two readings that contradict each other once prove nothing.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -99,6 +100,11 @@ class Rules:
             "spotd:status is not what its leader says",
             1.5,
             "written at every change, after up to 0.2 s of states, with a call of up to 0.8 s",
+        )
+        self.counts = Rule(
+            "spotd:status counts other states than spotd:states holds",
+            2.5,
+            "states are written first, then the status, each with a call of up to 0.8 s",
         )
         self.no_state = Rule(
             "a desired symbol has no state",
@@ -273,6 +279,10 @@ class Rules:
         true = (holder.said.instance, holder.said.state, holder.said.code)
         if stored != true:
             yield Wrong(self.status, holder.name, f"spotd:status {stored}", f"HTTP {true}")
+        counted = {s: n for s, n in told.get("symbols", {}).items() if n and s != "desired"}
+        held = dict(Counter(redis.states.values()))
+        if told and counted != held:
+            yield Wrong(self.counts, holder.name, f"{counted}", f"{held}")
 
     def _stored_states(self, moment: Moment, holder: DaemonNow, redis: RedisNow) -> Iterator[Wrong]:
         states, subscribed = redis.states, holder.subscribed

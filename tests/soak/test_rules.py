@@ -33,7 +33,12 @@ STANDBY = DaemonNow(
 )
 REDIS = RedisNow(
     token="host-1:abcd",
-    status={"instance": "host-1", "state": "streaming", "code": None},
+    status={
+        "instance": "host-1",
+        "state": "streaming",
+        "code": None,
+        "symbols": {"desired": 1, "live": 1, "refused": 1},
+    },
     states={"SPY": "live", "not a symbol": "refused"},
     last=frozenset({"SPY"}),
     desired=frozenset({"SPY"}),
@@ -74,7 +79,15 @@ def test_nothing_is_wrong_where_all_is_well() -> None:
 NOBODY = replace(REDIS, token=None)
 CUT = replace(LEADER, sessions=())
 DOWN = _said(CUT, state="waiting", code="backoff", connected=False, ready=False, reasons="[…]")
-TOLD_DOWN = replace(REDIS, status={"instance": "host-1", "state": "waiting", "code": "backoff"})
+TOLD_DOWN = replace(
+    REDIS,
+    status={
+        "instance": "host-1",
+        "state": "waiting",
+        "code": "backoff",
+        "symbols": {"desired": 1, "stale": 1},
+    },
+)
 
 LIES: list[tuple[str, Moment]] = [
     ("leads_without_key", _with(redis=NOBODY)),
@@ -95,7 +108,8 @@ LIES: list[tuple[str, Moment]] = [
     ("unready", _with(_said(LEADER, ready=False, reasons="[…]"))),
     ("unready", _with(standby=_said(STANDBY, ready=False, reasons="[…]"))),
     ("status", _with(redis=replace(REDIS, status=None))),
-    ("status", _with(redis=replace(REDIS, status={**TOLD_DOWN.status}))),  # type: ignore[dict-item]
+    ("status", _with(redis=TOLD_DOWN)),
+    ("counts", _with(redis=replace(REDIS, states={"SPY": "live"}))),
     ("no_state", _with(redis=replace(REDIS, desired=frozenset({"SPY", "QQQ"})))),
     ("undesired", _with(redis=replace(REDIS, desired=frozenset()))),
     ("undesired", _with(redis=replace(REDIS, last=frozenset({"SPY", "OLD"})))),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections import Counter
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Self
@@ -41,6 +42,8 @@ class Servers:
         for servers in (self._one, self._sentinel, self._cluster):
             if servers is not None:
                 self._stack.enter_context(servers)
+        if self._cluster is not None:
+            self._cluster.add_replica(self._cluster.owner(self.keys.leader))
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -67,7 +70,11 @@ class Servers:
 
     def pids(self) -> list[int]:
         """Return the processes that run and are not frozen."""
-        return [s.pid for s in self.data if s.port not in self._dead | self._frozen]
+        return [server.pid for server in self.spared()]
+
+    def spared(self) -> list[Server]:
+        """Return the servers that run and are not frozen."""
+        return [s for s in self.data if s.port not in self._dead | self._frozen]
 
     def owner(self) -> Server:
         """Return the server that holds spotd's keys. Blocks for some milliseconds."""
@@ -83,6 +90,11 @@ class Servers:
         self._owner_port = port
         return next((server for server in self.data if server.port == port), self.data[0])
 
+    @property
+    def owner_port(self) -> int:
+        """The port of the server that held the keys when it was last asked for."""
+        return self._owner_port
+
     def reader(self) -> Server:
         """Return a server that PUBLISH reaches and that faults spare, if there is one.
 
@@ -91,7 +103,7 @@ class Servers:
         owner = self.owner()
         if self._cluster is None:
             return owner
-        return next(node for node in self.data if node is not owner)
+        return next((node for node in self.spared() if node is not owner), owner)
 
     # What a fault does
 
@@ -124,18 +136,25 @@ class Servers:
             client.execute_command(*words)
 
     def fail_over(self) -> None:
-        """Have the Sentinel make the other server the master."""
-        assert self._sentinel is not None
-        with (
-            contextlib.suppress(redis.RedisError, OSError),
-            self._sentinel.sentinel.client(socket_timeout=1.0) as client,
-        ):
-            client.execute_command("SENTINEL", "FAILOVER", "prices")
+        """Have a replica become the master, as an operator does."""
+        if self._sentinel is not None:
+            with (
+                contextlib.suppress(redis.RedisError, OSError),
+                self._sentinel.sentinel.client(socket_timeout=1.0) as client,
+            ):
+                client.execute_command("SENTINEL", "FAILOVER", "prices")
+            return
+        for server in self.data:  # a master refuses it
+            with (
+                contextlib.suppress(redis.RedisError, OSError),
+                server.client(socket_timeout=1.0) as client,
+            ):
+                client.execute_command("CLUSTER", "FAILOVER")
 
     def _owner_in_cluster(self) -> int:
-        for node in self.data:
-            if node.port in self._dead | self._frozen:
-                continue
+        """Return the port of the owner as most nodes see it, 0 if none tells."""
+        seen: Counter[int] = Counter()
+        for node in self.spared():
             with (
                 contextlib.suppress(redis.RedisError, OSError),
                 node.client(socket_timeout=0.5) as client,
@@ -143,5 +162,5 @@ class Servers:
                 slot = int(client.execute_command("CLUSTER", "KEYSLOT", self.keys.leader))
                 for first, last, master, *_ in client.execute_command("CLUSTER", "SLOTS"):
                     if first <= slot <= last:
-                        return int(master[1])
-        return 0
+                        seen[int(master[1])] += 1
+        return seen.most_common(1)[0][0] if seen else 0
