@@ -87,8 +87,9 @@ class Servers:
                 port = int(client.sentinel_get_master_addr_by_name("prices")[1])
         elif self._cluster is not None:
             port = self._owner_in_cluster() or port
-        self._owner_port = port
-        return next((server for server in self.data if server.port == port), self.data[0])
+        owner = next((server for server in self.data if server.port == port), self.data[0])
+        self._owner_port = owner.port
+        return owner
 
     @property
     def owner_port(self) -> int:
