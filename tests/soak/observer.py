@@ -255,7 +255,9 @@ class Observer:
             pipe.time().get(keys.leader).get(keys.status).hgetall(keys.states)
             pipe.hgetall(keys.last).smembers(keys.symbols)
             pipe.zrange(keys.leases, 0, -1, withscores=True)
-            now, token, status, states, last, wanted, leases = await pipe.execute()
+            # A Redis that answers reads alone (CLIENT PAUSE WRITE) does not answer spotd.
+            pipe.set(f"{keys.key_prefix}written-by-the-checker", b"", px=1_000)
+            now, token, status, states, last, wanted, leases, _ = await pipe.execute()
         unix_s = int(now[0]) + int(now[1]) / 1e6
         for symbol, raw in last.items():
             self._prices.stored(symbol.decode(), json.loads(raw)["bid_price"])
