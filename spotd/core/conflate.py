@@ -46,6 +46,7 @@ class Slot(LastSales):
     # five objects that left the processor's cache long ago. With thousands of symbols, that would
     # double the cost of a quote.
     __slots__ = (
+        "ahead_until",
         "ask",
         "batch",
         "bid",
@@ -65,6 +66,9 @@ class Slot(LastSales):
         self.quoted_at: datetime | None = None  # exchange time; None before a two-sided quote
         self.changed = False
         self.fresh_quote = False  # its quote came from the stream and is not published yet
+        # Its quote came from a snapshot, and the stream may be behind it until then, in monotonic
+        # seconds. While that is so, ``fresh_quote`` is false.
+        self.ahead_until = 0.0
         self.phase = _QUIET
         self.due_at = 0.0  # monotonic seconds: since when it has been ready
         self.batch: Batch | None = None  # in which it was last emitted
@@ -88,6 +92,7 @@ class Slot(LastSales):
         self.quoted_at = None
         self.bid = self.ask = 0.0
         self.changed = self.fresh_quote = False
+        self.ahead_until = 0.0
 
 
 class Batch(list[Slot]):
@@ -175,8 +180,8 @@ class Conflator:
         if not delivered:
             for slot in taken:
                 if slot.quoted_at is not None:  # None: it was cleared meanwhile
-                    slot.changed = slot.fresh_quote = True
-                    taken.changed = True
+                    slot.changed = taken.changed = True
+                    slot.fresh_quote = now >= slot.ahead_until
         if taken:
             # All windows are equally long, and ``now`` never falls from one answer to the next. As
             # a consequence, ``windows`` stays in the order of their ends.

@@ -20,6 +20,9 @@ from spotd.core.messages import Cancel, Correction, Message, Quote, Trade, Tradi
 _INFINITY = float("inf")
 # REST truncates the times that the stream rounds.
 _SNAPSHOT_SLACK = timedelta(milliseconds=1)
+# A stream that is behind a snapshot brings older quotes first. They are left out for no longer than
+# this: a wrong time in a snapshot must not hide a symbol.
+_AHEAD_S = 30.0
 # REST may name a cancelled trade as the latest one. NYSE once cancelled 4,341 trades in a day.
 _MOST_CANCELLED = 5_000
 
@@ -78,18 +81,22 @@ class PriceCache:
                         self.dropped["not_desired"] += 1
                         continue
                     slot = self._open_slot(message.symbol)
-                slot.bid = bid
-                slot.ask = ask
                 if slot.fresh_quote:
                     conflated += 1
+                elif now < slot.ahead_until and _is_behind(slot, message):
+                    self.dropped["older_than_snapshot"] += 1
+                    continue
                 else:
                     slot.fresh_quote = True
+                    slot.ahead_until = 0.0
                     if slot.quoted_at is None:
                         self._quote_first(message.symbol)
                     # A slot that has changed is ready, or becomes ready when its window ends. As a
                     # consequence, its newest quote is emitted without another offer.
                     if not slot.changed:
                         self._conflator.offer(slot, now)
+                slot.bid = bid
+                slot.ask = ask
                 slot.quoted_at = message.at
             elif type(message) is Trade:
                 trades += 1
@@ -141,6 +148,7 @@ class PriceCache:
     ) -> None:
         """Fill in what the stream has not brought yet. A value that is as new or newer is kept.
 
+        A stream that is behind the snapshot does not replace it by an older quote.
         A snapshot that arrives after its symbol left the demand is ignored.
         """
         if not self._wants(symbol):
@@ -157,6 +165,9 @@ class PriceCache:
             if slot.quoted_at is None:
                 self._quote_first(symbol)
             slot.quote = quote
+            self.quotes_conflated += slot.fresh_quote
+            slot.fresh_quote = False
+            slot.ahead_until = now + _AHEAD_S
             changed = True
         if (
             trade is not None
@@ -281,6 +292,11 @@ class PriceCache:
         if slot.quoted_at is not None:
             self._conflator.end_windows(now)
             self._conflator.offer(slot, now)
+
+
+def _is_behind(slot: Slot, quote: Quote) -> bool:
+    """Return whether a quote of the stream is older than the snapshot's that the slot holds."""
+    return slot.quoted_at is not None and slot.quoted_at - quote.at > _SNAPSHOT_SLACK
 
 
 def reflected_at(slot: Slot) -> datetime:

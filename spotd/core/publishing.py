@@ -86,6 +86,27 @@ class Gathering:
         return self._on and now - self._since < 2 * _PACE_OVER_S
 
 
+class Succession:
+    """Decides when the first call of a reign may begin.
+
+    A reign begins where another daemon may have published until now, so that daemon's throttle
+    windows may be open, and nobody knows of which symbols. As a consequence, the first call waits
+    for as long as a window lasts. Windows of an own earlier term are known to the conflator.
+    """
+
+    def __init__(self, window_s: float) -> None:
+        self._window_s = window_s
+        self._reign = 0
+        self._first_call_at = -_INFINITY
+
+    def first_call_at(self, reign: int, now: float) -> float:
+        """Return when we, who lead at ``now`` in this reign, may first call; monotonic seconds."""
+        if reign != self._reign:
+            self._reign = reign
+            self._first_call_at = now + self._window_s
+        return self._first_call_at
+
+
 class BatchSize:
     """How many updates the next call carries at most: ``limit``, to be read only.
 

@@ -25,7 +25,7 @@ import structlog
 from spotd.core.conflate import Batch, Slot
 from spotd.core.leadership import Leadership
 from spotd.core.prices import reflected_at
-from spotd.core.publishing import BatchSize, Gathering, SeqCounter, next_call_at
+from spotd.core.publishing import BatchSize, Gathering, SeqCounter, Succession, next_call_at
 from spotd.core.redis_health import RedisHealth
 from spotd.daemon.prices import Prices
 from spotd.daemon.value import Value, WakeUp
@@ -62,6 +62,7 @@ class PublishLoop:
         self._not_leader = not_leader
         self._batch_size = BatchSize()
         self._gathering = Gathering()
+        self._succession = Succession(prices.conflator.window_s)
         self._returns = health.get().returns  # the last return of Redis that was dealt with
         self._busy = False  # a call is under way, of either kind
         self._next_try_at = self._next_drop_at = float("-inf")  # after a call that failed
@@ -124,8 +125,9 @@ class PublishLoop:
         if self._returns != self._health.get().returns:
             self._returns = self._health.get().returns
             prices.republish()
-        if now < self._next_try_at:
-            self._set_timer(self._next_try_at)
+        not_before = self._succession.first_call_at(leadership.reign, now)
+        if now < (not_before := max(not_before, self._next_try_at)):
+            self._set_timer(not_before)
             return
         if prices.dropping and drop and now >= self._next_drop_at:
             self._task.set()

@@ -141,7 +141,7 @@ def test_only_a_quote_that_was_not_published_is_conflated() -> None:
     assert prices.quotes_conflated == 1
     desk.published()
     desk.snapshot("SPY", quote(bid=1.25, second=1))
-    desk.receive(quote(bid=1.3))
+    desk.receive(quote(bid=1.3, second=1))
     assert prices.quotes_conflated == 1
     desk.published()
     prices.republish(desk.now)
@@ -411,6 +411,50 @@ def test_a_snapshot_replaces_only_what_is_older(
     desk.published()
     desk.snapshot("SPY", quoted, sold)
     assert desk.published() == published
+
+
+def test_a_stream_that_is_behind_a_snapshot_brings_no_older_price() -> None:
+    """Its older quotes are counted and left out; from the snapshot's own on it is believed."""
+    desk = Desk()
+    desk.snapshot("SPY", quote(bid=9.0, second=10))
+    desk.receive(quote(bid=7.0, second=7), quote(bid=8.0, second=9.998))
+    assert desk.published() == [("SPY", 9.0, None)]
+    assert desk.prices.dropped == {"older_than_snapshot": 2}
+    desk.receive(quote(bid=9.5, second=10.0001))
+    desk.receive(quote(bid=9.4, second=9))
+    assert desk.published() == [("SPY", 9.4, None)], "the newest is the one that came last"
+
+
+def test_a_quote_of_the_stream_that_a_snapshot_replaced_does_not_come_back() -> None:
+    """What the snapshot replaced is conflated, and older quotes that follow it are left out."""
+    desk = Desk()
+    desk.receive(quote(bid=1.0, second=1))
+    desk.snapshot("SPY", quote(bid=9.0, second=10))
+    desk.receive(quote(bid=2.0, second=2))
+    assert desk.prices.quotes_conflated == 1
+    desk.conflator.settle(desk.conflator.take(0.0, 9), 0.0, delivered=False)
+    desk.receive(quote(bid=3.0, second=3))
+    desk.now += 1.0
+    assert desk.published() == [("SPY", 9.0, None)], "also after a call that failed"
+
+
+def test_a_wrong_time_of_a_snapshot_hides_no_symbol() -> None:
+    """The stream is believed again after half a minute, and at once where the symbol left."""
+    desk = Desk()
+    desk.snapshot("SPY", quote(bid=9.0, second=3_600))
+    desk.now += 29.9
+    desk.receive(quote(bid=1.0))
+    desk.now += 0.2
+    assert desk.published() == [("SPY", 9.0, None)]
+    desk.receive(quote(bid=2.0))
+    desk.now += 1.0
+    assert desk.published() == [("SPY", 2.0, None)]
+    desk.snapshot("SPY", quote(bid=9.0, second=3_600))
+    desk.desire("QQQ")
+    desk.desire("SPY")
+    desk.receive(quote(bid=3.0))
+    desk.now += 1.0
+    assert desk.published() == [("SPY", 3.0, None)]
 
 
 def test_a_snapshot_of_what_is_no_longer_desired_is_ignored() -> None:

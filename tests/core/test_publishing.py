@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from math import inf
 from typing import NamedTuple
 
 import pytest
@@ -21,6 +22,7 @@ from spotd.core.publishing import (
     BatchSize,
     Gathering,
     SeqCounter,
+    Succession,
     next_call_at,
 )
 
@@ -375,6 +377,25 @@ def test_whatever_happens_the_size_is_within_its_bounds_and_never_leaps(
         if batch.limit != FEWEST:
             assert batch.limit >= size // 2
             size = batch.limit
+
+
+# Succession
+
+
+def test_the_first_call_of_a_reign_waits_for_a_window() -> None:
+    """Another daemon may have published until now; what it published is throttled too."""
+    succession = Succession(0.2)
+    assert succession.first_call_at(1, 10.0) == 10.2
+    assert succession.first_call_at(1, 10.1) == 10.2
+    assert succession.first_call_at(1, 99.0) == 10.2
+    assert succession.first_call_at(2, 100.0) == 100.2
+
+
+def test_where_nobody_else_published_the_first_call_waits_for_nothing() -> None:
+    """The reign stays 0 in a Redis that knows no publisher, also in later terms."""
+    succession = Succession(0.2)
+    assert succession.first_call_at(0, 10.0) == -inf
+    assert succession.first_call_at(0, 20.0) == -inf
 
 
 # Seq

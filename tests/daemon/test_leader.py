@@ -206,6 +206,28 @@ async def test_a_standby_opens_no_stream_and_takes_over_from_one_that_stops(
 # A key that is not ours any more
 
 
+async def test_the_throttle_holds_over_a_hand_over(rig: NewRig, server: Server) -> None:
+    """The first update of a new leader is a window away from the last one of the leader before."""
+    window_ms = 2_000  # much longer than a hand-over takes
+    async with (
+        rig(throttle_ms=window_ms) as first,
+        rig(throttle_ms=window_ms, leads=False) as second,
+        Recorder(server.url) as heard,
+    ):
+        await first.want("SPY")
+        await first.quote("SPY", 10)
+        await until(lambda: heard.bids("SPY") == [10], "the last update of the first")
+        assert await first.stop() == 0
+        await until(lambda: second.active == {"SPY"}, "the second to stream")
+        await second.quote("SPY", 11)
+        await until(lambda: heard.bids("SPY")[1:], "the first update of the second")
+
+        before, after = heard.seqs("SPY")
+        assert heard.bids("SPY") == [10, 11]
+        # A seq is the publisher's wall clock in microseconds, and a window is monotonic.
+        assert after - before >= 1000 * window_ms - 1_000
+
+
 async def test_a_server_that_was_emptied_is_written_anew_over_the_same_stream(
     rig: NewRig, server: Server, sim: Simulator
 ) -> None:

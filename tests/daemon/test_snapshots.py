@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -73,6 +74,24 @@ async def test_a_new_symbol_is_published_without_a_quote_of_the_stream(
         await daemon.want("SPY")
         await has(daemon, "SPY", 1.5, 1.625)
         assert sim.stats.quotes_sent == 0
+
+
+async def test_a_stream_that_lags_brings_no_older_price_than_the_snapshot(
+    rig: NewRig, server: Server, sim: Simulator
+) -> None:
+    """The backlog of a stream that is behind is left out until it reaches the snapshot."""
+    await sim.send([quote("SPY", 10.0)])
+    async with rig(snapshots=True) as daemon, Recorder(server.url) as heard:
+        await daemon.want("SPY")
+        await has(daemon, "SPY", 10.0)
+        now_ns = time.time_ns()
+        backlog = [quote("SPY", bid, t=now_ns - int(20e9)) for bid in (7.0, 8.0)]
+        await daemon.send(*backlog)
+        await daemon.quote("SPY", 11.0)
+        await has(daemon, "SPY", 11.0)
+        await until(lambda: heard.bids("SPY")[-1:] == [11.0], "the newest price")
+        assert heard.bids("SPY") == [10.0, 11.0]
+        assert daemon.metric('spotd_quotes_dropped_total{reason="older_than_snapshot"}') == 2
 
 
 @pytest.mark.parametrize("wanted", [False, True])

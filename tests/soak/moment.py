@@ -1,0 +1,98 @@
+"""What is known at one moment: what spotd says, and what is. Plain values; nothing here acts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+Json: TypeAlias = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What one daemon said over HTTP."""
+
+    state: str
+    code: str | None
+    instance: str
+    leader: bool
+    connected: bool
+    ready: bool
+    reasons: str
+    published: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class AlpacaSession:
+    """An authenticated session, as Alpaca sees it."""
+
+    id: int
+    symbols: frozenset[str] = frozenset()
+    """Those whose quotes are subscribed."""
+
+
+@dataclass(frozen=True, slots=True)
+class DaemonNow:
+    """One daemon: what it said, None if it did not answer, and what is true of its process."""
+
+    name: str
+    said: Said | None = None
+    instance: str = ""
+    frozen: bool = False
+    stopping: bool = False
+    """It was asked to stop."""
+    acts_since: float = 0.0
+    """When it was started or last went on after a freeze, in monotonic seconds."""
+    sessions: tuple[AlpacaSession, ...] = ()
+    key_seen_at: float = float("-inf")
+    """When the leader key was last read as its own, in monotonic seconds."""
+
+    @property
+    def subscribed(self) -> frozenset[str]:
+        """The symbols that Alpaca sends to it."""
+        return frozenset().union(*(session.symbols for session in self.sessions))
+
+
+@dataclass(frozen=True, slots=True)
+class RedisNow:
+    """What Redis held when it was read."""
+
+    token: str | None = None
+    status: Json | None = None
+    states: dict[str, str] = field(default_factory=dict)
+    """Symbol to state."""
+    last: frozenset[str] = frozenset()
+    desired: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """All of it. Times are monotonic seconds."""
+
+    now: float
+    daemons: tuple[DaemonNow, ...] = ()
+    redis: RedisNow | None = None
+    """None: it did not answer."""
+    redis_since: float = 0.0
+    """Since when it answers, or since when it does not."""
+    behind: dict[str, float] = field(default_factory=dict)
+    """Symbol to the time of the first quote that no update reflects."""
+    calm_since: float | None = None
+    """Since when there has been no fault; None: there is one."""
+    hides_s: float = 0.0
+    """How long a fault of the stream may stay unnoticed, now or shortly after it."""
+    relay_ready: bool | None = None
+
+    @property
+    def holder(self) -> DaemonNow | None:
+        """The daemon whose token the leader key holds, as read."""
+        if self.redis is None or not self.redis.token:
+            return None
+        for daemon in self.daemons:
+            if daemon.instance and self.redis.token.startswith(f"{daemon.instance}:"):
+                return daemon
+        return None
+
+    def calm_for(self, seconds: float) -> bool:
+        """Return whether there has been no fault for so long."""
+        return self.calm_since is not None and self.now - self.calm_since >= seconds

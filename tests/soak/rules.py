@@ -1,0 +1,316 @@
+"""Decides what is wrong at one moment: where what spotd says is not what is. Talks to nothing.
+
+Each rule states its grace and why spotd, or this checker, cannot know earlier. A claim of a
+daemon that did not answer is no claim. The checker reads everything in turn within ``READ_S``, so
+two readings that contradict each other once prove nothing.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from tests.soak.contradictions import Rule, Wrong
+from tests.soak.moment import DaemonNow, Moment, RedisNow
+
+READ_S = 0.3  # between two readings, with what a reading takes
+CALL_S = 0.8  # spotd gives a call to Redis up after this
+CONNECT_S = 0.5  # and a connection to it after this
+CLOSE_S = 1.0  # the close handshake with Alpaca
+LEADS = ("idle", "connecting", "streaming", "waiting")
+_BEHIND_S = 0.5  # throttle window 0.2 s, its slack 0.05 s, and a reading
+
+
+@dataclass(frozen=True, slots=True)
+class Times:
+    """The settings that the graces follow from, in seconds."""
+
+    ttl_s: float = 5.0
+    keep_stream_s: float = 0.0
+
+    @property
+    def renew_s(self) -> float:
+        """How long a leader may not ask for its key, where nothing else tells it."""
+        return self.ttl_s / 4
+
+
+class Rules:
+    """The rules for one setting of the times."""
+
+    def __init__(self, times: Times) -> None:
+        self._times = times
+        learns_s = times.renew_s + CALL_S + READ_S
+        self.leads_without_key = Rule(
+            "leads without the key",
+            learns_s + CONNECT_S,
+            "a leader learns it from the next call: a renewal each TTL/4, a new connection 0.5 s, "
+            "the call 0.8 s, our reading 0.3 s",
+        )
+        self.key_without_lead = Rule(
+            "has the key and does not say so",
+            0.2 + CALL_S + CONNECT_S + READ_S,
+            "a request whose answer was lost is repeated after 0.2 s, a new connection 0.5 s, "
+            "the call 0.8 s, our reading 0.3 s",
+        )
+        self.two_leaders = Rule(
+            "two daemons say that they lead",
+            times.renew_s + CALL_S / 2,
+            "where FLUSHALL deleted the key, the former leader learns it from its next call",
+        )
+        self.state_and_metric = Rule(
+            "state and spotd_leader disagree", 2 * READ_S, "two pages are two requests"
+        )
+        self.streams_without_session = Rule(
+            "streaming without a subscribed session",
+            0.5,
+            "a cut connection is told by the kernel at once; our reading 0.3 s",
+        )
+        self.streams_without_redis = Rule(
+            "streaming while Redis does not answer",
+            learns_s + CONNECT_S,
+            "as for leads without the key; prices that are published tell it earlier",
+        )
+        self.connected = Rule(
+            "spotd_stream_connected is not what Alpaca sees",
+            CLOSE_S + READ_S,
+            "the close handshake takes up to 1 s, the frames of the handshake some ms",
+        )
+        self.session_without_right = Rule(
+            "a session without the right to one",
+            learns_s + CONNECT_S + CLOSE_S,
+            "as for leads without the key, then the close handshake of up to 1 s",
+        )
+        self.ready_without_redis = Rule(
+            "ready while Redis does not answer",
+            max(times.renew_s, 0.5) + CALL_S + CONNECT_S + READ_S,
+            "a leader asks each TTL/4, a standby each 0.5 s; connection, call, reading",
+        )
+        self.ready_without_session = Rule(
+            "ready without a session though symbols are desired",
+            1.0 + READ_S,
+            "a new entry of the demand is read within 0.5 s, and its session takes some time",
+        )
+        self.unready = Rule(
+            "not ready though all is well",
+            2.0,
+            "after its return Redis counts as away for another 0.75 s; our reading 0.3 s",
+        )
+        self.status = Rule(
+            "spotd:status is not what its leader says",
+            1.5,
+            "written at every change, after up to 0.2 s of states, with a call of up to 0.8 s",
+        )
+        self.counts = Rule(
+            "spotd:status counts other states than spotd:states holds",
+            2.5,
+            "states are written first, then the status, each with a call of up to 0.8 s",
+        )
+        self.no_state = Rule(
+            "a desired symbol has no state",
+            2.5,
+            "the contract's 1 s, a retry after 0.5 s, a call of up to 0.8 s",
+        )
+        self.undesired = Rule(
+            "an undesired symbol has a state or a price",
+            4.0,
+            "the contract's 1 s; the state waits up to 1.2 s for a price that goes out before it; "
+            "a call of up to 0.8 s and its retry",
+        )
+        self.live_unsubscribed = Rule(
+            "live without being subscribed",
+            1.0 + CALL_S,
+            "a state waits up to 1.2 s for prices that are still to be published",
+        )
+        self.subscribed_not_live = Rule(
+            "subscribed and not said to be live", 2.0, "one write, and its retry after 0.5 s"
+        )
+        self.live_and_old = Rule(
+            "live without its newest price",
+            1.0,
+            "throttle and reading are counted before; the contract's 1 s after Redis' return",
+        )
+        self.silent_http = Rule(
+            "HTTP does not answer", 2.0, "each page is answered at once; the limit is 1 s"
+        )
+        self.relay_ready = Rule(
+            "the relay's /readyz is not what is",
+            16.0,
+            "it tries a silent connection each 10 s, with 5 s for the answer",
+        )
+
+    def all(self) -> list[Rule]:
+        """Return every rule."""
+        return [rule for rule in vars(self).values() if isinstance(rule, Rule)]
+
+    def wrong(self, moment: Moment) -> list[Wrong]:
+        """Return all that is wrong at a moment."""
+        checks: tuple[Callable[[Moment], Iterator[Wrong]], ...] = (
+            self._each_daemon, self._leaders, self._stored, self._relay,
+        )  # fmt: skip
+        return [wrong for check in checks for wrong in check(moment)]
+
+    # Each daemon
+
+    def _each_daemon(self, moment: Moment) -> Iterator[Wrong]:
+        for daemon in moment.daemons:
+            if daemon.frozen:
+                continue
+            yield from self._right_to_session(moment, daemon)
+            if daemon.said is None:
+                if not daemon.stopping:
+                    yield Wrong(self.silent_http, daemon.name, "nothing", "it runs")
+                continue
+            yield from self._leadership(moment, daemon)
+            yield from self._stream(moment, daemon)
+            yield from self._readiness(moment, daemon)
+
+    def _leadership(self, moment: Moment, daemon: DaemonNow) -> Iterator[Wrong]:
+        said = daemon.said
+        assert said is not None
+        if said.leader and (why := self._key_is_not_its(moment, daemon)):
+            yield Wrong(self.leads_without_key, daemon.name, "spotd_leader 1", why)
+        if moment.holder is daemon and not said.leader and not daemon.stopping:
+            yield Wrong(
+                self.key_without_lead, daemon.name, f"{said.state} ({said.code})", "the key is its"
+            )
+        if said.state != "stopping" and said.leader != (said.state in LEADS):
+            yield Wrong(
+                self.state_and_metric, daemon.name, said.state, f"spotd_leader {said.leader:d}"
+            )
+
+    def _key_is_not_its(self, moment: Moment, daemon: DaemonNow) -> str | None:
+        """Return why the leader key is not this daemon's, None if it is or may be."""
+        if moment.redis is not None:
+            return None if moment.holder is daemon else f"the key holds {moment.redis.token}"
+        # Nothing can be read. The key may have been renewed at the last moment before that.
+        lapsed_s = moment.now - max(moment.redis_since, daemon.key_seen_at) - self._times.ttl_s
+        return f"the key lapsed {lapsed_s:.1f} s ago at least" if lapsed_s > 0 else None
+
+    def _stream(self, moment: Moment, daemon: DaemonNow) -> Iterator[Wrong]:
+        said = daemon.said
+        assert said is not None
+        if said.state == "streaming":
+            if not daemon.subscribed:
+                yield Wrong(
+                    self.streams_without_session, daemon.name, "streaming",
+                    "its sessions: " + (str([s.id for s in daemon.sessions]) or "none"),
+                )  # fmt: skip
+            if moment.redis is None:
+                silent_s = moment.now - moment.redis_since
+                yield Wrong(
+                    self.streams_without_redis, daemon.name, "streaming",
+                    f"Redis has not answered for {silent_s:.1f} s",
+                )  # fmt: skip
+        if said.connected != bool(daemon.sessions):
+            yield Wrong(
+                self.connected, daemon.name, f"spotd_stream_connected {said.connected:d}",
+                f"{len(daemon.sessions)} sessions", more_s=moment.hides_s,
+            )  # fmt: skip
+
+    def _right_to_session(self, moment: Moment, daemon: DaemonNow) -> Iterator[Wrong]:
+        if not daemon.sessions or moment.holder is daemon:
+            return
+        if moment.holder is not None:
+            why = f"{moment.holder.name} has the key"
+        elif (lapsed := self._key_is_not_its(moment, daemon)) and not self._may_keep(moment):
+            why = lapsed
+        else:
+            return
+        yield Wrong(self.session_without_right, daemon.name, "an open session", why)
+
+    def _may_keep(self, moment: Moment) -> bool:
+        """Return whether a stream may be kept while nobody is known to hold the key."""
+        kept_s = self._times.keep_stream_s + self._times.ttl_s
+        return moment.redis is None and moment.now - moment.redis_since < kept_s
+
+    def _readiness(self, moment: Moment, daemon: DaemonNow) -> Iterator[Wrong]:
+        said = daemon.said
+        assert said is not None
+        if said.ready:
+            if moment.redis is None:
+                silent_s = moment.now - moment.redis_since
+                yield Wrong(
+                    self.ready_without_redis, daemon.name, f"200 ({said.state})",
+                    f"Redis has not answered for {silent_s:.1f} s",
+                )  # fmt: skip
+            elif moment.holder is daemon and moment.redis.desired and not daemon.subscribed:
+                yield Wrong(
+                    self.ready_without_session, daemon.name, f"200 ({said.state})", "no session"
+                )
+        elif not daemon.stopping and moment.redis is not None and self._is_well(moment, daemon):
+            yield Wrong(self.unready, daemon.name, f"503 {said.reasons}", "it works")
+
+    @staticmethod
+    def _is_well(moment: Moment, daemon: DaemonNow) -> bool:
+        """Return whether nothing is in the way of a daemon being ready."""
+        holder = moment.holder
+        if moment.now - max(moment.redis_since, daemon.acts_since) < 2.0 or holder is None:
+            return False
+        if holder is not daemon:
+            return True
+        states = {} if moment.redis is None else moment.redis.states
+        live = [since for s, since in moment.behind.items() if states.get(s) == "live"]
+        up_to_date = all(moment.now - since < _BEHIND_S for since in live)
+        return bool(daemon.subscribed) and up_to_date and moment.calm_for(2.0)
+
+    # All daemons
+
+    def _leaders(self, moment: Moment) -> Iterator[Wrong]:
+        leaders = [d.name for d in moment.daemons if d.said is not None and d.said.leader]
+        if len(leaders) > 1:
+            token = None if moment.redis is None else moment.redis.token
+            yield Wrong(self.two_leaders, "all", " and ".join(leaders), f"the key holds {token}")
+
+    # What is stored
+
+    def _stored(self, moment: Moment) -> Iterator[Wrong]:
+        holder, redis = moment.holder, moment.redis
+        if holder is None or redis is None or holder.frozen or holder.stopping:
+            return
+        if holder.said is not None and holder.said.leader:
+            yield from self._stored_status(holder, redis)
+            yield from self._stored_states(moment, holder, redis)
+
+    def _stored_status(self, holder: DaemonNow, redis: RedisNow) -> Iterator[Wrong]:
+        assert holder.said is not None
+        told = redis.status or {}
+        stored = (told.get("instance"), told.get("state"), told.get("code"))
+        true = (holder.said.instance, holder.said.state, holder.said.code)
+        if stored != true:
+            yield Wrong(self.status, holder.name, f"spotd:status {stored}", f"HTTP {true}")
+        counted = {s: n for s, n in told.get("symbols", {}).items() if n and s != "desired"}
+        held = dict(Counter(redis.states.values()))
+        if told and counted != held:
+            yield Wrong(self.counts, holder.name, f"{counted}", f"{held}")
+
+    def _stored_states(self, moment: Moment, holder: DaemonNow, redis: RedisNow) -> Iterator[Wrong]:
+        states, subscribed = redis.states, holder.subscribed
+        for symbol in redis.desired - states.keys():
+            yield Wrong(self.no_state, symbol, "nothing", "desired")
+        left = {s for s, state in states.items() if state != "refused"} | redis.last
+        for symbol in left - redis.desired:
+            yield Wrong(self.undesired, symbol, f"{states.get(symbol)}", "nobody wants it")
+        for symbol, state in states.items():
+            if symbol not in redis.desired:
+                continue
+            if state == "live" and symbol not in subscribed:
+                yield Wrong(self.live_unsubscribed, symbol, "live", f"{holder.name} has it not")
+            elif state in ("pending", "stale") and symbol in subscribed:
+                yield Wrong(
+                    self.subscribed_not_live, symbol, state, "subscribed", more_s=moment.hides_s
+                )
+            old_s = moment.now - moment.behind.get(symbol, moment.now)
+            if state == "live" and old_s > _BEHIND_S:
+                yield Wrong(
+                    self.live_and_old, symbol, "live", f"a newer quote came {old_s:.2f} s ago",
+                    more_s=moment.hides_s,
+                )  # fmt: skip
+
+    # The relay
+
+    def _relay(self, moment: Moment) -> Iterator[Wrong]:
+        if moment.relay_ready is True and moment.redis is None:
+            yield Wrong(self.relay_ready, "relay", "200", "Redis does not answer")
+        elif moment.relay_ready is False and moment.calm_for(2.0) and moment.redis is not None:
+            yield Wrong(self.relay_ready, "relay", "503", "Redis and a daemon work")

@@ -1,0 +1,174 @@
+"""Each rule finds the lie that it is about, and nothing in a moment where all is well."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from tests.soak.moment import AlpacaSession, DaemonNow, Moment, RedisNow, Said
+from tests.soak.rules import Rules, Times
+
+RULES = Rules(Times(ttl_s=5.0))
+NOW = 1_000.0
+LEADER = DaemonNow(
+    name="a1",
+    said=Said("streaming", None, "host-1", leader=True, connected=True, ready=True, reasons="[]"),
+    instance="host-1",
+    sessions=(AlpacaSession(1, frozenset({"SPY"})),),
+    key_seen_at=NOW,
+)
+STANDBY = DaemonNow(
+    name="b1",
+    said=Said(
+        "standby",
+        "another_leads",
+        "host-2",
+        leader=False,
+        connected=False,
+        ready=True,
+        reasons="[]",
+    ),
+    instance="host-2",
+)
+REDIS = RedisNow(
+    token="host-1:abcd",
+    status={
+        "instance": "host-1",
+        "state": "streaming",
+        "code": None,
+        "symbols": {"desired": 1, "live": 1, "refused": 1},
+    },
+    states={"SPY": "live", "not a symbol": "refused"},
+    last=frozenset({"SPY"}),
+    desired=frozenset({"SPY"}),
+)
+WELL = Moment(
+    now=NOW,
+    daemons=(LEADER, STANDBY),
+    redis=REDIS,
+    behind={"SPY": NOW - 0.1},
+    calm_since=NOW - 60,
+    relay_ready=True,
+)
+
+
+def _said(daemon: DaemonNow, **changed: object) -> DaemonNow:
+    assert daemon.said is not None
+    return replace(daemon, said=replace(daemon.said, **changed))  # type: ignore[arg-type]
+
+
+def _with(leader: DaemonNow = LEADER, standby: DaemonNow = STANDBY, **changed: object) -> Moment:
+    return replace(WELL, daemons=(leader, standby), **changed)  # type: ignore[arg-type]
+
+
+def _away(seconds: float, leader: DaemonNow = LEADER, standby: DaemonNow = STANDBY) -> Moment:
+    seen = replace(leader, key_seen_at=NOW - seconds)
+    return _with(seen, standby, redis=None, redis_since=NOW - seconds)
+
+
+def _found(moment: Moment) -> set[str]:
+    return {wrong.rule.name for wrong in RULES.wrong(moment)}
+
+
+def test_nothing_is_wrong_where_all_is_well() -> None:
+    """A leader that streams and a standby, and what is stored is what is."""
+    assert not RULES.wrong(WELL)
+
+
+NOBODY = replace(REDIS, token=None)
+CUT = replace(LEADER, sessions=())
+DOWN = _said(CUT, state="waiting", code="backoff", connected=False, ready=False, reasons="[…]")
+TOLD_DOWN = replace(
+    REDIS,
+    status={
+        "instance": "host-1",
+        "state": "waiting",
+        "code": "backoff",
+        "symbols": {"desired": 1, "stale": 1},
+    },
+)
+
+LIES: list[tuple[str, Moment]] = [
+    ("leads_without_key", _with(redis=NOBODY)),
+    ("leads_without_key", _with(redis=replace(REDIS, token="host-2:ef"))),
+    ("leads_without_key", _away(5.1)),
+    ("key_without_lead", _with(_said(LEADER, leader=False, state="standby"))),
+    ("two_leaders", _with(standby=_said(STANDBY, leader=True, state="connecting"))),
+    ("state_and_metric", _with(standby=_said(STANDBY, state="idle"))),
+    ("streams_without_session", _with(CUT)),
+    ("streams_without_session", _with(replace(LEADER, sessions=(AlpacaSession(1),)))),
+    ("streams_without_redis", _away(0.5)),
+    ("connected", _with(_said(LEADER, connected=False))),
+    ("connected", _with(CUT)),
+    ("session_without_right", _with(redis=replace(REDIS, token="host-2:ef"))),
+    ("session_without_right", _away(5.1)),
+    ("ready_without_redis", _away(0.5)),
+    ("ready_without_session", _with(CUT)),
+    ("unready", _with(_said(LEADER, ready=False, reasons="[…]"))),
+    ("unready", _with(standby=_said(STANDBY, ready=False, reasons="[…]"))),
+    ("status", _with(redis=replace(REDIS, status=None))),
+    ("status", _with(redis=TOLD_DOWN)),
+    ("counts", _with(redis=replace(REDIS, states={"SPY": "live"}))),
+    ("no_state", _with(redis=replace(REDIS, desired=frozenset({"SPY", "QQQ"})))),
+    ("undesired", _with(redis=replace(REDIS, desired=frozenset()))),
+    ("undesired", _with(redis=replace(REDIS, last=frozenset({"SPY", "OLD"})))),
+    ("live_unsubscribed", _with(DOWN, redis=TOLD_DOWN)),
+    ("subscribed_not_live", _with(redis=replace(REDIS, states={"SPY": "stale"}))),
+    ("subscribed_not_live", _with(redis=replace(REDIS, states={"SPY": "pending"}))),
+    ("live_and_old", _with(behind={"SPY": NOW - 0.6})),
+    ("silent_http", _with(standby=replace(STANDBY, said=None))),
+    ("relay_ready", _away(0.5)),
+    ("relay_ready", _with(relay_ready=False)),
+]
+
+
+@pytest.mark.parametrize(("rule", "moment"), LIES, ids=[rule for rule, _ in LIES])
+def test_a_lie_is_found(rule: str, moment: Moment) -> None:
+    """The rule about this lie says so."""
+    assert getattr(RULES, rule).name in _found(moment)
+
+
+def test_every_rule_is_tried() -> None:
+    """No rule is without its lie."""
+    assert {getattr(RULES, rule).name for rule, _ in LIES} == {r.name for r in RULES.all()}
+
+
+TRUTHS = {
+    "a stream that is down, and says so": _with(
+        DOWN, redis=replace(TOLD_DOWN, states={"SPY": "stale"}), calm_since=None
+    ),
+    "Redis is away, and it is said": _away(
+        6.0,
+        _said(CUT, state="standby", code="redis_away", leader=False, connected=False, ready=False),
+        _said(STANDBY, ready=False),
+    ),
+    "a frozen leader says nothing": _with(replace(LEADER, frozen=True, said=None)),
+    "one that stops": _with(
+        replace(
+            _said(LEADER, state="stopping", ready=False, leader=False),
+            stopping=True,
+        )
+    ),
+    "a symbol that is stale and old": _with(
+        DOWN,
+        redis=replace(TOLD_DOWN, states={"SPY": "stale"}),
+        behind={"SPY": NOW - 30},
+        calm_since=None,
+    ),
+}
+
+
+@pytest.mark.parametrize("moment", TRUTHS.values(), ids=TRUTHS.keys())
+def test_the_truth_is_no_lie(moment: Moment) -> None:
+    """What is told as it is breaks no rule, however bad it is."""
+    found = _found(replace(moment, relay_ready=None))
+    assert not found - {"spotd_stream_connected is not what Alpaca sees"}
+
+
+def test_a_stream_may_be_kept_while_redis_is_away() -> None:
+    """A kept stream is no session without a right, until its time is over too."""
+    rules = Rules(Times(ttl_s=5.0, keep_stream_s=20.0))
+    name = rules.session_without_right.name
+    assert name not in {wrong.rule.name for wrong in rules.wrong(_away(24.0))}
+    assert name in {wrong.rule.name for wrong in rules.wrong(_away(26.0))}
