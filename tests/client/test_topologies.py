@@ -150,6 +150,9 @@ async def daemon(cluster: ClusterServers) -> AsyncIterator[Publisher]:
 
 
 class TestCluster:
+    # Each test has numbers of its own: what the test before published may arrive late, over the
+    # cluster's bus.
+
     async def test_calls_and_iterations(self, cluster: ClusterServers, daemon: Publisher) -> None:
         """Keys are read at their node, and channels at any node."""
         async with SpotClient(cluster.url, key_prefix="{spotd}:") as spot:
@@ -166,18 +169,18 @@ class TestCluster:
             follower.add("SPY")
             await follower.confirm("SPY")
             assert set(await daemon.leases()) == {"SPY@me"}
-            await publish(daemon, "SPY", 1)
-            await told.until("SPY", 1)
+            await publish(daemon, "SPY", 11)
+            await told.until("SPY", 11)
             await until(lambda: follower.connected, "the join")
             told.calls.clear()
-            await daemon.redis.hset(IN_ONE_SLOT.last, "SPY", update_of("SPY", 2).to_json())
+            await daemon.redis.hset(IN_ONE_SLOT.last, "SPY", update_of("SPY", 12).to_json())
             for node in cluster.nodes:
                 with node.client() as client:
                     client.client_kill_filter(_type="pubsub")
-            assert await told.until("SPY", 2) == [
+            assert await told.until("SPY", 12) == [
                 ("connection", False),
                 ("connection", True),
-                ("SPY", 2),
+                ("SPY", 12),
             ]
 
     async def test_own_client(self, cluster: ClusterServers, daemon: Publisher) -> None:
@@ -205,13 +208,13 @@ class TestCluster:
             SpotClient(cluster.url, key_prefix="{spotd}:") as spot,
             aclosing(spot.updates("SPY")) as updates,
         ):
-            await publish(daemon, "SPY", 1)
-            assert (await anext(updates)).seq == 1
-            await daemon.redis.hset(IN_ONE_SLOT.last, "SPY", update_of("SPY", 2).to_json())
+            await publish(daemon, "SPY", 21)
+            assert (await anext(updates)).seq == 21
+            await daemon.redis.hset(IN_ONE_SLOT.last, "SPY", update_of("SPY", 22).to_json())
             for node in cluster.nodes:
                 with node.client() as client:
                     client.client_kill_filter(_type="pubsub")
-            assert (await anext(updates)).seq == 2
+            assert (await anext(updates)).seq == 22
             assert spot.reconnects == 1
 
     async def test_promotion(self, tmp_path: Path) -> None:

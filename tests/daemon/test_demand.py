@@ -276,7 +276,8 @@ async def test_entries_that_name_no_symbol_are_refused(rig: NewRig) -> None:
         await prices_flow(daemon, "SPY", 1.0)
 
         async def shown() -> bool:
-            return len(await values.states()) == 8
+            states = await values.states()
+            return len(states) == 8 and states["SPY"]["reason"] is None  # its first quote came
 
         await until(shown, "all entries to be shown")
         states = await values.states()
