@@ -11,7 +11,7 @@ import gzip
 import json
 import math
 import time
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
@@ -70,7 +70,7 @@ class Reckoning:
     one_sided: int = 0
     not_finite: int = 0
     eligible: int = 0
-    """Trades that set the last sale."""
+    """Trades that set the last sale, and corrections and cancellations of trades."""
     prices: list[Price] = field(default_factory=list)
     begins_ns: int = 0
 
@@ -93,9 +93,9 @@ def reckon(messages: Iterable[dict[str, Any]]) -> Reckoning:
     """Apply the contract's rules to the messages."""
     out = Reckoning()
     quote: tuple[float, float, int] | None = None
-    last: tuple[float, int] | None = None
+    sales: list[tuple[tuple[int, str], float, int]] = []  # id and exchange, price, time; in order
     for message in messages:
-        if message["T"] not in ("q", "t"):
+        if message["T"] not in ("q", "t", "c", "x"):
             continue
         at_ns = nanoseconds(message["t"])
         out.begins_ns = out.begins_ns or at_ns
@@ -109,15 +109,27 @@ def reckon(messages: Iterable[dict[str, Any]]) -> Reckoning:
                 out.not_finite += 1
                 continue
             quote = (bid, ask, at_ns)
-        else:
+        elif message["T"] == "t":
             out.trades += 1
             if NOT_LAST_SALE[message["z"]] & set(message["c"]):
                 continue
             out.eligible += 1
-            last = (float(message["p"]), at_ns)
+            place = bisect_right([at for _, _, at in sales], at_ns)
+            sales.insert(place, ((message["i"], message["x"]), float(message["p"]), at_ns))
+        else:
+            out.eligible += 1
+            cancelled = message["T"] == "x"
+            named = (message["i" if cancelled else "oi"], message["x"])
+            sales = [
+                (name, price if name != named else float(message["cp"]), at)
+                for name, price, at in sales
+                if not (cancelled and name == named)
+            ]
+        del sales[:-10]
+        last = sales[-1] if sales else None
         if quote is not None:
-            newest_ns = quote[2] if last is None else max(quote[2], last[1])
-            price = Price(quote[0], quote[1], last and last[0], newest_ns, at_ns)
+            newest_ns = quote[2] if last is None else max(quote[2], last[2])
+            price = Price(quote[0], quote[1], last and last[1], newest_ns, at_ns)
             out.prices.append(price)
     return out
 
@@ -456,9 +468,8 @@ async def test_odd_messages_in_between(setup: Setup, tmp_path: Path) -> None:
     check_counts(run, expected)
     assert all(0 < u["bid_price"] < 1e6 and 0 < u["ask_price"] < 1e6 for u in run.updates)
     assert any(u["bid_price"] >= u["ask_price"] for u in run.updates), "locked and crossed pass"
-    ignored = {k: v for k, v in run.metrics.items() if k.startswith("spotd_messages_ignored")}
-    assert ignored["spotd_messages_ignored_total{correction}"] > 10
-    assert ignored["spotd_messages_ignored_total{cancel}"] > 10
+    assert run.metrics["spotd_trades_corrected_total"] > 10
+    assert run.metrics["spotd_trades_cancelled_total"] > 10
 
 
 def _ends(path: Path) -> tuple[str, str]:
@@ -491,15 +502,16 @@ def _with_oddities(messages: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any
             condition = conditions[number // 3 % len(conditions)]
             tape = "ABCO"[number // (3 * len(conditions)) % 4]
             price = round(message["p"] + number / 1e4, 4)  # to be told apart
-            yield message | {"p": price, "c": ["@", condition], "z": tape}
+            other = message["i"] + 10**12  # a trade of its own
+            yield message | {"i": other, "p": price, "c": ["@", condition], "z": tape}
         elif kind == "t" and number % 50 == 1:
             yield {
-                "T": "c", "S": message["S"], "x": "Q", "oi": message["i"], "op": message["p"],
-                "os": 1, "oc": ["@"], "ci": 1, "cp": 1.0, "cs": 1, "cc": ["@"], "z": "C",
+                "T": "c", "S": message["S"], "x": message["x"],
+                "oi": message["i"], "op": message["p"], "os": 1, "oc": ["@"], "ci": 1, "cp": 1.0, "cs": 1, "cc": ["@"], "z": "C",
                 "t": message["t"],
             }  # fmt: skip
         elif kind == "t" and number % 50 == 2:
             yield {
-                "T": "x", "S": message["S"], "i": message["i"], "x": "Q", "p": message["p"],
-                "s": 1, "a": "C", "z": "C", "t": message["t"],
+                "T": "x", "S": message["S"], "x": message["x"],
+                "i": message["i"], "p": message["p"], "s": 1, "a": "C", "z": "C", "t": message["t"],
             }  # fmt: skip
