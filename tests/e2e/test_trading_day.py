@@ -507,7 +507,8 @@ def _with_oddities(messages: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any
         elif kind == "t" and number % 50 == 1:
             yield {
                 "T": "c", "S": message["S"], "x": message["x"],
-                "oi": message["i"], "op": message["p"], "os": 1, "oc": ["@"], "ci": 1, "cp": 1.0, "cs": 1, "cc": ["@"], "z": "C",
+                "oi": message["i"], "op": message["p"], "os": 1, "oc": ["@"],
+                "ci": 1, "cp": 1.0, "cs": 1, "cc": ["@"], "z": "C",
                 "t": message["t"],
             }  # fmt: skip
         elif kind == "t" and number % 50 == 2:
