@@ -197,7 +197,10 @@ class StreamLoop:
         ended.add_done_callback(lambda _: self._wake_up.set())
         try:
             while not ended.done():
-                request = self._subscriptions.next_request(time.monotonic())
+                # Before the demand of this term is read, nobody knows what the daemon that led
+                # before had live. Symbols that are asked for now would take the room of those.
+                known = self._demand.get().term == self._leadership.get().term
+                request = self._subscriptions.next_request(time.monotonic()) if known else None
                 self._tell()
                 if request is None:
                     await self._wake_up.wait(time.monotonic() + _CHECK_EVERY_S)

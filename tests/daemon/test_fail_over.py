@@ -69,8 +69,7 @@ async def test_a_planned_fail_over_has_one_leader(
         await until(lambda: heard.bids("SPY")[-1:] == [10], "the price at the replica")
         token = leader.daemon.leadership.get().token
         watch = asyncio.create_task(watching())
-        with sentinels.sentinel.client() as client:
-            client.execute_command("SENTINEL", "FAILOVER", sentinels.service)
+        await until(sentinels.fail_over, "a replica that can be promoted")
         await until(lambda: not leader.works(), "the leader to notice")
         assert leader.status["state"] == "waiting"
         assert "name another master" in leader.status["reason"]

@@ -245,6 +245,17 @@ class SentinelServers:
             )
         return self
 
+    def fail_over(self) -> bool:
+        """Ask for a planned fail-over. Return whether it begins: INFO of the replica may be old."""
+        with self.sentinel.client() as client:
+            try:
+                client.execute_command("SENTINEL", "FAILOVER", self.service)
+            except redis.ResponseError as error:
+                if not str(error).startswith("NOGOODSLAVE"):
+                    raise
+                return False
+        return True
+
     def __exit__(self, *_: object) -> None:
         """Kill all."""
         for server in (self.sentinel, self.replica, self.master):

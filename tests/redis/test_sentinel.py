@@ -14,7 +14,7 @@ from spotd.keys import Keys
 from spotd.redis.port import Outcome, RedisPort
 from spotd.redis.sentinel import announced
 from tests.kit.servers import SentinelServers, Server
-from tests.kit.waiting import until
+from tests.kit.waiting import until, until_sync
 from tests.redis.patient import patient
 
 KEYS = Keys()
@@ -76,8 +76,7 @@ class Sentinels:
 
     def fail_over(self) -> None:
         """Have one of those that work make the replica the master."""
-        with self.servers.sentinel.client() as client:
-            client.execute_command("SENTINEL", "FAILOVER", self.servers.service)
+        until_sync(self.servers.fail_over, "a replica that can be promoted")
 
     def _sentinel(self, directory: Path) -> Server:
         service = self.servers.service
