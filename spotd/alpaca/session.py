@@ -19,6 +19,7 @@ from spotd.errors import StreamError
 MAX_FRAME_BYTES = 16 * 1024 * 1024
 
 _encode = msgspec.msgpack.Encoder().encode
+_SLOW_CLIENT = 407
 _CONTROLS = frozenset((Success, Error, Acknowledgement))
 _MAX_CHARS = 200  # of Alpaca's own words in an error
 _MIN_SECRET_CHARS = 4  # a shorter secret may be part of an ordinary word
@@ -209,7 +210,7 @@ class Session(picows.WSListener):
             message = Error(message.code, _clean(message.msg, self._secrets))
         if self._in_handshake:
             self._answers.put_nowait(message)
-        elif self._expecting and not isinstance(message, Success):
+        elif self._expecting and not isinstance(message, Success) and not _is_slow_client(message):
             # A request has one answer. A message behind it must not answer the next request.
             self._expecting = False
             self._answers.put_nowait(message)
@@ -227,6 +228,14 @@ class Session(picows.WSListener):
         if not self.end.done():
             self.end.set_result(why)
             self._answers.put_nowait(why)
+
+
+def _is_slow_client(message: Control) -> bool:
+    """Return whether Alpaca says that we read too slowly: this answers no request.
+
+    Source: Alpaca's documentation, 407 slow client. Alpaca closes the connection behind it.
+    """
+    return isinstance(message, Error) and message.code == _SLOW_CLIENT
 
 
 def _why_lost(transport: picows.WSTransport) -> StreamError:

@@ -98,6 +98,18 @@ async def test_a_refused_request_leaves_the_session_open(
         assert answer.quotes == ["QQQ"]
 
 
+async def test_that_we_read_too_slowly_answers_no_request() -> None:
+    """Alpaca's 407 ends the session, also while a request is under way."""
+    async with (
+        Simulator(faults=Faults(subscribe_error=407)) as sim,
+        session_with(sim) as stream,
+    ):
+        with pytest.raises(StreamError) as caught:
+            await stream.request(SPY)
+        assert not isinstance(caught.value, RequestRefusedError)
+        assert caught.value.reason == "code_407"
+
+
 async def test_an_answer_that_never_comes() -> None:
     """The wait for an answer ends by itself."""
     async with (
