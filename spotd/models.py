@@ -149,6 +149,7 @@ class DaemonStatus(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", 
 
     ``code`` is that of ``reason``, one of ``spotd.reasons`` or a newer one. ``market`` is by the
     feed's exchange calendar, ``market_changes_at`` its next change; None where it is not known.
+    ``gaps`` are the newest gaps that this daemon stated since it started, the oldest first.
     """
 
     state: DaemonStateName
@@ -168,6 +169,7 @@ class DaemonStatus(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", 
     reconnects: int
     market: MarketName | None = None
     market_changes_at: Moment | None = None
+    gaps: tuple[Gap, ...] = ()
 
     def to_json(self) -> bytes:
         """Return JSON as in ``spotd:status``, on ``spotd:events`` and from ``GET /status``."""
@@ -219,9 +221,10 @@ class _Encoder:
         fields = msgspec.to_builtins(value, builtin_types=(datetime,))
         if fields.get("detail", "") is None:
             del fields["detail"]
-        for name, field in fields.items():
-            if isinstance(field, datetime):
-                fields[name] = rfc3339(field)
+        for each in (fields, *fields.get("gaps", ())):
+            for name, field in each.items():
+                if isinstance(field, datetime):
+                    each[name] = rfc3339(field)
         return msgspec.json.encode(fields)
 
 

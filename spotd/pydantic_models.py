@@ -118,6 +118,8 @@ class DaemonStatus(_Model):
     market: Literal["open", "extended", "closed"] | None = None
     """By the feed's exchange calendar; null where it is not known."""
     market_changes_at: UtcDatetime | None = None
+    gaps: tuple[Gap, ...] = ()
+    """The newest gaps that this daemon stated since it started, the oldest first."""
 
 
 class Gap(_Model):
