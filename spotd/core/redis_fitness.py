@@ -165,7 +165,9 @@ def memory(info: Info) -> Finding:
     if used >= size:
         return Finding("failure", f"{told}: Redis refuses writes", "raise maxmemory")
     if used >= _FULL * size:
-        return Finding("warning", f"{told}: Redis refuses writes when it is full", "raise maxmemory")
+        return Finding(
+            "warning", f"{told}: Redis refuses writes when it is full", "raise maxmemory"
+        )
     return Finding("ok", told)
 
 

@@ -45,7 +45,7 @@ def test_commands(process: Call, cluster: ClusterServers) -> None:
     assert process("status").out.startswith("state        streaming")
     assert process("symbols", "list").out.split()[:3] == ["SPY", "stale", "421.37"]
     assert process("watch", "SPY", "--count", "1").out.split()[1] == "SPY"
-    assert "redis     ok" in process("check").out
+    assert "redis       ok" in process("check").out
 
 
 def test_prefix(spotd: Call, cluster: ClusterServers, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -30,4 +30,4 @@ def test_commands(
     assert server.smembers(KEYS.symbols) == {b"SPY"}
     publish(server, "SPY")
     assert process("watch", "SPY", "--count", "1").out.split()[1] == "SPY"
-    assert "redis     ok" in process("check").out
+    assert "redis       ok" in process("check").out

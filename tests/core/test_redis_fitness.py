@@ -144,9 +144,7 @@ def test_persistence(
         (1000, "noeviction", 10, "ok", "10 bytes of 1000 bytes"),
     ],
 )
-def test_memory(
-    limit: int | None, policy: str | None, used: int, level: Level, words: str
-) -> None:
+def test_memory(limit: int | None, policy: str | None, used: int, level: Level, words: str) -> None:
     """What may be evicted is a warning; without eviction, the room that is left decides."""
     told = {"maxmemory": limit, "maxmemory_policy": policy, "used_memory": used}
     found = memory({name: str(value) for name, value in told.items() if value is not None})
