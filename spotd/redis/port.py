@@ -92,14 +92,6 @@ class RedisPort(DemandCalls):
         await self._publisher.close()
         await super().close()
 
-    async def ping(self) -> dict[str, Any]:
-        """Return the server's INFO section ``server``, empty where our user may not ask for it."""
-        try:
-            async with self._asking(answer=RefusedError):
-                return dict(await self._client.info("server"))
-        except RefusedError:
-            return {}
-
     async def denied(self, rights: Sequence[Right]) -> list[Right]:
         """Return those of the rights that our user does not have. Nothing is changed."""
         async with self._asking():
