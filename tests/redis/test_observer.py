@@ -147,7 +147,7 @@ async def test_a_cluster(tmp_path: Path) -> None:
             assert pubsub.get_message(timeout=GUARD_S)
         assert (await observer.demand()).entries == [b"SPY"]
         assert await observer.subscribers("SPY") == {"SPY": len(cluster.nodes)}
-        assert (await observer.info())["redis_mode"] == "cluster"
+        assert (await observer.info())["cluster_enabled"] == "1"
         assert await observer.config("save") == {"save": ""}
         assert await observer.demand_elsewhere() == []
         await observer.close()
