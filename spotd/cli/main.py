@@ -37,7 +37,7 @@ COMMANDS = {
     "status": Command("spotd.cli.status:status", "Show the state of the daemon."),
     "watch": Command("spotd.cli.watch:watch", "Watch prices as they arrive."),
     "relay": Command("spotd.cli.relay:relay", "Serve prices to browsers."),
-    "symbols": Command("spotd.cli.symbols:symbols", "Add, remove and list symbols."),
+    "symbols": Command("spotd.cli.symbols:symbols", "Add, remove, list symbols; who asks."),
 }
 
 # Package -> the extra that installs it.

@@ -77,14 +77,18 @@ class Observer(Calls):
 
     async def demand(self) -> DemandSeen:
         """Return the entries of the set and all leases. None is removed."""
-        async with self._asking(self.keys.symbols):
-            entries = await self._client.smembers(self.keys.symbols)
+        entries = await self.entries()
         unix_s = await self.unix_s()
         async with self._asking(self.keys.leases):
             leases = await self._client.zrangebyscore(
                 self.keys.leases, "-inf", "+inf", withscores=True
             )
-        return DemandSeen(list(entries), [tuple(each) for each in leases], unix_s)
+        return DemandSeen(entries, [tuple(each) for each in leases], unix_s)
+
+    async def entries(self) -> list[bytes]:
+        """Return the entries of the set."""
+        async with self._asking(self.keys.symbols):
+            return list(await self._client.smembers(self.keys.symbols))
 
     async def unix_s(self) -> float:
         """Return Redis' clock in unix seconds."""
