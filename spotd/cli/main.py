@@ -14,6 +14,7 @@ from importlib import import_module
 from typing import Any, NamedTuple
 
 import click
+from click.shell_completion import CompletionItem
 
 from spotd import __version__
 from spotd.cli.text import printable
@@ -38,6 +39,7 @@ COMMANDS = {
     "watch": Command("spotd.cli.watch:watch", "Watch prices as they arrive."),
     "relay": Command("spotd.cli.relay:relay", "Serve prices to browsers."),
     "symbols": Command("spotd.cli.symbols:symbols", "Add, remove, list symbols; who asks."),
+    "completion": Command("spotd.cli.completion:completion", "Completion for bash, zsh, fish."),
 }
 
 # Package -> the extra that installs it.
@@ -79,6 +81,12 @@ class LazyGroup(click.Group):
         """Write the table of subcommands without importing any."""
         with formatter.section("Commands"):
             formatter.write_dl([(name, command.summary) for name, command in COMMANDS.items()])
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Return what may follow in a shell, without importing any subcommand."""
+        names = [name for name in COMMANDS if name.startswith(incomplete)]
+        items = [CompletionItem(name, help=COMMANDS[name].summary) for name in names]
+        return items + click.Command.shell_complete(self, ctx, incomplete)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the subcommand. A foreseen error becomes one line and an exit code."""

@@ -19,7 +19,8 @@ from spotd.cli.symbol_origins import Asked, asked_lines, read_asked
 from spotd.cli.table import price_text
 from spotd.cli.text import printable
 from spotd.client import SpotClient, symbols_of
-from spotd.errors import RedisUnavailableError
+from spotd.core.demand_origins import origins
+from spotd.errors import RedisUnavailableError, SpotdError
 from spotd.models import DaemonStatus, SpotPriceUpdate, SymbolState
 from spotd.redis.errors import RefusedError
 from spotd.redis.observer import Observer
@@ -33,7 +34,32 @@ _READ_AGAIN_S = 0.05
 _NO_DAEMON = f"{NO_DAEMON}, so nothing is streamed: spotd run"
 _MALFORMED = "A symbol is 1 to 8 letters, optionally a dot and 1 to 4 more."
 
-_symbols_argument = click.argument("entries", metavar="SYMBOL...", nargs=-1, required=True)
+_COMPLETE_WITHIN_S = 0.5  # a person waits at the prompt
+
+
+def complete_symbols(_: click.Context, __: click.Parameter, incomplete: str) -> list[str]:
+    """Return the symbols of the demand that begin so; none where Redis does not answer at once."""
+
+    async def read() -> list[str]:
+        observer = observer_of(load_settings())
+        try:
+            async with asyncio.timeout(_COMPLETE_WITHIN_S):
+                demand = origins(*await observer.demand())
+        finally:
+            await observer.close()
+        return sorted({*demand.entries, *demand.leases})
+
+    try:
+        symbols = asyncio.run(read())
+    except (SpotdError, TimeoutError):
+        return []
+    return [symbol for symbol in symbols if symbol.startswith(incomplete.upper())]
+
+
+_new_symbols_argument = click.argument("entries", metavar="SYMBOL...", nargs=-1, required=True)
+_symbols_argument = click.argument(
+    "entries", metavar="SYMBOL...", nargs=-1, required=True, shell_complete=complete_symbols
+)
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
@@ -61,7 +87,7 @@ def symbols() -> None:
 
 
 @symbols.command("add")
-@_symbols_argument
+@_new_symbols_argument
 @redis_url_option
 def add(entries: tuple[str, ...], redis_url: str | None) -> None:
     """Have symbols streamed until they are removed.
@@ -104,7 +130,7 @@ def remove(entries: tuple[str, ...], redis_url: str | None) -> None:
 
 
 @symbols.command("list")
-@click.argument("entries", metavar="[SYMBOL]...", nargs=-1)
+@click.argument("entries", metavar="[SYMBOL]...", nargs=-1, shell_complete=complete_symbols)
 @redis_url_option
 @json_option
 def list_(entries: tuple[str, ...], redis_url: str | None, as_json: bool) -> None:
