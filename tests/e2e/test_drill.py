@@ -59,7 +59,9 @@ async def _instance(daemon: Command) -> str:
     return str((await daemon.status())["instance"])
 
 
-@pytest.mark.parametrize("how", ["-TERM", "-KILL", "-STOP"])
+@pytest.mark.parametrize(
+    "how", ["-TERM", *(pytest.param(how, marks=pytest.mark.long) for how in ("-KILL", "-STOP"))]
+)
 async def test_it_ends_the_leader_and_reports(market: Setup, how: str) -> None:
     """However the leader ends: the other leads, prices go on, and pause and gap are told."""
     first, second = await _pair(market)
@@ -93,7 +95,7 @@ async def test_it_fails_where_nobody_takes_over(market: Setup) -> None:
     await market.daemon(SPOTD_LEADER_TTL_S="1")
     await market.streaming("SPY")
 
-    code, report = await _drill(market, "--run", "kill -9 {pid}", "--limit-s", "3")
+    code, report = await _drill(market, "--run", "kill -9 {pid}", "--limit-s", "1")
     assert code == 1
     assert "nobody replaced" in report["error"]
 

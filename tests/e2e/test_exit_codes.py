@@ -193,6 +193,7 @@ async def test_no_secret_in_the_output_of_a_hard_life(setup: Setup) -> None:
     assert "Traceback" not in daemon.output
 
 
+@pytest.mark.long  # quick: tests/cli/test_check.py, tests/redis/test_errors.py
 @pytest.mark.parametrize(
     "url",
     [

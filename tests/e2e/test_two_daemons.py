@@ -6,7 +6,9 @@ import random
 import signal
 import time
 from functools import partial
-from itertools import pairwise
+from itertools import groupby, pairwise
+
+import pytest
 
 from spotd.simulator.session import Frame
 from spotd.simulator.wire import encode
@@ -133,7 +135,8 @@ async def test_a_frozen_leader_that_wakes_publishes_nothing(setup: Setup) -> Non
     assert await first.ready()
     await setup.sim.send([quote("SPY", 30, 31)])
     await setup.until(lambda: recorder.prices("SPY")[-1] == (30, 31), "the second goes on")
-    assert recorder.prices("SPY") == [(10, 11), (20, 21), (30, 31)]
+    # A new leader does not know what arrived: it may publish once more what REST knows.
+    assert [price for price, _ in groupby(recorder.prices("SPY"))] == [(10, 11), (20, 21), (30, 31)]
     assert await setup.values.last("SPY") == recorder.updates("SPY")[-1]
 
 
@@ -157,11 +160,16 @@ async def test_a_frozen_leader_frees_the_connection_for_its_successor(market: Se
     assert len(market.sim.sessions) == 1
 
 
-async def test_leaders_that_freeze_and_wake_never_break_the_order(market: Setup) -> None:
+# The longest of each are beyond TTL and a read.
+@pytest.mark.parametrize(
+    "freezes_s", [[1.1, 2.2], pytest.param([1.0, 1.1, 2.2, 2.3], marks=pytest.mark.long)]
+)
+async def test_leaders_that_freeze_and_wake_never_break_the_order(
+    market: Setup, freezes_s: list[float]
+) -> None:
     """Freezing for about the TTL, again and again: ``seq`` rises and the throttle holds."""
     market.sim.limits.connections = 4
-    freezes_s = [1.0, 1.1, 2.2, 2.3]  # the longest two beyond TTL and a read
-    random.shuffle(freezes_s)
+    freezes_s = random.sample(freezes_s, len(freezes_s))
     first, second = await _pair(market, SPOTD_THROTTLE_MS="50")
     recorder = await market.recorder()
     takeovers = 0
@@ -178,7 +186,7 @@ async def test_leaders_that_freeze_and_wake_never_break_the_order(market: Setup)
     updates = recorder.check_order()
     closest_ms = min(b - a for a, b in pairwise(recorder.seqs("SPY"))) / 1000
     say(f"{takeovers} takeovers: {updates} updates, closest {closest_ms:.1f} ms")
-    assert takeovers >= 2
+    assert takeovers >= len(freezes_s) // 2
     assert closest_ms >= 49.5  # by the daemons' own clock, not by when they arrived here
     for daemon in (first, second):
         assert "a loop ended" not in daemon.output
