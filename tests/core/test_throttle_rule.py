@@ -733,9 +733,10 @@ def refute(conflator: MakeConflator, prices: MakePrices = PriceCache) -> None:
 
 def test_a_script_that_few_draws_find() -> None:
     """A symbol that changes while it waits keeps its place, before one that came later."""
-    script = [Quoted("A"), Quoted("B"), Take(1), Quoted("C"), Quoted("B"), Take(1)]
+    waits = (Quoted("A"), Quoted("B"), Take(1))
+    script: list[Step] = [*waits, Quoted("C"), Traded("B"), Take(1)]
     Rehearsal(Conflator(10), PriceCache, 10).play(script)
-    with pytest.raises(AssertionError, match="longest waiting first"):
+    with pytest.raises(AssertionError, match="waits longer than those before"):
         Rehearsal(BackOfTheQueueAtEveryOffer(10), PriceCache, 10).play(script)
 
 
