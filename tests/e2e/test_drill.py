@@ -90,6 +90,7 @@ async def test_it_asks_a_person(market: Setup) -> None:
     assert report["leader now"] == standby
 
 
+@pytest.mark.long  # exotic: what the drill does where it fails
 async def test_it_fails_where_nobody_takes_over(market: Setup) -> None:
     """Without a standby the exit code is 1, and so is it without a daemon at all."""
     await market.daemon(SPOTD_LEADER_TTL_S="1")
@@ -105,6 +106,7 @@ async def test_it_fails_where_nobody_takes_over(market: Setup) -> None:
     assert report["error"] == "no daemon runs here\n"
 
 
+@pytest.mark.long  # exotic: what the drill does where it fails
 async def test_it_fails_where_prices_were_missing_for_too_long(market: Setup) -> None:
     """``--at-most-s`` makes a promise of the drill that a timer can check."""
     await _pair(market)

@@ -21,7 +21,11 @@ from tests.e2e.setup import KEY, Setup, quote, trade
 from tests.kit.ports import free_port
 from tests.kit.processes import Command
 
-SIGNALS = pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda n: n.name)
+SIGNALS = pytest.mark.parametrize(
+    "number",
+    [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.long)],
+    ids=lambda n: n.name,
+)
 TTL = {"SPOTD_LEADER_TTL_S": "1"}
 Scene: TypeAlias = Callable[[Setup], Awaitable[Command]]
 
@@ -193,13 +197,14 @@ BY_STATE: dict[DaemonStateName, Scene] = {
     "waiting": connection_refused,
 }
 SCENES: list[Scene] = [
-    idle, streaming, handshake_hangs, connection_refused, redis_killed, redis_hangs,
+    idle, streaming, handshake_hangs, connection_refused, redis_killed,
     redis_hangs_unnoticed, standby, starting_without_redis, starting_with_a_hanging_redis,
     subscribing_5000, rest_hangs, alpaca_is_a_dead_peer, stream_kept_beyond_the_term,
 ]  # fmt: skip
 # Quick, without a process: tests/daemon/test_stream_end.py stops in each of these phases and waits.
 OTHER_SCENES: list[Scene] = [
     never_greeted, never_authenticated, never_acknowledged, connection_limit, breaker_open,
+    redis_hangs,
 ]  # fmt: skip
 
 

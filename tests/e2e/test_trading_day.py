@@ -429,6 +429,7 @@ def test_the_comparison_notices(day: Reckoning, blemish: str) -> None:
         check_prices(run, day)
 
 
+@pytest.mark.long  # quick: at its pace
 async def test_a_day_as_fast_as_it_can_be_read(setup: Setup, day: Reckoning) -> None:
     """Without pauses and without a throttle, the order and the last update are the same."""
     run = await replay(setup, DAY, day, 0.0, SPOTD_THROTTLE_MS="0")

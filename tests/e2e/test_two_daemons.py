@@ -160,16 +160,12 @@ async def test_a_frozen_leader_frees_the_connection_for_its_successor(market: Se
     assert len(market.sim.sessions) == 1
 
 
-# The longest of each are beyond TTL and a read.
-@pytest.mark.parametrize(
-    "freezes_s", [[1.1, 2.2], pytest.param([1.0, 1.1, 2.2, 2.3], marks=pytest.mark.long)]
-)
-async def test_leaders_that_freeze_and_wake_never_break_the_order(
-    market: Setup, freezes_s: list[float]
-) -> None:
+@pytest.mark.long  # quick, once: the frozen leader that wakes
+async def test_leaders_that_freeze_and_wake_never_break_the_order(market: Setup) -> None:
     """Freezing for about the TTL, again and again: ``seq`` rises and the throttle holds."""
     market.sim.limits.connections = 4
-    freezes_s = random.sample(freezes_s, len(freezes_s))
+    freezes_s = [1.0, 1.1, 2.2, 2.3]  # the longest two beyond TTL and a read
+    random.shuffle(freezes_s)
     first, second = await _pair(market, SPOTD_THROTTLE_MS="50")
     recorder = await market.recorder()
     takeovers = 0
@@ -186,7 +182,7 @@ async def test_leaders_that_freeze_and_wake_never_break_the_order(
     updates = recorder.check_order()
     closest_ms = min(b - a for a, b in pairwise(recorder.seqs("SPY"))) / 1000
     say(f"{takeovers} takeovers: {updates} updates, closest {closest_ms:.1f} ms")
-    assert takeovers >= len(freezes_s) // 2
+    assert takeovers >= 2
     assert closest_ms >= 49.5  # by the daemons' own clock, not by when they arrived here
     for daemon in (first, second):
         assert "a loop ended" not in daemon.output
