@@ -12,6 +12,7 @@ import msgspec
 
 from spotd.cli.overview import NO_DAEMON
 from spotd.core.demand_origins import origins
+from spotd.core.leases import FAR_AHEAD_S
 from spotd.models import SymbolState
 from spotd.redis.observer import Observer
 from spotd.symbols import WILDCARD
@@ -77,7 +78,9 @@ def asked_lines(asked: Asked) -> Iterator[str]:
         yield "  set" + (f", written {', '.join(map(repr, others))}" if others else "")
     for lease in asked.leases:
         left = "never lapses" if lease.left_s is None else f"{lease.left_s:,.1f} s left"
-        yield f"  lease of {lease.owner or '(no owner)'}, {left}"
+        far = lease.left_s is not None and lease.left_s > FAR_AHEAD_S
+        hint = "; is its score in milliseconds?" if far else ""
+        yield f"  lease of {lease.owner or '(no owner)'}, {left}{hint}"
     if asked.subscribers is None:
         yield "  subscribers: unknown, the user of Redis may not ask (PUBSUB NUMSUB)"
     elif asked.subscribers:

@@ -167,6 +167,7 @@ class TestWho:
         server.sadd(KEYS.symbols, "SPY", "spy ", "*", "sp-y")
         seconds, _ = server.time()
         leases = {"SPY@svc-a": seconds + 100, "SPY@svc-b": "inf", "SPY": seconds + 90}
+        server.zadd(KEYS.leases, {"DIA@js": seconds * 1000})
         server.zadd(KEYS.leases, {**leases, "SPY@gone": seconds - 1})
         with server.pubsub() as pubsub:
             pubsub.subscribe(KEYS.channel("SPY"))
@@ -174,7 +175,7 @@ class TestWho:
             outcome = spotd("symbols", "who", "spy,DIA")
             told = json.loads(spotd("symbols", "who", "SPY", "--json").out)
         assert (outcome.code, outcome.err) == (0, "")
-        text = re.sub(r"\d+\.\d s left", "n s left", outcome.out)
+        text = re.sub(r"[\d,]+\.\d s left", "n s left", outcome.out)
         assert text.splitlines() == [
             "SPY is stale: mute: more words",
             "  set, written 'spy '",
@@ -184,6 +185,7 @@ class TestWho:
             "  1 subscriber, which are no demand",
             "  the whole market is asked for (*)",
             "DIA has no state",
+            "  lease of js, n s left; is its score in milliseconds?",
             "  the whole market is asked for (*)",
         ]
         [asked] = told
