@@ -38,6 +38,7 @@ COMMANDS = {
     "watch": Command("spotd.cli.watch:watch", "Watch prices as they arrive."),
     "relay": Command("spotd.cli.relay:relay", "Serve prices to browsers."),
     "symbols": Command("spotd.cli.symbols:symbols", "Add, remove and list symbols."),
+    "schema": Command("spotd.cli.schema:schema", "Print AsyncAPI, OpenAPI and JSON Schemas."),
 }
 
 # Package -> the extra that installs it.

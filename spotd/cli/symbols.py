@@ -12,8 +12,7 @@ from spotd.cli.options import client_of, json_option, load_settings, redis_url_o
 from spotd.cli.table import price_text
 from spotd.cli.text import printable
 from spotd.client import SpotClient, symbols_of
-from spotd.models import SpotPriceUpdate, SymbolState
-from spotd.symbols import MAX_ENTRY_CHARS
+from spotd.models import MAX_ENTRY_CHARS, SpotPriceUpdate, SymbolState
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
