@@ -68,6 +68,7 @@ ReasonCode = Annotated[
         },
     ),
 ]
+CodeOrNone = Annotated[ReasonCode | None, told("The code of `reason`; null without one.")]
 
 
 def _none() -> None:
@@ -198,7 +199,7 @@ class SymbolState(
         ),
     ]
     # A default made by a factory is encoded too, so every state that spotd writes has the field.
-    code: ReasonCode | None = msgspec.field(default_factory=_none)
+    code: CodeOrNone = msgspec.field(default_factory=_none)
     since: Annotated[Moment, told("When the state began, UTC.")]
     detail: Annotated[str | None, told("More words for a person.")] = None
 
@@ -243,7 +244,7 @@ class DaemonStatus(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", 
         ),
     ]
     reason: Annotated[str | None, told("A sentence for a person. It never holds a secret.")]
-    code: ReasonCode | None = None
+    code: CodeOrNone = None
     instance: Annotated[str, told("Host, process id and a random word.", "host-4711-ab12")]
     version: Annotated[str, told("That of spotd.", "0.1.0")]
     feed: Annotated[str, told("Alpaca's feed.", "iex", "sip")]
@@ -288,7 +289,7 @@ class Gap(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="gap"
     begins: Annotated[Moment, told("UTC.")] = msgspec.field(name="from")
     ends: Annotated[Moment, told("UTC.")] = msgspec.field(name="to")
     reason: Annotated[str, told("A sentence for a person.")]
-    code: ReasonCode | None = msgspec.field(default_factory=_none)
+    code: CodeOrNone = msgspec.field(default_factory=_none)
     symbols: Annotated[Count, told("The number of symbols that it concerns.")]
 
     def to_json(self) -> bytes:
