@@ -49,6 +49,10 @@ class SpotPriceUpdate(msgspec.Struct, frozen=True, gc=False):
     timestamp: Moment
     seq: int
 
+    def to_dict(self) -> dict[str, object]:
+        """Return the fields of the JSON by their names, with ``timestamp`` as a datetime."""
+        return _to_dict(self)
+
     def to_json(self) -> bytes:
         """Return the bytes that spotd publishes for this update."""
         same = spot_price(
@@ -118,6 +122,10 @@ class SymbolState(
     since: Moment
     detail: str | None = None
 
+    def to_dict(self) -> dict[str, object]:
+        """Return the fields of the JSON by their names, with times as datetimes."""
+        return _to_dict(self)
+
     def to_json(self) -> bytes:
         """Return JSON as on ``spotd:events`` and in ``spotd:states``."""
         # When the stream is lost, thousands are encoded at once. The slower encoder is needed only
@@ -169,6 +177,10 @@ class DaemonStatus(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", 
     market: MarketName | None = None
     market_changes_at: Moment | None = None
 
+    def to_dict(self) -> dict[str, object]:
+        """Return the fields of the JSON by their names, with times as datetimes."""
+        return _to_dict(self)
+
     def to_json(self) -> bytes:
         """Return JSON as in ``spotd:status``, on ``spotd:events`` and from ``GET /status``."""
         return _ENCODER.encode(self)
@@ -192,6 +204,10 @@ class Gap(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="gap"
     code: str | None = msgspec.field(default_factory=_none)
     symbols: int
 
+    def to_dict(self) -> dict[str, object]:
+        """Return the fields of the JSON by their names, with times as datetimes."""
+        return _to_dict(self)
+
     def to_json(self) -> bytes:
         """Return JSON as on ``spotd:events``."""
         return _ENCODER.encode(self)
@@ -210,6 +226,11 @@ def utc(unix_s: float) -> datetime:
 def rfc3339(moment: datetime) -> str:
     """Return a time as RFC 3339 in UTC with microseconds and ``Z``, as in all JSON of spotd."""
     return moment.astimezone(UTC).isoformat(timespec="microseconds")[:26] + "Z"
+
+
+def _to_dict(value: msgspec.Struct) -> dict[str, object]:
+    fields: dict[str, object] = msgspec.to_builtins(value, builtin_types=(datetime,))
+    return fields
 
 
 class _Encoder:

@@ -33,6 +33,10 @@ class Told:
         self.raw: bytes | None = None
         self._heard = False
 
+    def forget(self) -> None:
+        """Take note that nothing was told: what comes is news, also that there is no such fact."""
+        self.raw = b""  # no JSON, so it differs from whatever comes
+
     def fetch(self) -> None:
         """Take note that the stored value is fetched from now on."""
         self._heard = False

@@ -16,7 +16,20 @@ def symbol_of(entry: str, *, allow_wildcard: bool = False) -> str | None:
 
 
 def symbols_of(entries: Iterable[str], *, allow_wildcard: bool = False) -> list[str]:
-    """Return the symbols that entries mean, each once. Raises ValueError with the malformed."""
+    """Return the symbols that entries mean, each once.
+
+    Raises ValueError with the malformed ones, and TypeError for what is no text, such as a list
+    that was given as one symbol.
+    """
+    if isinstance(entries, str):
+        raise TypeError("symbols must be a list or the like, not one text")
+    entries = tuple(entries)
+    for entry in entries:
+        if not isinstance(entry, str):
+            raise TypeError(
+                f"a symbol must be a text, not a {type(entry).__name__}: write *symbols to pass "
+                "the symbols of a list"
+            )
     meaning = {entry: symbol_of(entry, allow_wildcard=allow_wildcard) for entry in entries}
     malformed = [repr(entry[:64]) for entry, symbol in meaning.items() if symbol is None]
     if malformed:
