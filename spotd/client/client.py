@@ -31,7 +31,7 @@ from spotd.client.leases import Leases
 from spotd.client.listener import FollowerListener
 from spotd.client.missing import Found, listening_patterns, reasons
 from spotd.client.subscription import Subscription
-from spotd.client.symbols import symbol_of, symbols_of
+from spotd.client.symbols import check_texts, symbol_of, symbols_of
 from spotd.client.telling import MALFORMED, Counts
 from spotd.errors import RedisUnavailableError, SpotdError, SymbolRefusedError
 from spotd.keys import Keys
@@ -363,6 +363,7 @@ class SpotClient:
         All entries that mean the same are removed (``SPY``, ``spy ``), and malformed ones that are
         stored exactly so. Raises ValueError with other malformed ones.
         """
+        check_texts(symbols)
         stored = await self._call("SMEMBERS", self._keys.symbols)
         written = {_text(entry) for entry in stored} & set(symbols)
         meant = {symbol_of(entry, allow_wildcard=True) for entry in symbols} - {None}

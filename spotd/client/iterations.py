@@ -269,12 +269,13 @@ class StateIteration(PriceIteration[SpotPriceUpdate | SymbolState]):
         )
         self._states: dict[str, SymbolState] = {}
         self._daemon = False  # whether a status is there
+        self._reader.joined = self._tell_all
         self._reader.status.forget()
 
     def state(self, state: SymbolState, raw: bytes) -> None:  # noqa: ARG002 - as told
         """Take a state of a symbol."""
         self._states[state.symbol] = state
-        if self._daemon:
+        if self._daemon and self._reader.is_joined:
             self._tell(state)
 
     def ended(self, symbol: str) -> None:
@@ -284,11 +285,8 @@ class StateIteration(PriceIteration[SpotPriceUpdate | SymbolState]):
     def status(self, status: DaemonStatus | None, raw: bytes) -> None:  # noqa: ARG002 - as told
         """Take the status; without one, states do not count."""
         before, self._daemon = self._daemon, status is not None
-        if status is None:
-            self._suspect("no_daemon", "no daemon runs")
-        elif not before:
-            for state in self._states.values():
-                self._tell(state)
+        if self._reader.is_joined and before != self._daemon:
+            self._tell_all()
 
     def connection(self, connected: bool, why: str) -> None:
         """Take an interruption, after which status and states are read anew."""
@@ -300,6 +298,14 @@ class StateIteration(PriceIteration[SpotPriceUpdate | SymbolState]):
         for follow in self._reader.follows.values():
             follow.state = Told()
         self._suspect("redis_away", why)
+
+    def _tell_all(self) -> None:
+        # Not before the stored prices were told: a state that was announced while these were
+        # fetched may speak of them.
+        if not self._daemon:
+            self._suspect("no_daemon", "no daemon runs")
+        for state in self._states.values() if self._daemon else ():
+            self._tell(state)
 
     def _suspect(self, code: str, why: str) -> None:
         since = _now()

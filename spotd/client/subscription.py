@@ -237,6 +237,7 @@ class Subscription:
                 reader.listener.connection(True, f"joined {place_of(self._call.redis)}")
         await self._tell_stored(batch, stored)
         for reader in self._joins.joined(batch):
+            reader.joined()
             waiting = self._waiting.get(reader)
             if waiting is not None and not waiting.done():
                 waiting.set_result(None)
