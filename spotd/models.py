@@ -114,6 +114,10 @@ class SpotPriceUpdate(msgspec.Struct, frozen=True, gc=False):
         ),
     ]
 
+    def to_dict(self) -> dict[str, object]:
+        """Return the fields of the JSON by their names, with ``timestamp`` as a datetime."""
+        return _to_dict(self)
+
     def to_json(self) -> bytes:
         """Return the bytes that spotd publishes for this update."""
         same = spot_price(
@@ -203,6 +207,10 @@ class SymbolState(
     since: Annotated[Moment, told("When the state began, UTC.")]
     detail: Annotated[str | None, told("More words for a person.")] = None
 
+    def to_dict(self) -> dict[str, object]:
+        """Return the fields of the JSON by their names, with times as datetimes."""
+        return _to_dict(self)
+
     def to_json(self) -> bytes:
         """Return JSON as on ``spotd:events`` and in ``spotd:states``."""
         # When the stream is lost, thousands are encoded at once. The slower encoder is needed only
@@ -273,6 +281,10 @@ class DaemonStatus(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", 
         Moment | None, told("The next change of `market`, UTC; null where it is not known.")
     ] = None
 
+    def to_dict(self) -> dict[str, object]:
+        """Return the fields of the JSON by their names, with times as datetimes."""
+        return _to_dict(self)
+
     def to_json(self) -> bytes:
         """Return JSON as in ``spotd:status``, on ``spotd:events`` and from ``GET /status``."""
         return _ENCODER.encode(self)
@@ -292,6 +304,10 @@ class Gap(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="gap"
     code: CodeOrNone = msgspec.field(default_factory=_none)
     symbols: Annotated[Count, told("The number of symbols that it concerns.")]
 
+    def to_dict(self) -> dict[str, object]:
+        """Return the fields of the JSON by their names, with times as datetimes."""
+        return _to_dict(self)
+
     def to_json(self) -> bytes:
         """Return JSON as on ``spotd:events``."""
         return _ENCODER.encode(self)
@@ -310,6 +326,11 @@ def utc(unix_s: float) -> datetime:
 def rfc3339(moment: datetime) -> str:
     """Return a time as RFC 3339 in UTC with microseconds and ``Z``, as in all JSON of spotd."""
     return moment.astimezone(UTC).isoformat(timespec="microseconds")[:26] + "Z"
+
+
+def _to_dict(value: msgspec.Struct) -> dict[str, object]:
+    fields: dict[str, object] = msgspec.to_builtins(value, builtin_types=(datetime,))
+    return fields
 
 
 class _Encoder:
