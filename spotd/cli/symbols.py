@@ -6,14 +6,20 @@ Reads and writes ``spotd:symbols``; leases are only shown.
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from typing import Any, TypeVar
 
 import click
 import msgspec
 
-from spotd.cli.options import client_of, json_option, load_settings, observer_of, redis_url_option
+from spotd.cli.options import (
+    client_of,
+    json_option,
+    listed,
+    load_settings,
+    observer_of,
+    redis_url_option,
+)
 from spotd.cli.overview import NO_DAEMON
 from spotd.cli.symbol_origins import Asked, asked_lines, read_asked
 from spotd.cli.table import price_text
@@ -21,11 +27,10 @@ from spotd.cli.text import printable
 from spotd.client import SpotClient, symbols_of
 from spotd.core.demand_origins import origins
 from spotd.errors import RedisUnavailableError, SpotdError
-from spotd.models import DaemonStatus, SpotPriceUpdate, SymbolState
+from spotd.models import MAX_ENTRY_CHARS, DaemonStatus, SpotPriceUpdate, SymbolState
 from spotd.redis.errors import RefusedError
 from spotd.redis.observer import Observer
 from spotd.settings import Settings
-from spotd.symbols import MAX_ENTRY_CHARS
 
 T = TypeVar("T")
 
@@ -96,7 +101,7 @@ def add(entries: tuple[str, ...], redis_url: str | None) -> None:
     its answer, for 2 seconds at most: symbols that it refuses are told, and are exit code 1.
     """
     settings = load_settings(redis_url)
-    wanted = _meant(_split(entries))
+    wanted = _meant(listed(entries))
     added = asyncio.run(_change(settings, lambda spot: spot.add(*wanted)))
     there = [symbol for symbol in wanted if symbol not in added]
     click.echo(_told("added", added, "already there", there))
@@ -121,7 +126,7 @@ def remove(entries: tuple[str, ...], redis_url: str | None) -> None:
     stored = asyncio.run(_observed(settings, _stored))
     # An entry that is stored may hold commas and spaces.
     doomed = [
-        each for entry in entries for each in ([entry] if entry in stored else _split([entry]))
+        each for entry in entries for each in ([entry] if entry in stored else listed([entry]))
     ]
     _meant(each for each in doomed if each not in stored)
     gone = asyncio.run(_change(settings, lambda spot: spot.remove(*doomed)))
@@ -142,7 +147,7 @@ def list_(entries: tuple[str, ...], redis_url: str | None, as_json: bool) -> Non
     settings = load_settings(redis_url)
     rows, status = asyncio.run(_rows(settings))
     if entries:
-        names = {*entries, *_meant(_split(entries))}
+        names = {*entries, *_meant(listed(entries))}
         rows = [row for row in rows if row.symbol in names]
     if status is None:
         click.echo(f"{NO_DAEMON}: states and prices are the last known", err=True)
@@ -171,7 +176,7 @@ def who(entries: tuple[str, ...], redis_url: str | None, as_json: bool) -> None:
     The seconds that a lease has left are by the clock of Redis.
     """
     settings = load_settings(redis_url)
-    wanted = _meant(_split(entries))
+    wanted = _meant(listed(entries))
     asked: Sequence[Asked] = asyncio.run(
         _observed(
             settings,
@@ -186,15 +191,6 @@ def who(entries: tuple[str, ...], redis_url: str | None, as_json: bool) -> None:
     for each in asked:
         for line in asked_lines(each):
             click.echo(printable(line))
-
-
-def _split(entries: Iterable[str]) -> list[str]:
-    """Return entries that commas and spaces separate, each once."""
-    parts = (part for entry in entries for part in re.split(r"[\s,]+", entry))
-    found = list(dict.fromkeys(filter(None, parts)))
-    if not found:
-        raise click.UsageError("name at least one symbol")
-    return found
 
 
 def _meant(entries: Iterable[str]) -> list[str]:
