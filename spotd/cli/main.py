@@ -36,6 +36,7 @@ COMMANDS = {
     "check": Command("spotd.cli.check:check", "Check settings, Redis and Alpaca."),
     "status": Command("spotd.cli.status:status", "Show the state of the daemon."),
     "watch": Command("spotd.cli.watch:watch", "Watch prices as they arrive."),
+    "record": Command("spotd.cli.record:record", "Record what comes from Alpaca."),
     "relay": Command("spotd.cli.relay:relay", "Serve prices to browsers."),
     "symbols": Command("spotd.cli.symbols:symbols", "Add, remove and list symbols."),
 }

@@ -61,6 +61,8 @@ class Lines:
         if record.kind is Kind.NOTE:
             note = msgspec.json.decode(record.payload, type=dict[str, Any])
             self.lost_frames += note.get("lost_frames", 0)
+            if self.symbols and "recording" in note:
+                note["symbols"] = sorted(self.symbols)
             return self.note(record.unix_ns, **note)
         try:
             messages = self._messages(record.payload)

@@ -73,9 +73,7 @@ class Taps:
     def close(self, queue: FrameQueue) -> None:
         """Forget a recording."""
         self._follow(tuple(other for other in self._queues if other is not queue))
-        log.info(
-            "recording ended", lost_frames=queue.lost_frames, recordings=len(self._queues)
-        )
+        log.info("recording ended", lost_frames=queue.lost_frames, recordings=len(self._queues))
 
     def _follow(self, queues: tuple[FrameQueue, ...]) -> None:
         self._queues = queues

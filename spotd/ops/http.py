@@ -60,7 +60,7 @@ class HttpServer:
     def __init__(
         self,
         views: Views,
-        taps: Taps,
+        taps: Taps | None = None,
         *,
         max_connections: int = 64,
         connection_s: float = 30.0,

@@ -43,7 +43,7 @@ class TapPage:
     A recorder that reads nothing for ``stalled_s`` is cut off.
     """
 
-    def __init__(self, taps: Taps, *, stalled_s: float = _STALLED_S) -> None:
+    def __init__(self, taps: Taps | None, *, stalled_s: float = _STALLED_S) -> None:
         self._taps = taps
         self._stalled_s = stalled_s
         self._transports: set[asyncio.Transport] = set()
@@ -63,9 +63,11 @@ class TapPage:
     async def answer(self, request: web.Request) -> web.StreamResponse:
         """Answer with records as they come."""
         transport = request.transport
-        if transport is None or (refusal := why_refused(transport, request.headers)):
-            return web.Response(status=403, text=f"{refusal}\n" if transport else "")
-        recorder = self._taps.open()
+        if transport is None:
+            raise ConnectionResetError("the recorder has left")
+        if refusal := why_refused(transport, request.headers):
+            return web.Response(status=403, text=f"{refusal}\n")
+        recorder = None if self._taps is None else self._taps.open()
         if recorder is None:
             return web.Response(status=503, text="too many recordings are under way\n")
         self._transports.add(transport)
