@@ -84,7 +84,7 @@ class HttpServer:
                 web.get("/readyz", self._readyz),
                 web.get("/status", self._answer(self._views.status_json, _JSON)),
                 web.get("/metrics", self._answer(self._views.metrics_text, _PROMETHEUS)),
-                web.get("/tap", self._tap_page.answer),
+                web.get("/tap", self._tap_page.answer, allow_head=False),
             ]
         )
         self._runner = web.AppRunner(
