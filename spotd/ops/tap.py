@@ -107,7 +107,8 @@ def why_refused(transport: asyncio.BaseTransport, headers: Mapping[str, str]) ->
     """
     peer = transport.get_extra_info("peername")
     if not peer or not _is_loopback(str(peer[0])):
-        return "only for this machine: run `spotd record` where the daemon runs"
+        return "only over loopback: run `spotd record` where the daemon runs, and let the daemon listen "
+            "on 127.0.0.1 or on all addresses (SPOTD_HTTP_HOST)"
     if any(name in headers for name in _OF_PROXIES):
         return "not through a proxy"
     name = headers.get("Host", "")
