@@ -19,6 +19,11 @@ _STALLED_S = 60.0
 # A proxy writes one of these. What it passes on may come from anywhere.
 _OF_PROXIES = ("Forwarded", "Via", "X-Forwarded-For", "X-Forwarded-Proto", "X-Real-IP")
 
+_NOT_LOOPBACK = (
+    "only over loopback: run `spotd record` where the daemon runs, and let the daemon listen on "
+    "127.0.0.1 or on all addresses (SPOTD_HTTP_HOST)"
+)
+
 
 class Recorder(Protocol):
     """One recording under way."""
@@ -107,8 +112,7 @@ def why_refused(transport: asyncio.BaseTransport, headers: Mapping[str, str]) ->
     """
     peer = transport.get_extra_info("peername")
     if not peer or not _is_loopback(str(peer[0])):
-        return "only over loopback: run `spotd record` where the daemon runs, and let the daemon listen "
-            "on 127.0.0.1 or on all addresses (SPOTD_HTTP_HOST)"
+        return _NOT_LOOPBACK
     if any(name in headers for name in _OF_PROXIES):
         return "not through a proxy"
     name = headers.get("Host", "")
