@@ -27,7 +27,7 @@ from spotd.core.tap import Kind, Record, RecordReader
 from spotd.errors import SettingsError, SpotdError
 from spotd.settings import Settings
 
-_FLUSH_S = 2.0
+_FLUSH_S = 1.0
 _RETRY_S = 1.0
 _PROGRESS_S = 5.0  # on a terminal
 _QUIET_PROGRESS_S = 60.0  # in a log
@@ -222,7 +222,7 @@ class Recording:
             self._output.write(lines)
 
     async def _tick(self) -> None:
-        """Write what was gathered, every two seconds, and say how it goes."""
+        """Write what was gathered, every second, and say how it goes."""
         every_s = _PROGRESS_S if sys.stderr.isatty() else _QUIET_PROGRESS_S
         said_s = time.monotonic()
         while True:

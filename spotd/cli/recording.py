@@ -144,7 +144,8 @@ class Files:
             _write_all(self._file, piece)
         except OSError as error:
             with suppress(OSError):
-                os.ftruncate(self._file.fileno(), self._size)
+                self._file.truncate(self._size)
+                self._file.seek(self._size)  # what is written next, if there is room, goes there
             raise SpotdError(
                 f"cannot write {self._present}: {error.strerror}; what was written before is whole"
             ) from error
