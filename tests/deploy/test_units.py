@@ -168,6 +168,20 @@ class TestCompose:
 
 
 class TestImage:
+    def test_hadolint_is_content(self) -> None:
+        """The Dockerfile follows the rules of hadolint, all of them."""
+        hadolint = shutil.which(
+            "hadolint", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+        )
+        if hadolint is None:
+            pytest.skip("no hadolint for this machine")
+
+        run = subprocess.run(
+            [hadolint, str(DOCKERFILE)], capture_output=True, text=True, check=False
+        )
+
+        assert (run.returncode, run.stdout) == (0, "")
+
     def test_not_root(self) -> None:
         """The image runs as a number that is not root's, so that Kubernetes can tell."""
         assert re.fullmatch(r"[1-9]\d*:[1-9]\d*", last("USER"))
