@@ -367,6 +367,7 @@ def test_files_that_rotate(tmp_path: Path, names: Callable[[Path], list[str]]) -
     assert names(tmp_path) == sorted([*others, *earlier[-2:], present.name])
 
 
+@pytest.mark.long
 async def test_a_file_follows_another(beside: Beside) -> None:
     """Each of them begins at a line, and together they hold all that came."""
     command = await beside.record(
