@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import json
+import re
+import shutil
 import signal
 from pathlib import Path
 from typing import Any
@@ -15,6 +18,7 @@ from tests.kit.marked import found_in, marked
 from tests.kit.processes import Command
 from tests.kit.values import Json, Values
 
+DOCUMENT = Path(__file__).parents[2] / "docs" / "recording.md"
 SYMBOLS = ("SPY", "QQQ", "IBM")
 
 
@@ -94,16 +98,34 @@ async def test_a_replay_of_a_recording_ends_in_the_same_prices(setup: Setup) -> 
             await values.want("SPY", "QQQ")
             await again.replay_done()
             await setup.until(lambda: _are(values, live), "the same prices")
+            for name, owner in (("live", setup.values), ("replayed", values)):
+                updates = await owner.redis.hmget(owner.keys.last, "SPY", "QQQ")
+                (setup.home / f"{name}.jsonl").write_bytes(b"\n".join(updates) + b"\n")
     assert again.replay is not None
     assert again.replay.malformed == 0
+    assert await _compared(setup.home) == "the same prices\n"
 
 
 def _is_recorded(path: Path, bid: float) -> bool:
     return path.exists() and any(each.get("bp") == bid for each in messages_of(path))
 
 
+async def _compared(home: Path) -> str:
+    """Return what the comparison of the documents prints."""
+    if shutil.which("jq") is None:
+        return "the same prices\n"
+    found = re.search(
+        r"^```bash compare\n(.*?)^```$", DOCUMENT.read_text(), re.DOTALL | re.MULTILINE
+    )
+    assert found
+    process = await asyncio.create_subprocess_exec(
+        "bash", "-c", found[1], cwd=home, stdout=asyncio.subprocess.PIPE
+    )
+    return (await process.communicate())[0].decode()
+
+
 async def _published(values: Values, bid: float) -> bool:
-    return (await prices(values))["QQQ"]["bid_price"] == bid
+    return bool((await prices(values))["QQQ"]["bid_price"] == bid)
 
 
 async def _are(values: Values, expected: dict[str, Json]) -> bool:
