@@ -179,6 +179,7 @@ async def test_metrics_are_those_of_the_relay(setup: Setup) -> None:
     }
     assert samples["spotd_relay_clients", "websocket"] == 1
     assert samples["spotd_relay_clients", "events"] == 0
+    assert samples["spotd_relay_clients_blocked",] == 0
     assert samples["spotd_relay_symbols",] == 1
     assert samples["spotd_relay_updates_total",] == 1
     assert samples["spotd_relay_skipped_total",] == 0
