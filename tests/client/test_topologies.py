@@ -118,7 +118,7 @@ class TestSentinel:
                 ("connection", False),
                 ("connection", True),
             ]
-            assert set(await successor.leases()) == {"SPY@me"}
+            assert set(await successor.leases()) == {f"SPY@{spot.owner}"}
             await publish(successor, "SPY", 1)
             await told.until("SPY", 1)
 
@@ -168,7 +168,7 @@ class TestCluster:
         ):
             follower.add("DIA")
             await follower.confirm("DIA")
-            assert set(await daemon.leases()) == {"DIA@me"}
+            assert set(await daemon.leases()) == {f"DIA@{spot.owner}"}
             await publish(daemon, "DIA", 1)
             await told.until("DIA", 1)
             await until(lambda: follower.connected, "the join")
@@ -200,7 +200,8 @@ class TestCluster:
         ):
             await spot.add("SPY")
             # A client of the test before may be heard too.
-            await until(lambda: b"me" in [heard.raw for heard in recorder.heard], "the wake-up")
+            own = spot.owner.encode()
+            await until(lambda: own in [heard.raw for heard in recorder.heard], "the wake-up")
 
     async def test_lost_connections(self, cluster: ClusterServers, daemon: Publisher) -> None:
         """A subscription that is lost joins again, and fetches what it missed."""
@@ -234,7 +235,8 @@ class TestCluster:
                     await until(lambda: client.info("replication")["role"] == "master", "promotion")
                     assert await spot.add("QQQ") == ["QQQ"]
                     follower.add("IWM")
-                    await until(lambda: client.zscore(IN_ONE_SLOT.leases, "IWM@me"), "the lease")
+                    own = f"IWM@{spot.owner}"
+                    await until(lambda: client.zscore(IN_ONE_SLOT.leases, own), "the lease")
                     client.hset(IN_ONE_SLOT.last, "SPY", update_of("SPY", 7).to_json())
 
                     def hears() -> bool:

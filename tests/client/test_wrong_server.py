@@ -54,7 +54,7 @@ async def test_an_iteration_goes_on_at_the_new_server(
         assert (await anext(updates)).seq == 3
         if demand:
             await until(after.leases, "the lease")
-            assert set(await after.leases()) == {"SPY@me"}
+            assert set(await after.leases()) == {f"SPY@{spot.owner}"}
 
 
 async def test_a_follower_is_told_what_happened(
