@@ -47,6 +47,7 @@ COMMANDS = {
     "check": Command("spotd.cli.check:check", "Check settings, Redis and Alpaca."),
     "status": Command("spotd.cli.status:status", "Show the state of the daemon."),
     "watch": Command("spotd.cli.watch:watch", "Watch prices as they arrive.", endless=True),
+    "record": Command("spotd.cli.record:record", "Record what comes from Alpaca.", endless=True),
     "relay": Command("spotd.cli.relay:relay", "Serve prices to browsers.", endless=True),
     "symbols": Command("spotd.cli.symbols:symbols", "Add, remove, list symbols; who asks."),
     "schema": Command("spotd.cli.schema:schema", "Print AsyncAPI, OpenAPI and JSON Schemas."),
