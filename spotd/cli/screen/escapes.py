@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from spotd.cli.screen.lines import line_width
 from spotd.cli.screen.styles import Line, sgr
 
 # The alternate screen, no cursor, no wrapping: a line that is too long must not take two.
@@ -40,9 +39,8 @@ class Painter:
         for number, line in enumerate(lines[:height]):
             if line != self._shown[number]:
                 self._shown[number] = line
-                # Behind the last column, erasing would take the character in it.
-                erase = "\x1b[K" if line_width(line) < width else ""
-                parts.append(f"\x1b[{number + 1}H{self._styled(line)}{erase}")
+                # Erased before: behind the last column, that would take the character in it.
+                parts.append(f"\x1b[{number + 1}H\x1b[K{self._styled(line)}")
         return f"{_BEGIN}{''.join(parts)}{_END}" if parts else ""
 
     def _styled(self, line: Line) -> str:

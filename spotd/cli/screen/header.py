@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from spotd.cli.screen.lines import cut_line, joined
+from spotd.cli.screen.lines import cut_line, joined, line_width
 from spotd.cli.screen.rows import Row, shown_state
 from spotd.cli.screen.styles import STATES, Line, Segment
 from spotd.cli.table import NO_DAEMON, gap_text, span_text
@@ -14,6 +14,7 @@ from spotd.reasons import MEANINGS
 
 _COUNTED = ("pending", "stale", "halted", "refused")
 _GAP_SHOWN_S = 300.0
+_ANY_WIDTH = 1_000_000
 _BADGES = {"good": "badge good", "doubtful": "badge doubtful", "bad": "badge bad"}
 
 
@@ -35,16 +36,24 @@ class Daemon:
 
 def top_line(daemon: Daemon, width: int, unix_s: float) -> Line:
     """Return the daemon's state, and what it says of the market, the lag and the symbols."""
-    parts: list[Line] = [(("spotd", "strong"), (" ", ""), _badge(daemon))]
+    badge: Line = (("spotd", "strong"), (" ", ""), _badge(daemon))
     status = daemon.status
-    if status is not None and not daemon.suspect:
-        parts += [
-            _named("feed", status.feed),
-            _named("market", _market(status, unix_s)),
-            _named("lag", "unknown" if status.lag_ms is None else f"{status.lag_ms:,.0f} ms"),
+    if status is None or daemon.suspect:
+        return joined([badge], width)
+    lag = "unknown" if status.lag_ms is None else f"{status.lag_ms:,.0f} ms"
+    line: Line = ()
+    for market in (_market(status, unix_s), status.market or "unknown"):
+        parts = [
+            badge,
             _counts(status),
+            _named("lag", lag),
+            _named("market", market),
+            _named("feed", status.feed),
         ]
-    return joined(parts, width, "   ")
+        line = joined(parts, width)
+        if line_width(line) == line_width(joined(parts, _ANY_WIDTH)):
+            break
+    return line
 
 
 def reason_line(daemon: Daemon, selected: Row | None, width: int, unix_s: float) -> Line:
