@@ -95,8 +95,7 @@ class Columns:
         before = *self._least.values(), *self._decimals.values(), self._best_state
         for cells in rows:
             for name in _PRICES:
-                if cells[name].decimals > self._decimals[name]:
-                    self._decimals[name] = cells[name].decimals
+                self._decimals[name] = max(self._decimals[name], cells[name].decimals)
         for cells in rows:
             for name, cell in cells.items():
                 if name == "state":
@@ -104,8 +103,7 @@ class Columns:
                     continue
                 missing = self._decimals[name] - cell.decimals if name in _PRICES else 0
                 width = (width_of if name == "symbol" else len)(cell.text) + missing
-                if width > self._least[name]:
-                    self._least[name] = width
+                self._least[name] = max(self._least[name], width)
         if before != (*self._least.values(), *self._decimals.values(), self._best_state):
             self._fit()
 

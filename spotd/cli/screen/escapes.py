@@ -44,9 +44,11 @@ class Painter:
         return f"{_BEGIN}{''.join(parts)}{_END}" if parts else ""
 
     def _styled(self, line: Line) -> str:
-        return "".join(
-            [f"{self._code(style)}{text}\x1b[0m" if style else text for text, style in line]
-        )
+        parts = []
+        for text, style in line:
+            code = self._code(style)
+            parts.append(f"{code}{text}\x1b[0m" if code else text)
+        return "".join(parts)
 
     def _code(self, style: str) -> str:
         code = self._codes.get(style)
