@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+from spotd.cli.screen.lines import cut_line
 from spotd.cli.screen.rows import Row, shown_state
 from spotd.cli.screen.styles import STATES, Glyphs, Line, Segment
 from spotd.cli.screen.trend import MOST_MARKS, STEP_S, marks_of
@@ -121,7 +122,7 @@ class Columns:
             before, after = ("", space) if name in _LEFT else (space[len(tail) :], tail)
             style = "sorted" if name == sort else "dim"
             line += [(self._space(name) + before, ""), (text, style), (after, "")]
-        return tuple(segment for segment in line if segment[0])
+        return cut_line((segment for segment in line if segment[0]), self.width)
 
     def line(self, row: Row, cells: Cells, now: float, *, selected: bool) -> Line:
         """Return a row as it is shown."""
@@ -153,7 +154,7 @@ class Columns:
         why = "" if state is None else ": ".join(filter(None, (state.reason, state.detail)))
         told = cut(printable(f"refused: {why}"), max(0, self.width - width - len(self._gap)))
         symbol = _left(printable(row.symbol), width), "selected" if selected else "strong"
-        return symbol, (self._gap, ""), (told, "bad")
+        return cut_line((symbol, (self._gap, ""), (told, "bad")), self.width)
 
     def _trend(self, row: Row, now: float) -> Segment:
         prices = row.trend.last(self._marks, now)

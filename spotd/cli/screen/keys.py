@@ -22,12 +22,15 @@ _SEQUENCES = {
     "A": "up", "B": "down", "H": "home", "F": "end", "1~": "home", "7~": "home", "4~": "end",
     "8~": "end", "5~": "pageup", "6~": "pagedown", "3~": "delete",
 }  # fmt: skip
-_SEQUENCE = re.compile(r"\x1b(?:\[|O)([0-9;]*)([ -/]*)([@-~])")
-_UNFINISHED = re.compile(r"\x1b(?:\[|O)[0-9;]*[ -/]*\Z")
+_SEQUENCE = re.compile(r"\x1b(?:\[|O)([0-?]*)([ -/]*)([@-~])")
+_UNFINISHED = re.compile(r"\x1b(?:\[|O)[0-?]*[ -/]*\Z")
 
 
 class Keys:
-    """Takes the bytes that a terminal sends, and returns keys. A sequence may come in parts."""
+    """Takes the bytes that a terminal sends, and returns keys.
+
+    A sequence may come in parts, but for its first two bytes: a lone ESC is the key.
+    """
 
     def __init__(self) -> None:
         self._text = codecs.getincrementaldecoder("utf-8")("replace")

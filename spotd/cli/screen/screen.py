@@ -174,12 +174,7 @@ class Screen:
             keys.insert(0, _key("/", controls.wanted))
         else:
             keys.append(_key("/", "filter"))
-        keys += [
-            _key("a", "add"),
-            _key("x", "remove"),
-            _key("space", "pause"),
-            _key("↑↓", "scroll"),
-        ]
+        keys += [_key("a", "add"), _key("x", "remove"), _key("space", "pause")]
         room = width - sum(len(text) for text, _ in where) - 2
         return spread_out(joined(keys, room if room > 20 else width), where, width)
 

@@ -127,7 +127,7 @@ class Terminal:
     def show(self, text: str) -> None:
         """Send text. What a slow terminal does not take at once is sent later."""
         waiting = bool(self._unsent)
-        self._unsent += text.encode("utf-8", "replace")
+        self._unsent += text.encode(sys.stdout.encoding or "utf-8", "replace")
         if not waiting:
             self._send()
 
