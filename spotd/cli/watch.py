@@ -73,7 +73,6 @@ def json_line(update: SpotPriceUpdate) -> str:
 
 async def _screen(settings: Settings, symbols: list[str], seconds: float | None) -> None:
     async with client_of(settings) as spot:
-        await spot.status()  # a server that is not there is told before there is a screen
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await show(spot, symbols, everything=not symbols)

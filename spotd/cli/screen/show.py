@@ -30,9 +30,13 @@ async def show(
     """Show prices on the terminal until the user quits, or the terminal is gone.
 
     The named symbols are demanded by leases. With ``everything``, so are only those that are added
-    by key, and all that others demand is shown too. Raises what ends the client.
+    by key, and all that others demand is shown too. Raises what ends the client, and
+    RedisUnavailableError before there is a screen.
     """
-    watching = _Watching(Screen(hints=hints, glyphs=glyphs()))
+    screen = Screen(hints=hints, glyphs=glyphs())
+    watching = _Watching(screen)
+    # A follower tells the end of a daemon, and nothing where there was none from the start.
+    screen.status(await spot.status())
     async with AsyncExitStack() as stack:
         watching.wanted = await stack.enter_async_context(spot.follow(watching))
         watching.seen = await stack.enter_async_context(spot.follow(watching, demand=False))
