@@ -26,9 +26,9 @@ def run(url: str, symbols: int, rate: float) -> None:
     due = time.monotonic()
     with redis.Redis.from_url(url) as client:
         while True:
-            for name in prices:
+            for name, price in prices.items():
                 seq += 1
-                prices[name] *= 1 + chance.gauss(0, 1e-4)
+                prices[name] = price * (1 + chance.gauss(0, 1e-4))
                 bid = round(prices[name], 2)
                 ask = round(bid + 0.03, 2)
                 json = spot_price(name, bid, ask, bid, datetime.now(UTC), seq).to_json()
