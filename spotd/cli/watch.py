@@ -15,6 +15,7 @@ import click
 from spotd.cli.options import (
     client_of,
     json_option,
+    listed,
     load_settings,
     redis_url_option,
     until_stopped,
@@ -56,7 +57,7 @@ def watch(
     """
     settings = load_settings(redis_url)
     try:
-        symbols = symbols_of(entries)
+        symbols = symbols_of(listed(entries))
     except ValueError as error:
         raise click.UsageError(str(error)) from error
     if has_screen() and count is None and not as_json:
