@@ -14,7 +14,7 @@ import sys
 import termios
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 
 import pytest
@@ -66,7 +66,7 @@ def watching(server: redis.Redis, *symbols: str) -> Iterator[Callable[[], set[st
     def run() -> None:
         while not done.wait(0.01):
             for member in server.zrange(KEYS.leases, 0, -1):
-                seen.add(member.decode().partition("@")[0])
+                seen.add(str(member, "ascii").partition("@")[0])  # type: ignore[arg-type]
 
     thread = threading.Thread(target=run)
     thread.start()
@@ -270,7 +270,12 @@ def test_json(spotd: Call, server: redis.Redis) -> None:
 
 class TestTerminal:
     def watch(
-        self, *args: str, press: bytes = b"", when: str = "", term: str = "xterm"
+        self,
+        *args: str,
+        press: bytes = b"",
+        when: str = "",
+        term: str = "xterm",
+        python: Sequence[str] = ("-m", "spotd"),
     ) -> tuple[int, str]:
         """Watch on a terminal; return the exit code and what the terminal was sent.
 
@@ -279,7 +284,7 @@ class TestTerminal:
         ours, theirs = pty.openpty()
         before = termios.tcgetattr(theirs)
         process = subprocess.Popen(
-            [sys.executable, "-m", "spotd", "watch", *args],
+            [sys.executable, *python, "watch", *args],
             stdin=theirs, stdout=theirs, stderr=theirs,
             env={**os.environ, "TERM": term, "COLUMNS": "100", "NO_COLOR": "1"},
         )  # fmt: skip
@@ -376,6 +381,23 @@ class TestTerminal:
             process.send_signal(number)
             read_until(ours, b"\x1b[?1049l")
             assert process.wait(GUARD_S) == 0
+        assert server.zcard(KEYS.leases) == 0
+
+    def test_defect(self, server: redis.Redis) -> None:
+        """After a defect the terminal is as before, the traceback stands behind, and 1 is told."""
+        server.set(KEYS.status, status_of().to_json())
+        script = (
+            "import sys\n"
+            "from spotd.cli.main import main\n"
+            "from spotd.cli.screen.screen import Screen\n"
+            "Screen.draw = None\n"
+            "sys.exit(main())\n"
+        )
+        code, sent = self.watch("SPY", python=("-c", script))
+        assert code == 1
+        left, _, behind = sent.partition("\x1b[?1049l")
+        assert "Traceback" not in left
+        assert "TypeError" in behind
         assert server.zcard(KEYS.leases) == 0
 
     def test_continued(self, server: redis.Redis) -> None:
