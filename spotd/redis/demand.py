@@ -73,10 +73,10 @@ class DemandCalls(Calls):
                 for answer in (scanned, leases):
                     if isinstance(answer, Exception):
                         raise answer
+            cursor, entries = scanned
+            return DemandRead(entries, int(cursor), await self._all_leases(leases))
         except RefusedError:
             return None
-        cursor, entries = scanned
-        return DemandRead(entries, int(cursor), await self._all_leases(leases))
 
     async def demand_rest(self, read: DemandRead) -> AsyncIterator[Sequence[bytes]]:
         """Yield the entries of the set of which ``read`` holds the first, these first."""
@@ -94,8 +94,8 @@ class DemandCalls(Calls):
         if small:
             yield entries
             return
-        async for entries in self._scanned(0):
-            yield entries
+        async for some in self._scanned(0):
+            yield some
 
     async def _scanned(self, cursor: int) -> AsyncIterator[Sequence[bytes]]:
         key = self.keys.symbols
