@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.bench import pictures, rows_intake, rows_output, rows_pace, rows_process
+from tests.bench import pictures, rows_day, rows_intake, rows_output, rows_pace, rows_process
 from tests.bench.bench import Bench, Plan
 from tests.bench.results import Row, machine, table
 
@@ -32,11 +32,14 @@ ROWS: dict[str, Callable[[Bench], Row]] = {
     "limit": rows_output.limit,
     "latency": rows_output.latency,
     "idle": rows_process.idle,
+    "standby": rows_process.standby,
     "memory": rows_process.memory,
     "start": rows_process.start,
     "growth": rows_intake.growth,
     "adding": rows_process.adding,
     **{f"pace{rate}": rows_pace.pace(rate) for rate in rows_pace.PACES},
+    "day": rows_day.day,
+    "uneven": rows_day.uneven,
 }
 
 
