@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from urllib.parse import quote, quote_plus
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spotd.redaction import REDACTED, without
+from spotd.redaction import REDACTED, Mask, without
 
 SECRETS = ["hunter2", "p'a\"s\\s wörd/+%", "päss\nword"]
 
@@ -37,3 +38,22 @@ def test_no_secret_is_left(secrets: list[str], text: str) -> None:
 def test_a_text_without_secrets_stays() -> None:
     """Where there is nothing to cut out, the text is the same."""
     assert without(["", "hunter2"], "nothing here") == "nothing here"
+
+
+@pytest.mark.parametrize("secret", SECRETS)
+@pytest.mark.parametrize("form", [str, repr, json.dumps, quote, quote_plus])
+def test_a_mask_keeps_the_length(secret: str, form: object) -> None:
+    """Asterisks take the place of a secret, so that lengths that stand in front of it hold."""
+    assert callable(form)
+    written = form(secret).strip("'\"")
+    data = msgspec.msgpack.encode({"msg": f"before {written} after", "more": [1, "SPY"]})
+    shown = Mask(["other-secret", secret]).over(data)
+    assert len(shown) == len(data)
+    stars = "*" * len(written.encode())
+    assert msgspec.msgpack.decode(shown) == {"msg": f"before {stars} after", "more": [1, "SPY"]}
+
+
+def test_a_mask_leaves_short_words_alone() -> None:
+    """A secret of three bytes may be part of ordinary data."""
+    assert Mask(["SPY", ""]).over(b"SPY") == b"SPY"
+    assert Mask(["SPYX"]).over(b"SPYX") == b"****"

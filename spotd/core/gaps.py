@@ -25,6 +25,7 @@ from spotd.symbols import WILDCARD
 
 # Gaps that are kept until they are announced. While Redis is away, more than this may be found.
 MOST_KEPT = 16
+MOST_SHOWN = 5  # in the status
 
 LEADER_CHANGED = Reason("leader_changed", "another daemon published before this one")
 _REDIS_AWAY = "Redis did not answer until the leader key lapsed"
@@ -39,6 +40,11 @@ class GapsFound:
 
     count: int = 0
     recent: tuple[Gap, ...] = ()
+
+    @property
+    def shown(self) -> tuple[Gap, ...]:
+        """The gaps that the status shows."""
+        return self.recent[-MOST_SHOWN:]
 
     def since(self, count: int) -> tuple[Gap, ...]:
         """Return the gaps behind the first ``count``, as far as they are kept."""

@@ -179,6 +179,7 @@ class StatesLoop:
             reconnects=self._metrics.reconnects_total,
             market=market.name,
             market_changes_at=market.changes_at,
+            gaps=self._gaps.get().shown,
         )
 
     def numbers(self) -> Numbers:
@@ -362,7 +363,7 @@ class StatesLoop:
             status.symbols,
             status.breaker,
             status.reconnects,
-            status.market,
+            status.gaps,
             self._leadership.get().term,
         )
         await self._port.write_status(

@@ -15,7 +15,7 @@ import click
 
 from spotd.simulator.knobs import Faults, Limits, MarketModel, meanings
 from spotd.simulator.messages import FEEDS
-from spotd.simulator.replay import Replay
+from spotd.simulator.replay import NothingToPlayError, Replay
 from spotd.simulator.server import Simulator
 
 PROGRESS_S = 5.0
@@ -140,7 +140,10 @@ def simulate(
         )
     except ValueError as problem:
         raise click.UsageError(str(problem)) from problem
-    asyncio.run(serve(simulator, seconds))
+    try:
+        asyncio.run(serve(simulator, seconds))
+    except NothingToPlayError as problem:
+        raise click.UsageError(str(problem)) from problem
 
 
 for _group, _knobs in _GROUPS.items():

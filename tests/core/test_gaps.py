@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from spotd.core.demand import Demand
-from spotd.core.gaps import MOST_KEPT, Gaps, GapsFound, silent_since, why_given_up
+from spotd.core.gaps import MOST_KEPT, MOST_SHOWN, Gaps, GapsFound, silent_since, why_given_up
 from spotd.core.leadership import Leadership
 from spotd.core.subscription_state import SubscriptionState
 from spotd.models import Gap, utc
@@ -176,6 +176,8 @@ def test_gaps_are_counted_and_the_newest_are_kept(daemon: Dialogue) -> None:
     assert found.since(found.count - 2) == found.recent[-2:]
     assert found.since(0) == found.recent
     assert GapsFound().since(0) == ()
+    assert found.shown == found.recent[-MOST_SHOWN:]
+    assert GapsFound().shown == ()
 
 
 @pytest.mark.parametrize(

@@ -119,6 +119,15 @@ def test_wrong_usage_is_exit_code_2(flags: list[str], words: str) -> None:
     assert any(one in result.output for one in words.split("|"))
 
 
+def test_an_empty_replay_is_exit_code_2(tmp_path: Path) -> None:
+    """The output names the file, and says that there is nothing to play."""
+    path = tmp_path / "day.jsonl.gz"
+    path.write_bytes(b"")
+    result = CliRunner().invoke(simulate, ["--replay", str(path)])
+    assert result.exit_code == 2
+    assert f"nothing to play in {path}" in " ".join(result.output.split())
+
+
 def test_a_taken_port_is_exit_code_2() -> None:
     """The output says that the address is in use."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
