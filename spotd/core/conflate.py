@@ -21,6 +21,7 @@ from collections import deque
 from collections.abc import Iterable
 from datetime import datetime
 from enum import IntEnum
+from operator import attrgetter
 
 from spotd.core.last_sales import LastSales
 from spotd.core.messages import Quote
@@ -37,6 +38,7 @@ class Phase(IntEnum):
 # Looking up a member of an enumeration takes many steps, and every update needs these.
 _QUIET, _READY, _HELD = Phase.QUIET, Phase.READY, Phase.HELD
 _INFINITY = float("inf")
+_CHANGED = attrgetter("changed")
 
 
 class Slot(LastSales):
@@ -210,11 +212,9 @@ class Conflator:
 
     def _next_changed(self) -> Batch | None:
         # There are no more open windows than calls in one window's time: a few hundred.
-        if self._windows_with_news:
-            for batch in self.windows:
-                if batch.changed:
-                    return batch
-        return None
+        if not self._windows_with_news:
+            return None
+        return next(filter(_CHANGED, self.windows), None)
 
     def end_all_windows(self) -> None:
         """Give up the throttle before a stop: what does not go out now is lost."""

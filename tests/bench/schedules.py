@@ -24,7 +24,10 @@ _BURST_TIMES = 10
 
 
 class Schedule(NamedTuple):
-    """Whole frames, and when each is sent, in seconds since the begin; these never fall."""
+    """Frames without the 8 bytes of their time, which ends them, and when each is sent.
+
+    ``at_s`` is in seconds since the begin, and never falls.
+    """
 
     frames: list[bytes]
     at_s: list[float]
@@ -67,7 +70,6 @@ def _bursts(at_s: float) -> bool:
 
 
 def _add(made: Schedule, symbol: str, bid: float, ask: float, at_s: float) -> None:
-    # The exchange time only rises; its distance does not matter to any client.
-    at_ns = 1_760_000_000_000_000_000 + int(at_s * 1e9)
-    made.frames.append(frames.framed(frames.message([frames.quote(symbol, bid, ask, at_ns)])))
+    frame = frames.framed(frames.message([frames.quote(symbol, bid, ask, 1)]))
+    made.frames.append(frame[: -len(frames.time_bytes(1))])
     made.at_s.append(at_s)

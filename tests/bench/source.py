@@ -175,7 +175,10 @@ class Source:
             if due == sent:
                 await asyncio.sleep(made.at_s[sent] - gone_s)
                 continue
-            await session.write(memoryview(b"".join(made.frames[sent:due])))
+            # A quote's last bytes are its time. A stream of old quotes would be remade.
+            now = frames.time_bytes(time.time_ns() | 1)
+            whole_frames = b"".join(frame + now for frame in made.frames[sent:due])
+            await session.write(memoryview(whole_frames))
             await asyncio.sleep(0)
             sent = due
         return {"quotes": sent, "seconds": time.monotonic() - began}
