@@ -28,6 +28,7 @@ from tests.bench import (
     rows_output,
     rows_pace,
     rows_process,
+    rows_watch,
 )
 from tests.bench.bench import Bench, Plan
 from tests.bench.results import Row, machine, table
@@ -46,6 +47,7 @@ ROWS: dict[str, Callable[[Bench], Row]] = {
     "growth": rows_intake.growth,
     "adding": rows_process.adding,
     "consumer": rows_client.consumer,
+    "watch": rows_watch.watch,
     **{f"pace{rate}": rows_pace.pace(rate) for rate in rows_pace.PACES},
     "day": rows_day.day,
     "uneven": rows_day.uneven,
