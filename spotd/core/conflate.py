@@ -21,6 +21,7 @@ from collections import deque
 from collections.abc import Iterable
 from datetime import datetime
 from enum import IntEnum
+from operator import attrgetter
 
 from spotd.core.last_sales import LastSales
 from spotd.core.messages import Quote
@@ -37,6 +38,7 @@ class Phase(IntEnum):
 # Looking up a member of an enumeration takes many steps, and every update needs these.
 _QUIET, _READY, _HELD = Phase.QUIET, Phase.READY, Phase.HELD
 _INFINITY = float("inf")
+_CHANGED = attrgetter("changed")
 
 
 class Slot(LastSales):
@@ -120,6 +122,7 @@ class Conflator:
         self.window_s = window_s  # 0 turns the throttle off
         self.ready: deque[Slot] = deque()  # longest waiting first
         self.windows: deque[Batch] = deque()  # open ones, in the order of their ends
+        self._windows_with_news = 0  # the number of those in which a slot may have changed
         # The oldest leading edge in ``ready``: since when it has waited; None without one.
         self.edge_at: float | None = None
         # Since ``next_at`` or ``take`` was last called, ``next_at`` may have become earlier.
@@ -145,8 +148,9 @@ class Conflator:
             if self.edge_at is None:
                 self.edge_at = now
             self.sooner = True
-        elif slot.batch is not None and not slot.batch.changed:
-            slot.batch.changed = self.sooner = True
+        elif (batch := slot.batch) is not None and not batch.changed:
+            batch.changed = self.sooner = True
+            self._windows_with_news += batch.end < _INFINITY
 
     def take(self, now: float, limit: int) -> Batch:
         """Emit and return at most ``limit`` changed slots that are ready, longest waiting first.
@@ -187,6 +191,7 @@ class Conflator:
             # a consequence, ``windows`` stays in the order of their ends.
             taken.end = now + self.window_s
             self.windows.append(taken)
+            self._windows_with_news += taken.changed
         self.end_windows(now)
 
     def next_at(self) -> float | None:
@@ -207,10 +212,9 @@ class Conflator:
 
     def _next_changed(self) -> Batch | None:
         # There are no more open windows than calls in one window's time: a few hundred.
-        for batch in self.windows:
-            if batch.changed:
-                return batch
-        return None
+        if not self._windows_with_news:
+            return None
+        return next(filter(_CHANGED, self.windows), None)
 
     def end_all_windows(self) -> None:
         """Give up the throttle before a stop: what does not go out now is lost."""
@@ -221,6 +225,7 @@ class Conflator:
         windows = self.windows
         while windows and windows[0].end <= now:
             batch = windows.popleft()
+            self._windows_with_news -= batch.changed
             for slot in batch:
                 slot.batch = None
                 if slot.changed:

@@ -16,6 +16,7 @@ import time
 import uuid
 from collections.abc import Coroutine
 from dataclasses import dataclass, field
+from math import inf
 from typing import Any
 
 import structlog
@@ -67,7 +68,8 @@ _FLUSH_S = 1.0
 _LAST_WORDS_S = 1.5  # a round trip may take 0.6 s, and a connection may have to be opened
 _RELEASE_S = 1.5
 _CLOSE_S = 0.4
-_LOOP_LAG_EVERY_S = 0.1
+# A loop that is held up for long is found by some pulse, and each one wakes an idle daemon.
+_PULSE_EVERY_S = 0.5
 
 log = structlog.get_logger("spotd.daemon")
 
@@ -371,11 +373,12 @@ class Daemon:
     async def _pulse(self) -> None:
         """Feed the watchdog from the event loop, and measure how late the loop runs timers."""
         watchdog_s = systemd.watchdog_s()
+        every_s = min(_PULSE_EVERY_S, (watchdog_s or inf) / 4)
         fed_at = 0.0
         loop = asyncio.get_running_loop()
         while True:
-            due = loop.time() + _LOOP_LAG_EVERY_S
-            await asyncio.sleep(_LOOP_LAG_EVERY_S)
+            due = loop.time() + every_s
+            await asyncio.sleep(every_s)
             now = loop.time()
             self.metrics.loop_lag.observe(max(0.0, now - due))
             if watchdog_s is not None and now - fed_at >= watchdog_s / 3:

@@ -34,6 +34,7 @@ from spotd.daemon.prices import Prices
 from spotd.daemon.value import Value, WakeUp
 from spotd.errors import RedisUnavailableError
 from spotd.models import SpotPriceUpdate, SymbolState
+from spotd.redis.demand import LeasesRead
 from spotd.redis.errors import RefusedError
 from spotd.redis.port import MAX_FIELDS_PER_CALL, RedisPort
 from spotd.symbols import as_written
@@ -105,8 +106,10 @@ class DemandLoop:
         with suppress(RedisUnavailableError):
             if self._floors_of_term != term:
                 self.lease_doubts.begin()
-            await self._read("symbols", self._port.demand_set())
-            await self._read("leases", self._leases())
+            read = await self._port.demand(far_s=FAR_AHEAD_S)
+            entries = self._port.demand_set() if read is None else self._port.demand_rest(read)
+            await self._read("symbols", entries)
+            await self._read("leases", self._leases(None if read is None else read.leases))
             if self._subscribers_are_demand:
                 await self._read("channels", self._channels())
             if self._floors_of_term != term:
@@ -190,8 +193,9 @@ class DemandLoop:
         seen: set[bytes] = set()
         new: set[bytes] = set()
         async for some in slices:
-            seen.update(some)
-            new.update(entry for entry in some if entry not in known)
+            found = set(some)
+            seen |= found
+            new |= found - known
         # ``seen`` without ``new`` is what stayed. Where that is all of ``known``, nothing left.
         gone = list(known - seen) if len(seen) - len(new) < len(known) else []
         if new:
@@ -226,8 +230,10 @@ class DemandLoop:
             else:
                 known.update(some)
 
-    async def _leases(self) -> AsyncIterator[Sequence[bytes]]:
-        read = await self._port.leases(far_s=FAR_AHEAD_S)
+    async def _leases(self, read: LeasesRead | None) -> AsyncIterator[Sequence[bytes]]:
+        """Yield the leases in slices. ``read``: as they were read already, None: they were not."""
+        if read is None:
+            read = await self._port.leases(far_s=FAR_AHEAD_S)
         if read.unix_s < self._leases_read_unix_s:
             # The clock was set back, or it is another server's: what lapses does so once more.
             self.lease_doubts.begin()

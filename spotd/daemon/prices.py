@@ -25,7 +25,7 @@ from spotd.daemon.value import Turn, Value, WakeUp
 from spotd.ops.metrics import Metrics
 from spotd.symbols import WILDCARD
 
-_LAG_EVERY_S = 0.001  # a thousand samples a second tell as much as one for each frame
+_SEEN_EVERY_S = 0.001  # the time of the last message is no more exact than that
 
 
 class Prices:
@@ -71,15 +71,14 @@ class Prices:
         self._halts = self.cache.halts
         self._mute_told = self.mute_symbols.mute
         self._first_quotes_told = 0
-        self._lag_seen_at = 0.0
-        self._lag_sampled_at = 0.0
+        self._seen_at = self._lag_seen_at = self._lag_sampled_at = 0.0
 
     def receive(self, messages: Sequence[Message]) -> None:
         """Take in one frame of the stream, in order."""
         now = self._silence.data_at = time.monotonic()
         self._receive(messages, now)
-        if now - self._lag_seen_at >= _LAG_EVERY_S:
-            self._see_lag(messages, now)
+        if now - self._seen_at >= _SEEN_EVERY_S:
+            self._see(messages, now)
         if self._mute_told:
             self._hear_mute(messages)
         if self.cache.first_quotes != self._first_quotes_told:
@@ -221,21 +220,22 @@ class Prices:
             self.mute_symbols.heard(quoted)
             self.tell_mute()
 
-    def _see_lag(self, messages: Sequence[Message], now: float) -> None:
+    def _see(self, messages: Sequence[Message], now: float) -> None:
+        """Note when the last message came, and now and then how late it was."""
         newest = messages[-1]
         if not isinstance(newest, Quote | Trade):
             return
-        self._lag_seen_at = now
+        self._seen_at = now
         self.last_message_unix_s = received = time.time()
-        lag_s = received - newest.at.timestamp()
-        self._metrics.feed_lag.observe(max(0.0, lag_s))
+        if now - self._lag_seen_at >= SAMPLE_EVERY_S:
+            self._lag_seen_at = now
+            self._metrics.feed_lag.observe(max(0.0, received - newest.at.timestamp()))
         if now - self._lag_sampled_at < SAMPLE_EVERY_S:
             return
+        quote: Message | None = newest
         if isinstance(newest, Trade):
             # Only quotes count: trades of the overnight feed are 15 minutes late by design.
             quote = next((each for each in reversed(messages) if isinstance(each, Quote)), None)
-            if quote is None:
-                return
-            lag_s = received - quote.at.timestamp()
-        self._lag_sampled_at = now
-        self.lag.samples.add(lag_s, now)
+        if isinstance(quote, Quote):
+            self._lag_sampled_at = now
+            self.lag.samples.add(received - quote.at.timestamp(), now)

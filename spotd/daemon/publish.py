@@ -18,7 +18,6 @@ import time
 from collections.abc import Sequence
 from functools import partial
 from itertools import islice
-from operator import attrgetter
 
 import structlog
 
@@ -36,7 +35,6 @@ from spotd.redis.port import MAX_FIELDS_PER_CALL, RedisPort
 
 _RETRY_S = 0.1
 _FLUSH_CHECKS_EVERY_S = 0.01
-_DUE_AT = attrgetter("due_at")
 
 log = structlog.get_logger("spotd.publish")
 
@@ -66,6 +64,7 @@ class PublishLoop:
         self._returns = health.get().returns  # the last return of Redis that was dealt with
         self._busy = False  # a call is under way, of either kind
         self._next_try_at = self._next_drop_at = float("-inf")  # after a call that failed
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._task = WakeUp()
         self._defect: Exception | None = None
@@ -126,8 +125,8 @@ class PublishLoop:
             self._returns = self._health.get().returns
             prices.republish()
         not_before = self._succession.first_call_at(leadership.reign, now)
-        if now < (not_before := max(not_before, self._next_try_at)):
-            self._set_timer(not_before)
+        if now < not_before or now < self._next_try_at:
+            self._set_timer(max(not_before, self._next_try_at))
             return
         if prices.dropping and drop and now >= self._next_drop_at:
             self._task.set()
@@ -152,7 +151,10 @@ class PublishLoop:
                 edge_at=conflator.edge_at,
                 gathers=self._gathering.gathers(now),
             )
-        return next_call_at(window_at=conflator.next_at(), together=conflator.next_together())
+        window_at = conflator.next_at()
+        if window_at is None:
+            return None
+        return next_call_at(window_at=window_at, together=conflator.next_together())
 
     def _set_timer(self, at: float) -> None:
         timer = self._timer
@@ -160,7 +162,9 @@ class PublishLoop:
             if timer.when() <= at:
                 return  # it looks in time, and sets itself anew
             timer.cancel()
-        self._timer = asyncio.get_running_loop().call_at(at, self._time_passed)
+        if self._loop is None:  # in Python 3.11, to ask for it is a system call
+            self._loop = asyncio.get_running_loop()
+        self._timer = self._loop.call_at(at, self._time_passed)
 
     def _time_passed(self) -> None:
         self._timer = None
@@ -172,7 +176,7 @@ class PublishLoop:
             return
         self._gathering.published(len(taken), now)
         self._metrics.edges_gather = self._gathering.gathers(now)
-        due_at = min(map(_DUE_AT, taken))
+        due_at = taken[0].due_at  # of the longest waiting one
         lines, highest_seq = render(taken, self._prices.seq)
         self._busy = True
         self._prices.under_way = taken

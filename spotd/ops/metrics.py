@@ -95,7 +95,7 @@ class Metrics:
         )
         self.feed_lag = Distribution(
             "spotd_feed_lag_seconds",
-            "Exchange time of a frame's last quote or trade to received; one sample a millisecond",
+            "Exchange time of a frame's last quote or trade to received; one sample each 20 ms",
             _LAG_BUCKETS,
         )
         self.updates_per_call = Distribution(

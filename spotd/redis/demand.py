@@ -5,8 +5,11 @@ A refusal of one of these keys (another type, no permission) is an answer, not a
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import AsyncIterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+from redis.exceptions import NoScriptError
 
 from spotd.redis.calls import Calls
 from spotd.redis.cluster import ClusterClient
@@ -17,6 +20,7 @@ MAX_FIELDS_PER_CALL = 500  # so that the server is never held for more than abou
 SCAN_ABOVE = 2_000  # a larger demand is read in slices, which hold neither us nor the server long
 SCAN_COUNT = 1_000  # a slice takes us about 0.5 ms, and the server less than 0.1 ms
 NEVER_S = 1e12
+_LEASES_SHA = hashlib.sha1(LEASES.encode(), usedforsecurity=False).hexdigest()
 
 
 class LeasesRead(NamedTuple):
@@ -32,12 +36,54 @@ class LeasesRead(NamedTuple):
     far: list[tuple[bytes, float]]
 
 
+class DemandRead(NamedTuple):
+    """The leases, and the first entries of the set: all of them unless ``cursor`` is above 0."""
+
+    entries: Sequence[bytes]
+    cursor: int
+    leases: LeasesRead
+
+
 class DemandCalls(Calls):
     """The calls that read the demand.
 
     Each raises WrongTypeError where its key has another type, and RedisUnavailableError where
     Redis does not answer.
     """
+
+    async def demand(self, *, far_s: float = NEVER_S) -> DemandRead | None:
+        """Return what ``demand_set`` and ``leases`` do, in one round trip. ``demand_rest`` goes on.
+
+        None: one of the two keys is refused, and asking for each alone tells which; or it is a
+        cluster, whose client follows a slot that moves by single commands only.
+        """
+        if isinstance(self._client, ClusterClient):
+            return None
+        keys = self.keys
+        arguments = (1, keys.leases, MAX_FIELDS_PER_CALL, SCAN_ABOVE, far_s)
+        try:
+            async with self._asking(answer=RefusedError):
+                both: Any = self._client.pipeline(transaction=False)
+                # A set of no more entries than that comes as a whole.
+                both.sscan(keys.symbols, count=SCAN_ABOVE).evalsha(_LEASES_SHA, *arguments)
+                scanned, leases = await both.execute(raise_on_error=False)
+                if isinstance(leases, NoScriptError):  # EVAL leaves the script with the server
+                    self._begin_again()
+                    leases = await self._client.eval(LEASES, *arguments)
+                for answer in (scanned, leases):
+                    if isinstance(answer, Exception):
+                        raise answer
+            cursor, entries = scanned
+            return DemandRead(entries, int(cursor), await self._all_leases(leases))
+        except RefusedError:
+            return None
+
+    async def demand_rest(self, read: DemandRead) -> AsyncIterator[Sequence[bytes]]:
+        """Yield the entries of the set of which ``read`` holds the first, these first."""
+        yield read.entries
+        if read.cursor:
+            async for entries in self._scanned(read.cursor):
+                yield entries
 
     async def demand_set(self) -> AsyncIterator[Sequence[bytes]]:
         """Yield the entries of ``spotd:symbols``; more than ``SCAN_ABOVE`` come in slices."""
@@ -48,10 +94,15 @@ class DemandCalls(Calls):
         if small:
             yield entries
             return
-        cursor = 0
+        async for some in self._scanned(0):
+            yield some
+
+    async def _scanned(self, cursor: int) -> AsyncIterator[Sequence[bytes]]:
+        key = self.keys.symbols
         while True:
             async with self._asking(key, answer=RefusedError):
-                cursor, entries = await self._client.sscan(key, cursor=cursor, count=SCAN_COUNT)
+                answer = await self._client.sscan(key, cursor=cursor, count=SCAN_COUNT)
+            cursor, entries = answer
             yield entries
             if int(cursor) == 0:
                 return
@@ -65,10 +116,13 @@ class DemandCalls(Calls):
         """
         key = self.keys.leases
         async with self._asking(key, answer=RefusedError):
-            clock, lapsed, far, live = await self._client.eval(
-                LEASES, 1, key, MAX_FIELDS_PER_CALL, SCAN_ABOVE, far_s
-            )
-        unix_s = float(clock)
+            answer = await self._client.eval(LEASES, 1, key, MAX_FIELDS_PER_CALL, SCAN_ABOVE, far_s)
+        return await self._all_leases(answer)
+
+    async def _all_leases(self, answer: Sequence[Any]) -> LeasesRead:
+        """Return the leases that the script answered, and the members that it left out."""
+        clock, lapsed, far, live = answer
+        key, unix_s = self.keys.leases, float(clock)
         read = LeasesRead(unix_s, [] if live is None else live, _scored(lapsed), _scored(far))
         if live is not None:
             return read

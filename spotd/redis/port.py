@@ -41,6 +41,7 @@ __all__ = ["MAX_FIELDS_PER_CALL", "SCAN_ABOVE", "Outcome", "RedisPort"]
 
 # A seq is microseconds since 1970, or a little more. One that is further ahead is no seq of ours.
 SEQ_AHEAD_S = 366 * 86_400
+_SEQ_AHEAD_US = SEQ_AHEAD_S * 1_000_000
 ANY_TIME = 1e12  # unix seconds that never pass
 # What the script for the leader key answers, by its number.
 _HELD: tuple[Held, ...] = ("another", "renewed", "acquired", "free")
@@ -191,7 +192,7 @@ class RedisPort(DemandCalls):
     def begin_publishing(self, token: str, lines: bytes, highest_seq: int, ended: Ended) -> None:
         """Begin to publish and store updates; see ``Publisher.begin``. One call at a time."""
         # However the clock was set, a seq of our own must not count as garbage.
-        too_high = max(_seq_bound(), highest_seq + SEQ_AHEAD_S * 1_000_000)
+        too_high = max(_seq_bound(), highest_seq + _SEQ_AHEAD_US)
         self._publisher.begin(token, lines, highest_seq, too_high, ended)
 
     async def publish(self, token: str, lines: bytes, highest_seq: int) -> None:
@@ -305,7 +306,7 @@ class RedisPort(DemandCalls):
 
 def _seq_bound() -> int:
     """Return the lowest number that is not believed to be a seq."""
-    return round((time.time() + SEQ_AHEAD_S) * 1_000_000)
+    return time.time_ns() // 1_000 + _SEQ_AHEAD_US
 
 
 def _parse_seq(raw: bytes | None) -> tuple[int | None, str | None]:

@@ -38,17 +38,12 @@ class _Call:
 
     __slots__ = ("arguments", "began_at", "ended", "has_script", "sent_at")
 
-    def __init__(self, arguments: tuple[str | bytes | int, ...], ended: Ended, now: float) -> None:
-        self.arguments = arguments
+    def __init__(self, arguments: tuple[str, int, int, bytes], ended: Ended, now: float) -> None:
+        self.arguments = arguments  # token, highest seq, a seq that is too high, lines
         self.ended = ended
         self.began_at = now
         self.sent_at: float | None = None  # monotonic seconds; None until there is a connection
         self.has_script = False  # the script itself is sent, not its digest
-
-    def packed(self) -> bytes:
-        """Return the command as the server reads it."""
-        script = ("EVAL", PUBLISH) if self.has_script else ("EVALSHA", _SHA)
-        return hiredis.pack_command((*script, 3, *self.arguments))  # type: ignore[arg-type, no-any-return]
 
 
 class Publisher:
@@ -71,6 +66,8 @@ class Publisher:
         self._client = client
         self._keys = (keys.leader, keys.last, keys.seq)
         self._prefix = keys.channel_prefix
+        # The command up to what differs from call to call, and the token that it carries.
+        self._head, self._head_token = b"", ""
         self._limited = limited
         self._outcome = outcome
         self._limit_s = limit_s
@@ -93,8 +90,7 @@ class Publisher:
         """
         if self._call is not None:
             raise AssertionError("a call is under way")
-        arguments = (*self._keys, token, self._prefix, highest_seq, too_high, lines)
-        self._call = _Call(arguments, ended, time.monotonic())
+        self._call = _Call((token, highest_seq, too_high, lines), ended, time.monotonic())
         if self._connection is not None:
             self._send(self._connection)
         elif self._opening is None:
@@ -134,9 +130,29 @@ class Publisher:
         if call is None:
             raise AssertionError("nothing is to be sent")
         call.sent_at = time.monotonic()
-        connection.write(call.packed())
+        connection.write(self._packed(call))
         if self._guard is None:
             self._set_guard(call.sent_at)
+
+    def _packed(self, call: _Call) -> bytes:
+        """Return the command as the server reads it."""
+        token, highest_seq, too_high, lines = call.arguments
+        if call.has_script:
+            command = ("EVAL", PUBLISH, *self._arguments(call))
+            return hiredis.pack_command(command)  # type: ignore[arg-type, no-any-return]
+        if token != self._head_token:
+            words = ("EVALSHA", _SHA, "3", *self._keys, token, self._prefix)
+            self._head = b"*%d\r\n%b" % (len(words) + 3, b"".join(map(_bulk, words)))
+            self._head_token = token
+        highest, bound = b"%d" % highest_seq, b"%d" % too_high
+        return b"%b$%d\r\n%b\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n" % (
+            self._head, len(highest), highest, len(bound), bound, len(lines), lines,
+        )  # fmt: skip
+
+    def _arguments(self, call: _Call) -> tuple[str | int | bytes, ...]:
+        """Return what follows the script: the number of keys, the keys, and the rest."""
+        token, highest_seq, too_high, lines = call.arguments
+        return (3, *self._keys, token, self._prefix, highest_seq, too_high, lines)
 
     def _set_guard(self, sent_at: float) -> None:
         loop = asyncio.get_running_loop()
@@ -194,7 +210,7 @@ class Publisher:
         """Make a call by the client of the cluster, which knows how to, while the slot moves."""
         try:
             async with self._limited():
-                answer = await self._client.execute_command("EVAL", PUBLISH, 3, *call.arguments)
+                answer = await self._client.execute_command("EVAL", PUBLISH, *self._arguments(call))
         except RedisUnavailableError as error:
             if call is self._call:
                 self._end(error)
@@ -259,6 +275,12 @@ class _Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell the publisher."""
         self._publisher.lost(self, exc)
+
+
+def _bulk(word: str) -> bytes:
+    """Return a word of a command as the server reads it."""
+    raw = word.encode()
+    return b"$%d\r\n%b\r\n" % (len(raw), raw)
 
 
 async def _connected(client: Any, key: str) -> Any:

@@ -52,7 +52,7 @@ def rights_of_daemon(keys: Keys, *, subscribers_are_demand: bool = False) -> lis
         # Redis wants the right to read and to write for each key that is given to a script.
         *(
             ("EVALSHA", "0" * 40, "1", key)
-            for key in (keys.leader, keys.seq, keys.status, *written)
+            for key in (keys.leases, keys.leader, keys.seq, keys.status, *written)
         ),
         *(("GET", key) for key in (keys.leader, keys.seq)),
         *(("SET", key, "") for key in (keys.leader, keys.seq, keys.status)),

@@ -23,6 +23,7 @@ from pathlib import Path
 from tests.bench import (
     pictures,
     rows_client,
+    rows_day,
     rows_intake,
     rows_output,
     rows_pace,
@@ -40,6 +41,7 @@ ROWS: dict[str, Callable[[Bench], Row]] = {
     "limit": rows_output.limit,
     "latency": rows_output.latency,
     "idle": rows_process.idle,
+    "standby": rows_process.standby,
     "memory": rows_process.memory,
     "start": rows_process.start,
     "growth": rows_intake.growth,
@@ -47,6 +49,8 @@ ROWS: dict[str, Callable[[Bench], Row]] = {
     "consumer": rows_client.consumer,
     "watch": rows_watch.watch,
     **{f"pace{rate}": rows_pace.pace(rate) for rate in rows_pace.PACES},
+    "day": rows_day.day,
+    "uneven": rows_day.uneven,
 }
 
 

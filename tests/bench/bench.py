@@ -41,8 +41,10 @@ class Plan:
     out_s: float = 10.0
     limit_s: float = 60.0
     latency_s: float = 6.0
-    idle_s: float = 10.0
+    idle_s: float = 60.0
     pace_s: float = 6.0
+    day_s: float = 600.0
+    uneven_s: float = 30.0
     memory_s: float = 120.0
     rates: tuple[int, ...] = (500, 5_000, 25_000, 100_000, 400_000)
     counts: tuple[int, ...] = (100, 500, 2_500, MARKET)
@@ -58,6 +60,8 @@ class Plan:
             latency_s=1.5,
             idle_s=3.0,
             pace_s=2.0,
+            day_s=6.0,
+            uneven_s=4.0,
             memory_s=8.0,
             rates=(500, 100_000),
             counts=(100, MARKET),

@@ -15,6 +15,10 @@ from tests.bench.results import Row
 from tests.bench.rows_output import probes, spread_since, start_probes
 from tests.bench.setup import PRESENT, Program, Setup, cpu_ns, rss_mb
 
+_IDLE_PERCENT = 0.4
+_STANDBY_PERCENT = 0.2
+_STARTED_S = 5.0  # after that, a daemon has read the trading days
+_STARTED_PERCENT = 2.0  # of a core is what a daemon at rest never uses
 _MEMORY_MB = 180
 _FLAT_MB = 2.0  # growth that still counts as flat
 _MEMORY_QUOTES_PER_S = 100_000
@@ -57,22 +61,61 @@ def imports(program: Program = PRESENT) -> dict[str, float]:
 def idle(bench: Bench) -> Row:
     """Measure the CPU time while nothing comes in."""
     row = Row(
-        "idle", f"CPU per second while nothing comes in, {SOME} symbols", "under 1 % of a core"
+        "idle", f"CPU per second while nothing comes in, {SOME} symbols", "under 0.4 % of a core"
     )
     with bench.setup() as setup:
         daemons = [contender.process for contender in bench.daemons(setup, SOME)]
+        await_rest(daemons)
         some = bench.each_round(lambda: _at_rest(bench, daemons))
         for daemon in daemons:
             setup.demand(daemon.name, frames.symbols(MARKET))
             setup.settled(daemon.name, daemon)
         market = bench.each_round(lambda: _at_rest(bench, daemons))
-    row.reached = row.add("daemon", "%", some["spotd"]).median < 1.0
+    row.reached = row.add("daemon", "%", some["spotd"]).median < _IDLE_PERCENT
     row.add(f"with {MARKET:,} symbols", "%", market["spotd"])
     if BEFORE in some:
         row.add("before", "%", some[BEFORE])
         row.add(f"before with {MARKET:,} symbols", "%", market[BEFORE])
         row.ratio("before / spotd", some[BEFORE], some["spotd"])
         row.ratio(f"with {MARKET:,} symbols", market[BEFORE], market["spotd"])
+    return row
+
+
+def await_rest(processes: list[Process]) -> None:
+    """Wait until what new processes still do after their start is done."""
+    shares = [100.0]
+    while max(shares) > _STARTED_PERCENT:
+        cpu = [cpu_ns(process.pid) for process in processes]
+        time.sleep(_STARTED_S)
+        shares = [
+            (cpu_ns(process.pid) - before) / _STARTED_S / 1e7
+            for process, before in zip(processes, cpu, strict=True)
+        ]
+
+
+def standby(bench: Bench) -> Row:
+    """Measure the CPU time of a standby, beside a leader with symbols."""
+    row = Row("standby", "CPU per second of a standby", f"under {_STANDBY_PERCENT:g} % of a core")
+    with bench.setup() as setup:
+        daemons = []
+        for leader in bench.daemons(setup, SOME):
+            name = f"{leader.name}-standby"
+            keys = {
+                "SPOTD_KEY_PREFIX": f"{leader.name}d:",
+                "SPOTD_CHANNEL_PREFIX": f"{leader.name}:",
+            }
+            program = next(each for each in bench.programs if each.name == leader.name)
+            daemons.append(setup.daemon(name, [], keys, program=program, ready=False))
+        await_rest(daemons)
+        values = bench.each_round(lambda: _at_rest(bench, daemons))
+        for daemon in daemons:
+            daemon.check()
+            if setup.source.ask("state", client=daemon.name)["open"]:
+                raise RuntimeError(f"{daemon.name} leads")
+    row.reached = row.add("standby", "%", values["spotd-standby"]).median < _STANDBY_PERCENT
+    if f"{BEFORE}-standby" in values:
+        row.add("before", "%", values[f"{BEFORE}-standby"])
+        row.ratio("before / spotd", values[f"{BEFORE}-standby"], values["spotd-standby"])
     return row
 
 

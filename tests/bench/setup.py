@@ -173,7 +173,8 @@ class Setup:
 
     def demand(self, name: str, names: list[str]) -> None:
         """Ask for symbols as a service does, and wake the daemon."""
-        self.redis.sadd(f"{name}d:symbols", *names)
+        if names:
+            self.redis.sadd(f"{name}d:symbols", *names)
         self._demanded[name] = int(self.redis.scard(f"{name}d:symbols"))
         self.redis.publish(f"{name}d:wake", "look")
 

@@ -3,7 +3,8 @@
     python -m tests.bench.source
 
 Orders (see ``orders``): ``pool`` encodes frames beforehand; ``burst`` sends a number of quotes
-as fast as the client reads; ``pace`` sends a number per second, several at once if asked; ``mark``
+as fast as the client reads; ``pace`` sends a number per second, several at once if asked;
+``recorded`` and ``uneven`` make a schedule, which ``play`` sends at its own pace; ``mark``
 sends one quote that shows that all before it were taken in, ``ping`` asks for that without a quote;
 ``state`` tells about a client.
 """
@@ -13,11 +14,12 @@ from __future__ import annotations
 import asyncio
 import gc
 import time
+from bisect import bisect_right
 from typing import Literal
 
 import picows
 
-from tests.bench import frames
+from tests.bench import frames, schedules
 from tests.bench.orders import Json, serve
 from tests.bench.source_rest import Rest
 from tests.bench.source_session import Session
@@ -34,6 +36,7 @@ class Source:
     def __init__(self) -> None:
         self._sessions: dict[str, Session] = {}
         self._pools: dict[str, frames.Pool] = {}
+        self._schedules: dict[str, schedules.Schedule] = {}
         self._ports: Json = {}
         self._halts = 0
 
@@ -56,6 +59,9 @@ class Source:
                 "pool": self.pool,
                 "burst": self.burst,
                 "pace": self.pace,
+                "recorded": self.recorded,
+                "uneven": self.uneven,
+                "play": self.play,
                 "halt": self.halt,
                 "mark": self.mark,
                 "ping": self.ping,
@@ -148,6 +154,34 @@ class Source:
             sent += end - at
         took_s = time.monotonic() - began
         return {"quotes": sent * source.per_frame, "seconds": took_s, "late_ms": late_s * 1e3}
+
+    async def recorded(self, name: str, seconds: float) -> Json:
+        """Make a schedule of a recorded day, whose quotes are those of the first symbol."""
+        made = self._schedules[name] = schedules.recorded(frames.symbols(1)[0], seconds)
+        return {"quotes": len(made.frames)}
+
+    async def uneven(self, name: str, symbols: int, rate: float, seconds: float) -> Json:
+        """Make a schedule of uneven activity."""
+        made = self._schedules[name] = schedules.uneven(frames.symbols(symbols), rate, seconds)
+        return {"quotes": len(made.frames)}
+
+    async def play(self, client: str, schedule: str) -> Json:
+        """Send the frames of a schedule, each when it is due, or as soon as the client reads."""
+        session, made = self._sessions[client], self._schedules[schedule]
+        sent, whole, began = 0, len(made.frames), time.monotonic()
+        while sent < whole:
+            gone_s = time.monotonic() - began
+            due = bisect_right(made.at_s, gone_s, lo=sent)
+            if due == sent:
+                await asyncio.sleep(made.at_s[sent] - gone_s)
+                continue
+            # A quote's last bytes are its time. A stream of old quotes would be remade.
+            now = frames.time_bytes(time.time_ns() | 1)
+            whole_frames = b"".join(frame + now for frame in made.frames[sent:due])
+            await session.write(memoryview(whole_frames))
+            await asyncio.sleep(0)
+            sent = due
+        return {"quotes": sent, "seconds": time.monotonic() - began}
 
     async def halt(self) -> Json:
         """End every ``pace`` now."""

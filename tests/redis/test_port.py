@@ -395,6 +395,37 @@ async def test_entries_that_left_are_asked_by_name(port: RedisPort, db: redis.Re
     assert await port.not_leased(names, now) == names[:2]
 
 
+async def test_a_demand_is_read_in_one_round_trip(port: RedisPort, db: redis.Redis) -> None:
+    """Set and leases come together, also at a server that does not know the script yet."""
+    db.sadd(KEYS.symbols, "SPY", "QQQ")
+    db.zadd(KEYS.leases, {"DIA@a": time.time() + 600, "IWM@a": 1.0})
+    db.script_flush()
+    for lapsed in ([(b"IWM@a", 1.0)], []):
+        read = await port.demand()
+        assert read is not None
+        assert [set(some) async for some in port.demand_rest(read)] == [{b"SPY", b"QQQ"}]
+        assert (read.leases.live, read.leases.lapsed) == ([b"DIA@a"], lapsed)
+
+
+async def test_the_rest_of_a_large_set_is_scanned(port: RedisPort, db: redis.Redis) -> None:
+    """What one round trip does not bring of a set comes in slices, and nothing is missing."""
+    names = {f"S{n}".encode() for n in range(2 * SCAN_ABOVE)}
+    db.sadd(KEYS.symbols, *names)
+    read = await port.demand()
+    assert read is not None
+    assert read.cursor
+    assert {name async for some in port.demand_rest(read) for name in some} == names
+
+
+@pytest.mark.parametrize("key", [KEYS.symbols, KEYS.leases])
+async def test_a_demand_that_is_refused_in_part_is_read_in_parts(
+    port: RedisPort, db: redis.Redis, key: str
+) -> None:
+    """Where one key is refused, nothing is returned: asking for each alone tells which."""
+    db.set(key, "SPY")
+    assert await port.demand() is None
+
+
 async def test_a_demand_of_the_wrong_type_says_so(port: RedisPort, db: redis.Redis) -> None:
     """The error is of its own class and names the key."""
     db.set(KEYS.symbols, "SPY")
