@@ -40,7 +40,7 @@ from pydantic_settings import SettingsError as UnreadableSourceError
 from spotd.errors import SettingsError
 from spotd.keys import Keys
 from spotd.kubernetes import is_injected
-from spotd.redis.addresses import check_address
+from spotd.redis.addresses import check_address, secrets_in
 
 Feed = Literal["iex", "sip", "delayed_sip", "boats", "overnight", "test"]
 
@@ -302,6 +302,12 @@ class Settings(BaseSettings):
         if not secret:
             missing.append("ALPACA_SECRET_KEY is not set (also accepted: APCA_API_SECRET_KEY)")
         raise SettingsError("; ".join(missing))
+
+    def secrets(self) -> list[str]:
+        """Return the texts that must never be told: keys, and passwords in addresses."""
+        keys = [key.get_secret_value() for key in (self.api_key, self.secret_key) if key]
+        addresses = (self.redis_url.get_secret_value(), self.stream_url or "", self.data_url)
+        return keys + [secret for address in addresses for secret in secrets_in(address)]
 
     @classmethod
     def load(cls, **overrides: Any) -> Self:

@@ -20,6 +20,7 @@ from spotd.cli.table import age_text, price_text
 from spotd.cli.text import printable
 from spotd.errors import AlpacaRefusedError, SettingsError, SnapshotError, SpotdError
 from spotd.models import DaemonStatus
+from spotd.redaction import Redactor
 from spotd.redis.addresses import connect, without_secrets
 from spotd.redis.errors import answered, translated
 from spotd.redis.rights import as_text, rights_of_daemon
@@ -52,12 +53,13 @@ def check(redis_url: str | None) -> None:
     try:
         settings = load_settings(redis_url)
     except SettingsError as error:
-        _report("settings", Finding(str(error), error.exit_code))
+        _report("settings", Finding(str(error), error.exit_code), Redactor())
         raise click.exceptions.Exit(error.exit_code) from error
+    told = Redactor(settings.secrets())
     codes = [
-        _report("settings", check_settings(settings)),
-        _report("redis", asyncio.run(check_redis(settings))),
-        _report("alpaca", asyncio.run(check_alpaca(settings))),
+        _report("settings", check_settings(settings), told),
+        _report("redis", asyncio.run(check_redis(settings)), told),
+        _report("alpaca", asyncio.run(check_alpaca(settings)), told),
     ]
     raise click.exceptions.Exit(next((code for code in codes if code), 0))
 
@@ -201,7 +203,7 @@ def _cause(error: BaseException) -> str:
     return words
 
 
-def _report(name: str, finding: Finding) -> int:
+def _report(name: str, finding: Finding, told: Redactor) -> int:
     mark = "skipped" if finding.skipped else "FAILED" if finding.exit_code else "ok"
-    click.echo(f"{name:<9} {mark:<8} {printable(finding.text)}")
+    click.echo(f"{name:<9} {mark:<8} {printable(told(finding.text))}")
     return finding.exit_code

@@ -14,8 +14,8 @@ An *episode* begins with the first call that fails, and Redis counts as away unt
 So ``returns`` rises at most twice in an episode, however often calls fail and are answered, and
 at least once after the last failure. ``away`` changes at most once in ``calm_s``.
 
-An episode that is over is an *outage*: from the last answer before it to the first answer behind its
-last failure.
+An episode that is over is an *outage*: from the last answer before it to the first answer behind
+its last failure.
 
 A Redis that was restarted between two calls fails none of them. Where its data tells that it lost
 some, ``returns`` rises too.

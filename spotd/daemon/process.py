@@ -11,7 +11,6 @@ from collections.abc import Callable
 
 from spotd.daemon.daemon import Daemon
 from spotd.ops import logs
-from spotd.redis.addresses import secrets_in
 from spotd.settings import Settings
 
 _STUCK_S = 0.4  # time for the interpreter to end by itself
@@ -19,7 +18,7 @@ _STUCK_S = 0.4  # time for the interpreter to end by itself
 
 def run_daemon(settings: Settings) -> int:
     """Run one daemon in this process until SIGTERM or SIGINT. Return the exit code."""
-    logs.configure(settings.log_level, settings.log_format, secrets=secrets_of(settings))
+    logs.configure(settings.log_level, settings.log_format, secrets=settings.secrets())
     with asyncio.Runner() as runner:
         code = runner.run(_main(settings))
         if any(thread.name.startswith("asyncio_") for thread in threading.enumerate()):
@@ -50,9 +49,3 @@ def stop_on_signals(loop: asyncio.AbstractEventLoop, stop: Callable[[], None]) -
     for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         if signum is not signal.SIGHUP or signal.getsignal(signum) is not signal.SIG_IGN:
             loop.add_signal_handler(signum, stop)
-
-
-def secrets_of(settings: Settings) -> list[str]:
-    """Return the texts that must never be written anywhere."""
-    secrets = [key.get_secret_value() for key in (settings.api_key, settings.secret_key) if key]
-    return secrets + secrets_in(settings.redis_url.get_secret_value())
