@@ -45,10 +45,10 @@ class _Call:
         self.sent_at: float | None = None  # monotonic seconds; None until there is a connection
         self.has_script = False  # the script itself is sent, not its digest
 
-    def packed(self) -> bytes:
+    def packed(self, until_ms: int) -> bytes:
         """Return the command as the server reads it."""
         script = ("EVAL", PUBLISH) if self.has_script else ("EVALSHA", _SHA)
-        return hiredis.pack_command((*script, 3, *self.arguments))  # type: ignore[arg-type, no-any-return]
+        return hiredis.pack_command((*script, 3, *self.arguments, until_ms))  # type: ignore[arg-type, no-any-return]
 
 
 class Publisher:
@@ -56,7 +56,8 @@ class Publisher:
 
     ``client`` is redis-py's, which knows how to reach the server. ``limited`` limits the opening of
     a connection, and translates its errors. ``limit_s`` returns how long an answer may take, in
-    seconds. ``outcome`` is told how each call ended.
+    seconds, and ``until_ms`` until when, by the server's clock, a call that is sent now may be
+    carried out, 0 without a limit. ``outcome`` is told how each call ended.
     """
 
     def __init__(
@@ -67,6 +68,7 @@ class Publisher:
         limited: Callable[[], AbstractAsyncContextManager[None]],
         outcome: Callable[[Outcome], None],
         limit_s: Callable[[], float],
+        until_ms: Callable[[], int],
     ) -> None:
         self._client = client
         self._keys = (keys.leader, keys.last, keys.seq)
@@ -74,6 +76,7 @@ class Publisher:
         self._limited = limited
         self._outcome = outcome
         self._limit_s = limit_s
+        self._until_ms = until_ms
         self._connection: _Connection | None = None
         self._opening: asyncio.Task[None] | None = None
         self._asking: asyncio.Task[None] | None = None
@@ -134,7 +137,7 @@ class Publisher:
         if call is None:
             raise AssertionError("nothing is to be sent")
         call.sent_at = time.monotonic()
-        connection.write(call.packed())
+        connection.write(call.packed(self._until_ms()))
         if self._guard is None:
             self._set_guard(call.sent_at)
 
@@ -194,7 +197,9 @@ class Publisher:
         """Make a call by the client of the cluster, which knows how to, while the slot moves."""
         try:
             async with self._limited():
-                answer = await self._client.execute_command("EVAL", PUBLISH, 3, *call.arguments)
+                answer = await self._client.execute_command(
+                    "EVAL", PUBLISH, 3, *call.arguments, self._until_ms()
+                )
         except RedisUnavailableError as error:
             if call is self._call:
                 self._end(error)
