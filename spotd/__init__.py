@@ -9,25 +9,29 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from spotd.client import SpotClient
+    from spotd.client import Event, Spot, SpotClient
     from spotd.errors import (
         AlpacaRefusedError,
         RedisUnavailableError,
         SettingsError,
         SpotdError,
         StreamError,
+        SymbolRefusedError,
     )
     from spotd.models import DaemonStatus, Gap, SpotPriceUpdate, SymbolCounts, SymbolState
 
 __version__ = "0.1.0"
 
 _HOME = {
+    "Event": "spotd.client",
+    "Spot": "spotd.client",
     "SpotClient": "spotd.client",
     "AlpacaRefusedError": "spotd.errors",
     "RedisUnavailableError": "spotd.errors",
     "SettingsError": "spotd.errors",
     "SpotdError": "spotd.errors",
     "StreamError": "spotd.errors",
+    "SymbolRefusedError": "spotd.errors",
     "DaemonStatus": "spotd.models",
     "Gap": "spotd.models",
     "SpotPriceUpdate": "spotd.models",
@@ -38,14 +42,17 @@ _HOME = {
 __all__ = [
     "AlpacaRefusedError",
     "DaemonStatus",
+    "Event",
     "Gap",
     "RedisUnavailableError",
     "SettingsError",
+    "Spot",
     "SpotClient",
     "SpotPriceUpdate",
     "SpotdError",
     "StreamError",
     "SymbolCounts",
+    "SymbolRefusedError",
     "SymbolState",
     "__version__",
 ]

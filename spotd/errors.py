@@ -9,6 +9,7 @@
     │   ├── ConnectionLimitError   1   another session holds the account (406)
     │   └── RequestRefusedError    1   a (un)subscribe request was answered with an error code
     ├── SnapshotError              1   a REST request for latest values failed
+    ├── SymbolRefusedError         1   a symbol that somebody waits for is refused
     └── RedisUnavailableError      1   Redis did not answer, or answered with an error
         └── NotLeaderError         1   the leader key does not hold our token
 
@@ -70,6 +71,10 @@ class SnapshotError(SpotdError):
     def __init__(self, message: str, *, after_s: float | None = None) -> None:
         super().__init__(message)
         self.after_s = after_s
+
+
+class SymbolRefusedError(SpotdError):
+    """A symbol that somebody waits for is refused; the message says why."""
 
 
 class RedisUnavailableError(SpotdError):

@@ -1,7 +1,8 @@
 """The messages of the wire contract, version 1, with their JSON; each field is defined once.
 
 Fields may be added and never renamed. Decoding ignores unknown fields, so that an older client
-can read a newer daemon. Must not talk to anything.
+can read a newer daemon. What the documents say of a message and of its fields stands here alone:
+docstrings and ``told`` become the JSON Schemas (``spotd.json_schema``). Must not talk to anything.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from typing import Annotated, Literal, TypeVar
 
 import msgspec
 
+from spotd.reasons import MEANINGS
+
 DaemonStateName = Literal[
     "starting", "standby", "idle", "connecting", "streaming", "waiting", "stopping"
 ]
@@ -22,9 +25,50 @@ RefusalReason = Literal[
 ]
 BreakerStateName = Literal["closed", "open", "half_open"]
 MarketName = Literal["open", "extended", "closed"]
-# A time without a zone is refused, since it cannot be compared with any other time.
-Moment = Annotated[datetime, msgspec.Meta(tz=True)]
+SYMBOL_PATTERN = r"[A-Z]{1,8}(\.[A-Z]{1,4})?"  # Alpaca's own form, e.g. SPY or BRK.B
+MAX_ENTRY_CHARS = 64  # of an entry that is no symbol, as it is told
+MAX_SEQ = 2**53 - 1  # the largest integer that JavaScript keeps exactly
 T = TypeVar("T")
+
+
+def told(description: str, *examples: object, **rules: object) -> msgspec.Meta:
+    """Return what the documents say of a field: words, examples, and keywords of JSON Schema.
+
+    Decoding is as before: a reader does not refuse what breaks these rules.
+    """
+    return msgspec.Meta(
+        description=description, examples=list(examples) or None, extra_json_schema=rules or None
+    )
+
+
+# A time without a zone is refused, since it cannot be compared with any other time.
+Moment = Annotated[
+    datetime,
+    msgspec.Meta(
+        tz=True,
+        extra_json_schema={"pattern": r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z$"},
+    ),
+]
+Symbol = Annotated[str, told("Upper case.", "SPY", "BRK.B", pattern=f"^{SYMBOL_PATTERN}$")]
+Count = Annotated[int, msgspec.Meta(extra_json_schema={"minimum": 0})]
+ReasonCode = Annotated[
+    str,
+    msgspec.Meta(
+        title="ReasonCode",
+        description="The word for programs that stands beside each reason. Codes may be added, "
+        "so a reader has to expect others.",
+        extra_json_schema={
+            "anyOf": [
+                *(
+                    {"const": code, "description": known.meaning}
+                    for code, known in MEANINGS.items()
+                ),
+                {"pattern": "^[a-z][a-z0-9_]*$", "description": "A code of a newer spotd."},
+            ]
+        },
+    ),
+]
+CodeOrNone = Annotated[ReasonCode | None, told("The code of `reason`; null without one.")]
 
 
 def _none() -> None:
@@ -32,22 +76,47 @@ def _none() -> None:
 
 
 class SpotPriceUpdate(msgspec.Struct, frozen=True, gc=False):
-    """The newest price of one symbol. Prices are USD.
+    """The newest price of one symbol. Prices are in USD.
 
-    ``bid_price`` and ``ask_price`` are positive and finite (crossed and locked quotes pass as
-    received); ``mid_price`` is their mean, rounded to 6 decimals; ``last_price`` is the newest
-    trade that sets the last sale, None until one is known; ``timestamp`` is the exchange time
-    (UTC) of the newest quote or trade that the update reflects; ``seq`` rises strictly per
-    symbol, over restarts and fail-over too.
+    Crossed and locked quotes are published as received.
     """
 
-    symbol: str
-    bid_price: float
-    ask_price: float
-    mid_price: float
-    last_price: float | None
-    timestamp: Moment
-    seq: int
+    symbol: Symbol
+    bid_price: Annotated[float, told("USD, finite.", 421.35, exclusiveMinimum=0)]
+    ask_price: Annotated[float, told("USD, finite.", 421.39, exclusiveMinimum=0)]
+    mid_price: Annotated[
+        float, told("USD: the mean of bid and ask, rounded to 6 decimals.", 421.37, minimum=0)
+    ]
+    last_price: Annotated[
+        float | None,
+        told(
+            "USD: the newest trade that sets the last sale; null until one is known.",
+            *(421.36, None),
+            exclusiveMinimum=0,
+        ),
+    ]
+    timestamp: Annotated[
+        Moment,
+        told(
+            "The exchange time of the newest quote or trade that the update reflects: UTC, with "
+            "microseconds.",
+            "2026-01-20T05:12:00.000000Z",
+        ),
+    ]
+    seq: Annotated[
+        int,
+        told(
+            "It rises strictly per symbol, over restarts and fail-over too. A reader drops an "
+            "update whose seq is not higher than the one it holds.",
+            1768885920000123,
+            minimum=0,
+            maximum=MAX_SEQ,
+        ),
+    ]
+
+    def to_dict(self) -> dict[str, object]:
+        """Return the fields of the JSON by their names, with ``timestamp`` as a datetime."""
+        return _to_dict(self)
 
     def to_json(self) -> bytes:
         """Return the bytes that spotd publishes for this update."""
@@ -104,19 +173,43 @@ class SymbolState(
 ):
     """The state of one symbol, or of one refused entry of the demand.
 
-    ``reason`` is set for ``refused`` (one of RefusalReason) and ``stale``, and for ``live`` before
-    the first quote. ``code`` is its code, one of ``spotd.reasons`` or a newer one; None without a
-    reason, and from a daemon that writes none. ``detail`` says more, for a person. ``ended`` is
-    announced and never stored.
+    States count only while a daemon writes its status. ``ended`` is announced and never stored.
     """
 
-    symbol: str
-    state: SymbolStateName
-    reason: str | None
+    symbol: Annotated[
+        str,
+        told(
+            "Upper case; of a refused entry, the entry as it was written, cut at 64 characters.",
+            *("SPY", "BRK.B", "spy-usd"),
+            maxLength=MAX_ENTRY_CHARS,
+        ),
+    ]
+    state: Annotated[
+        SymbolStateName,
+        told(
+            "`pending`: desired, not yet acknowledged by Alpaca. "
+            "`live`: acknowledged, and the stream is delivering. "
+            "`stale`: the last price is suspect. "
+            "`halted`: trading in it is halted. "
+            "`ended`: nobody wants it any more, its fields are gone. "
+            "`refused`: not subscribed."
+        ),
+    ]
+    reason: Annotated[
+        str | None,
+        told(
+            "A sentence for a person. Of `refused`, one of `invalid_symbol`, `symbol_limit`, "
+            "`wildcard_not_allowed`, `refused_by_alpaca`."
+        ),
+    ]
     # A default made by a factory is encoded too, so every state that spotd writes has the field.
-    code: str | None = msgspec.field(default_factory=_none)
-    since: Moment
-    detail: str | None = None
+    code: CodeOrNone = msgspec.field(default_factory=_none)
+    since: Annotated[Moment, told("When the state began, UTC.")]
+    detail: Annotated[str | None, told("More words for a person.")] = None
+
+    def to_dict(self) -> dict[str, object]:
+        """Return the fields of the JSON by their names, with times as datetimes."""
+        return _to_dict(self)
 
     def to_json(self) -> bytes:
         """Return JSON as on ``spotd:events`` and in ``spotd:states``."""
@@ -131,43 +224,66 @@ class SymbolState(
 
 
 class SymbolCounts(msgspec.Struct, frozen=True, kw_only=True):
-    """The number of desired symbols, and the number in each state.
+    """The number of desired symbols, and the number in each state."""
 
-    ``refused`` counts all refused entries, also those that are not in ``spotd:states``.
-    """
-
-    desired: int = 0
-    live: int = 0
-    refused: int = 0
-    pending: int = 0
-    stale: int = 0
-    halted: int = 0
+    desired: Count = 0
+    live: Count = 0
+    refused: Annotated[
+        Count, told("All refused entries, also those that are not among the stored states.")
+    ] = 0
+    pending: Count = 0
+    stale: Count = 0
+    halted: Count = 0
 
 
 class DaemonStatus(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="daemon"):
-    """The state of the daemon. Times are UTC, ``lag_ms`` is from exchange time to received.
+    """The state of the daemon."""
 
-    ``code`` is that of ``reason``, one of ``spotd.reasons`` or a newer one. ``market`` is by the
-    feed's exchange calendar, ``market_changes_at`` its next change; None where it is not known.
-    """
-
-    state: DaemonStateName
-    reason: str | None
-    code: str | None = None
-    instance: str
-    version: str
-    feed: str
-    since: Moment
-    at: Moment
+    state: Annotated[
+        DaemonStateName,
+        told(
+            "`starting`: Redis has not answered yet. "
+            "`standby`: another daemon leads, or Redis does not answer. "
+            "`idle`: leader, nothing desired. "
+            "`connecting`: leader, reading the demand, opening the stream, or subscribing. "
+            "`streaming`: connected and subscribed. "
+            "`waiting`: the next try is timed, or Redis does not answer. "
+            "`stopping`: shutting down."
+        ),
+    ]
+    reason: Annotated[str | None, told("A sentence for a person. It never holds a secret.")]
+    code: CodeOrNone = None
+    instance: Annotated[str, told("Host, process id and a random word.", "host-4711-ab12")]
+    version: Annotated[str, told("That of spotd.", "0.1.0")]
+    feed: Annotated[str, told("Alpaca's feed.", "iex", "sip")]
+    since: Annotated[Moment, told("When the state began, UTC.")]
+    at: Annotated[Moment, told("When this was written, UTC.")]
     symbols: SymbolCounts
-    last_message_at: Moment | None
-    lag_ms: float | None
-    breaker: BreakerStateName
-    quotes_received: int
-    updates_published: int
-    reconnects: int
-    market: MarketName | None = None
-    market_changes_at: Moment | None = None
+    last_message_at: Annotated[
+        Moment | None, told("When the newest message of Alpaca came, UTC; null before one.")
+    ]
+    lag_ms: Annotated[
+        float | None,
+        told(
+            "Milliseconds from exchange time to arrival: the median of the quotes of the last ten "
+            "seconds; null without any. Negative where the machine's clock is late.",
+            12.5,
+        ),
+    ]
+    breaker: Annotated[BreakerStateName, told("The circuit breaker around the stream.")]
+    quotes_received: Annotated[Count, told("Since the daemon's start.")]
+    updates_published: Annotated[Count, told("Since the daemon's start.")]
+    reconnects: Annotated[Count, told("Since the daemon's start.")]
+    market: Annotated[
+        MarketName | None, told("By the feed's exchange calendar; null where it is not known.")
+    ] = None
+    market_changes_at: Annotated[
+        Moment | None, told("The next change of `market`, UTC; null where it is not known.")
+    ] = None
+
+    def to_dict(self) -> dict[str, object]:
+        """Return the fields of the JSON by their names, with times as datetimes."""
+        return _to_dict(self)
 
     def to_json(self) -> bytes:
         """Return JSON as in ``spotd:status``, on ``spotd:events`` and from ``GET /status``."""
@@ -180,17 +296,17 @@ class DaemonStatus(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", 
 
 
 class Gap(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="gap"):
-    """No prices came between two times, which are UTC.
+    """No prices came between two times. It is told once, after the interruption."""
 
-    ``symbols`` is the number of symbols that it concerns. ``code`` is that of ``reason``, one of
-    ``spotd.reasons`` or a newer one.
-    """
+    begins: Annotated[Moment, told("UTC.")] = msgspec.field(name="from")
+    ends: Annotated[Moment, told("UTC.")] = msgspec.field(name="to")
+    reason: Annotated[str, told("A sentence for a person.")]
+    code: CodeOrNone = msgspec.field(default_factory=_none)
+    symbols: Annotated[Count, told("The number of symbols that it concerns.")]
 
-    begins: Moment = msgspec.field(name="from")
-    ends: Moment = msgspec.field(name="to")
-    reason: str
-    code: str | None = msgspec.field(default_factory=_none)
-    symbols: int
+    def to_dict(self) -> dict[str, object]:
+        """Return the fields of the JSON by their names, with times as datetimes."""
+        return _to_dict(self)
 
     def to_json(self) -> bytes:
         """Return JSON as on ``spotd:events``."""
@@ -210,6 +326,11 @@ def utc(unix_s: float) -> datetime:
 def rfc3339(moment: datetime) -> str:
     """Return a time as RFC 3339 in UTC with microseconds and ``Z``, as in all JSON of spotd."""
     return moment.astimezone(UTC).isoformat(timespec="microseconds")[:26] + "Z"
+
+
+def _to_dict(value: msgspec.Struct) -> dict[str, object]:
+    fields: dict[str, object] = msgspec.to_builtins(value, builtin_types=(datetime,))
+    return fields
 
 
 class _Encoder:

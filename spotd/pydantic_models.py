@@ -1,13 +1,14 @@
 """The web tier's messages as pydantic models, for FastAPI and for back ends that read them.
 
 Their fields and JSON are those of ``spotd.models`` and of the relay's protocol; a test holds them
-equal. Nothing of spotd loads this module but ``spotd.relay.fastapi``. Must not talk to anything.
+equal. What the documents say of a message of ``spotd.models`` is taken from there. Nothing of spotd
+loads this module but ``spotd.relay.fastapi``. Must not talk to anything.
 """
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import (
     AfterValidator,
@@ -19,6 +20,8 @@ from pydantic import (
     WithJsonSchema,
 )
 
+from spotd import models
+from spotd.json_schema import components
 from spotd.models import rfc3339
 
 
@@ -38,25 +41,37 @@ UtcDatetime: TypeAlias = Annotated[
 """A time in UTC; in JSON RFC 3339 with microseconds and ``Z``. One without a zone is refused."""
 
 
+_TOLD = components(
+    [models.SpotPriceUpdate, models.SymbolState, models.DaemonStatus, models.Gap],
+    "#/components/schemas/{name}",
+)
+
+
+def _describe(schema: dict[str, Any], model: type[BaseModel]) -> None:
+    """Have a schema say what that of the same message in ``spotd.models`` says."""
+    told = _TOLD.get(model.__name__, {})
+    schema |= {name: told[name] for name in ("description",) if name in told}
+    for name, field in told.get("properties", {}).items():
+        words = {key: field[key] for key in ("description", "examples") if key in field}
+        schema["properties"][name] |= words
+
+
 class _Model(BaseModel):
-    model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        frozen=True, use_attribute_docstrings=True, json_schema_extra=_describe
+    )
 
 
 class SpotPriceUpdate(_Model):
     """The newest price of one symbol, in USD."""
 
     symbol: str
-    """Upper case."""
     bid_price: Price
     ask_price: Price
     mid_price: Price
-    """The mean of bid and ask, rounded to 6 decimals."""
     last_price: Price | None
-    """The newest trade that sets the last sale; null until one is known."""
     timestamp: UtcDatetime
-    """The exchange time of the newest quote or trade that the update reflects."""
     seq: int = Field(ge=0, lt=2**53)
-    """It rises strictly per symbol."""
 
 
 class SpotPriceUpdateMessage(_Model):
@@ -74,12 +89,9 @@ class SymbolState(_Model):
     symbol: str
     state: Literal["pending", "live", "stale", "halted", "ended", "refused"]
     reason: str | None
-    """For a person."""
     code: str | None = None
-    """That of the reason, for programs; codes may be added."""
     since: UtcDatetime
     detail: str | None = None
-    """More words for a person."""
 
 
 class SymbolCounts(_Model):
@@ -99,9 +111,7 @@ class DaemonStatus(_Model):
     type: Literal["daemon"]
     state: Literal["starting", "standby", "idle", "connecting", "streaming", "waiting", "stopping"]
     reason: str | None
-    """For a person."""
     code: str | None = None
-    """That of the reason, for programs; codes may be added."""
     instance: str
     version: str
     feed: str
@@ -110,13 +120,11 @@ class DaemonStatus(_Model):
     symbols: SymbolCounts
     last_message_at: UtcDatetime | None
     lag_ms: float | None
-    """From exchange time to received, over the last seconds."""
     breaker: Literal["closed", "open", "half_open"]
     quotes_received: int
     updates_published: int
     reconnects: int
     market: Literal["open", "extended", "closed"] | None = None
-    """By the feed's exchange calendar; null where it is not known."""
     market_changes_at: UtcDatetime | None = None
 
 
@@ -129,11 +137,8 @@ class Gap(_Model):
     begins: UtcDatetime = Field(alias="from")
     ends: UtcDatetime = Field(alias="to")
     reason: str
-    """For a person."""
     code: str | None = None
-    """That of the reason, for programs; codes may be added."""
     symbols: int
-    """How many symbols it concerns."""
 
 
 class SubscribeSpotPricesRequest(_Model):

@@ -5,14 +5,13 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-from spotd.models import RefusalReason
+from spotd.models import MAX_ENTRY_CHARS, SYMBOL_PATTERN, RefusalReason
 
 WILDCARD = "*"
-MAX_ENTRY_CHARS = 64
 
-# Alpaca's own form, e.g. SPY or BRK.B. Its REST refuses hyphens, digits and lower case; its
-# stream refuses the whole request that contains one.
-_SYMBOL = re.compile(rb"[A-Z]{1,8}(?:\.[A-Z]{1,4})?")
+# Alpaca's REST refuses hyphens, digits and lower case; its stream refuses the whole request that
+# contains one.
+_SYMBOL = re.compile(SYMBOL_PATTERN.encode("ascii"))
 
 
 class Refusal(NamedTuple):

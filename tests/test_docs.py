@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 from pkgutil import resolve_name
 
@@ -16,6 +17,7 @@ from spotd.relay.limits import Limits
 from spotd.relay.metrics import RelayMetrics
 from spotd.relay.settings import RelaySettings
 from spotd.settings import Settings
+from tests.kit.metrics_table import daemon_text, metrics_rows, relay_text
 from tests.kit.settings_table import rows_between, settings_rows
 
 ROOT = Path(__file__).parent.parent
@@ -108,3 +110,13 @@ def test_the_table_of_the_web_tier_is_that_of_its_settings() -> None:
     own = [name for name in RelaySettings.model_fields if name not in Settings.model_fields]
     rows = settings_rows(RelaySettings, own)
     assert rows_between((ROOT / "docs/web.md").read_text(), "settings") == rows
+
+
+@pytest.mark.parametrize(
+    ("marker", "scrape"), [("daemon metrics", daemon_text), ("relay metrics", relay_text)]
+)
+def test_metrics_are_those_of_the_code(marker: str, scrape: Callable[[], str]) -> None:
+    """The tables of metrics are what a scrape says of itself: name, type, labels and meaning."""
+    document = (ROOT / "docs" / "metrics.md").read_text()
+
+    assert rows_between(document, marker) == metrics_rows(scrape())

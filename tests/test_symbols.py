@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from spotd.models import MAX_ENTRY_CHARS
 from spotd.symbols import (
     INVALID,
-    MAX_ENTRY_CHARS,
     WILDCARD_NOT_ALLOWED,
     as_written,
     is_symbol,

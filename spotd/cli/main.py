@@ -7,9 +7,12 @@ and shell completion are fast and a small command does not wait for Alpaca's cli
 from __future__ import annotations
 
 import os
+import signal
 import sys
+import threading
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import partial
 from importlib import import_module
 from typing import Any, NamedTuple
 
@@ -23,21 +26,29 @@ INTERRUPTED = 130  # 128 + SIGINT, the shell's convention for a command that Ctr
 
 
 class Command(NamedTuple):
-    """A subcommand: ``module:attribute``, and its line in the help."""
+    """A subcommand: ``module:attribute``, and its line in the help.
+
+    ``endless``: it runs until a signal stops it, and opens nothing before it handles signals
+    itself. A stop is no failure then, whenever it comes.
+    """
 
     home: str
     summary: str
+    endless: bool = False
 
 
 COMMANDS = {
     "run": Command("spotd.cli.run:run", "Run the daemon."),
     "demo": Command("spotd.cli.demo:demo", "Run everything here, with a simulated market."),
-    "simulate": Command("spotd.simulator.command:simulate", "Run the simulated Alpaca alone."),
+    "simulate": Command(
+        "spotd.simulator.command:simulate", "Run the simulated Alpaca alone.", endless=True
+    ),
     "check": Command("spotd.cli.check:check", "Check settings, Redis and Alpaca."),
     "status": Command("spotd.cli.status:status", "Show the state of the daemon."),
-    "watch": Command("spotd.cli.watch:watch", "Watch prices as they arrive."),
-    "relay": Command("spotd.cli.relay:relay", "Serve prices to browsers."),
+    "watch": Command("spotd.cli.watch:watch", "Watch prices as they arrive.", endless=True),
+    "relay": Command("spotd.cli.relay:relay", "Serve prices to browsers.", endless=True),
     "symbols": Command("spotd.cli.symbols:symbols", "Add, remove and list symbols."),
+    "schema": Command("spotd.cli.schema:schema", "Print AsyncAPI, OpenAPI and JSON Schemas."),
 }
 
 # Package -> the extra that installs it.
@@ -61,12 +72,14 @@ class LazyGroup(click.Group):
 
     def get_command(
         self,
-        ctx: click.Context,  # noqa: ARG002 - click's signature
+        ctx: click.Context,
         cmd_name: str,
     ) -> click.Command | None:
         """Import one subcommand and return it. Return None for an unknown name."""
         if cmd_name not in COMMANDS:
             return None
+        if COMMANDS[cmd_name].endless:
+            _end_quietly_until_closed(ctx)
         module, _, attribute = COMMANDS[cmd_name].home.partition(":")
         command: click.Command = getattr(import_module(module), attribute)
         return command
@@ -125,6 +138,15 @@ def main(args: Sequence[str] | None = None) -> int:
         error.show()
         return error.exit_code
     return code if isinstance(code, int) else 0
+
+
+def _end_quietly_until_closed(ctx: click.Context) -> None:
+    """End with 0 on a stop signal before the subcommand handles signals itself."""
+    if threading.current_thread() is not threading.main_thread():
+        return
+    for number in (signal.SIGINT, signal.SIGTERM):
+        before = signal.signal(number, lambda *_: os._exit(0))  # nothing is open yet
+        ctx.call_on_close(partial(signal.signal, number, before))
 
 
 def _is_closed_pipe(error: BaseException) -> bool:

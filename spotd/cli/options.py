@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from contextlib import suppress
 from typing import Any
 
@@ -24,6 +24,14 @@ redis_url_option = click.option(
     "the machine can see arguments.",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="JSON, for programs.")
+
+
+def listed(entries: Iterable[str]) -> tuple[str, ...]:
+    """Return symbols as a person lists them: separated by spaces, commas, or both.
+
+    A text that holds no symbol at all stays as it is, so that it is refused by its name.
+    """
+    return tuple(name for entry in entries for name in (entry.replace(",", " ").split() or [entry]))
 
 
 def load_settings(redis_url: str | None = None) -> Settings:

@@ -8,12 +8,11 @@ from collections.abc import Awaitable, Callable
 import click
 import msgspec
 
-from spotd.cli.options import client_of, json_option, load_settings, redis_url_option
+from spotd.cli.options import client_of, json_option, listed, load_settings, redis_url_option
 from spotd.cli.table import price_text
 from spotd.cli.text import printable
 from spotd.client import SpotClient, symbols_of
-from spotd.models import SpotPriceUpdate, SymbolState
-from spotd.symbols import MAX_ENTRY_CHARS
+from spotd.models import MAX_ENTRY_CHARS, SpotPriceUpdate, SymbolState
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
@@ -40,8 +39,9 @@ def symbols() -> None:
 @redis_url_option
 def add(entries: tuple[str, ...], redis_url: str | None) -> None:
     """Have symbols streamed until they are removed."""
-    added = _change(redis_url, lambda spot: spot.add(*entries))
-    there = [symbol for symbol in symbols_of(entries, allow_wildcard=True) if symbol not in added]
+    names = listed(entries)
+    added = _change(redis_url, lambda spot: spot.add(*names))
+    there = [symbol for symbol in symbols_of(names, allow_wildcard=True) if symbol not in added]
     click.echo(_told("added", added, "already there", there))
     if "*" in added + there:
         click.echo(
@@ -55,8 +55,17 @@ def add(entries: tuple[str, ...], redis_url: str | None) -> None:
 @redis_url_option
 def remove(entries: tuple[str, ...], redis_url: str | None) -> None:
     """Remove symbols that were added. A malformed entry has to be written as it is stored."""
-    gone = _change(redis_url, lambda spot: spot.remove(*entries))
-    meant = dict.fromkeys(entry if entry in gone else entry.strip().upper() for entry in entries)
+    names: list[str] = []
+
+    async def change(spot: SpotClient) -> list[str]:
+        stored = await spot.desired()
+        for entry in entries:
+            # A malformed entry may hold a comma.
+            names.extend([entry] if entry in stored else listed([entry]))
+        return await spot.remove(*names)
+
+    gone = _change(redis_url, change)
+    meant = dict.fromkeys(name if name in gone else name.strip().upper() for name in names)
     click.echo(_told("removed", gone, "not there", [name for name in meant if name not in gone]))
 
 
@@ -64,8 +73,13 @@ def remove(entries: tuple[str, ...], redis_url: str | None) -> None:
 @redis_url_option
 @json_option
 def list_(redis_url: str | None, as_json: bool) -> None:
-    """Show every desired symbol and refused entry with its state and last mid price."""
-    rows = asyncio.run(_rows(redis_url))
+    """Show every desired symbol and refused entry with its state and last mid price.
+
+    States count only while a daemon runs. Without one, a line on stderr says so.
+    """
+    daemon, rows = asyncio.run(_rows(redis_url))
+    if not daemon and any(row.state for row in rows):
+        click.echo("no daemon runs: these states were left behind, and do not count", err=True)
     if as_json:
         click.echo(msgspec.json.encode(rows))
         return
@@ -101,10 +115,12 @@ def _change(
         ) from error
 
 
-async def _rows(redis_url: str | None) -> list[Row]:
+async def _rows(redis_url: str | None) -> tuple[bool, list[Row]]:
+    """Return whether a daemon runs, and a row for each symbol and entry."""
     async with client_of(load_settings(redis_url)) as spot:
         desired, states, last = await spot.desired(), await spot.states(), await spot.latest()
-    return [
+        daemon = await spot.status() is not None
+    return daemon, [
         _row(symbol, states.get(symbol), last.get(symbol))
         for symbol in sorted(desired | states.keys())
     ]

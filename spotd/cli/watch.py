@@ -11,7 +11,7 @@ from typing import Any
 import click
 from rich.live import Live
 
-from spotd.cli.options import client_of, load_settings, redis_url_option, until_stopped
+from spotd.cli.options import client_of, listed, load_settings, redis_url_option, until_stopped
 from spotd.cli.table import NO_DAEMON, PriceTable, event_line, price_line, state_text
 from spotd.client import SpotClient, symbols_of
 from spotd.errors import RedisUnavailableError, SpotdError
@@ -41,7 +41,7 @@ def watch(
     """
     settings = load_settings(redis_url)
     try:
-        symbols = symbols_of(entries)
+        symbols = symbols_of(listed(entries))
     except ValueError as error:
         raise click.UsageError(str(error)) from error
     until_stopped(lambda: _watch(settings, symbols, seconds, count))

@@ -6,28 +6,38 @@ import asyncio
 import os
 import secrets
 import socket
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from importlib import import_module
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Literal, Self, TypeVar, overload
 from weakref import WeakSet
 
 from redis.asyncio import Redis
 from redis.asyncio.cluster import RedisCluster
 
+from spotd.client.async_iteration import AsyncIteration
 from spotd.client.calls import Calls
 from spotd.client.clock import RedisClock
 from spotd.client.follower import Follower
-from spotd.client.iterations import Event, EventIteration, Iteration, PriceIteration
+from spotd.client.iterations import (
+    Event,
+    EventIteration,
+    Iteration,
+    PriceIteration,
+    StateIteration,
+)
 from spotd.client.leases import Leases
 from spotd.client.listener import FollowerListener
+from spotd.client.missing import Found, listening_patterns, reasons
 from spotd.client.subscription import Subscription
-from spotd.client.symbols import symbol_of, symbols_of
+from spotd.client.symbols import check_texts, symbol_of, symbols_of
 from spotd.client.telling import MALFORMED, Counts
+from spotd.errors import RedisUnavailableError, SpotdError, SymbolRefusedError
 from spotd.keys import Keys
 from spotd.models import DaemonStatus, SpotPriceUpdate, SymbolState
 from spotd.redis.addresses import check_prefix, connect, master_of, place_of
-from spotd.redis.errors import translated
+from spotd.redis.errors import answered, translated
 
 T = TypeVar("T")
 
@@ -47,11 +57,13 @@ class SpotClient:
     would scatter the keys over a cluster.
 
     While an iteration runs, its symbols are demanded by leases, which lapse ``lease_ttl_s``
-    seconds after this process died. ``owner`` names them, and must be this client's alone; without
-    it there is a name for each client. All iterations and followers share one subscription
-    connection. Losing Redis does not end them: they join again by themselves. ``heartbeat_s`` is
-    the silence after which that connection is tried. Other calls raise RedisUnavailableError, and
-    all calls RuntimeError after ``aclose``.
+    seconds after this process died. ``owner`` is the readable part of their names: each client adds
+    a part of its own behind a colon (``svc:host-4711-ab12``), so that many may have the same
+    ``owner``. All iterations and followers share one subscription connection. Losing Redis does not
+    end them: they join again by themselves. ``heartbeat_s`` is the silence after which that
+    connection is tried. Where a symbol of ``updates`` has no price ``warn_after_s`` seconds after
+    joining, the reason is logged, as a warning of the logger ``spotd.client``. Other calls raise
+    RedisUnavailableError, and all calls RuntimeError after ``aclose``.
     """
 
     def __init__(
@@ -63,11 +75,14 @@ class SpotClient:
         owner: str | None = None,
         lease_ttl_s: float = 30.0,
         heartbeat_s: float = 10.0,
+        warn_after_s: float = 5.0,
         redis: Redis | RedisCluster | None = None,
     ) -> None:
-        if lease_ttl_s <= 0 or heartbeat_s <= 0:
-            raise ValueError("lease_ttl_s and heartbeat_s must be greater than 0")
-        self.owner = owner or f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
+        if lease_ttl_s <= 0 or heartbeat_s <= 0 or warn_after_s <= 0:
+            raise ValueError("lease_ttl_s, heartbeat_s and warn_after_s must be greater than 0")
+        self._id = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
+        self.owner = self._owned_by(owner)
+        self._warn_after_s = warn_after_s
         self._owns_redis = redis is None
         self._redis: Any = redis
         if redis is None:
@@ -76,7 +91,7 @@ class SpotClient:
         check_prefix(self._redis, self._keys, "key_prefix (the daemon's SPOTD_KEY_PREFIX)")
         self._lease_ttl_s = lease_ttl_s
         self._calls = Calls(self._redis)
-        self._leases: dict[str, Leases] = {}  # by owner
+        self._leases: dict[str, Leases] = {}  # by owner, with the client's own part
         self._counts = Counts()
         self._subscription = Subscription(
             self._calls, self._keys, self._counts, heartbeat_s, self._rewrite_leases
@@ -129,27 +144,87 @@ class SpotClient:
         """How often the subscription was lost and joined again."""
         return self._counts.reconnects
 
-    def updates(self, *symbols: str, demand: bool = True) -> AsyncGenerator[SpotPriceUpdate, None]:
+    @overload
+    def updates(
+        self,
+        *symbols: str,
+        demand: bool = True,
+        timeout: float | None = None,
+        max_hz: float | None = None,
+        with_states: Literal[False] = False,
+    ) -> AsyncIteration[SpotPriceUpdate]: ...
+
+    @overload
+    def updates(
+        self,
+        *symbols: str,
+        demand: bool = True,
+        timeout: float | None = None,
+        max_hz: float | None = None,
+        with_states: Literal[True],
+    ) -> AsyncIteration[SpotPriceUpdate | SymbolState]: ...
+
+    def updates(
+        self,
+        *symbols: str,
+        demand: bool = True,
+        timeout: float | None = None,
+        max_hz: float | None = None,
+        with_states: bool = False,
+    ) -> AsyncIteration[Any]:
         """Yield the last known price of each symbol, then newer ones; the newest replaces others.
 
         With ``demand`` (the default) leases hold the symbols while the iteration runs. Without it,
-        only what others demand arrives. After a ``break`` the leases end when the iterator is
-        collected, or with ``contextlib.aclosing`` at once. Raises ValueError with malformed
-        symbols, RedisUnavailableError where the first join fails.
+        only what others demand arrives. A consumer that is slow gets the newest price of each
+        symbol; ``skipped`` of the iterator counts the others. ``max_hz``: at most so many prices of
+        a symbol in a second.
+
+        A step that has waited ``timeout`` seconds raises TimeoutError, and the next one goes on::
+
+            updates = spot.updates("SPY", timeout=5.0)
+            while True:
+                try:
+                    update = await anext(updates)
+                except TimeoutError:
+                    print("no new price for 5 s")
+                except StopAsyncIteration:
+                    break  # the client was closed
+                else:
+                    print(update.symbol, update.mid_price)
+
+        With ``with_states`` the states of the symbols come beside the prices, as SymbolState:
+        ``stale`` never before a price that it calls suspect. While no daemon runs or Redis is away,
+        each symbol is ``stale``, with the code ``no_daemon`` or ``redis_away``. A change of state
+        lets the newest price pass at once, also with ``max_hz``.
+
+        After a ``break`` the leases end when the iterator is collected, or at once with ``async
+        with spot.updates(…) as updates``. Raises TypeError for a list instead of ``*symbols``,
+        ValueError with malformed symbols, RedisUnavailableError where the first join fails.
         """
         self._check_open()
+        _check_timeout(timeout)
         wanted = _at_least_one(symbols, "updates()")
-        leases = self._leases_of(self.owner) if demand else None
-        return self._iterate(
-            lambda: PriceIteration(self._subscription, self._counts, symbols=wanted, leases=leases)
+        kind: Any = StateIteration if with_states else PriceIteration
+        iteration: Iteration[Any] = kind(
+            self._subscription,
+            self._counts,
+            symbols=wanted,
+            leases=self._leases_of(self.owner) if demand else None,
+            explain=lambda missing: self._explain(missing, demanded=demand),
+            warn_after_s=self._warn_after_s,
+            max_hz=max_hz,
         )
+        return self._face(iteration, timeout)
 
-    def events(self) -> AsyncGenerator[Event, None]:
-        """Yield the present states of the daemon and of all symbols, then every change of them."""
+    def events(self, *, timeout: float | None = None) -> AsyncIteration[Event]:
+        """Yield the present states of the daemon and of all symbols, then every change of them.
+
+        A step that has waited ``timeout`` seconds raises TimeoutError, and the next one goes on.
+        """
         self._check_open()
-        return self._iterate(
-            lambda: EventIteration(self._subscription, self._counts, everything=True)
-        )
+        _check_timeout(timeout)
+        iteration = EventIteration(self._subscription, self._counts, events=True, everything=True)
+        return self._face(iteration, timeout)
 
     def follow(
         self,
@@ -165,13 +240,14 @@ class SpotClient:
                 follower.add("SPY", "QQQ")
 
         With ``demand`` leases hold its symbols, in the name of ``owner`` and for ``lease_ttl_s``
-        seconds; without these, as the client's own. All leases of one owner last as long as the
-        longest that was asked for.
+        seconds; without these, as the client's own. All leases of one owner in one client last as
+        long as the longest that was asked for.
         """
         self._check_open()
         if lease_ttl_s is not None and lease_ttl_s <= 0:
             raise ValueError("lease_ttl_s must be greater than 0")
-        leases = self._leases_of(owner or self.owner, lease_ttl_s) if demand else None
+        owner = self._owned_by(owner) if owner else self.owner
+        leases = self._leases_of(owner, lease_ttl_s) if demand else None
         follower = Follower(self._subscription, listener, leases)
         self._readers.add(follower)
         return follower
@@ -201,14 +277,61 @@ class SpotClient:
         }
 
     async def status(self) -> DaemonStatus | None:
-        """Return the status of the daemon; None where no daemon runs."""
+        """Return the status of the daemon; None where no daemon runs: then no state counts."""
         return self._read(DaemonStatus.from_json, await self._call("GET", self._keys.status))
 
     async def states(self) -> dict[str, SymbolState]:
-        """Return the state of every desired symbol and of every refused entry."""
+        """Return the state of every desired symbol and of every refused entry.
+
+        They count only while ``status`` is not None: a daemon that was killed leaves them behind.
+        """
         stored = await self._call("HGETALL", self._keys.states)
         read = {_text(name): self._read(SymbolState.from_json, raw) for name, raw in stored.items()}
         return {name: state for name, state in read.items() if state is not None}
+
+    async def wait_live(
+        self, *symbols: str, timeout: float | None = 30.0
+    ) -> dict[str, SymbolState]:
+        """Wait until all symbols are live, by a daemon that runs. Return their states.
+
+        It demands nothing: use it beside ``updates``, or within ``want``::
+
+            async with spot.want("SPY", "QQQ"):
+                await spot.wait_live("SPY", "QQQ", timeout=10.0)
+
+        Raises SymbolRefusedError as soon as one is refused; TimeoutError, which says why, after
+        ``timeout`` seconds; ValueError with malformed symbols; RedisUnavailableError.
+        """
+        self._check_open()
+        _check_timeout(timeout)
+        wanted = _at_least_one(symbols, "wait_live()")
+        states: dict[str, SymbolState] = {}
+        try:
+            async with asyncio.timeout(timeout):
+                await self._until_live(wanted, states)
+        except TimeoutError:
+            not_live = [s for s in wanted if s not in states or states[s].state != "live"]
+            why = "; ".join(await self._explain(not_live, demanded=False))
+            raise TimeoutError(f"not live after {timeout:g} s: {why}") from None
+        return {symbol: states[symbol] for symbol in wanted}
+
+    async def frame(self, *symbols: str) -> Any:
+        """Return the last known prices as a pandas DataFrame: a row per symbol, a column per field.
+
+        Without symbols, all there are. A symbol without a price has a row without values. Needs
+        pandas, which nothing else here imports; raises SpotdError where it is not installed.
+        """
+        try:
+            pandas = await asyncio.to_thread(import_module, "pandas")
+        except ModuleNotFoundError as error:
+            raise SpotdError("frame() needs pandas: pip install pandas") from error
+        last = await self.latest(*symbols)
+        rows = [{} if update is None else update.to_dict() for update in last.values()]
+        names = [name for name in SpotPriceUpdate.__struct_fields__ if name != "symbol"]
+        frame = pandas.DataFrame(rows, index=pandas.Index(last, name="symbol"), columns=names)
+        frame["timestamp"] = pandas.to_datetime(frame["timestamp"], utc=True)
+        prices = [name for name in names if name.endswith("_price")]
+        return frame.astype(dict.fromkeys(prices, "float64") | {"seq": "Int64"})
 
     async def desired(self) -> set[str]:
         """Return the symbols in the set or in a live lease, and malformed entries as written.
@@ -240,6 +363,7 @@ class SpotClient:
         All entries that mean the same are removed (``SPY``, ``spy ``), and malformed ones that are
         stored exactly so. Raises ValueError with other malformed ones.
         """
+        check_texts(symbols)
         stored = await self._call("SMEMBERS", self._keys.symbols)
         written = {_text(entry) for entry in stored} & set(symbols)
         meant = {symbol_of(entry, allow_wildcard=True) for entry in symbols} - {None}
@@ -273,18 +397,38 @@ class SpotClient:
             self._counts.malformed += 1
             return None
 
-    async def _iterate(self, begin: Callable[[], Iteration[T]]) -> AsyncGenerator[T, None]:
-        # Begun at the first step: an iterator that nobody starts has nothing to end.
-        self._check_open()
-        iteration = begin()
+    def _face(self, iteration: Iteration[T], timeout: float | None) -> AsyncIteration[T]:
         self._readers.add(iteration)
-        try:
-            await iteration.open()
-            while (item := await iteration.next()) is not None:
-                yield item
-        finally:
-            await iteration.aclose()
-            self._readers.discard(iteration)
+        return AsyncIteration(iteration, timeout, self._check_open)
+
+    async def _until_live(self, symbols: Sequence[str], states: dict[str, SymbolState]) -> None:
+        iteration = self.updates(*symbols, demand=False, with_states=True)
+        async with iteration as items:
+            async for item in items:
+                if not isinstance(item, SymbolState):
+                    continue
+                states[item.symbol] = item
+                if item.state == "refused":
+                    why = ": ".join(text for text in (item.reason, item.detail) if text)
+                    raise SymbolRefusedError(f"{item.symbol} is refused: {why}")
+                if all(s in states and states[s].state == "live" for s in symbols):
+                    return
+        self._check_open()
+
+    async def _explain(self, symbols: Sequence[str], *, demanded: bool) -> list[str]:
+        """Return why symbols have no price. Raises RedisUnavailableError."""
+        status = await self.status()
+        states = await self._call("HMGET", self._keys.states, *symbols)
+        found = [self._read(SymbolState.from_json, raw) for raw in states]
+        by_symbol = {state.symbol: state for state in found if state is not None}
+        listening: list[str] = []
+        for pattern in listening_patterns():
+            try:
+                listening += map(_text, await self._call("PUBSUB", "CHANNELS", pattern))
+            except RedisUnavailableError as error:
+                if not answered(error):
+                    raise
+        return reasons(self._keys, symbols, Found(status, by_symbol, listening), demanded=demanded)
 
     @asynccontextmanager
     async def _want(self, symbols: Sequence[str]) -> AsyncIterator[None]:
@@ -297,6 +441,9 @@ class SpotClient:
         finally:
             leases.release(symbols)
             await leases.settle()
+
+    def _owned_by(self, owner: str | None) -> str:
+        return f"{owner}:{self._id}" if owner else self._id
 
     def _leases_of(self, owner: str, ttl_s: float | None = None) -> Leases:
         ttl_s = ttl_s or self._lease_ttl_s
@@ -325,6 +472,11 @@ def _at_least_one(symbols: Sequence[str], call: str) -> list[str]:
     if not wanted:
         raise ValueError(f"{call} needs at least one symbol")
     return wanted
+
+
+def _check_timeout(timeout: float | None) -> None:
+    if timeout is not None and not timeout > 0:
+        raise ValueError("timeout must be greater than 0")
 
 
 def _text(raw: bytes) -> str:

@@ -42,6 +42,8 @@ class Connection:
         self._confirmed = confirmed
         self._pubsub: Any = None
         self._heard = 0
+        self._pings = 0
+        self._pongs: dict[bytes, asyncio.Future[None]] = {}
 
     async def open(self) -> None:
         """Connect. Raises what redis-py raises."""
@@ -60,6 +62,21 @@ class Connection:
         for start in range(0, len(channels), _MAX_PER_COMMAND):
             await self._send(command, *channels[start : start + _MAX_PER_COMMAND])
 
+    async def catch_up(self) -> None:
+        """Wait until all that the server sent before this call was handed on.
+
+        Raises what redis-py raises. Where the connection is lost meanwhile, it waits on: whoever
+        reads is told.
+        """
+        self._pings += 1
+        payload = b"spotd-%d" % self._pings
+        pong = self._pongs[payload] = asyncio.get_running_loop().create_future()
+        try:
+            await self._send("PING", payload)
+            await pong
+        finally:
+            del self._pongs[payload]
+
     async def read(self) -> NoReturn:
         """Hand on what arrives. Raises what redis-py raises."""
         # PubSub may send a PING of its own and read in its place. Here only this task reads.
@@ -72,6 +89,9 @@ class Connection:
                 self._message(reply[1], reply[2])
             elif kind in {b"subscribe", b"unsubscribe"}:
                 self._confirmed(reply[1])
+            elif self._pongs:
+                # RESP2 answers with a list, RESP3 with the payload alone.
+                self._answer(reply[1] if isinstance(reply, list) and reply[1:] else reply)
             if self._heard % _YIELD_EVERY == 0:
                 await asyncio.sleep(0)
 
@@ -92,6 +112,11 @@ class Connection:
                 asked = True
                 await check_listed(self._redis, self._pubsub)
                 await self._send("PING")
+
+    def _answer(self, payload: Any) -> None:
+        pong = self._pongs.get(payload) if isinstance(payload, bytes) else None
+        if pong is not None and not pong.done():
+            pong.set_result(None)
 
     async def _send(self, *command: str | bytes) -> None:
         # check_health: it would read the answer to a PING of its own, beside the reader.

@@ -24,6 +24,10 @@ def _ignore(_: str) -> None:
     """Do nothing about the end of a state."""
 
 
+def _pass() -> None:
+    """Do nothing about a join."""
+
+
 class Told:
     """The newest bytes of one fact that a reader was told; None: there is no such fact."""
 
@@ -32,6 +36,10 @@ class Told:
     def __init__(self) -> None:
         self.raw: bytes | None = None
         self._heard = False
+
+    def forget(self) -> None:
+        """Take note that nothing was told: what comes is news, also that there is no such fact."""
+        self.raw = b""  # no JSON, so it differs from whatever comes
 
     def fetch(self) -> None:
         """Take note that the stored value is fetched from now on."""
@@ -76,7 +84,8 @@ class Reader:
 
     ``events``: it is told the states of its symbols, and the status. ``everything``: instead, it is
     told all states, also those of symbols and entries that it does not follow. ``ended`` is called
-    before the listener is told that the state of one of its symbols has ended.
+    before the listener is told that the state of one of its symbols has ended. ``joined`` is called
+    whenever the listener was told the stored values of all that it follows.
     """
 
     def __init__(
@@ -87,10 +96,12 @@ class Reader:
         events: bool = False,
         everything: bool = False,
         ended: Callable[[str], None] = _ignore,
+        joined: Callable[[], None] = _pass,
     ) -> None:
         self.listener = listener
         self.failed = failed
         self.ended = ended
+        self.joined = joined
         self.events = events or everything
         self.everything = everything
         self.follows: dict[str, Follow] = {}

@@ -89,7 +89,7 @@ class Subscription:
         # A reader that was detached before anybody waited for it has no future any more.
         waiting = self._waiting.get(reader)
         if waiting is not None:
-            await waiting
+            await asyncio.shield(waiting)  # a caller that was cancelled may wait again
             self._waiting.pop(reader, None)
 
     async def detach(self, reader: Reader) -> None:
@@ -198,24 +198,24 @@ class Subscription:
             await connection.send("SUBSCRIBE", commands.subscribe)
             await connection.send("UNSUBSCRIBE", commands.unsubscribe)
             if batch := self._joins.due(_MOST_AT_ONCE):
-                await self._join(batch)
+                await self._join(connection, batch)
                 limit.reschedule(None)
                 continue
             with suppress(TimeoutError):
                 async with asyncio.timeout_at(check_at):
                     await self._wake_up.wait()
             if now() >= check_at:
-                lapses_in_ms = await self._check()
+                lapses_in_ms = await self._check(connection)
                 check_at = now() + next_check_in_s(check_every_s, lapses_in_ms)
 
-    async def _check(self) -> int | None:
+    async def _check(self, connection: Connection) -> int | None:
         """Tell what has ended or changed unheard. Return in how many ms the status lapses.
 
         None where no reader is told of it, and where our user may not ask.
         """
         checks = self._joins.checks(_MOST_AT_ONCE)
         for check in checks:
-            await self._tell_stored(check, await self._fetch(check, prices=False))
+            await self._tell_stored(check, await self._fetch(connection, check, prices=False))
         if not checks:
             return None
         try:
@@ -224,11 +224,11 @@ class Subscription:
         except NoPermissionError:
             return None
 
-    async def _join(self, batch: Batch) -> None:
+    async def _join(self, connection: Connection, batch: Batch) -> None:
         if not self._is_joined and self._was_joined:
             # The server may have come back empty.
             await self._rejoined()
-        stored = await self._fetch(batch)
+        stored = await self._fetch(connection, batch)
         if not self._is_joined:
             self._take_note_of_join()
         for reader in batch.readers:
@@ -237,23 +237,28 @@ class Subscription:
                 reader.listener.connection(True, f"joined {place_of(self._call.redis)}")
         await self._tell_stored(batch, stored)
         for reader in self._joins.joined(batch):
+            reader.joined()
             waiting = self._waiting.get(reader)
             if waiting is not None and not waiting.done():
                 waiting.set_result(None)
 
-    async def _fetch(self, batch: Batch, *, prices: bool = True) -> Stored:
+    async def _fetch(self, connection: Connection, batch: Batch, *, prices: bool = True) -> Stored:
         """Return what is stored of a batch. Raises what redis-py raises, and TimeoutError."""
         call, keys = self._call, self._keys
         batch.begin()
         last = list(batch.by_symbol()) if prices else []
         states = list(batch.by_symbol(events=True))
         async with asyncio.timeout(_FETCH_LIMIT_S):
-            return Stored(
+            stored = Stored(
                 await call("GET", keys.status) if batch.readers else None,
                 await call("HVALS", keys.states) if batch.everything else [],
                 await call("HMGET", keys.last, *last) if last else [],
                 await call("HMGET", keys.states, *states) if states else [],
             )
+            if states:
+                # A price that was published before one of these states may still be on its way.
+                await connection.catch_up()
+        return stored
 
     async def _tell_stored(self, batch: Batch, stored: Stored) -> None:
         for _ in self._teller.stored(batch, stored):

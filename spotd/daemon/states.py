@@ -193,7 +193,8 @@ class StatesLoop:
         """Return the numbers of a scrape."""
         cache = self._prices.cache
         malformed = self._malformed
-        facts = self._update(time.time())
+        unix_s, now = time.time(), time.monotonic()
+        facts = self._update(unix_s)
         counts = self._verdicts.counts
         return Numbers(
             quotes_received=cache.quotes_received,
@@ -214,7 +215,9 @@ class StatesLoop:
             },
             breaker=facts.stream.breaker,
             lag_s=self._lag_s(),
-            leader=facts.leadership.may_publish(time.monotonic()),
+            leader=facts.leadership.may_publish(now),
+            ready=not not_ready_because(facts, now),
+            market=self._hours.get().at(utc(unix_s)).name,
         )
 
     # Deriving

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import Counter as Tally
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import accumulate
 from math import nan
@@ -24,6 +24,7 @@ from prometheus_client.core import (
 from prometheus_client.exposition import generate_latest
 from prometheus_client.registry import Collector
 
+_MARKETS = ("closed", "extended", "open")
 BREAKER_NAME = "spot_price_stream"
 _LATENCY_BUCKETS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
 _SIZE_BUCKETS = (1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0, 2000.0, 4000.0)
@@ -47,6 +48,8 @@ class Numbers:
     breaker: str = "closed"
     lag_s: float | None = None
     leader: bool = False
+    ready: bool = False
+    market: str | None = None
 
 
 class Distribution:
@@ -202,6 +205,15 @@ class _Numbers(Collector):
             value=nan if numbers.lag_s is None else numbers.lag_s,
         )
         yield GaugeMetricFamily("spotd_leader", "1: the leader", value=numbers.leader)
+        yield GaugeMetricFamily("spotd_ready", "1: ready, as /readyz says", value=numbers.ready)
+        yield _labelled(
+            GaugeMetricFamily(
+                "spotd_market",
+                "1: the state of the feed's market now; all 0 where no calendar is known",
+                labels=["state"],
+            ),
+            {state: numbers.market == state for state in _MARKETS},
+        )
         states = ("closed", "half_open", "open")
         breaker = GaugeMetricFamily(
             "spotd_breaker_state", "0 closed, 1 half open, 2 open", labels=["name"]
@@ -210,7 +222,7 @@ class _Numbers(Collector):
         yield breaker
 
 
-def _labelled(family: Metric, values: dict[str, int]) -> Metric:
+def _labelled(family: Metric, values: Mapping[str, int]) -> Metric:
     for label, value in sorted(values.items()):
         family.add_metric([label], value)  # type: ignore[attr-defined]
     return family

@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import Iterable, Mapping
 from http import HTTPStatus
 
-import msgspec
 from aiohttp import hdrs, web
 from websockets.datastructures import Headers
 from websockets.http11 import Request
@@ -16,7 +15,7 @@ from spotd.relay.access import SUBPROTOCOL, Access, chosen_subprotocol
 from spotd.relay.answers import Answers, Prices, request_in
 from spotd.relay.connection import EventStream, WebSocket, take_over
 from spotd.relay.guard import Guard, Handler, answer
-from spotd.relay.openapi import openapi
+from spotd.relay.openapi import document
 from spotd.relay.pages import PageFile, page_files
 from spotd.relay.refused import RefusedError
 from spotd.relay.relay import Relay
@@ -40,7 +39,7 @@ class Api:
     ) -> None:
         self._relay = relay
         self._answers = Answers(relay, prices)
-        self._openapi = msgspec.json.encode(openapi())
+        self._openapi = document()
         pages = page_files()
         guard = Guard(Access(tokens, origins), {"/livez", "/readyz", *pages}, self._count_refused)
         self.app = web.Application(

@@ -49,3 +49,14 @@ CLOSE_CODES = (
     NOT_READING,
     TOO_MANY_MESSAGES,
 )
+
+
+def table() -> str:
+    """Return all codes as a table of Markdown."""
+    rows = [
+        f"| {each.code} | {each.reason} | {'yes' if each.try_again else 'no'} | {each.meaning} |"
+        for each in CLOSE_CODES
+    ]
+    return "\n".join(
+        ["| close code | reason | try again | meaning |", "| --- | --- | --- | --- |", *rows]
+    )

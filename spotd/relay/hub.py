@@ -74,6 +74,11 @@ class Hub:
         return len(self._clients)
 
     @property
+    def blocked(self) -> int:
+        """How many clients have not taken what was sent. Looks at each client."""
+        return sum(not client.idle for client in self._clients) - self._listed
+
+    @property
     def symbols(self) -> int:
         """How many symbols are wanted."""
         return len(self._slots)

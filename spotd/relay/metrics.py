@@ -21,6 +21,7 @@ class Numbers:
     """What the parts of a relay know at the moment of a scrape."""
 
     clients: dict[str, int] = field(default_factory=dict)  # by kind of connection
+    blocked: int = 0
     symbols: int = 0
     messages: int = 0
     updates: int = 0
@@ -71,6 +72,11 @@ class RelayMetrics(Collector):
             ("spotd_relay_received", "Messages of clients", self.received),
         )
         gauges: tuple[tuple[str, str, float], ...] = (
+            (
+                "spotd_relay_clients_blocked",
+                "Connections that have not taken what was sent, and get the newest later",
+                numbers.blocked,
+            ),
             ("spotd_relay_symbols", "Symbols that somebody wants", numbers.symbols),
             ("spotd_relay_tick_seconds", "How long a tick lasts", numbers.tick_s),
             ("spotd_relay_redis_connected", "1: Redis is joined", numbers.redis_connected),

@@ -4,11 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
-import msgspec
-
 from spotd import __version__
+from spotd.json_schema import components, encoded
 from spotd.models import DaemonStatus, Gap, SpotPriceUpdate, SymbolState
-from spotd.relay.close_codes import CLOSE_CODES
+from spotd.relay import close_codes
+from spotd.relay.messages import (
+    DaemonAbsent,
+    Error,
+    Hello,
+    Pong,
+    RelayState,
+    SpotPriceUpdateBatch,
+    SpotPriceUpdateMessage,
+)
 from spotd.relay.protocol import (
     Ping,
     SpotPricesResponse,
@@ -29,6 +37,13 @@ _MODELS = (
     Subscribe,
     Unsubscribe,
     Ping,
+    Hello,
+    SpotPriceUpdateMessage,
+    SpotPriceUpdateBatch,
+    DaemonAbsent,
+    RelayState,
+    Error,
+    Pong,
 )
 _ERROR = SubscribeSpotPricesResponse
 _SYMBOLS = {
@@ -54,9 +69,13 @@ _TOKEN_PARAMETER = {
 }
 
 
+def document() -> bytes:
+    """Return the document as ``/openapi.json`` and ``spotd schema openapi`` hold it."""
+    return encoded(openapi())
+
+
 def openapi() -> dict[str, Any]:
     """Return the document as builtins."""
-    _, schemas = msgspec.json.schema_components(_MODELS, ref_template="#/components/schemas/{name}")
     return {
         "openapi": "3.1.0",
         "info": {
@@ -66,7 +85,7 @@ def openapi() -> dict[str, Any]:
         },
         "paths": _paths(),
         "components": {
-            "schemas": schemas,
+            "schemas": components(_MODELS, "#/components/schemas/{name}"),
             "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
         },
         "security": [{}, {"token": []}],
@@ -109,7 +128,7 @@ def _paths() -> dict[str, Any]:
             "get": {
                 "operationId": "websocket",
                 "summary": "A websocket with prices, states and status.",
-                "description": _websocket_text(),
+                "description": _WEBSOCKET_TEXT,
                 "parameters": [_TOKEN_PARAMETER],
                 "responses": {
                     "101": {"description": "The websocket is open."},
@@ -136,22 +155,14 @@ def _paths() -> dict[str, Any]:
     }
 
 
-def _websocket_text() -> str:
-    rows = [
-        f"| {code.code} | {code.reason} | {'yes' if code.try_again else 'no'} | {code.meaning} |"
-        for code in CLOSE_CODES
-    ]
-    return "\n".join(
-        [
-            "The client sends `Subscribe`, `Unsubscribe` and `Ping` objects.",
-            "The server sends prices, and `SymbolState`, `DaemonStatus` and `Gap` objects.",
-            "They are told apart by `type`. A gap is sent once, to whoever is connected then.",
-            "",
-            "| close code | reason | try again | meaning |",
-            "| --- | --- | --- | --- |",
-            *rows,
-        ]
-    )
+_WEBSOCKET_TEXT = f"""\
+The client sends `Subscribe`, `Unsubscribe` and `Ping` objects. The server sends `Hello` first, then
+`SpotPriceUpdateMessage` or `SpotPriceUpdateBatch`, `SymbolState`, `DaemonStatus` or `DaemonAbsent`,
+`Gap`, `RelayState`, `Error` and `Pong` objects, told apart by `type`. A gap is sent once, to
+whoever is connected then. `spotd schema asyncapi` describes them all.
+
+{close_codes.table()}
+"""
 
 
 def _probe(operation: str, summary: str) -> dict[str, Any]:

@@ -6,40 +6,62 @@ the client. Must not know connections.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Annotated, Literal, cast
 
 import msgspec
 
-from spotd.models import DaemonStatus, Gap, SpotPriceUpdate, SymbolState
+from spotd.models import DaemonStatus, Gap, SpotPriceUpdate, SymbolState, told
 from spotd.reasons import Code, Reason
 from spotd.relay.limits import Limits
+from spotd.relay.messages import (
+    DaemonAbsent,
+    Error,
+    Hello,
+    HelloLimits,
+    Pong,
+    RefusedEntries,
+    RelayState,
+)
 from spotd.symbols import Refusal, as_written, symbol_of
 
 VERSION = 1
-MaxHz = Annotated[float, msgspec.Meta(ge=0.01, le=1000)]
+MaxHz = Annotated[
+    float,
+    msgspec.Meta(
+        ge=0.01,
+        le=1000,
+        description="At most so many updates a second of each of these symbols. The newest is "
+        "never lost.",
+        examples=[2],
+    ),
+]
+Entries = Annotated[list[str], told("Trimmed and upper-cased by the relay.", ["SPY", "QQQ"])]
 
 UPDATE = "spot_price_update"
 BATCH = "spot_price_update_batch"
-PONG = b'{"type":"pong"}'
-NO_DAEMON = b'{"type":"daemon","state":"absent","code":"no_daemon","reason":"no daemon runs"}'
+PONG = msgspec.json.encode(Pong())
+NO_DAEMON = msgspec.json.encode(DaemonAbsent("absent", "no_daemon", "no daemon runs"))
 
 # Of the feeds that come late; all others are sent as they happen.
 _DELAYS_S = {"delayed_sip": 900}
 
 
 class Subscribe(msgspec.Struct, frozen=True, tag_field="action", tag="subscribe"):
-    """Ask for symbols. ``batch`` is kept for the connection until it is named again."""
+    """Ask for symbols. To ask again for a symbol replaces its ``max_hz``."""
 
-    symbols: list[str]
-    batch: bool | None = None
+    symbols: Entries
+    batch: Annotated[
+        bool | None,
+        told("Whether the client takes batches. It is kept until it is named again."),
+    ] = None
     max_hz: MaxHz | None = None
 
 
 class Unsubscribe(msgspec.Struct, frozen=True, tag_field="action", tag="unsubscribe"):
     """Ask for symbols no longer."""
 
-    symbols: list[str]
+    symbols: Entries
 
 
 class Ping(msgspec.Struct, frozen=True, tag_field="action", tag="ping"):
@@ -60,16 +82,16 @@ class Problem(msgspec.Struct, frozen=True):
 class SubscribeSpotPricesRequest(msgspec.Struct, frozen=True):
     """Body of ``POST /api/positions/subscribe-spot-prices``."""
 
-    symbols: list[str]
+    symbols: Entries
 
 
 class SubscribeSpotPricesResponse(msgspec.Struct, frozen=True):
-    """Its answer, and that of every request that fails. ``refused``: entry to reason."""
+    """The answer to a subscription over HTTP, and to every request that fails."""
 
     status: Literal["success", "error"]
-    message: str
-    symbols: list[str]
-    refused: dict[str, str]
+    message: Annotated[str, told("A sentence for a person.")]
+    symbols: Annotated[list[str], told("The symbols that are demanded.", ["SPY", "QQQ"])]
+    refused: Annotated[RefusedEntries, told("The other entries, each with its reason.")]
 
 
 class SpotPricesResponse(msgspec.Struct, frozen=True):
@@ -122,24 +144,21 @@ def hello(
     ``raw`` is the status as the daemon wrote it, ``relay`` the relay's own (``relay_status``).
     ``simulated``: the prices are made up, whatever feed the daemon names.
     """
-    known = {
-        "symbols": limits.symbols,
-        "total_symbols": limits.total_symbols,
-        "message_bytes": limits.message_bytes,
-        "messages_per_s": limits.messages_per_s,
-    }
     feed = None if status is None else status.feed
     return msgspec.json.encode(
-        {
-            "type": "hello",
-            "version": VERSION,
-            "limits": known,
-            "feed": feed,
-            "delay_s": None if feed is None else _DELAYS_S.get(feed, 0),
-            **({"simulated": True} if simulated else {}),
-            "daemon": None if status is None else msgspec.Raw(raw),
-            "relay": msgspec.Raw(relay),
-        }
+        Hello(
+            version=VERSION,
+            limits=HelloLimits(
+                limits.symbols, limits.total_symbols, limits.message_bytes, limits.messages_per_s
+            ),
+            feed=feed,
+            delay_s=None if feed is None else _DELAYS_S.get(feed, 0),
+            simulated=True if simulated else msgspec.UNSET,
+            # msgspec encodes what is there. So the bytes are passed on, with fields of a newer
+            # daemon too.
+            daemon=None if status is None else cast("DaemonStatus", msgspec.Raw(raw)),
+            relay=cast("RelayState", msgspec.Raw(relay)),
+        )
     )
 
 
@@ -147,8 +166,8 @@ def relay_status(reasons: Iterable[Reason]) -> bytes:
     """Return how the relay stands: its ``state`` is ``ready``, or the code of the first reason."""
     first = next(iter(reasons), None)
     state = "ready" if first is None else first.code
-    told = None if first is None else str(first.for_clients())
-    return msgspec.json.encode({"type": "relay", "state": state, "reason": told})
+    reason = None if first is None else str(first.for_clients())
+    return msgspec.json.encode(RelayState(state, reason))
 
 
 def update_message(raw: bytes, timestamp: str) -> bytes:
@@ -194,14 +213,7 @@ def no_room(symbol: str, timestamp: str) -> bytes:
 
 def error(problem: Problem) -> bytes:
     """Return the message that tells a client what was wrong."""
-    told: dict[str, str | Mapping[str, str]] = {
-        "type": "error",
-        "code": problem.code,
-        "message": problem.message,
-    }
-    if problem.refused:
-        told["refused"] = problem.refused
-    return msgspec.json.encode(told)
+    return msgspec.json.encode(Error(problem.code, problem.message, problem.refused))
 
 
 def for_clients(raw: bytes, value: SymbolState | DaemonStatus | Gap) -> bytes:
@@ -211,10 +223,10 @@ def for_clients(raw: bytes, value: SymbolState | DaemonStatus | Gap) -> bytes:
     """
     if value.code is None or value.reason is None:
         return one_line(raw, value)
-    told = Reason(cast("Code", value.code), value.reason).for_clients().text
-    if told == value.reason:
+    reason = Reason(cast("Code", value.code), value.reason).for_clients().text
+    if reason == value.reason:
         return one_line(raw, value)
-    return msgspec.structs.replace(value, reason=told).to_json()
+    return msgspec.structs.replace(value, reason=reason).to_json()
 
 
 def one_line(raw: bytes, value: SpotPriceUpdate | SymbolState | DaemonStatus | Gap) -> bytes:

@@ -329,6 +329,7 @@ class Relay:
                 for wire in Wire
                 if wires[wire] or wire is not Wire.MESSAGES
             },
+            blocked=self.hub.blocked,
             symbols=self.hub.symbols,
             messages=counts.messages,
             updates=counts.updates,

@@ -207,6 +207,8 @@ async def _show_progress(simulator: Simulator, every_s: float) -> None:
     replay = simulator.replay
     if replay:
         await simulator.wait_for(lambda: replay.scanned, timeout_s=3600.0)
+        if not replay.total:
+            click.echo(f"{replay.path} holds no message: nothing is played", err=True)
         if replay.malformed:
             first = replay.first_malformed
             click.echo(f"{replay.malformed:,} malformed lines left out; first {first}", err=True)

@@ -11,12 +11,13 @@ from __future__ import annotations
 import asyncio
 import gc
 import sys
+from collections.abc import Sequence
 
 import msgpack
 import picows
 
 from spotd.alpaca.frames import UNREADABLE, decode
-from spotd.core.messages import Quote, Success
+from spotd.core.messages import Message, Quote, Success
 from tests.bench import frames
 
 _AT_ONCE = 500  # symbols per request
@@ -40,6 +41,10 @@ class Floor(picows.WSListener):
         if type(messages[0]) is not Quote:
             self._greeted(transport, messages[0])
             return
+        self.take(messages)
+
+    def take(self, messages: Sequence[Message]) -> None:
+        """Take in the messages of a frame that begins with a quote."""
         newest = self.newest
         for message in messages:
             newest[message.symbol] = message  # type: ignore[union-attr, assignment]

@@ -14,13 +14,13 @@ import gc
 import hashlib
 import sys
 import time
+from collections.abc import Sequence
 from urllib.parse import urlsplit
 
 import hiredis
 import picows
 
-from spotd.alpaca.frames import UNREADABLE, decode
-from spotd.core.messages import Quote
+from spotd.core.messages import Message, Quote
 from spotd.models import encode_updates, spot_price
 from spotd.redis.scripts import PUBLISH
 from tests.bench import frames
@@ -56,15 +56,8 @@ class PublishingFloor(Floor):
         self._redis = redis
         self._seq = 0
 
-    def on_ws_frame(self, transport: picows.WSTransport, frame: picows.WSFrame) -> None:
-        """Take in a frame of quotes, or of the handshake."""
-        try:
-            messages = decode(frame.get_payload_as_bytes())
-        except UNREADABLE:
-            return  # a ping
-        if type(messages[0]) is not Quote:
-            self._greeted(transport, messages[0])
-            return
+    def take(self, messages: Sequence[Message]) -> None:
+        """Publish the quotes of a frame."""
         for quote in messages:
             if type(quote) is not Quote:
                 continue

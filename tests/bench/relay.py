@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import functools
 import json
 import os
 import sys
 import tempfile
 import time
-from asyncio.subprocess import PIPE, Process
+from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+from tests.bench.relay_clients import symbols
 from tests.kit.ports import free_port
 from tests.kit.processes import environment
 from tests.kit.servers import Server
@@ -149,6 +151,47 @@ async def load(
     return {**connected, **found, "relay_cpu": used, **memory}
 
 
+async def k6(args: argparse.Namespace, clients: int) -> dict[str, Any]:
+    """Measure with the clients of k6, which are JavaScript and need more CPU than the relay."""
+    with tempfile.TemporaryDirectory() as home, Server(Path(home)) as server:
+        async with relay(server.url, args.relay_core, args.edge) as (process, port):
+            publisher = await start(
+                "-m", "tests.bench.relay_publisher", "--redis", server.url, core=args.other_core
+            )
+            summary = Path(home) / "summary.json"
+            offset_ms = (time.time_ns() - time.monotonic_ns()) / 1e6
+            settings = {
+                "URL": f"ws://127.0.0.1:{port}/ws",
+                "CLIENTS": str(clients),
+                "SECONDS": str(args.seconds),
+                "WARM_UP_S": str(_WARM_UP_S),
+                "OFFSET_MS": str(offset_ms),
+                "SYMBOLS": ",".join(symbols(500)),
+            }
+            try:
+                cpu, begun = cpu_s(process.pid), time.monotonic()
+                running = await asyncio.create_subprocess_exec(
+                    *(*FIRST, "taskset", "-c", str(args.other_core), args.k6, "run", "--quiet"),
+                    *("--no-usage-report", "--summary-export", str(summary)),
+                    str(Path(__file__).with_name("relay_k6.js")),
+                    env=environment(**settings),
+                    stdout=DEVNULL,
+                )
+                async with asyncio.timeout(_LIMIT_S + args.seconds):
+                    status = await running.wait()
+                used = (cpu_s(process.pid) - cpu) / (time.monotonic() - begun)
+            finally:
+                await end(publisher)
+            metrics = json.loads(summary.read_text())["metrics"]
+    return {
+        "exit": status,
+        "age_ms": metrics["age_ms"],
+        "updates_per_s": metrics["price_updates"]["count"] / args.seconds,
+        "closed_early": metrics.get("closed_early", {}).get("count", 0),
+        "relay_cpu": used,
+    }
+
+
 async def idle(args: argparse.Namespace, clients: int) -> dict[str, Any]:
     """Measure connecting, and memory, with clients that nothing happens to."""
     with tempfile.TemporaryDirectory() as home, Server(Path(home)) as server:
@@ -184,6 +227,8 @@ async def measure(args: argparse.Namespace) -> None:
         "2000 clients, batches": lambda: load(args, 2000, batch=True),
         "1000 of 2000 never read": lambda: load(args, 1000, stalled=1000, batch=False),
     }
+    if args.k6:
+        scenarios = {f"k6, {n} clients": functools.partial(k6, args, n) for n in (100, 250)}
     for name, scenario in scenarios.items():
         if args.only is None or args.only == name:
             found = await scenario()
@@ -198,6 +243,7 @@ def main() -> None:
     parser.add_argument("--relay-core", type=int, default=0)
     parser.add_argument("--other-core", type=int, default=1)
     parser.add_argument("--only")
+    parser.add_argument("--k6", metavar="PATH", help="the program k6: use its clients instead")
     parser.add_argument("--edge", choices=["aiohttp", "fastapi"], default="aiohttp")
     asyncio.run(measure(parser.parse_args()))
 

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import msgpack
+import pytest
 
 from tests.bench import frames, pictures
 from tests.bench.orders import ROOT
@@ -20,6 +21,7 @@ from tests.bench.setup import PRESENT
 _GUARD_S = 110.0
 
 
+@pytest.mark.long  # quick, with one row: below
 def test_measures_prints_and_writes(tmp_path: Path) -> None:
     """A quick run of two rows gives both, in the table and in the JSON, with positive figures."""
     found = tmp_path / "found.json"
@@ -45,9 +47,9 @@ def test_measures_prints_and_writes(tmp_path: Path) -> None:
 
 
 def test_compares_with_another_checkout(tmp_path: Path) -> None:
-    """The other ``spotd`` is measured in the same rounds, and how much dearer it was is shown."""
+    """A quick run measures another ``spotd`` too, and shows how much dearer that was."""
     found = tmp_path / "found.json"
-    command = [sys.executable, "-m", "tests.bench", "--quick", "--rounds", "2", "--only", "start"]
+    command = [sys.executable, "-m", "tests.bench", "--quick", "--rounds", "1", "--only", "start"]
     done = subprocess.run(
         [*command, "--against", str(PRESENT.spotd), "--json", str(found)],
         check=False,
@@ -61,6 +63,9 @@ def test_compares_with_another_checkout(tmp_path: Path) -> None:
     figures = {figure["name"]: figure["rounds"] for figure in row["figures"]}
     both = zip(figures["before: start"], figures["start"], strict=True)
     assert figures["before / spotd"] == [before / now for before, now in both]
+    assert all(figure["min"] > 0 for figure in row["figures"])
+    assert row["what"] in done.stdout
+    assert row["target"] in done.stderr
     assert "before / spotd" in done.stdout
 
 

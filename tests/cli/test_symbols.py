@@ -9,7 +9,7 @@ import pytest
 import redis
 
 from tests.cli.conftest import Call
-from tests.kit.publisher import KEYS, publish, state_of
+from tests.kit.publisher import KEYS, publish, state_of, status_of
 
 
 def test_add_and_remove(spotd: Call, server: redis.Redis) -> None:
@@ -25,6 +25,16 @@ def test_add_and_remove(spotd: Call, server: redis.Redis) -> None:
     server.sadd(KEYS.symbols, "sp-y", "qqq ")
     assert spotd("symbols", "remove", "sp-y", "QQQ").out == "removed 2: QQQ, sp-y\n"
     assert server.smembers(KEYS.symbols) == set()
+
+
+def test_commas_and_spaces(spotd: Call, server: redis.Redis) -> None:
+    """Symbols are listed with either, and a malformed entry with a comma is removed as stored."""
+    assert spotd("symbols", "add", "spy,QQQ", "IWM, dia").out == "added 4: SPY, QQQ, IWM, DIA\n"
+    server.sadd(KEYS.symbols, "a,b")
+    assert spotd("symbols", "remove", "spy,qqq", "a,b").out == "removed 3: QQQ, SPY, a,b\n"
+    assert server.smembers(KEYS.symbols) == {b"IWM", b"DIA"}
+    outcome = spotd("symbols", "add", ",")
+    assert (outcome.code, "not a symbol: ','" in outcome.err) == (2, True)
 
 
 def test_wildcard(spotd: Call, server: redis.Redis) -> None:
@@ -67,6 +77,16 @@ def test_list(spotd: Call, server: redis.Redis) -> None:
             "detail": "more words",
         },
     ]
+
+
+def test_states_of_a_daemon_that_is_gone(spotd: Call, server: redis.Redis) -> None:
+    """States count only while there is a status; without one it is said."""
+    server.hset(KEYS.states, "SPY", state_of("SPY").to_json())
+    assert spotd("symbols", "list").err == (
+        "no daemon runs: these states were left behind, and do not count\n"
+    )
+    server.set(KEYS.status, status_of().to_json())
+    assert spotd("symbols", "list").err == ""
 
 
 def test_empty_list(spotd: Call, server: redis.Redis) -> None:

@@ -157,6 +157,34 @@ def test_stopped(server: redis.Redis, number: signal.Signals) -> None:
     assert server.zcard(KEYS.leases) == 0
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_stopped_while_it_loads(server: redis.Redis, number: signal.Signals) -> None:
+    """A stop is a good end whenever it comes, here while a module is imported."""
+    script = (
+        "import os, sys\n"
+        "from spotd.cli.main import main\n"
+        "class Stop:\n"
+        "    def find_spec(self, name, path, target=None):\n"
+        "        if name == 'rich.live':\n"
+        f"            os.kill(os.getpid(), {int(number)})\n"
+        "sys.meta_path.insert(0, Stop())\n"
+        "sys.exit(main(['watch', 'SPY']))\n"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, check=False, timeout=GUARD_S
+    )
+    assert (ran.returncode, ran.stdout, ran.stderr) == (0, b"", b"")
+    assert signal.getsignal(number) in (signal.default_int_handler, signal.SIG_DFL)
+
+
+def test_commas(spotd: Call, server: redis.Redis) -> None:
+    """Symbols are listed with commas, too."""
+    publish(server, "SPY")
+    publish(server, "QQQ")
+    lines = spotd("watch", "spy,QQQ", "--count", "2").out.splitlines()
+    assert {line.split()[1] for line in lines} == {"SPY", "QQQ"}
+
+
 def test_closed_pipe(server: redis.Redis) -> None:
     """A reader that has enough ends it quietly, and the leases with it."""
     server.set(KEYS.status, status_of().to_json())

@@ -101,7 +101,7 @@ class TestDemand:
             await spot.add("SPY")
             message = await pubsub.get_message(timeout=5)
             assert message is not None
-            assert message["data"] == b"me"
+            assert message["data"] == spot.owner.encode()
             assert await pubsub.get_message(timeout=0) is None
 
     async def test_without_the_right_to_wake(
@@ -117,7 +117,7 @@ class TestDemand:
                 assert await spot.add("SPY") == ["SPY"]
                 assert await spot.remove("SPY") == ["SPY"]
                 async with spot.want("QQQ"):
-                    assert admin.zrange(KEYS.leases, 0, -1) == ["QQQ@me"]
+                    assert admin.zrange(KEYS.leases, 0, -1) == [f"QQQ@{spot.owner}"]
                 assert admin.zcard(KEYS.leases) == 0
         [said] = [record for record in caplog.records if "not waking" in record.message]
         assert "'publish'" in said.message

@@ -243,13 +243,14 @@ class TestDemand:
             follower.add("SPY", "QQQ")
             await follower.confirm("SPY", "QQQ")
             leases = await daemon.leases()
-            assert set(leases) == {"SPY@relay", "QQQ@relay"}
+            own = "relay:" + spot.owner.partition(":")[2]
+            assert set(leases) == {f"SPY@{own}", f"QQQ@{own}"}
             await follower.confirm("SPY")
-            await daemon.redis.zadd(KEYS.leases, {"SPY@other": leases["SPY@relay"]})
+            await daemon.redis.zadd(KEYS.leases, {"SPY@other": leases[f"SPY@{own}"]})
             follower.remove("SPY")
 
             async def removed() -> bool:
-                return set(await daemon.leases()) == {"QQQ@relay", "SPY@other"}
+                return set(await daemon.leases()) == {f"QQQ@{own}", "SPY@other"}
 
             await until(removed, "the lease to be removed")
             with pytest.raises(ValueError, match="not followed: SPY"):
@@ -299,10 +300,10 @@ class TestDemand:
     async def test_want(self, spot: SpotClient, daemon: Publisher) -> None:
         """A lease is held without an iteration, and shared with those of the same client."""
         async with spot.want("spy", "QQQ"):
-            assert set(await daemon.leases()) == {"SPY@me", "QQQ@me"}
+            assert set(await daemon.leases()) == {f"SPY@{spot.owner}", f"QQQ@{spot.owner}"}
             async with spot.want("SPY"):
                 pass
-            assert set(await daemon.leases()) == {"SPY@me", "QQQ@me"}
+            assert set(await daemon.leases()) == {f"SPY@{spot.owner}", f"QQQ@{spot.owner}"}
             assert await subscriptions(daemon) == 0
         assert await daemon.leases() == {}
         with pytest.raises(ValueError, match=r"'b!'"):
@@ -338,7 +339,7 @@ class TestFaults:
         assert follower.connected
         await daemon.publish("SPY", seq)
         await told.until("SPY", seq)
-        assert set(await daemon.leases()) == {"SPY@me"}
+        assert [lease.partition("@")[0] for lease in await daemon.leases()] == ["SPY"]
 
     async def test_killed_connection(
         self, follower: Follower, told: Told, daemon: Publisher
@@ -387,7 +388,7 @@ class TestFaults:
                 ("SPY", "ended"),
             ]
             async with Publisher(own_server.url) as daemon:
-                assert set(await daemon.leases()) == {"SPY@me"}
+                assert set(await daemon.leases()) == {f"SPY@{spot.owner}"}
                 await daemon.publish("SPY", 5)
                 await told.until("SPY", 5)
             assert spot.reconnects == 1
@@ -424,7 +425,7 @@ class TestFaults:
                 await daemon.publish("QQQ", 1)
                 await daemon.publish("IWM", 1)
                 assert await told.until("IWM", 1) == [("IWM", 1)]
-                assert set(await daemon.leases()) == {"SPY@me", "IWM@me"}
+                assert set(await daemon.leases()) == {f"SPY@{spot.owner}", f"IWM@{spot.owner}"}
 
     async def test_away_from_the_start(self, own_server: Server, told: Told) -> None:
         """Without Redis a follower begins all the same, says so, and joins when Redis is there."""

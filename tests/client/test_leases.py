@@ -94,7 +94,7 @@ async def test_shared(url: str, daemon: Publisher) -> None:
             await anext(first)
             async with aclosing(spot.updates("SPY")) as second:
                 await anext(second)
-            assert set(await daemon.leases()) == {"SPY@me"}
+            assert set(await daemon.leases()) == {f"SPY@{spot.owner}"}
         assert await daemon.leases() == {}
 
 
@@ -106,10 +106,10 @@ async def test_renewed(url: str, daemon: Publisher) -> None:
         aclosing(spot.updates("SPY")) as updates,
     ):
         await anext(updates)
-        first = (await daemon.leases())["SPY@me"]
+        first = (await daemon.leases())[f"SPY@{spot.owner}"]
 
         async def renewed() -> bool:
-            return (await daemon.leases())["SPY@me"] > first + 0.5
+            return (await daemon.leases())[f"SPY@{spot.owner}"] > first + 0.5
 
         await until(renewed, "a renewal")
 
@@ -124,7 +124,7 @@ async def test_the_clock_is_that_of_redis(
     monkeypatch.setattr(time, "time", lambda: real() + wrong_s)
     async with SpotClient(url, owner="me") as spot, aclosing(spot.updates("SPY")) as updates:
         await anext(updates)
-        lapses_in_s = (await daemon.leases())["SPY@me"] - real()
+        lapses_in_s = (await daemon.leases())[f"SPY@{spot.owner}"] - real()
         assert 0.0 < lapses_in_s <= 30.0
         assert await spot.desired() == {"SPY"}
 

@@ -38,36 +38,36 @@ async def publish(daemon: Publisher, symbol: str, *seqs: int) -> None:
         await daemon.redis.execute_command("PUBLISH", daemon.keys.channel(symbol), json)
 
 
-async def check_calls(spot: SpotClient, daemon: Publisher) -> None:
+async def check_calls(spot: SpotClient, daemon: Publisher, symbol: str = "SPY") -> None:
     """Assert that every call that is not an iteration works."""
     keys = daemon.keys
     assert await spot.status() is None
-    assert await spot.add("SPY", "QQQ") == ["SPY", "QQQ"]
+    assert await spot.add(symbol, "QQQ") == [symbol, "QQQ"]
     assert await spot.remove("QQQ") == ["QQQ"]
-    assert await spot.desired() == {"SPY"}
-    await daemon.redis.hset(keys.states, "SPY", state_of("SPY").to_json())
+    assert await spot.desired() == {symbol}
+    await daemon.redis.hset(keys.states, symbol, state_of(symbol).to_json())
     await daemon.redis.set(keys.status, status_of().to_json())
-    assert await spot.states() == {"SPY": state_of("SPY")}
+    assert await spot.states() == {symbol: state_of(symbol)}
     assert await spot.status() == status_of()
-    await publish(daemon, "SPY", 1)
-    assert await spot.latest("SPY", "QQQ") == {"SPY": update_of("SPY", 1), "QQQ": None}
-    assert await spot.latest() == {"SPY": update_of("SPY", 1)}
+    await publish(daemon, symbol, 1)
+    assert await spot.latest(symbol, "QQQ") == {symbol: update_of(symbol, 1), "QQQ": None}
+    assert await spot.latest() == {symbol: update_of(symbol, 1)}
 
 
-async def check_iterations(spot: SpotClient, daemon: Publisher) -> None:
+async def check_iterations(spot: SpotClient, daemon: Publisher, symbol: str = "SPY") -> None:
     """Assert that prices, events and leases work, from what is stored to what is published."""
     await daemon.redis.set(daemon.keys.status, status_of().to_json())
-    await daemon.redis.hset(daemon.keys.states, "SPY", state_of("SPY").to_json())
-    await publish(daemon, "SPY", 1)
-    async with aclosing(spot.updates("SPY")) as updates, aclosing(spot.events()) as events:
+    await daemon.redis.hset(daemon.keys.states, symbol, state_of(symbol).to_json())
+    await publish(daemon, symbol, 1)
+    async with aclosing(spot.updates(symbol)) as updates, aclosing(spot.events()) as events:
         assert (await anext(updates)).seq == 1
-        assert set(await daemon.leases()) == {f"SPY@{spot.owner}"}
-        assert [await anext(events), await anext(events)] == [status_of(), state_of("SPY")]
-        await publish(daemon, "SPY", 2)
+        assert set(await daemon.leases()) == {f"{symbol}@{spot.owner}"}
+        assert [await anext(events), await anext(events)] == [status_of(), state_of(symbol)]
+        await publish(daemon, symbol, 2)
         assert (await anext(updates)).seq == 2
-        stale = state_of("SPY", "stale").to_json()
+        stale = state_of(symbol, "stale").to_json()
         await daemon.redis.execute_command("PUBLISH", daemon.keys.events, stale)
-        assert await anext(events) == state_of("SPY", "stale")
+        assert await anext(events) == state_of(symbol, "stale")
     assert await daemon.leases() == {}
 
 
@@ -118,7 +118,7 @@ class TestSentinel:
                 ("connection", False),
                 ("connection", True),
             ]
-            assert set(await successor.leases()) == {"SPY@me"}
+            assert set(await successor.leases()) == {f"SPY@{spot.owner}"}
             await publish(successor, "SPY", 1)
             await told.until("SPY", 1)
 
@@ -150,7 +150,7 @@ async def daemon(cluster: ClusterServers) -> AsyncIterator[Publisher]:
 
 
 class TestCluster:
-    # Each test has numbers of its own: what the test before published may arrive late, over the
+    # Each test has a symbol of its own: what the test before published may arrive late, over the
     # cluster's bus.
 
     async def test_calls_and_iterations(self, cluster: ClusterServers, daemon: Publisher) -> None:
@@ -166,21 +166,21 @@ class TestCluster:
             SpotClient(cluster.url, key_prefix="{spotd}:", owner="me") as spot,
             spot.follow(told) as follower,
         ):
-            follower.add("SPY")
-            await follower.confirm("SPY")
-            assert set(await daemon.leases()) == {"SPY@me"}
-            await publish(daemon, "SPY", 11)
-            await told.until("SPY", 11)
+            follower.add("DIA")
+            await follower.confirm("DIA")
+            assert set(await daemon.leases()) == {f"DIA@{spot.owner}"}
+            await publish(daemon, "DIA", 1)
+            await told.until("DIA", 1)
             await until(lambda: follower.connected, "the join")
             told.calls.clear()
-            await daemon.redis.hset(IN_ONE_SLOT.last, "SPY", update_of("SPY", 12).to_json())
+            await daemon.redis.hset(IN_ONE_SLOT.last, "DIA", update_of("DIA", 2).to_json())
             for node in cluster.nodes:
                 with node.client() as client:
                     client.client_kill_filter(_type="pubsub")
-            assert await told.until("SPY", 12) == [
+            assert await told.until("DIA", 2) == [
                 ("connection", False),
                 ("connection", True),
-                ("SPY", 12),
+                ("DIA", 2),
             ]
 
     async def test_own_client(self, cluster: ClusterServers, daemon: Publisher) -> None:
@@ -188,8 +188,8 @@ class TestCluster:
         node = cluster.nodes[1]
         async with RedisCluster(host="127.0.0.1", port=node.port) as redis:
             async with SpotClient(redis=redis, key_prefix="{spotd}:") as spot:
-                await check_calls(spot, daemon)
-                await check_iterations(spot, daemon)
+                await check_calls(spot, daemon, "IBM")
+                await check_iterations(spot, daemon, "IBM")
             assert await redis.exists("{spotd}:last") == 1
 
     async def test_wakes(self, cluster: ClusterServers, daemon: Publisher) -> None:
@@ -200,21 +200,22 @@ class TestCluster:
         ):
             await spot.add("SPY")
             # A client of the test before may be heard too.
-            await until(lambda: b"me" in [heard.raw for heard in recorder.heard], "the wake-up")
+            own = spot.owner.encode()
+            await until(lambda: own in [heard.raw for heard in recorder.heard], "the wake-up")
 
     async def test_lost_connections(self, cluster: ClusterServers, daemon: Publisher) -> None:
         """A subscription that is lost joins again, and fetches what it missed."""
         async with (
             SpotClient(cluster.url, key_prefix="{spotd}:") as spot,
-            aclosing(spot.updates("SPY")) as updates,
+            aclosing(spot.updates("IWM")) as updates,
         ):
-            await publish(daemon, "SPY", 21)
-            assert (await anext(updates)).seq == 21
-            await daemon.redis.hset(IN_ONE_SLOT.last, "SPY", update_of("SPY", 22).to_json())
+            await publish(daemon, "IWM", 1)
+            assert (await anext(updates)).seq == 1
+            await daemon.redis.hset(IN_ONE_SLOT.last, "IWM", update_of("IWM", 2).to_json())
             for node in cluster.nodes:
                 with node.client() as client:
                     client.client_kill_filter(_type="pubsub")
-            assert (await anext(updates)).seq == 22
+            assert (await anext(updates)).seq == 2
             assert spot.reconnects == 1
 
     async def test_promotion(self, tmp_path: Path) -> None:
@@ -234,7 +235,8 @@ class TestCluster:
                     await until(lambda: client.info("replication")["role"] == "master", "promotion")
                     assert await spot.add("QQQ") == ["QQQ"]
                     follower.add("IWM")
-                    await until(lambda: client.zscore(IN_ONE_SLOT.leases, "IWM@me"), "the lease")
+                    own = f"IWM@{spot.owner}"
+                    await until(lambda: client.zscore(IN_ONE_SLOT.leases, own), "the lease")
                     client.hset(IN_ONE_SLOT.last, "SPY", update_of("SPY", 7).to_json())
 
                     def hears() -> bool:

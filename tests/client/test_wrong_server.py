@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
-from contextlib import ExitStack, aclosing
-from pathlib import Path
+from contextlib import aclosing
 
 import pytest
 from redis.asyncio import Redis
@@ -15,21 +13,6 @@ from tests.daemon.redis_proxy import RedisProxy
 from tests.kit.publisher import KEYS, Publisher, update_of
 from tests.kit.servers import Server
 from tests.kit.waiting import until
-
-
-@pytest.fixture
-def servers(tmp_path: Path) -> Iterator[tuple[Server, Server]]:
-    """Yield the server to which the address leads, and its successor."""
-    with ExitStack() as stack:
-        old, new = (stack.enter_context(Server(tmp_path / name)) for name in ("old", "new"))
-        yield old, new
-
-
-@pytest.fixture
-async def address(servers: tuple[Server, Server]) -> AsyncIterator[RedisProxy]:
-    """Yield the address."""
-    async with RedisProxy.to(servers[0]) as proxy:
-        yield proxy
 
 
 def replace(address: RedisProxy, servers: tuple[Server, Server], master: Server | None) -> None:
@@ -71,7 +54,7 @@ async def test_an_iteration_goes_on_at_the_new_server(
         assert (await anext(updates)).seq == 3
         if demand:
             await until(after.leases, "the lease")
-            assert set(await after.leases()) == {"SPY@me"}
+            assert set(await after.leases()) == {f"SPY@{spot.owner}"}
 
 
 async def test_a_follower_is_told_what_happened(

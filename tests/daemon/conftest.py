@@ -1,9 +1,8 @@
-"""A real server and a simulated Alpaca for each test, and daemons between them."""
+"""A simulated Alpaca for each test, and daemons between it and a real server."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -11,13 +10,6 @@ import pytest
 from spotd.simulator import Simulator
 from tests.daemon.rig import KEY, SECRET, NewRig, Rig
 from tests.kit.servers import Server
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[Server]:
-    """Yield a server of this test's own: it may be killed, frozen and emptied."""
-    with Server(tmp_path / "server") as own:
-        yield own
 
 
 @pytest.fixture

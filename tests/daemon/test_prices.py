@@ -30,8 +30,8 @@ async def test_everything_is_counted_once(rig: NewRig, sim: Simulator) -> None:
             quote("SPY", 2.0),  # it replaces one that was not published
             quote("QQQ", 0.0, 1.0),
             quote("QQQ", float("inf"), 1.0),
-            trade("SPY", 1.5),
-            trade("SPY", 9.0, c=["I"]),
+            trade("SPY", 1.5, i=1),
+            trade("SPY", 9.0, i=2, c=["I"]),
             {"T": "c", "S": "SPY", "oi": 9},
             {"T": "x", "S": "SPY", "i": 9},
         )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from spotd.keys import Keys
 from spotd.simulator import Simulator
 from tests.daemon.redis_proxy import RedisProxy
@@ -12,6 +14,7 @@ from tests.kit.waiting import until
 KEYS = Keys()
 
 
+@pytest.mark.long  # quick, of the port alone: tests/redis/test_network.py
 async def test_a_round_trip_of_600_ms_costs_nothing_but_time(
     server: Server, sim: Simulator
 ) -> None:

@@ -83,6 +83,7 @@ async def test_a_server_that_is_faster_than_we_read(rig: NewRig, sim: Simulator)
 # Connections on which nothing passes
 
 
+@pytest.mark.long  # quick, without a proxy: tests/alpaca/test_session.py
 async def test_pings_keep_an_idle_connection_through_a_proxy(rig: NewRig, sim: Simulator) -> None:
     """A proxy that cuts idle connections finds none, although no price comes for long."""
     async with IdleProxy.to(sim.port, idle_s=2.0) as proxy:
@@ -116,7 +117,9 @@ async def test_a_proxy_that_cuts_sooner_than_pings_go(rig: NewRig, sim: Simulato
 # Many ends
 
 
-@pytest.mark.parametrize("how", ["abort", "eof", "close"])
+@pytest.mark.parametrize(
+    "how", ["abort", *(pytest.param(how, marks=pytest.mark.long) for how in ("eof", "close"))]
+)
 async def test_a_stream_that_ends_again_and_again_leaves_nothing_behind(
     rig: NewRig, sim: Simulator, how: Ending
 ) -> None:

@@ -122,6 +122,31 @@ class TestCompose:
         assert set(document["secrets"]) == set(document["services"]["spotd"]["secrets"])
         assert {name.upper() for name in document["secrets"]} <= set(known_names())
 
+    def test_prometheus_scrapes_every_daemon_and_relay(self) -> None:
+        """Each of our services is a target, at the port of its command."""
+        config = load_compose(DEPLOY / "prometheus" / "prometheus.yaml")
+        found = {
+            target
+            for job in config["scrape_configs"]
+            for static in job["static_configs"]
+            for target in static["targets"]
+        }
+        document = load_compose(DEPLOY / "compose.yaml")["services"]
+        ours = {name: each for name, each in document.items() if each["image"] == "spotd"}
+
+        assert found == {
+            f"{name}:{9811 if service.get('command') == ['relay'] else 9810}"
+            for name, service in ours.items()
+        }
+
+    @pytest.mark.parametrize("path", COMPOSE_FILES, ids=lambda path: path.name)
+    def test_mounted_files_exist(self, path: Path) -> None:
+        """A file that is mounted from beside the compose file is there."""
+        for service in load_compose(path)["services"].values():
+            for volume in service.get("volumes", []):
+                source = volume.split(":")[0]
+                assert not source.startswith("./") or (DEPLOY / source).exists(), source
+
     def test_simulation_is_apart(self) -> None:
         """Simulated prices have a project, and so a server, of their own, and need no secret."""
         real, simulated = (load_compose(path) for path in COMPOSE_FILES)
@@ -168,6 +193,20 @@ class TestCompose:
 
 
 class TestImage:
+    def test_hadolint_is_content(self) -> None:
+        """The Dockerfile follows the rules of hadolint, all of them."""
+        hadolint = shutil.which(
+            "hadolint", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+        )
+        if hadolint is None:
+            pytest.skip("no hadolint for this machine")
+
+        run = subprocess.run(
+            [hadolint, str(DOCKERFILE)], capture_output=True, text=True, check=False
+        )
+
+        assert (run.returncode, run.stdout) == (0, "")
+
     def test_not_root(self) -> None:
         """The image runs as a number that is not root's, so that Kubernetes can tell."""
         assert re.fullmatch(r"[1-9]\d*:[1-9]\d*", last("USER"))

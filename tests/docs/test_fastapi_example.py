@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 from asyncio.subprocess import PIPE, Process
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import aiohttp
@@ -15,28 +15,13 @@ import pytest
 
 from tests.kit.ports import free_port
 from tests.kit.processes import environment
-from tests.kit.publisher import Publisher, status_of
+from tests.kit.publisher import Publisher
 from tests.kit.servers import Server
 from tests.kit.waiting import GUARD_S, until
 
 EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
 SUBSCRIBE = "/api/positions/subscribe-spot-prices"
 SIGNED_IN = {"Cookie": "session=mine"}
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[Server]:
-    """A server of this test's own."""
-    with Server(tmp_path / "server") as own:
-        yield own
-
-
-@pytest.fixture
-async def daemon(server: Server) -> AsyncIterator[Publisher]:
-    """A daemon's part."""
-    async with Publisher(server.url) as publisher:
-        await publisher.redis.set(publisher.keys.status, status_of().to_json())
-        yield publisher
 
 
 @pytest.fixture
@@ -76,7 +61,8 @@ async def http(process: Process, port: int) -> AsyncIterator[aiohttp.ClientSessi
         async def listens() -> bool:
             assert process.returncode is None, "uvicorn has ended"
             try:
-                return (await session.get("/api/positions")).status == 200
+                async with session.get("/api/positions") as answer:
+                    return answer.status == 200
             except aiohttp.ClientConnectionError:
                 return False
 
@@ -88,24 +74,27 @@ async def test_the_underlyings_of_positions_get_prices(
     http: aiohttp.ClientSession, daemon: Publisher
 ) -> None:
     """From the positions by POST to the websocket, as the front end does it."""
-    positions = await (await http.get("/api/positions")).json()
-    symbols = [position["underlying"] for position in positions]
-    answer = await http.post(SUBSCRIBE, json={"symbols": symbols})
-    assert (await answer.json())["symbols"] == symbols == ["SPY", "QQQ"]
+    async with http.get("/api/positions") as answer:
+        symbols = [position["underlying"] for position in await answer.json()]
+    async with http.post(SUBSCRIBE, json={"symbols": symbols}) as answer:
+        assert (await answer.json())["symbols"] == symbols == ["SPY", "QQQ"]
     async with http.ws_connect("/ws") as websocket, asyncio.timeout(GUARD_S):
         await websocket.send_json({"action": "subscribe", "symbols": symbols})
         await daemon.publish("SPY", 1)
         while (message := await websocket.receive_json())["type"] != "spot_price_update":
             pass
         assert message["update"]["seq"] == 1
-    assert (await http.get("/spotd.js")).status == 200
+    async with http.get("/spotd.js") as answer:
+        assert answer.status == 200
 
 
 async def test_who_is_not_signed_in_is_refused(http: aiohttp.ClientSession, port: int) -> None:
     """On the router's paths as on the application's own."""
     async with aiohttp.ClientSession(f"http://127.0.0.1:{port}") as stranger:
-        assert (await stranger.get("/api/positions")).status == 401
-        assert (await stranger.post(SUBSCRIBE, json={"symbols": ["SPY"]})).status == 401
+        async with stranger.get("/api/positions") as answer:
+            assert answer.status == 401
+        async with stranger.post(SUBSCRIBE, json={"symbols": ["SPY"]}) as answer:
+            assert answer.status == 401
         with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
             await stranger.ws_connect("/ws")
         assert refused.value.status == 401
@@ -116,8 +105,10 @@ async def test_it_stops_though_streams_are_open(
     http: aiohttp.ClientSession, process: Process, daemon: Publisher, number: signal.Signals
 ) -> None:
     """Event streams end, websockets are closed with "try again", and no demand is left."""
-    events = await http.get("/sse?symbols=SPY")
-    async with http.ws_connect("/ws") as websocket:
+    async with (
+        http.get("/sse?symbols=SPY") as events,
+        http.ws_connect("/ws") as websocket,
+    ):
         await websocket.send_json({"action": "subscribe", "symbols": ["SPY"]})
 
         async def demanded() -> bool:

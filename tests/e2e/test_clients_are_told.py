@@ -21,6 +21,7 @@ async def setup(tmp_path: Path) -> AsyncIterator[Setup]:
         yield found
 
 
+@pytest.mark.long  # quick, without a process: tests/client/test_follower.py
 async def test_a_killed_daemon_is_told(setup: Setup) -> None:
     """A daemon that is killed announces nothing: its end is told once its status has lapsed."""
     told = Told()

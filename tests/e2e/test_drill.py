@@ -59,7 +59,9 @@ async def _instance(daemon: Command) -> str:
     return str((await daemon.status())["instance"])
 
 
-@pytest.mark.parametrize("how", ["-TERM", "-KILL", "-STOP"])
+@pytest.mark.parametrize(
+    "how", ["-TERM", *(pytest.param(how, marks=pytest.mark.long) for how in ("-KILL", "-STOP"))]
+)
 async def test_it_ends_the_leader_and_reports(market: Setup, how: str) -> None:
     """However the leader ends: the other leads, prices go on, and pause and gap are told."""
     first, second = await _pair(market)
@@ -88,12 +90,13 @@ async def test_it_asks_a_person(market: Setup) -> None:
     assert report["leader now"] == standby
 
 
+@pytest.mark.long  # exotic: what the drill does where it fails
 async def test_it_fails_where_nobody_takes_over(market: Setup) -> None:
     """Without a standby the exit code is 1, and so is it without a daemon at all."""
     await market.daemon(SPOTD_LEADER_TTL_S="1")
     await market.streaming("SPY")
 
-    code, report = await _drill(market, "--run", "kill -9 {pid}", "--limit-s", "3")
+    code, report = await _drill(market, "--run", "kill -9 {pid}", "--limit-s", "1")
     assert code == 1
     assert "nobody replaced" in report["error"]
 
@@ -103,6 +106,7 @@ async def test_it_fails_where_nobody_takes_over(market: Setup) -> None:
     assert report["error"] == "no daemon runs here\n"
 
 
+@pytest.mark.long  # exotic: what the drill does where it fails
 async def test_it_fails_where_prices_were_missing_for_too_long(market: Setup) -> None:
     """``--at-most-s`` makes a promise of the drill that a timer can check."""
     await _pair(market)

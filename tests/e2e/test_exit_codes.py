@@ -30,7 +30,11 @@ def _sentence(daemon: Command) -> str:
     return daemon.stderr.strip().splitlines()[-1]
 
 
-@pytest.mark.parametrize("closes", [False, True], ids=["stays_open", "closes"])
+@pytest.mark.parametrize(
+    "closes",
+    [pytest.param(False, marks=pytest.mark.long), True],
+    ids=["stays_open", "closes"],
+)
 async def test_wrong_keys_end_it_with_3(setup: Setup, *, closes: bool) -> None:
     """402 is for good: exit code 3, and a sentence that says which settings to check."""
     setup.sim.limits.close_after_refused_auth = closes
@@ -74,8 +78,13 @@ async def test_an_unknown_setting_ends_it_with_2_naming_the_nearest(setup: Setup
     ("name", "value", "says"),
     [
         ("SPOTD_REDIS_URL", "redis://127.0.0.1/foo", "names a database that is no number"),
-        ("SPOTD_CHANNEL_PREFIX", "x*", "must hold none of"),
-        ("APCA_API_KEY_ID", "another", "have different values"),
+        *(  # quick: tests/test_settings.py
+            pytest.param(*case, marks=pytest.mark.long)
+            for case in (
+                ("SPOTD_CHANNEL_PREFIX", "x*", "must hold none of"),
+                ("APCA_API_KEY_ID", "another", "have different values"),
+            )
+        ),
     ],
 )
 async def test_a_wrong_setting_ends_it_with_2(
@@ -193,6 +202,7 @@ async def test_no_secret_in_the_output_of_a_hard_life(setup: Setup) -> None:
     assert "Traceback" not in daemon.output
 
 
+@pytest.mark.long  # quick: tests/cli/test_check.py, tests/redis/test_errors.py
 @pytest.mark.parametrize(
     "url",
     [

@@ -43,7 +43,11 @@ async def setup(tmp_path: Path) -> AsyncIterator[Setup]:
         yield running
 
 
-@pytest.mark.parametrize("freeze", [stopped, asleep], ids=lambda freeze: freeze.__name__)
+@pytest.mark.parametrize(
+    "freeze",
+    [stopped, pytest.param(asleep, marks=pytest.mark.long)],
+    ids=lambda freeze: freeze.__name__,
+)
 async def test_a_daemon_that_publishes_after_a_freeze_says_so(setup: Setup, freeze: Freeze) -> None:
     """After the freeze it leads again over the same stream, and all that it says agrees."""
     daemon = await _daemon(setup, "daemon")

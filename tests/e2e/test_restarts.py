@@ -69,7 +69,9 @@ def _one_publisher_in_order(recorder: Recorder) -> None:
         assert not back, f"{symbol}: older after newer: {back[:5]}"
 
 
-@pytest.mark.parametrize("number", range(5))
+@pytest.mark.parametrize(
+    "number", [0, *(pytest.param(number, marks=pytest.mark.long) for number in range(1, 5))]
+)
 async def test_two_that_are_started_at_once(setup: Setup, number: int) -> None:
     """One leads and the other stands by; Alpaca sees one session, and nobody meets 406."""
     await setup.values.want(*SYMBOLS)
@@ -83,8 +85,9 @@ async def test_two_that_are_started_at_once(setup: Setup, number: int) -> None:
     assert not any("not leading any more" in daemon.events() for daemon in daemons)
 
 
-async def test_a_rolling_restart_under_load(setup: Setup) -> None:
-    """Each of two is replaced twice: no two sessions, no older price, and the last one arrives.
+@pytest.mark.parametrize("times", [1, pytest.param(2, marks=pytest.mark.long)])
+async def test_a_rolling_restart_under_load(setup: Setup, times: int) -> None:
+    """Each of two is replaced: no two sessions, no older price, and the last one arrives.
 
     A standby is ready before its leader is stopped, as a deployment waits for readiness.
     """
@@ -95,7 +98,7 @@ async def test_a_rolling_restart_under_load(setup: Setup) -> None:
     recorder = await setup.recorder()
     terms = 0
     async with load.running():
-        for number in range(4):
+        for number in range(2 * times):
             leader, standby = await _one_leads(setup, *daemons)
             assert await leader.stop() == 0
             terms += 1
@@ -117,8 +120,9 @@ async def test_a_rolling_restart_under_load(setup: Setup) -> None:
         assert "Traceback" not in daemon.output
 
 
-async def test_leaders_that_are_killed_one_after_the_other(setup: Setup) -> None:
-    """SIGKILL under load, three times: no older price after a newer one, and the last arrives."""
+@pytest.mark.parametrize("times", [1, pytest.param(3, marks=pytest.mark.long)])
+async def test_leaders_that_are_killed_one_after_the_other(setup: Setup, times: int) -> None:
+    """SIGKILL under load: no older price after a newer one, and the last one arrives."""
     setup.sim.limits.connections = 2  # a session of the dead may still be there
     load, env = Load(setup), {"SPOTD_LEADER_TTL_S": "1", "SPOTD_THROTTLE_MS": "20"}
     daemons = [await setup.daemon("first", **env)]
@@ -126,7 +130,7 @@ async def test_leaders_that_are_killed_one_after_the_other(setup: Setup) -> None
     daemons.append(await setup.daemon("second", **env))
     recorder = await setup.recorder()
     async with load.running():
-        for number in range(3):
+        for number in range(times):
             leader, standby = await _one_leads(setup, *daemons)
             await leader.kill()
             daemons = [standby, await setup.daemon(f"replacement-{number}", **env)]
@@ -139,4 +143,4 @@ async def test_leaders_that_are_killed_one_after_the_other(setup: Setup) -> None
     for symbol in SYMBOLS:
         await until(lambda s=symbol: recorder.bids(s)[-1:] == [last], "the last price")  # type: ignore[misc]
     _one_publisher_in_order(recorder)
-    assert len(recorder.events("gap")) == 3
+    assert len(recorder.events("gap")) == times

@@ -150,6 +150,11 @@ FAILURES: list[Callable[[Scene], Awaitable[dict[str, str]]]] = [
     _sentinel_wrong_password, _repeats_arguments, _sentinel_repeats_arguments, _tls_key_password,
     _tls_key_missing, _wrong_keys, _keys_repeated, _proxy_in_urls, _proxy_in_environment,
 ]  # fmt: skip
+# One of each source of errors: server, Sentinel, TLS, Alpaca, proxies. Quick tests of the texts of
+# the others: tests/redis/test_errors.py, tests/cli/test_check.py, tests/alpaca, and below.
+OF_EACH_KIND = {
+    _repeats_arguments, _sentinel_wrong_password, _tls_key_missing, _keys_repeated, _proxy_in_urls,
+}  # fmt: skip
 
 
 @pytest.fixture
@@ -177,7 +182,14 @@ async def _parrot(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) ->
     writer.close()
 
 
-@pytest.mark.parametrize("failure", FAILURES, ids=lambda failure: failure.__name__[1:])
+@pytest.mark.parametrize(
+    "failure",
+    [
+        failure if failure in OF_EACH_KIND else pytest.param(failure, marks=pytest.mark.long)
+        for failure in FAILURES
+    ],
+    ids=lambda failure: failure.__name__[1:],
+)
 async def test_whatever_fails_no_secret_is_told(
     scene: Scene, failure: Callable[[Scene], Awaitable[dict[str, str]]]
 ) -> None:

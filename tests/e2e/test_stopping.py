@@ -21,7 +21,11 @@ from tests.e2e.setup import KEY, Setup, quote, trade
 from tests.kit.ports import free_port
 from tests.kit.processes import Command
 
-SIGNALS = pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda n: n.name)
+SIGNALS = pytest.mark.parametrize(
+    "number",
+    [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.long)],
+    ids=lambda n: n.name,
+)
 TTL = {"SPOTD_LEADER_TTL_S": "1"}
 Scene: TypeAlias = Callable[[Setup], Awaitable[Command]]
 
@@ -193,10 +197,14 @@ BY_STATE: dict[DaemonStateName, Scene] = {
     "waiting": connection_refused,
 }
 SCENES: list[Scene] = [
-    idle, streaming, handshake_hangs, never_greeted, never_authenticated, never_acknowledged,
-    connection_refused, connection_limit, breaker_open, redis_killed, redis_hangs,
+    idle, streaming, handshake_hangs, connection_refused, redis_killed,
     redis_hangs_unnoticed, standby, starting_without_redis, starting_with_a_hanging_redis,
     subscribing_5000, rest_hangs, alpaca_is_a_dead_peer, stream_kept_beyond_the_term,
+]  # fmt: skip
+# Quick, without a process: tests/daemon/test_stream_end.py stops in each of these phases and waits.
+OTHER_SCENES: list[Scene] = [
+    never_greeted, never_authenticated, never_acknowledged, connection_limit, breaker_open,
+    redis_hangs,
 ]  # fmt: skip
 
 
@@ -212,7 +220,11 @@ async def _stops(setup: Setup, scene: Scene, number: signal.Signals) -> None:
         assert await setup.redis.exists("spotd:leader", "spotd:status") == 0
 
 
-@pytest.mark.parametrize("scene", SCENES, ids=lambda scene: scene.__name__)
+@pytest.mark.parametrize(
+    "scene",
+    [*SCENES, *(pytest.param(scene, marks=pytest.mark.long) for scene in OTHER_SCENES)],
+    ids=lambda scene: scene.__name__,
+)
 async def test_it_stops_in_every_state(setup: Setup, scene: Scene) -> None:
     """A stop has exit code 0, no traceback, and frees the leader key unless Redis is away."""
     await _stops(setup, scene, signal.SIGTERM)
@@ -225,7 +237,16 @@ def test_each_state_is_stopped_in(state: DaemonStateName) -> None:
         assert BY_STATE[state] in SCENES
 
 
-@pytest.mark.parametrize("scene", [idle, connection_refused, never_greeted])
+@pytest.mark.parametrize(
+    "scene",
+    [
+        idle,
+        *(
+            pytest.param(scene, marks=pytest.mark.long)
+            for scene in (connection_refused, never_greeted)
+        ),
+    ],
+)
 async def test_sigint_stops_as_sigterm_does(setup: Setup, scene: Scene) -> None:
     """SIGINT stops a daemon as SIGTERM does, at work, waiting and connecting."""
     await _stops(setup, scene, signal.SIGINT)

@@ -338,7 +338,9 @@ def test_the_file_holds_what_its_description_says(day: Reckoning) -> None:
     assert (day.one_sided, day.not_finite, day.eligible) == (0, 0, 4_638)
 
 
-@pytest.mark.parametrize(("throttle_ms", "takes_s"), [(200, 6.0), (20, 6.0)])
+@pytest.mark.parametrize(
+    ("throttle_ms", "takes_s"), [(200, 4.0), pytest.param(20, 6.0, marks=pytest.mark.long)]
+)
 async def test_a_day_at_its_pace(
     setup: Setup, day: Reckoning, throttle_ms: int, takes_s: float
 ) -> None:
@@ -427,6 +429,7 @@ def test_the_comparison_notices(day: Reckoning, blemish: str) -> None:
         check_prices(run, day)
 
 
+@pytest.mark.long  # quick: at its pace
 async def test_a_day_as_fast_as_it_can_be_read(setup: Setup, day: Reckoning) -> None:
     """Without pauses and without a throttle, the order and the last update are the same."""
     run = await replay(setup, DAY, day, 0.0, SPOTD_THROTTLE_MS="0")

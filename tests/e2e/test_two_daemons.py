@@ -6,7 +6,9 @@ import random
 import signal
 import time
 from functools import partial
-from itertools import pairwise
+from itertools import groupby, pairwise
+
+import pytest
 
 from spotd.simulator.session import Frame
 from spotd.simulator.wire import encode
@@ -133,7 +135,8 @@ async def test_a_frozen_leader_that_wakes_publishes_nothing(setup: Setup) -> Non
     assert await first.ready()
     await setup.sim.send([quote("SPY", 30, 31)])
     await setup.until(lambda: recorder.prices("SPY")[-1] == (30, 31), "the second goes on")
-    assert recorder.prices("SPY") == [(10, 11), (20, 21), (30, 31)]
+    # A new leader does not know what arrived: it may publish once more what REST knows.
+    assert [price for price, _ in groupby(recorder.prices("SPY"))] == [(10, 11), (20, 21), (30, 31)]
     assert await setup.values.last("SPY") == recorder.updates("SPY")[-1]
 
 
@@ -157,6 +160,7 @@ async def test_a_frozen_leader_frees_the_connection_for_its_successor(market: Se
     assert len(market.sim.sessions) == 1
 
 
+@pytest.mark.long  # quick, once: the frozen leader that wakes
 async def test_leaders_that_freeze_and_wake_never_break_the_order(market: Setup) -> None:
     """Freezing for about the TTL, again and again: ``seq`` rises and the throttle holds."""
     market.sim.limits.connections = 4

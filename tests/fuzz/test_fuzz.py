@@ -27,10 +27,10 @@ from spotd.core.publishing import SeqCounter
 from spotd.daemon.publish import render
 from spotd.errors import AlpacaRefusedError, SnapshotError
 from spotd.keys import Keys
-from spotd.models import DaemonStatus, SpotPriceUpdate, SymbolState
+from spotd.models import MAX_ENTRY_CHARS, DaemonStatus, SpotPriceUpdate, SymbolState
 from spotd.relay import protocol
 from spotd.settings import Settings
-from spotd.symbols import MAX_ENTRY_CHARS, is_symbol
+from spotd.symbols import is_symbol
 from tests.fuzz.strategies import ACTIONS, ENTRIES, FRAMES, JSON, MEMBERS, damaged
 from tests.kit.properties import at_least
 from tests.kit.waiting import GUARD_S

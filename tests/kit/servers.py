@@ -279,6 +279,7 @@ class ClusterServers:
         self._tls = tls
         self._options = (
             *("--cluster-enabled", "yes", "--cluster-node-timeout", str(node_timeout_ms)),
+            *("--repl-diskless-sync-delay", "0"),  # a replica gets its data at once
             *(() if tls is None else ("--tls-cluster", "yes", "--tls-replication", "yes")),
             *options,
         )

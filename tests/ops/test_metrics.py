@@ -90,12 +90,23 @@ def test_the_breaker_is_a_number_under_its_name(state: str, value: int) -> None:
 
 
 @pytest.mark.parametrize("yes", [True, False])
-def test_whether_it_leads_and_is_connected(yes: bool) -> None:
-    """Leadership and the connection are 1 or 0."""
+def test_whether_it_leads_is_ready_and_connected(yes: bool) -> None:
+    """Leadership, readiness and the connection are 1 or 0."""
     metrics = Metrics()
-    metrics.numbers_from(lambda: Numbers(leader=yes, stream_connected=yes))
+    metrics.numbers_from(lambda: Numbers(leader=yes, stream_connected=yes, ready=yes))
     found = scrape(metrics)
-    assert found["spotd_leader",] == found["spotd_stream_connected",] == int(yes)
+    names = ("spotd_leader", "spotd_stream_connected", "spotd_ready")
+    assert [found[name,] for name in names] == [int(yes)] * 3
+
+
+@pytest.mark.parametrize("market", ["closed", "extended", "open", None])
+def test_the_market_is_one_of_three(market: str | None) -> None:
+    """The state of the market is 1, and each other one is 0; all are 0 where nobody knows it."""
+    metrics = Metrics()
+    metrics.numbers_from(lambda: Numbers(market=market))
+    found = scrape(metrics)
+    for state in ("closed", "extended", "open"):
+        assert found["spotd_market", state] == int(state == market)
 
 
 def test_histograms_count_what_is_observed() -> None:

@@ -137,6 +137,9 @@ async def test_connecting_costs_no_round_trip_of_its_own(network: Network) -> No
     await port.close()
 
 
+# Real limits of time against a real delay, so no test for a busy machine. Quick: the slow server
+# above.
+@pytest.mark.long
 @pytest.mark.parametrize("scheme", ["redis", "rediss"])
 async def test_a_round_trip_of_600_ms_works(tmp_path: Path, scheme: str) -> None:
     """Daemon and client connect, with TLS too, and no call is given up."""

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
-from contextlib import ExitStack, aclosing, closing
-from pathlib import Path
+from collections.abc import AsyncGenerator
+from contextlib import aclosing, closing
 from typing import Any, cast
 
 import pytest
@@ -20,21 +19,6 @@ from tests.kit.websocket import tcp_server
 from tests.redis.patient import patient
 
 KEYS = Keys()
-
-
-@pytest.fixture
-def servers(tmp_path: Path) -> Iterator[tuple[Server, Server]]:
-    """Yield the server to which the address leads, and its successor."""
-    with ExitStack() as stack:
-        old, new = (stack.enter_context(Server(tmp_path / name)) for name in ("old", "new"))
-        yield old, new
-
-
-@pytest.fixture
-async def address(servers: tuple[Server, Server]) -> AsyncIterator[RedisProxy]:
-    """Yield the address."""
-    async with RedisProxy.to(servers[0]) as proxy:
-        yield proxy
 
 
 def says_read_only(old: Server, new: Server) -> None:

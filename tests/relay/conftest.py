@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from pathlib import Path
 from typing import Any, TypeAlias
 
 import aiohttp
@@ -14,8 +13,6 @@ import pytest
 
 from spotd.relay.relay import Relay
 from spotd.relay.server import RelayServer
-from tests.kit.publisher import Publisher, status_of
-from tests.kit.servers import Server
 from tests.kit.waiting import GUARD_S
 from tests.relay.examples import settings_of
 from tests.relay.source import TestSource
@@ -134,18 +131,3 @@ async def setup() -> AsyncIterator[Setup]:
     async with running() as found:
         found.source.ready()
         yield found
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[Server]:
-    """A server of this test's own: it may be killed and emptied."""
-    with Server(tmp_path / "server") as own:
-        yield own
-
-
-@pytest.fixture
-async def daemon(server: Server) -> AsyncIterator[Publisher]:
-    """A daemon's part, that of one who streams."""
-    async with Publisher(server.url) as publisher:
-        await publisher.redis.set(publisher.keys.status, status_of().to_json())
-        yield publisher

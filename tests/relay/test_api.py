@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from typing import Any
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from spotd.ops.http_logs import NotHttp, http_logger
+from spotd.relay import openapi
 from tests.kit.publisher import update_of
 from tests.kit.waiting import GUARD_S, until
 from tests.relay.conftest import NewSetup, Setup
@@ -179,6 +181,7 @@ async def test_metrics_are_those_of_the_relay(setup: Setup) -> None:
     }
     assert samples["spotd_relay_clients", "websocket"] == 1
     assert samples["spotd_relay_clients", "events"] == 0
+    assert samples["spotd_relay_clients_blocked",] == 0
     assert samples["spotd_relay_symbols",] == 1
     assert samples["spotd_relay_updates_total",] == 1
     assert samples["spotd_relay_skipped_total",] == 0
@@ -321,9 +324,10 @@ async def test_pages_of_allowed_origins_may_ask(new_setup: NewSetup) -> None:
 
 
 async def test_the_document_is_served(setup: Setup) -> None:
-    """OpenAPI 3.1 with every route of the contract."""
-    document = await (await setup.http.get("/openapi.json")).json()
-    assert document["openapi"] == "3.1.0"
+    """OpenAPI 3.1 with every route of the contract, as ``spotd schema`` prints it."""
+    served = await (await setup.http.get("/openapi.json")).read()
+    assert served == openapi.document()
+    document = json.loads(served)
     assert {SUBSCRIBE, "/api/spot-prices", "/ws", "/sse", "/readyz"} <= set(document["paths"])
 
 

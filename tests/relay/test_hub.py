@@ -536,6 +536,7 @@ class HubMachine(RuleBasedStateMachine):
         assert all(len(client.slots) <= 3 for client in self.clients)
         assert len(self.wanted) == self.setup.hub.symbols <= 3
         assert {symbol for client in self.clients for symbol in client.slots} <= self.wanted
+        assert self.setup.hub.blocked == len(self.blocked)
 
 
 TestHub = pytest.mark.timeout(120)(HubMachine.TestCase)

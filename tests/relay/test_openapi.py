@@ -7,12 +7,13 @@ from typing import Any
 
 import msgspec
 import pytest
+from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from spotd.models import DaemonStatus, Gap, SpotPriceUpdate, SymbolState
 from spotd.relay.close_codes import CLOSE_CODES
-from spotd.relay.openapi import openapi
+from spotd.relay.openapi import document
 
-DOCUMENT = json.loads(msgspec.json.encode(openapi()))
+DOCUMENT = json.loads(document())
 
 
 def references(part: Any) -> set[str]:
@@ -30,6 +31,11 @@ def test_every_reference_leads_somewhere() -> None:
     schemas = {f"#/components/schemas/{name}" for name in DOCUMENT["components"]["schemas"]}
     assert references(DOCUMENT) <= schemas
     assert DOCUMENT["openapi"].startswith("3.1")
+
+
+def test_the_document_is_valid() -> None:
+    """By an independent validator of OpenAPI 3.1."""
+    OpenAPIV31SpecValidator(DOCUMENT).validate()
 
 
 def test_the_schemas_have_the_fields_of_the_models() -> None:

@@ -73,6 +73,15 @@ def test_stops_after_the_given_time(tmp_path: Path) -> None:
     assert "rounds done 1" in result.stderr.splitlines()[-1]
 
 
+def test_an_empty_replay_is_told(tmp_path: Path) -> None:
+    """A file without messages plays nothing, which is said."""
+    path = tmp_path / "day.jsonl"
+    path.write_text("")
+    result = CliRunner().invoke(simulate, ["--replay", str(path), "--at-once", "--seconds", "0.5"])
+    assert result.exit_code == 0, result.output
+    assert f"{path} holds no message: nothing is played" in result.stderr
+
+
 async def test_shows_its_progress(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A line comes in each period, until a failure or the end."""
     path = tmp_path / "day.jsonl"

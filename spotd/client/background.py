@@ -1,0 +1,90 @@
+"""An event loop in a thread of its own, to which other threads hand coroutines.
+
+Must not know what the coroutines do.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Coroutine
+from concurrent.futures import CancelledError
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+_CLOSED = "the client is closed"
+
+
+class Background:
+    """One thread with one event loop, from its making to ``close``.
+
+    The thread does not keep the interpreter from ending.
+    """
+
+    def __init__(self) -> None:
+        self._started = threading.Event()
+        self._lock = threading.Lock()  # nothing is handed over once the end was asked for
+        self._closing = False
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stop: asyncio.Event | None = None
+        self._tasks: set[asyncio.Future[None]] = set()  # one that nobody holds may be collected
+        self._thread = threading.Thread(target=self._run, name="spotd-client", daemon=True)
+        self._thread.start()
+        self._started.wait()
+
+    @property
+    def is_here(self) -> bool:
+        """Return whether the caller runs in the thread of the loop."""
+        return threading.current_thread() is self._thread
+
+    def call(self, coroutine: Coroutine[Any, Any, T], timeout_s: float | None = None) -> T:
+        """Run a coroutine on the loop; return its result, or raise its error.
+
+        Raises TimeoutError after ``timeout_s`` seconds, and RuntimeError after ``close`` and on
+        the loop's own thread, which would wait for itself. In both cases, and with Ctrl-C, the
+        coroutine is cancelled.
+        """
+        with self._lock:
+            if self._closing or self._loop is None or self.is_here:
+                coroutine.close()
+                raise RuntimeError(
+                    "called from the client's own thread" if self.is_here else _CLOSED
+                )
+            future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+        try:
+            return future.result(timeout_s)
+        except CancelledError:
+            raise RuntimeError(_CLOSED) from None
+        except BaseException:
+            future.cancel()
+            raise
+
+    def begin(self, begin: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Have the loop run a coroutine, without waiting for it. Not after ``close``."""
+
+        def run() -> None:
+            task = asyncio.ensure_future(begin())
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+        with self._lock:
+            if not self._closing and self._loop is not None:
+                self._loop.call_soon_threadsafe(run)
+
+    def close(self) -> None:
+        """Cancel what still runs, and end the thread. May be called twice, and from any thread."""
+        with self._lock:
+            first, self._closing = not self._closing, True
+            if first and self._loop is not None and self._stop is not None:
+                self._loop.call_soon_threadsafe(self._stop.set)
+        if not self.is_here:
+            self._thread.join()
+
+    def _run(self) -> None:
+        asyncio.run(self._wait_for_end())
+
+    async def _wait_for_end(self) -> None:
+        self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
+        self._started.set()
+        await self._stop.wait()

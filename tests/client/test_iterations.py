@@ -1,0 +1,444 @@
+"""What a consumer can ask of ``updates`` and ``wait_live``, and what it is told, never silence."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import time
+from contextlib import aclosing
+
+import pytest
+
+from spotd.client import SpotClient
+from spotd.errors import RedisUnavailableError, SymbolRefusedError
+from spotd.models import SpotPriceUpdate, SymbolState
+from tests.kit.publisher import KEYS, Publisher, state_of, status_of, update_of
+from tests.kit.servers import Server
+from tests.kit.waiting import until
+
+WARN_AFTER_S = 0.05
+
+
+def told(item: SpotPriceUpdate | SymbolState) -> tuple[str, object]:
+    """Return symbol and seq of a price, symbol and state of a state."""
+    if isinstance(item, SymbolState):
+        return item.symbol, item.state if item.code in (None, item.reason) else item.code
+    return item.symbol, item.seq
+
+
+class TestTimeout:
+    async def test_it_raises_and_goes_on(self, url: str, daemon: Publisher) -> None:
+        """A step without a price raises TimeoutError, the next ones go on, the lease stays."""
+        async with SpotClient(url) as spot:
+            updates = spot.updates("SPY", timeout=0.02)
+            for _ in range(3):
+                with pytest.raises(TimeoutError):
+                    await anext(updates)
+            assert set(await daemon.leases()) == {f"SPY@{spot.owner}"}
+            await daemon.publish("SPY", 1)
+            found = None
+            while found is None:
+                try:
+                    found = await anext(updates)
+                except TimeoutError:
+                    continue
+            assert found.seq == 1
+
+    async def test_wait_for(self, url: str, daemon: Publisher) -> None:
+        """``asyncio.wait_for`` around a step does not end the iteration."""
+        async with SpotClient(url) as spot, aclosing(spot.updates("SPY")) as updates:
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(anext(updates), 0.01)
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(anext(updates), 0.1)
+            await daemon.publish("SPY", 1)
+            assert (await anext(updates)).seq == 1
+
+    async def test_events(self, url: str, daemon: Publisher) -> None:
+        """Events have the same."""
+        async with SpotClient(url) as spot, spot.events(timeout=0.02) as events:
+            with pytest.raises(TimeoutError):
+                await anext(events)
+            await daemon.announce("SPY", "live")
+            assert await anext(events) == state_of("SPY")
+
+    @pytest.mark.parametrize("wrong", [0.0, -1.0])
+    async def test_wrong(self, wrong: float) -> None:
+        """A time that could never work is refused."""
+        async with SpotClient() as spot:
+            with pytest.raises(ValueError, match="timeout must be greater than 0"):
+                spot.updates("SPY", timeout=wrong)
+            with pytest.raises(ValueError, match="max_hz must be greater than 0"):
+                spot.updates("SPY", max_hz=wrong)
+
+
+class TestEnd:
+    async def test_collected(self, url: str, daemon: Publisher) -> None:
+        """An iterator that nobody holds any more ends its leases, without an error."""
+        await daemon.publish("SPY", 1)
+        async with SpotClient(url) as spot:
+            updates = spot.updates("SPY")
+            await anext(updates)
+            assert await daemon.leases()
+            del updates
+            gc.collect()
+
+            async def no_leases() -> bool:
+                return not await daemon.leases()
+
+            await until(no_leases, "the leases to end")
+
+    async def test_async_with(self, url: str, daemon: Publisher) -> None:
+        """``async with`` ends it at once, and a step after it is the end."""
+        await daemon.publish("SPY", 1)
+        async with SpotClient(url) as spot:
+            async with spot.updates("SPY") as updates:
+                await anext(updates)
+            assert await daemon.leases() == {}
+            assert await anext(updates, None) is None
+
+    async def test_never_begun(self, url: str, daemon: Publisher) -> None:
+        """An iterator that nobody starts demands nothing, and has nothing to end."""
+        async with SpotClient(url) as spot:
+            updates = spot.updates("SPY")
+            assert await daemon.leases() == {}
+        with pytest.raises(RuntimeError, match="the client is closed"):
+            await anext(updates)
+
+    async def test_closed_is_closed(self, url: str) -> None:
+        """After ``aclose`` each call raises RuntimeError."""
+        spot = SpotClient(url)
+        await spot.aclose()
+        for call in (spot.updates, spot.want):
+            with pytest.raises(RuntimeError, match="the client is closed"):
+                call("SPY")
+        for ask in (spot.latest, spot.add, spot.remove, spot.wait_live, spot.frame):
+            with pytest.raises(RuntimeError, match="the client is closed"):
+                await ask("SPY")
+        for plain in (spot.status, spot.states, spot.desired):
+            with pytest.raises(RuntimeError, match="the client is closed"):
+                await plain()
+        with pytest.raises(RuntimeError, match="the client is closed"):
+            spot.events()
+
+    async def test_one_connection(self, url: str, daemon: Publisher) -> None:
+        """Whatever the number of iterations, the subscription is one connection."""
+        async with SpotClient(url) as spot:
+            symbols = [f"A{a}{b}" for a in "ABCDEFGHIJKLMNO" for b in "ABCDEFGHIJ"]
+            for symbol in symbols:
+                await daemon.publish(symbol, 1)
+            iterations = [spot.updates(symbol) for symbol in symbols]
+            await asyncio.gather(*(anext(each) for each in iterations))
+            assert len(await daemon.redis.client_list(_type="pubsub")) == 1
+
+
+class TestSkipped:
+    async def test_slow_consumer(self, url: str, daemon: Publisher) -> None:
+        """Each iteration counts what its consumer did not see."""
+        async with SpotClient(url) as spot:
+            slow, quick = spot.updates("SPY"), spot.updates("SPY")
+            await daemon.publish("SPY", 1)
+            assert (await anext(slow)).seq == (await anext(quick)).seq == 1
+            await daemon.publish("SPY", 2, 3, 4)
+            while (await anext(quick)).seq < 4:
+                pass
+            await until(lambda: slow.skipped == 2, "the slow one's to be replaced")
+            assert (await anext(slow)).seq == 4
+
+    async def test_max_hz(self, url: str, daemon: Publisher) -> None:
+        """Within a window a newer price waits; the newest is told when the window ends."""
+        async with SpotClient(url) as spot, spot.updates("SPY", max_hz=5) as updates:
+            await daemon.publish("SPY", 1)
+            assert (await anext(updates)).seq == 1
+            await daemon.publish("SPY", 2, 3, 4)
+            assert (await anext(updates)).seq == 4
+            assert updates.skipped == 2
+
+
+class TestStates:
+    async def test_beside_the_prices(self, url: str, daemon: Publisher) -> None:
+        """States of the symbols come as they change, and not those of others."""
+        await daemon.redis.set(KEYS.status, status_of().to_json())
+        await daemon.publish("SPY", 1)
+        await daemon.announce("SPY", "live")
+        async with SpotClient(url) as spot, spot.updates("SPY", with_states=True) as items:
+            assert [told(await anext(items)), told(await anext(items))] == [
+                ("SPY", 1),
+                ("SPY", "live"),
+            ]
+            await daemon.announce("QQQ", "refused")
+            await daemon.announce("SPY", "halted")
+            assert told(await anext(items)) == ("SPY", "halted")
+            await daemon.redis.publish(KEYS.events, state_of("SPY", "ended").to_json())
+            assert told(await anext(items)) == ("SPY", "ended")
+            await daemon.announce("SPY", "refused")
+            assert told(await anext(items)) == ("SPY", "refused")
+
+    async def test_stale_comes_after_the_price_that_it_calls_suspect(
+        self, url: str, daemon: Publisher
+    ) -> None:
+        """Whenever a program joins: the last price before ``stale`` is never told after it."""
+        await daemon.redis.set(KEYS.status, status_of().to_json())
+        async with SpotClient(url) as spot:
+            for seq in range(1, 101):
+                await daemon.announce("SPY", "live")
+                async with spot.updates("SPY", with_states=True) as items:
+                    joining = asyncio.ensure_future(anext(items))
+                    for _ in range(seq % 25):
+                        await asyncio.sleep(0)
+                    await daemon.publish("SPY", seq)
+                    await daemon.announce("SPY", "stale")
+                    seen = [told(await joining)]
+                    while seen[-1] != ("SPY", "stale"):
+                        seen.append(told(await anext(items)))
+                    assert ("SPY", seq) in seen
+
+    async def test_the_daemon_ends(self, url: str, daemon: Publisher) -> None:
+        """Without a status no state counts: each symbol is stale, until a daemon is there again."""
+        await daemon.redis.set(KEYS.status, status_of().to_json())
+        await daemon.announce("SPY", "live")
+        async with (
+            SpotClient(url, heartbeat_s=0.05) as spot,
+            spot.updates("SPY", with_states=True) as items,
+        ):
+            assert told(await anext(items)) == ("SPY", "live")
+            await daemon.redis.delete(KEYS.status)
+            stale = await anext(items)
+            assert isinstance(stale, SymbolState)
+            assert (stale.state, stale.code) == ("stale", "no_daemon")
+            await daemon.redis.set(KEYS.status, status_of().to_json())
+            assert told(await anext(items)) == ("SPY", "live")
+
+    async def test_no_daemon_at_the_start(self, url: str, daemon: Publisher) -> None:
+        """States that a killed daemon left behind do not count."""
+        await daemon.announce("SPY", "live")
+        async with SpotClient(url) as spot, spot.updates("SPY", with_states=True) as items:
+            assert told(await anext(items)) == ("SPY", "no_daemon")
+
+    async def test_redis_goes_and_returns(self, own_server: Server) -> None:
+        """While Redis is away each symbol is stale, and what is stored afterwards is told anew."""
+        async with SpotClient(own_server.url) as spot:
+            items = spot.updates("SPY", with_states=True)
+            async with Publisher(own_server.url) as daemon:
+                await daemon.redis.set(KEYS.status, status_of().to_json())
+                await daemon.announce("SPY", "live")
+                assert told(await anext(items)) == ("SPY", "live")
+            own_server.kill()
+            assert told(await anext(items)) == ("SPY", "redis_away")
+            own_server.start()
+            assert told(await anext(items)) == ("SPY", "no_daemon")
+            async with Publisher(own_server.url) as daemon:
+                await daemon.announce("SPY", "live")
+                await daemon.redis.set(KEYS.status, status_of().to_json())
+                await daemon.redis.publish(KEYS.events, status_of().to_json())
+                assert told(await anext(items)) == ("SPY", "live")
+
+
+class TestWaitLive:
+    async def test_all_are_live(self, url: str, daemon: Publisher) -> None:
+        """It returns the states when the last one is live; a halted one is not."""
+        await daemon.redis.set(KEYS.status, status_of().to_json())
+        await daemon.announce("SPY", "live")
+        await daemon.announce("QQQ", "halted")
+        async with SpotClient(url) as spot:
+            waiting = asyncio.ensure_future(spot.wait_live("SPY", "QQQ"))
+            await until(lambda: daemon.subscribers(KEYS.events), "a subscriber")
+            await daemon.announce("QQQ", "live")
+            assert await waiting == {"SPY": state_of("SPY"), "QQQ": state_of("QQQ")}
+            assert await daemon.leases() == {}
+
+    async def test_refused(self, url: str, daemon: Publisher) -> None:
+        """A refused one is told at once, with its reason."""
+        await daemon.redis.set(KEYS.status, status_of().to_json())
+        await daemon.redis.hset(
+            KEYS.states, "SPY", state_of("SPY", "refused", "symbol_limit").to_json()
+        )
+        async with SpotClient(url) as spot:
+            with pytest.raises(SymbolRefusedError, match="SPY is refused: symbol_limit: more"):
+                await spot.wait_live("SPY")
+
+    async def test_timeout(self, url: str, daemon: Publisher) -> None:
+        """The error says why each of the others is not live."""
+        await daemon.announce("SPY", "live")
+        async with SpotClient(url) as spot:
+            with pytest.raises(TimeoutError, match=r"after 0\.05 s: no daemon runs"):
+                await spot.wait_live("SPY", timeout=0.05)
+            await daemon.redis.set(KEYS.status, status_of().to_json())
+            with pytest.raises(TimeoutError, match=r"after 0\.05 s: QQQ: nobody demands it$"):
+                await spot.wait_live("SPY", "QQQ", timeout=0.05)
+
+    async def test_redis_away(self, own_server: Server) -> None:
+        """Where Redis is away it raises."""
+        own_server.kill()
+        async with SpotClient(own_server.url) as spot:
+            with pytest.raises(RedisUnavailableError):
+                await spot.wait_live("SPY")
+
+    async def test_the_client_is_closed(self, url: str, daemon: Publisher) -> None:
+        """Closing the client meanwhile is an error of the call."""
+        spot = SpotClient(url)
+        waiting = asyncio.ensure_future(spot.wait_live("SPY"))
+        await until(lambda: daemon.subscribers(KEYS.events), "a subscriber")
+        await spot.aclose()
+        with pytest.raises(RuntimeError, match="the client is closed"):
+            await waiting
+
+
+class TestWarnings:
+    """After ``warn_after_s`` a symbol without a price is told in the log, with the reason."""
+
+    @staticmethod
+    async def warning(
+        url: str, caplog: pytest.LogCaptureFixture, *, demand: bool = True, **prefixes: str
+    ) -> str:
+        """Iterate until a warning is logged, and return it."""
+        async with (
+            SpotClient(url, warn_after_s=WARN_AFTER_S, **prefixes) as spot,  # type: ignore[arg-type]
+            spot.updates("SPY", "QQQ", demand=demand) as updates,
+        ):
+            taking = asyncio.ensure_future(anext(updates))
+            await until(lambda: "no price after" in caplog.text, "the warning")
+            taking.cancel()
+            await asyncio.wait([taking])
+        [record] = [r for r in caplog.records if "no price after" in r.message]
+        assert record.levelname == "WARNING"
+        assert record.name == "spotd.client"
+        return record.message
+
+    async def test_no_daemon(self, url: str, caplog: pytest.LogCaptureFixture) -> None:
+        """No daemon runs."""
+        message = await self.warning(url, caplog)
+        assert message == (
+            "no price after 0.05 s: no daemon runs under the key prefix 'spotd:': "
+            "there is no spotd:status"
+        )
+
+    async def test_refused(
+        self, url: str, daemon: Publisher, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """A symbol is refused, the other is not known."""
+        await daemon.redis.set(KEYS.status, status_of().to_json())
+        state = state_of("SPY", "refused", "symbol_limit")
+        await daemon.redis.hset(KEYS.states, "SPY", state.to_json())
+        message = await self.warning(url, caplog, demand=False)
+        assert "SPY: refused, symbol_limit: more words; QQQ: nobody demands it" in message
+
+    async def test_wrong_prefix(
+        self, url: str, daemon: Publisher, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """A daemon listens under other prefixes than the client's."""
+        await daemon.redis.set(KEYS.status, status_of().to_json())
+        async with daemon.redis.pubsub(ignore_subscribe_messages=True) as pubsub:
+            await pubsub.subscribe(KEYS.wake, KEYS.leaders)
+            await until(lambda: daemon.subscribers(KEYS.leaders), "the daemon to listen")
+            message = await self.warning(url, caplog, key_prefix="x:")
+            assert "under the key prefix 'x:', but under 'spotd:'" in message
+            caplog.clear()
+            message = await self.warning(url, caplog, channel_prefix="y:")
+            assert "nobody publishes under the channel prefix 'y:', but under 'spot:'" in message
+
+    async def test_without_the_right_to_ask_who_listens(
+        self, own_server: Server, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """It is said all the same that there is no daemon."""
+        with own_server.client() as admin:
+            rules = ["on", ">pw", "~*", "&*", "+@all", "-pubsub"]
+            admin.execute_command("ACL", "SETUSER", "poor", *rules)
+        message = await self.warning(f"redis://poor:pw@127.0.0.1:{own_server.port}/0", caplog)
+        assert "no daemon runs" in message
+
+    async def test_not_where_prices_come(
+        self, url: str, daemon: Publisher, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """Whoever has a price of each symbol is not warned."""
+        await daemon.publish("SPY", 1)
+        async with (
+            SpotClient(url, warn_after_s=WARN_AFTER_S) as spot,
+            spot.updates("SPY") as first,
+            spot.updates("QQQ") as second,
+        ):
+            assert (await anext(first)).seq == 1
+            taking = asyncio.ensure_future(anext(second))
+            await until(lambda: "no price after" in caplog.text, "the warning of the other")
+            await daemon.publish("QQQ", 1)
+            await taking
+        assert caplog.text.count("no price after") == 1
+
+    async def test_redis_cannot_be_asked(
+        self, own_server: Server, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """That the reason is not known is said, too."""
+        with own_server.client() as admin:
+            rules = ["on", ">pw", "~*", "&*", "+@all", "-get"]
+            admin.execute_command("ACL", "SETUSER", "poor", *rules)
+        message = await self.warning(f"redis://poor:pw@127.0.0.1:{own_server.port}/0", caplog)
+        assert "no price after 0.05 s: Redis at" in message
+        assert "refused" in message
+
+
+class TestOwners:
+    async def test_two_replicas_with_one_owner(self, url: str, daemon: Publisher) -> None:
+        """Each has leases of its own, so one that leaves does not end the other's demand."""
+        async with SpotClient(url, owner="svc") as stays, stays.want("SPY"):
+            async with SpotClient(url, owner="svc") as leaves, leaves.want("SPY"):
+                assert set(await daemon.leases()) == {f"SPY@{stays.owner}", f"SPY@{leaves.owner}"}
+            assert set(await daemon.leases()) == {f"SPY@{stays.owner}"}
+            assert stays.owner.startswith("svc:")
+
+    async def test_a_lease_is_of_one_symbol_and_one_owner(self, url: str) -> None:
+        """An owner may hold any sign, since the symbol ends at the first ``@``."""
+        async with SpotClient(url, owner="a@b") as spot, spot.want("SPY"):
+            assert await spot.desired() == {"SPY"}
+
+
+class TestLists:
+    @pytest.mark.parametrize("call", ["updates", "want", "latest", "add", "remove", "wait_live"])
+    async def test_a_list_is_told_how_to_be_passed(self, url: str, call: str) -> None:
+        """A list instead of symbols is a TypeError that says ``*symbols``."""
+        async with SpotClient(url) as spot:
+            with pytest.raises(TypeError, match=r"not a list: write \*symbols"):
+                await getattr(spot, call)(["SPY"])
+
+
+class TestFrame:
+    async def test_rows_and_columns(self, url: str, daemon: Publisher) -> None:
+        """A row per symbol in the order that was asked for, also without a price."""
+        pandas = pytest.importorskip("pandas")
+        await daemon.publish("SPY", 7)
+        async with SpotClient(url) as spot:
+            frame = await spot.frame("qqq", "SPY")
+            assert list(frame.index) == ["QQQ", "SPY"]
+            assert list(frame.columns) == [
+                "bid_price", "ask_price", "mid_price", "last_price", "timestamp", "seq",
+            ]  # fmt: skip
+            spy, qqq = frame.loc["SPY"], frame.loc["QQQ"]
+            update = update_of("SPY", 7)
+            assert (spy.mid_price, spy.seq) == (update.mid_price, update.seq)
+            assert spy.timestamp == update.timestamp
+            assert qqq.isna().all()
+            assert pandas.isna(spy.last_price)
+            assert list((await spot.frame()).index) == ["SPY"]
+
+
+def test_to_dict() -> None:
+    """A message as a dict has the names of its JSON, and times as datetimes."""
+    update = update_of("SPY", 7)
+    assert update.to_dict() == {
+        "symbol": "SPY", "bid_price": 421.35, "ask_price": 421.39, "mid_price": 421.37,
+        "last_price": None, "timestamp": update.timestamp, "seq": 7,
+    }  # fmt: skip
+    assert state_of("SPY").to_dict()["type"] == "symbol"
+    assert status_of().to_dict()["type"] == "daemon"
+
+
+async def test_a_wrong_clock_of_ours_changes_nothing(
+    url: str, daemon: Publisher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Leases lapse by Redis' clock, prices are newer by ``seq``: our wall clock plays no part."""
+    real = time.time
+    monkeypatch.setattr(time, "time", lambda: real() - 86_400.0)
+    async with SpotClient(url) as spot, spot.updates("SPY") as updates:
+        await daemon.publish("SPY", 1)
+        assert (await anext(updates)).seq == 1
+        [lapses_at] = (await daemon.leases()).values()
+        assert 0 < lapses_at - real() <= 30.0
