@@ -280,6 +280,10 @@ class DaemonStatus(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", 
     market_changes_at: Annotated[
         Moment | None, told("The next change of `market`, UTC; null where it is not known.")
     ] = None
+    gaps: Annotated[
+        tuple[Gap, ...],
+        told("The newest gaps that this daemon stated since it started, the oldest first."),
+    ] = ()
 
     def to_dict(self) -> dict[str, object]:
         """Return the fields of the JSON by their names, with times as datetimes."""
@@ -340,9 +344,10 @@ class _Encoder:
         fields = msgspec.to_builtins(value, builtin_types=(datetime,))
         if fields.get("detail", "") is None:
             del fields["detail"]
-        for name, field in fields.items():
-            if isinstance(field, datetime):
-                fields[name] = rfc3339(field)
+        for each in (fields, *fields.get("gaps", ())):
+            for name, field in each.items():
+                if isinstance(field, datetime):
+                    each[name] = rfc3339(field)
         return msgspec.json.encode(fields)
 
 

@@ -126,6 +126,8 @@ class DaemonStatus(_Model):
     reconnects: int
     market: Literal["open", "extended", "closed"] | None = None
     market_changes_at: UtcDatetime | None = None
+    gaps: tuple[Gap, ...] = ()
+    """The newest gaps that this daemon stated since it started, the oldest first."""
 
 
 class Gap(_Model):

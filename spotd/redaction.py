@@ -16,6 +16,7 @@ from functools import lru_cache
 from urllib.parse import quote, quote_plus
 
 REDACTED = "***"
+_MIN_MASKED_BYTES = 4
 
 _MIN_SECRET_CHARS = 4  # shorter ones occur inside ordinary words
 _MIN_BEGINNING_CHARS = 6
@@ -99,3 +100,23 @@ def spellings_of(secret: str) -> set[str]:
             )
         }
     return found
+
+
+class Mask:
+    """Masks secrets in bytes whose lengths are written elsewhere, as MessagePack does.
+
+    As many asterisks take the place of a secret. A secret of fewer than four bytes is not masked:
+    it may be part of ordinary data.
+    """
+
+    def __init__(self, secrets: Iterable[str]) -> None:
+        found = {text.encode() for secret in secrets for text in spellings_of(secret)}
+        self._spellings = sorted(
+            (text for text in found if len(text) >= _MIN_MASKED_BYTES), key=len, reverse=True
+        )
+
+    def over(self, data: bytes) -> bytes:
+        """Return the data with all secrets masked, however they are escaped; it is as long."""
+        for text in self._spellings:
+            data = data.replace(text, b"*" * len(text))
+        return data

@@ -304,10 +304,10 @@ class Settings(BaseSettings):
         raise SettingsError("; ".join(missing))
 
     def secrets(self) -> list[str]:
-        """Return the texts that must never be told: keys, and passwords in addresses."""
+        """Return the texts that must never be written anywhere."""
         keys = [key.get_secret_value() for key in (self.api_key, self.secret_key) if key]
-        addresses = (self.redis_url.get_secret_value(), self.stream_url or "", self.data_url)
-        return keys + [secret for address in addresses for secret in secrets_in(address)]
+        urls = (self.redis_url.get_secret_value(), self.stream_url or "", self.data_url)
+        return keys + [secret for url in urls for secret in secrets_in(url)]
 
     @classmethod
     def load(cls, **overrides: Any) -> Self:

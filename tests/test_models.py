@@ -50,7 +50,7 @@ STATUS = (
     b'"symbols":{"desired":3,"live":2,"refused":1,"pending":0,"stale":0,"halted":0},'
     b'"last_message_at":"2026-01-20T05:12:01.000001Z","lag_ms":12.5,"breaker":"closed",'
     b'"quotes_received":0,"updates_published":0,"reconnects":0,"market":"open",'
-    b'"market_changes_at":"2026-01-20T21:00:00.000000Z"}'
+    b'"market_changes_at":"2026-01-20T21:00:00.000000Z","gaps":[]}'
 )
 GAP = (
     b'{"type":"gap","from":"2026-01-20T05:12:00.000000Z","to":"2026-01-20T05:12:01.500000Z",'
@@ -226,6 +226,9 @@ def test_a_status_is_the_contracts_example() -> None:
 
 
 _counts = st.integers(0, 2**53)
+_gaps = st.builds(
+    Gap, begins=_moments, ends=_moments, reason=st.text(), code=st.none(), symbols=_counts
+)
 
 
 @given(
@@ -250,6 +253,7 @@ _counts = st.integers(0, 2**53)
         reconnects=_counts,
         market=st.none() | st.sampled_from(("open", "extended", "closed")),
         market_changes_at=st.none() | _moments,
+        gaps=st.lists(_gaps, max_size=2).map(tuple),
     )
 )
 def test_every_status_reads_back_as_it_was(status: DaemonStatus) -> None:
@@ -277,6 +281,14 @@ def test_a_gap_is_the_contracts_example() -> None:
     assert Gap.from_json(GAP) == gap
 
 
+def test_a_status_holds_gaps_as_they_were_announced() -> None:
+    """Gap for gap, the same JSON."""
+    gap = Gap.from_json(GAP)
+    status = msgspec.structs.replace(DaemonStatus.from_json(STATUS), gaps=(gap, gap))
+    assert status.to_json() == STATUS.replace(b"[]", b"[%b,%b]" % (GAP, GAP))
+    assert DaemonStatus.from_json(status.to_json()) == status
+
+
 # Fields that come and go
 
 
@@ -298,7 +310,7 @@ def test_what_an_older_daemon_writes_is_read(
 ) -> None:
     """Without the fields that were added since, a message is read; they are None."""
     older = json.loads(raw)
-    for added in ("code", "market", "market_changes_at"):
+    for added in ("code", "market", "market_changes_at", "gaps"):
         older.pop(added, None)
     read = model.from_json(json.dumps(older))
     assert read.code is None

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from urllib.parse import quote, quote_plus
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spotd.redaction import REDACTED, Redactor, without
+from spotd.redaction import REDACTED, Mask, Redactor, without
 
 SECRETS = ["hunter2", "p'a\"s\\s wörd/+%", "päss\nword"]
 
@@ -76,3 +77,22 @@ def test_the_words_of_others_are_short_and_on_one_line() -> None:
     """A secret is cut out before the text is."""
     words = Redactor(["hunter2"]).words("a\nb\x1b[31m hunter2 and more", 12)
     assert words == "a b [31m ***"
+
+
+@pytest.mark.parametrize("secret", SECRETS)
+@pytest.mark.parametrize("form", [str, repr, json.dumps, quote, quote_plus])
+def test_a_mask_keeps_the_length(secret: str, form: object) -> None:
+    """Asterisks take the place of a secret, so that lengths that stand in front of it hold."""
+    assert callable(form)
+    written = form(secret).strip("'\"")
+    data = msgspec.msgpack.encode({"msg": f"before {written} after", "more": [1, "SPY"]})
+    shown = Mask(["other-secret", secret]).over(data)
+    assert len(shown) == len(data)
+    stars = "*" * len(written.encode())
+    assert msgspec.msgpack.decode(shown) == {"msg": f"before {stars} after", "more": [1, "SPY"]}
+
+
+def test_a_mask_leaves_short_words_alone() -> None:
+    """A secret of three bytes may be part of ordinary data."""
+    assert Mask(["SPY", ""]).over(b"SPY") == b"SPY"
+    assert Mask(["SPYX"]).over(b"SPYX") == b"****"

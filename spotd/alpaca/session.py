@@ -49,6 +49,7 @@ class Session(picows.WSListener):
         "_redactor",
         "closing",
         "end",
+        "take_frame",
         "transport",
     )
 
@@ -62,6 +63,8 @@ class Session(picows.WSListener):
         self.transport: picows.WSTransport | None = None
         self.end: asyncio.Future[StreamError] = asyncio.get_running_loop().create_future()
         self.closing = False  # True: no message is handed on any more
+        # Gets each frame of messages as it came, malformed ones too, while somebody records.
+        self.take_frame: Callable[[bytes], None] | None = None
         self._decoder = decoder
         self._on_data = on_data
         self._redactor = redactor
@@ -123,11 +126,14 @@ class Session(picows.WSListener):
             # frame is read only where it does not decode: picows makes an enum of the type, which
             # costs a third of decoding a quote.
             if frame.fin and not frame.rsv1 and not self._parts:
+                payload = frame.get_payload_as_bytes()
                 try:
-                    messages = decode(frame.get_payload_as_bytes())
+                    messages = decode(payload)
                 except UNREADABLE:
                     self._look_closer(transport, frame)
                 else:
+                    if self.take_frame is not None:
+                        self.take_frame(payload)
                     if messages and type(messages[0]) is Quote and not self.closing:
                         self._on_data(messages)  # nearly every frame comes here
                     else:
@@ -186,6 +192,8 @@ class Session(picows.WSListener):
             message = b"".join(self._parts)
             self._parts.clear()
             self._parts_bytes = 0
+            if self.take_frame is not None:
+                self.take_frame(message)
             messages = self._decoder.decode(message)
             if self._in_handshake and not messages and not is_frame(message):
                 # Without this, a greeting in text would be no greeting, and never told.

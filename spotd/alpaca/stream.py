@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable
-from typing import NoReturn
+from typing import NoReturn, Protocol
 
 import picows
 from alpaca.data.live import StockDataStream
@@ -38,6 +38,16 @@ _FATAL = {
     409: "the plan of these keys does not include this feed (409 insufficient subscription): "
     "choose another SPOTD_FEED or upgrade the plan",
 }
+
+
+class Tap(Protocol):
+    """Takes what comes from Alpaca. Its methods must neither block nor raise."""
+
+    def frame(self, payload: bytes) -> None:
+        """Take the payload of a frame as it came, before its messages are handed on."""
+
+    def ended(self, why: StreamError) -> None:
+        """Take in that a session is over."""
 
 
 class AlpacaStream(StockDataStream):  # type: ignore[misc]  # alpaca-py is not typed
@@ -70,6 +80,7 @@ class AlpacaStream(StockDataStream):  # type: ignore[misc]  # alpaca-py is not t
         self._on_data = on_data
         self._timeouts = Timeouts() if timeouts is None else timeouts
         self._session: Session | None = None
+        self._tap: Tap | None = None
 
     @property
     def endpoint(self) -> str:
@@ -116,6 +127,12 @@ class AlpacaStream(StockDataStream):  # type: ignore[misc]  # alpaca-py is not t
             return StreamError("not connected", reason="closed")
         return await asyncio.shield(self._session.end)
 
+    def give_to(self, tap: Tap | None) -> None:
+        """Give ``tap`` what comes from now on, also in later sessions. None: give it to nobody."""
+        self._tap = tap
+        if self._session is not None:
+            self._session.take_frame = None if tap is None else tap.frame
+
     def give_up(self, why: StreamError) -> None:
         """End the session for a reason found elsewhere, such as silence. Then call ``close``."""
         if self._session is not None:
@@ -131,6 +148,8 @@ class AlpacaStream(StockDataStream):  # type: ignore[misc]  # alpaca-py is not t
             return
         session.closing = True
         session.finish(StreamError("the stream is closed", reason="closed"))
+        if self._tap is not None:
+            self._tap.ended(session.end.result())
         transport = session.transport
         if transport is None:
             return
@@ -149,6 +168,7 @@ class AlpacaStream(StockDataStream):  # type: ignore[misc]  # alpaca-py is not t
     async def _connect(self) -> None:
         """Open the socket and wait for the greeting."""
         session = self._session = Session(self.decoder, self._on_data, self._redactor)
+        self.give_to(self._tap)
         await connect(session, self._endpoint, self._timeouts)
         greeting = await session.answer("greeting", self._timeouts.answer_s)
         if isinstance(greeting, Error):

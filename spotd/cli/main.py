@@ -17,6 +17,7 @@ from importlib import import_module
 from typing import Any, NamedTuple
 
 import click
+from click.shell_completion import CompletionItem
 
 from spotd import __version__
 from spotd.cli.text import printable
@@ -46,9 +47,11 @@ COMMANDS = {
     "check": Command("spotd.cli.check:check", "Check settings, Redis and Alpaca."),
     "status": Command("spotd.cli.status:status", "Show the state of the daemon."),
     "watch": Command("spotd.cli.watch:watch", "Watch prices as they arrive.", endless=True),
+    "record": Command("spotd.cli.record:record", "Record what comes from Alpaca.", endless=True),
     "relay": Command("spotd.cli.relay:relay", "Serve prices to browsers.", endless=True),
-    "symbols": Command("spotd.cli.symbols:symbols", "Add, remove and list symbols."),
+    "symbols": Command("spotd.cli.symbols:symbols", "Add, remove, list symbols; who asks."),
     "schema": Command("spotd.cli.schema:schema", "Print AsyncAPI, OpenAPI and JSON Schemas."),
+    "completion": Command("spotd.cli.completion:completion", "Completion for bash, zsh, fish."),
 }
 
 # Package -> the extra that installs it.
@@ -92,6 +95,12 @@ class LazyGroup(click.Group):
         """Write the table of subcommands without importing any."""
         with formatter.section("Commands"):
             formatter.write_dl([(name, command.summary) for name, command in COMMANDS.items()])
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Return what may follow in a shell, without importing any subcommand."""
+        names = [name for name in COMMANDS if name.startswith(incomplete)]
+        items = [CompletionItem(name, help=COMMANDS[name].summary) for name in names]
+        return items + click.Command.shell_complete(self, ctx, incomplete)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the subcommand. A foreseen error becomes one line and an exit code."""

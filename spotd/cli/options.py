@@ -15,6 +15,7 @@ import click
 from pydantic import SecretStr
 
 from spotd.client import SpotClient
+from spotd.redis.observer import Observer
 from spotd.settings import Settings
 
 redis_url_option = click.option(
@@ -49,6 +50,14 @@ def client_of(settings: Settings) -> SpotClient:
         key_prefix=settings.key_prefix,
         channel_prefix=settings.channel_prefix,
     )
+
+
+def observer_of(settings: Settings) -> Observer:
+    """Return what reads the names of the daemon that these settings describe.
+
+    Raises SettingsError.
+    """
+    return Observer(settings.redis_url.get_secret_value(), settings.keys)
 
 
 def until_stopped(body: Callable[[], Coroutine[Any, Any, None]]) -> None:

@@ -1,82 +1,102 @@
-"""``spotd status``: the state of the daemon, from ``spotd:status``. Must write nothing."""
+"""``spotd status``: what the daemon and its demand are like, and what to do about it.
+
+Reads Redis. Must write nothing.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime
 
 import click
 
-from spotd.cli.options import client_of, json_option, load_settings, redis_url_option
-from spotd.cli.table import state_text
-from spotd.cli.text import printable
+from spotd.cli.options import (
+    json_option,
+    load_settings,
+    observer_of,
+    redis_url_option,
+    until_stopped,
+)
+from spotd.cli.overview import Overview, read_overview
+from spotd.cli.overview_text import lines_of
 from spotd.errors import SpotdError
-from spotd.models import DaemonStatus, rfc3339
 from spotd.settings import Settings
+
+_EVERY_S = 2.0
+_PAUSE_PER_READ = 20.0  # a refresh is at most 5 % of the time, however large the demand is
 
 
 @click.command()
 @redis_url_option
 @json_option
-def status(redis_url: str | None, as_json: bool) -> None:
-    """Show the state of the daemon. The exit code is 1 where no daemon runs."""
+@click.option("--watch", is_flag=True, help="Show it again and again, until Ctrl-C.")
+@click.option(
+    "--every",
+    "every_s",
+    type=click.FloatRange(0.2, 3600),
+    default=_EVERY_S,
+    show_default=True,
+    metavar="SECONDS",
+    help="With --watch: the pause between two refreshes.",
+)
+def status(redis_url: str | None, as_json: bool, watch: bool, every_s: float) -> None:
+    """Show the daemon, its market and its demand, what is wrong, and what to do.
+
+    Exit codes: 0 a daemon leads and works (idle or streaming); 1 none does, or Redis does not
+    answer; 2 wrong usage or settings. With --watch: 0 asked to stop.
+    """
     settings = load_settings(redis_url)
-    found = asyncio.run(_fetch(settings))
-    if found is None:
-        raise SpotdError(f"no daemon runs here: Redis answers, but holds no {settings.keys.status}")
-    if as_json:
-        click.echo(found.to_json())
+    if watch:
+        until_stopped(lambda: _watch(settings, every_s, as_json=as_json))
         return
-    for name, value in lines_of(found, datetime.now(UTC)):
-        click.echo(f"{name:<13}{printable(value)}")
+    seen = asyncio.run(_once(settings))
+    if as_json:
+        click.echo(seen.to_json())
+    elif seen.away is not None:
+        raise SpotdError(seen.away)
+    else:
+        click.echo(_text(seen))
+    raise click.exceptions.Exit(0 if seen.ready else 1)
 
 
-def lines_of(status: DaemonStatus, now: datetime) -> list[tuple[str, str]]:
-    """Return the status for a person, as names and values."""
-    counts = status.symbols
-    parts = [f"{counts.desired} desired", f"{counts.live} live"]
-    parts += [
-        f"{number} {name}"
-        for name, number in (
-            ("pending", counts.pending),
-            ("stale", counts.stale),
-            ("halted", counts.halted),
-            ("refused", counts.refused),
-        )
-        if number
-    ]
-    last = "none" if status.last_message_at is None else _ago(status.last_message_at, now)
-    return [
-        ("state", state_text(status)),
-        ("since", _ago(status.since, now)),
-        ("instance", f"{status.instance}, version {status.version}"),
-        ("feed", status.feed),
-        ("market", _market(status)),
-        ("symbols", ", ".join(parts)),
-        ("last message", last),
-        ("lag", "unknown" if status.lag_ms is None else f"{status.lag_ms:.1f} ms"),
-        ("breaker", status.breaker),
-        ("quotes", f"{status.quotes_received:,} received"),
-        ("updates", f"{status.updates_published:,} published"),
-        ("reconnects", f"{status.reconnects:,}"),
-        ("reported", _ago(status.at, now)),
-    ]
+async def _once(settings: Settings) -> Overview:
+    observer = observer_of(settings)
+    try:
+        return await read_overview(observer)
+    finally:
+        await observer.close()
 
 
-def _market(status: DaemonStatus) -> str:
-    if status.market is None:
-        return "unknown"
-    changes = status.market_changes_at
-    return status.market + ("" if changes is None else f", until {rfc3339(changes)}")
+async def _watch(settings: Settings, every_s: float, *, as_json: bool) -> None:
+    observer = observer_of(settings)
+    loop = asyncio.get_running_loop()
+    on_terminal = sys.stdout.isatty() and not as_json
+    screen: AbstractContextManager[Callable[[str], None]]
+    screen = _live() if on_terminal else nullcontext(lambda text: click.echo(f"{text}\n"))
+    try:
+        with screen as show:
+            while True:
+                began = loop.time()
+                seen = await read_overview(observer)
+                if as_json:
+                    click.echo(seen.to_json())
+                else:
+                    show(_text(seen))
+                spent_s = loop.time() - began
+                await asyncio.sleep(max(every_s, _PAUSE_PER_READ * spent_s))
+    finally:
+        await observer.close()
 
 
-async def _fetch(settings: Settings) -> DaemonStatus | None:
-    async with client_of(settings) as spot:
-        return await spot.status()
+def _text(seen: Overview) -> str:
+    return "\n".join(line.styled() for line in lines_of(seen, datetime.now(UTC)))
 
 
-def _ago(moment: datetime, now: datetime) -> str:
-    seconds = max(0, int((now - moment).total_seconds()))
-    hours, minutes = seconds // 3600, seconds // 60
-    span = f"{hours} h {minutes % 60} min" if hours else f"{minutes} min" if minutes else None
-    return f"{rfc3339(moment)} ({span or f'{seconds} s'} ago)"
+def _live() -> AbstractContextManager[Callable[[str], None]]:
+    """Return a screen of its own. It is left when the context ends, and the last text stays."""
+    from spotd.cli.live_screen import live_screen  # noqa: PLC0415 - loads rich
+
+    return live_screen()

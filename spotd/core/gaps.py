@@ -30,6 +30,7 @@ from spotd.symbols import WILDCARD
 
 # Gaps that are kept until they are announced. While Redis is away, more than this may be found.
 MOST_KEPT = 16
+MOST_SHOWN = 5  # in the status
 
 # Within 1 s of Redis' return the newest prices are out (the wire contract, section 2).
 SHORTEST_OUTAGE_S = 1.0
@@ -47,6 +48,11 @@ class GapsFound:
 
     count: int = 0
     recent: tuple[Gap, ...] = ()
+
+    @property
+    def shown(self) -> tuple[Gap, ...]:
+        """The gaps that the status shows."""
+        return self.recent[-MOST_SHOWN:]
 
     def since(self, count: int) -> tuple[Gap, ...]:
         """Return the gaps behind the first ``count``, as far as they are kept."""

@@ -148,6 +148,14 @@ def not_ready_because(facts: Facts, now: float) -> list[Reason]:
     return reasons
 
 
+def shows_ready(state: str, code: str | None) -> bool:
+    """Return whether a leader that writes this state, with the code of its reason, is ready.
+
+    It says what ``not_ready_because`` said when the leader wrote its status.
+    """
+    return state in ("idle", "streaming") and code not in ("demand_unreadable", "lagging")
+
+
 def _away(facts: Facts) -> Reason | None:
     away = facts.redis.away
     return None if away is None else Reason("redis_away", away)

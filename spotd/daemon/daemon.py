@@ -49,6 +49,7 @@ from spotd.daemon.silence import SilenceLoop
 from spotd.daemon.snapshots import SnapshotLoop
 from spotd.daemon.states import STATUS_EVERY_S, StatesLoop
 from spotd.daemon.stream import PAUSE_IN_ROW_S, StreamLoop
+from spotd.daemon.tap import Taps
 from spotd.daemon.trading_days import FIRST_AFTER_S, ReadDays, TradingDaysLoop, read_trading_days
 from spotd.daemon.value import Value
 from spotd.errors import RedisUnavailableError, SpotdError
@@ -148,7 +149,13 @@ class Daemon:
         self._build_alpaca_side()
         self._build_doubts(read_days)
         self._build_redis_side()
-        self.http = HttpServer(self)
+        taps = Taps(
+            self._alpaca,
+            stream=self.stream,
+            secrets=settings.secrets(),
+            about={"instance": self.instance, "version": __version__, "feed": settings.feed},
+        )
+        self.http = HttpServer(self, taps)
         self.metrics.numbers_from(self._states.numbers)
         self._stop_asked = asyncio.Event()
         self._stops = 0

@@ -34,7 +34,7 @@ from spotd.core.verdicts import Verdict, Verdicts
 from spotd.daemon.prices import Prices
 from spotd.daemon.value import Value, WakeUp
 from spotd.errors import NotLeaderError, RedisUnavailableError
-from spotd.models import DaemonStateName, DaemonStatus, SymbolState, utc
+from spotd.models import DaemonStateName, DaemonStatus, Gap, SymbolState, utc
 from spotd.ops import systemd
 from spotd.ops.metrics import Metrics, Numbers
 from spotd.reasons import MEANINGS, Reason
@@ -187,6 +187,7 @@ class StatesLoop:
             reconnects=self._metrics.reconnects_total,
             market=market.name,
             market_changes_at=market.changes_at,
+            gaps=tuple(map(self._gap, self._gaps.get().shown)),
         )
 
     def numbers(self) -> Numbers:
@@ -221,6 +222,9 @@ class StatesLoop:
         )
 
     # Deriving
+
+    def _gap(self, gap: Gap) -> Gap:
+        return msgspec.structs.replace(gap, reason=self._told(gap.reason))
 
     def _words(self, text: str | None) -> str | None:
         return text if text is None or text in MEANINGS else self._told(text)
@@ -360,8 +364,7 @@ class StatesLoop:
     async def _announce_gaps(self) -> None:
         found = self._gaps.get()
         for number, gap in enumerate(new := found.since(self._gaps_announced), 1):
-            told = msgspec.structs.replace(gap, reason=self._told(gap.reason))
-            await self._port.announce(self._leadership.get().token, told.to_json())
+            await self._port.announce(self._leadership.get().token, self._gap(gap).to_json())
             self._gaps_announced = found.count - len(new) + number
 
     async def _write_status(self) -> None:
@@ -374,7 +377,7 @@ class StatesLoop:
             status.symbols,
             status.breaker,
             status.reconnects,
-            status.market,
+            status.gaps,
             self._leadership.get().term,
         )
         await self._port.write_status(

@@ -1,6 +1,7 @@
 """Talks HTTP: health, status and metrics for operators. Must not decide or change anything.
 
-Each page is answered at once. As a consequence, few connections with short lives are enough.
+Each page but ``/tap`` is answered at once. As a consequence, few connections with short lives are
+enough.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from aiohttp import web
 
 from spotd.errors import SettingsError
 from spotd.ops.http_logs import http_logger
+from spotd.ops.tap import TapPage, Taps
 
 _log = logging.getLogger(__name__)
 _JSON = "application/json; charset=utf-8"
@@ -49,15 +51,22 @@ class _Refused(asyncio.Protocol):
 
 
 class HttpServer:
-    """``/livez``, ``/readyz``, ``/status`` and ``/metrics`` on one address.
+    """``/livez``, ``/readyz``, ``/status``, ``/metrics`` and ``/tap`` on one address.
 
-    It holds at most ``max_connections``, each for at most ``connection_s`` seconds.
+    It holds at most ``max_connections``, each for at most ``connection_s`` seconds, but for those
+    of recorders.
     """
 
     def __init__(
-        self, views: Views, *, max_connections: int = 64, connection_s: float = 30.0
+        self,
+        views: Views,
+        taps: Taps | None = None,
+        *,
+        max_connections: int = 64,
+        connection_s: float = 30.0,
     ) -> None:
         self._views = views
+        self._tap_page = TapPage(taps)
         self._max_connections = max_connections
         self._connection_s = connection_s
         self._runner: web.AppRunner | None = None
@@ -75,6 +84,7 @@ class HttpServer:
                 web.get("/readyz", self._readyz),
                 web.get("/status", self._answer(self._views.status_json, _JSON)),
                 web.get("/metrics", self._answer(self._views.metrics_text, _PROMETHEUS)),
+                web.get("/tap", self._tap_page.answer, allow_head=False),
             ]
         )
         self._runner = web.AppRunner(
@@ -102,6 +112,7 @@ class HttpServer:
 
     async def stop(self) -> None:
         """Stop listening."""
+        self._tap_page.stop()
         if self._listening is not None:
             self._listening.close()
             self._listening = None
@@ -117,8 +128,9 @@ class HttpServer:
         handler = server()
 
         def end() -> None:
-            if handler.transport is not None:
-                handler.transport.abort()
+            transport = handler.transport
+            if isinstance(transport, asyncio.Transport) and not self._tap_page.serves(transport):
+                transport.abort()
 
         asyncio.get_running_loop().call_later(self._connection_s, end)
         return handler

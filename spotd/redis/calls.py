@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from spotd.core.call_limit import CallLimit
 from spotd.errors import RedisUnavailableError
 from spotd.keys import Keys
-from spotd.redis.addresses import check_prefix, connect, master_of, place_of
+from spotd.redis.addresses import check_prefix, connect, is_cluster, master_of, place_of
 from spotd.redis.connections import Progress, progress
 from spotd.redis.errors import LoginRefusedError, RefusedError, translated
+
+T = TypeVar("T")
 
 CALL_TIMEOUT_S = 0.8  # of a call to a Redis that is near; see ``core.call_limit``
 
@@ -123,6 +125,25 @@ class Calls:
                 finally:
                     progress.set(outer)
             self._limit.answered(loop.time() - sent_at)
+
+    async def _elsewhere(self, ask: Callable[[Any], Awaitable[T]]) -> dict[int, T]:
+        """Return what ``ask`` returns of each other database that holds keys. Only inside a call.
+
+        A cluster has one database.
+        """
+        found: dict[int, T] = {}
+        if is_cluster(self._client):
+            return found
+        own = self._client.connection_pool.connection_kwargs.get("db") or 0
+        async with self._client.client() as one:
+            numbers = [int(name.removeprefix("db")) for name in await one.info("keyspace")]
+            try:
+                for number in sorted(number for number in numbers if number != own):
+                    await one.execute_command("SELECT", number)
+                    found[number] = await ask(one)
+            finally:
+                await one.execute_command("SELECT", own)
+        return found
 
     @staticmethod
     def _begin_again() -> None:

@@ -21,7 +21,7 @@ import redis.exceptions
 from spotd.core.leadership import Held, LeaderKeyAnswer
 from spotd.errors import NotLeaderError
 from spotd.keys import Keys
-from spotd.redis.addresses import check_listed, is_cluster, pubsub_of
+from spotd.redis.addresses import check_listed, pubsub_of
 from spotd.redis.calls import CALL_TIMEOUT_S, Outcome, ignore
 from spotd.redis.demand import MAX_FIELDS_PER_CALL, SCAN_ABOVE, DemandCalls
 from spotd.redis.errors import RefusedError, WrongTypeError, translated
@@ -94,14 +94,6 @@ class RedisPort(DemandCalls):
         """Close all connections."""
         await self._publisher.close()
         await super().close()
-
-    async def ping(self) -> dict[str, Any]:
-        """Return the server's INFO section ``server``, empty where our user may not ask for it."""
-        try:
-            async with self._asking(answer=RefusedError):
-                return dict(await self._client.info("server"))
-        except RefusedError:
-            return {}
 
     async def denied(self, rights: Sequence[Right]) -> list[Right]:
         """Return those of the rights that our user does not have. Nothing is changed."""
@@ -186,24 +178,21 @@ class RedisPort(DemandCalls):
 
         It is empty where our user may not look there, and in a cluster, which has one database.
         """
-        if is_cluster(self._client):
-            return []
-        own = self._client.connection_pool.connection_kwargs.get("db") or 0
-        found = []
+
+        async def leader(database: Any) -> bytes | None:
+            token: bytes | None = await database.get(self.keys.leader)
+            return token
+
         try:
-            async with self._asking(answer=RefusedError), self._client.client() as one:
-                keyspace = await one.info("keyspace")
-                try:
-                    for database in sorted(int(name.removeprefix("db")) for name in keyspace):
-                        await one.execute_command("SELECT", database)
-                        token = await one.get(self.keys.leader)
-                        if database != own and token is not None:
-                            found.append((database, token.decode("utf-8", "replace")))
-                finally:
-                    await one.execute_command("SELECT", own)
+            async with self._asking(answer=RefusedError):
+                tokens = await self._elsewhere(leader)
         except RefusedError:
             return []
-        return found
+        return [
+            (number, token.decode("utf-8", "replace"))
+            for number, token in tokens.items()
+            if token is not None
+        ]
 
     def begin_publishing(self, token: str, lines: bytes, highest_seq: int, ended: Ended) -> None:
         """Begin to publish and store updates; see ``Publisher.begin``. One call at a time."""

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from typing import Annotated, Literal, cast
 
 import msgspec
+from msgspec.structs import replace
 
 from spotd.models import DaemonStatus, Gap, SpotPriceUpdate, SymbolState, told
 from spotd.reasons import Code, Reason
@@ -221,12 +222,17 @@ def for_clients(raw: bytes, value: SymbolState | DaemonStatus | Gap) -> bytes:
 
     It can be sent on as it is (``one_line``).
     """
+    shown = replace(value, reason=_reason_for_clients(value))
+    if isinstance(shown, DaemonStatus):
+        gaps = [replace(gap, reason=_reason_for_clients(gap)) for gap in shown.gaps]
+        shown = replace(shown, gaps=tuple(gaps))
+    return one_line(raw, value) if shown == value else shown.to_json()
+
+
+def _reason_for_clients(value: SymbolState | DaemonStatus | Gap) -> str | None:
     if value.code is None or value.reason is None:
-        return one_line(raw, value)
-    reason = Reason(cast("Code", value.code), value.reason).for_clients().text
-    if reason == value.reason:
-        return one_line(raw, value)
-    return msgspec.structs.replace(value, reason=reason).to_json()
+        return value.reason
+    return Reason(cast("Code", value.code), value.reason).for_clients().text
 
 
 def one_line(raw: bytes, value: SpotPriceUpdate | SymbolState | DaemonStatus | Gap) -> bytes:

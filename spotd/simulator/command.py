@@ -15,7 +15,7 @@ import click
 
 from spotd.simulator.knobs import Faults, Limits, MarketModel, meanings
 from spotd.simulator.messages import FEEDS
-from spotd.simulator.replay import Replay
+from spotd.simulator.replay import NothingToPlayError, Replay
 from spotd.simulator.server import Simulator
 
 PROGRESS_S = 5.0
@@ -140,7 +140,10 @@ def simulate(
         )
     except ValueError as problem:
         raise click.UsageError(str(problem)) from problem
-    asyncio.run(serve(simulator, seconds))
+    try:
+        asyncio.run(serve(simulator, seconds))
+    except NothingToPlayError as problem:
+        raise click.UsageError(str(problem)) from problem
 
 
 for _group, _knobs in _GROUPS.items():
@@ -207,8 +210,6 @@ async def _show_progress(simulator: Simulator, every_s: float) -> None:
     replay = simulator.replay
     if replay:
         await simulator.wait_for(lambda: replay.scanned, timeout_s=3600.0)
-        if not replay.total:
-            click.echo(f"{replay.path} holds no message: nothing is played", err=True)
         if replay.malformed:
             first = replay.first_malformed
             click.echo(f"{replay.malformed:,} malformed lines left out; first {first}", err=True)

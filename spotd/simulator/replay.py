@@ -26,6 +26,10 @@ _BACKLOG_BYTES = 4 << 20
 _UNPACED_BATCH = 500
 
 
+class NothingToPlayError(ValueError):
+    """The file holds no message that can be played."""
+
+
 class Stage(Protocol):
     """Where a replay plays."""
 
@@ -81,10 +85,16 @@ class Replay:
             pass
 
     async def run(self, stage: Stage, clock: Clock = SYSTEM_CLOCK) -> None:
-        """Play the file once, or again and again until cancelled."""
+        """Play the file once, or again and again until cancelled.
+
+        Raise `NothingToPlayError` if it holds no message that can be played.
+        """
         await asyncio.to_thread(self.scan)
         self.scanned = True
         stage.wake_up()
+        if not self.total:
+            why = f"malformed: {self.first_malformed}" if self.malformed else "no data message"
+            raise NothingToPlayError(f"there is nothing to play in {self.path}: {why}")
         if self.await_subscriber:
             await stage.until(lambda: stage.wanted(self.symbols))
         self.begun = True
@@ -93,7 +103,7 @@ class Replay:
             await play(stage, clock)
             self.rounds += 1
             stage.wake_up()
-            if not self.loop or not self.total:
+            if not self.loop:
                 return
 
     def scan(self) -> None:

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import json
+import re
 import time
+from typing import Any
 
 import pytest
 import redis
 
 from tests.cli.conftest import Call
+from tests.kit.acl import rules_of
 from tests.kit.publisher import KEYS, publish, state_of, status_of
+from tests.kit.waiting import GUARD_S
+
+NO_DAEMON = "no daemon runs here, so nothing is streamed: spotd run\n"
 
 
 def test_add_and_remove(spotd: Call, server: redis.Redis) -> None:
     """Symbols are added and removed in the contract's form, and one line says which."""
-    assert spotd("symbols", "add", "spy", "QQQ ") == (0, "added 2: SPY, QQQ\n", "")
+    assert spotd("symbols", "add", "spy", "QQQ ") == (0, "added 2: SPY, QQQ\n", NO_DAEMON)
     told = "added 1: IWM; already there: SPY\n"
-    assert spotd("symbols", "add", "spy", "iwm", "IWM") == (0, told, "")
+    assert spotd("symbols", "add", "spy", "iwm", "IWM") == (0, told, NO_DAEMON)
     assert spotd("symbols", "remove", "IWM", "dia") == (0, "removed 1: IWM; not there: DIA\n", "")
     assert spotd("symbols", "remove", "dia") == (0, "not there: DIA\n", "")
     assert server.smembers(KEYS.symbols) == {b"SPY", b"QQQ"}
@@ -57,6 +63,7 @@ def test_malformed(spotd: Call, server: redis.Redis, command: str) -> None:
 
 def test_list(spotd: Call, server: redis.Redis) -> None:
     """Every desired symbol and refused entry has a line, also those no daemon has seen."""
+    server.set(KEYS.status, status_of().to_json())
     server.sadd(KEYS.symbols, "SPY", "sp-y")
     server.zadd(KEYS.leases, {"QQQ@me": time.time() + 60})
     server.hset(KEYS.states, "SPY", state_of("SPY").to_json())
@@ -68,25 +75,23 @@ def test_list(spotd: Call, server: redis.Redis) -> None:
         ["sp-y", "refused", "-", "invalid_symbol:", "more", "words"],
     ]
     assert json.loads(spotd("symbols", "list", "--json").out)[1:] == [
-        {"symbol": "SPY", "state": "live", "mid_price": 421.37, "reason": None, "detail": None},
+        {
+            "symbol": "SPY",
+            "state": "live",
+            "mid_price": 421.37,
+            "reason": None,
+            "detail": None,
+            "last_state": None,
+        },
         {
             "symbol": "sp-y",
             "state": "refused",
             "mid_price": None,
             "reason": "invalid_symbol",
             "detail": "more words",
+            "last_state": None,
         },
     ]
-
-
-def test_states_of_a_daemon_that_is_gone(spotd: Call, server: redis.Redis) -> None:
-    """States count only while there is a status; without one it is said."""
-    server.hset(KEYS.states, "SPY", state_of("SPY").to_json())
-    assert spotd("symbols", "list").err == (
-        "no daemon runs: these states were left behind, and do not count\n"
-    )
-    server.set(KEYS.status, status_of().to_json())
-    assert spotd("symbols", "list").err == ""
 
 
 def test_empty_list(spotd: Call, server: redis.Redis) -> None:
@@ -94,4 +99,138 @@ def test_empty_list(spotd: Call, server: redis.Redis) -> None:
     outcome = spotd("symbols", "list")
     assert (outcome.code, outcome.out) == (0, "")
     assert "nothing is desired" in outcome.err
+    server.set(KEYS.status, status_of().to_json())
     assert spotd("symbols", "list", "--json") == (0, "[]\n", "")
+
+
+def test_a_list_without_a_daemon(spotd: Call, server: redis.Redis) -> None:
+    """States count only while a daemon runs: then nobody reads that a symbol is live."""
+    server.hset(KEYS.states, "SPY", state_of("SPY").to_json())
+    outcome = spotd("symbols", "list")
+    assert outcome.out.split() == ["SPY", "was", "live", "-"]
+    assert outcome.err == "no daemon runs here: states and prices are the last known\n"
+    [row] = json.loads(spotd("symbols", "list", "--json").out)
+    assert (row["state"], row["last_state"]) == (None, "live")
+
+
+def test_a_part_of_the_list(spotd: Call, server: redis.Redis) -> None:
+    """Only the symbols that are named, however they are separated."""
+    server.set(KEYS.status, status_of().to_json())
+    server.sadd(KEYS.symbols, "SPY", "QQQ", "IWM")
+    shown = [
+        line.split()[0] for line in spotd("symbols", "list", "spy,iwm", "DIA").out.splitlines()
+    ]
+    assert shown == ["IWM", "SPY"]
+    assert "none of these is desired" in spotd("symbols", "list", "DIA").err
+
+
+def test_an_entry_with_commas_is_removed_as_it_is_stored(spotd: Call, server: redis.Redis) -> None:
+    """Somebody stored a whole list as one entry. Its parts stay."""
+    server.sadd(KEYS.symbols, "SPY,QQQ", "SPY", "QQQ")
+    assert spotd("symbols", "remove", "SPY,QQQ").out == "removed 1: SPY,QQQ\n"
+    assert server.smembers(KEYS.symbols) == {b"SPY", b"QQQ"}
+
+
+@pytest.mark.parametrize("command", ["add", "remove", "who", "list"])
+def test_only_separators(spotd: Call, server: redis.Redis, command: str) -> None:
+    """What names no symbol is wrong usage."""
+    outcome = spotd("symbols", command, " , ")
+    assert outcome.code == 2
+    assert "not a symbol: ' , '" in outcome.err
+
+
+def test_a_refusal_is_told_at_once(spotd: Call, server: redis.Redis) -> None:
+    """Where a daemon runs, its answer is waited for. What it refuses is exit code 1."""
+    server.set(KEYS.status, status_of().to_json())
+    refused = state_of("QQQ", "refused", "symbol_limit")
+    for state in (state_of("SPY"), refused):
+        server.hset(KEYS.states, state.symbol, state.to_json())
+    outcome = spotd("symbols", "add", "SPY,QQQ")
+    assert outcome.out == "added 2: SPY, QQQ\n"
+    assert outcome.err == "refused QQQ: symbol_limit: more words\n"
+    assert outcome.code == 1
+    assert spotd("symbols", "add", "SPY") == (0, "already there: SPY\n", "")
+
+
+def test_a_daemon_that_is_late(spotd: Call, server: redis.Redis) -> None:
+    """The command ends all the same, and the symbol is added."""
+    server.set(KEYS.status, status_of().to_json())
+    assert spotd("symbols", "add", "SPY") == (0, "added 1: SPY\n", "")
+
+
+class TestWho:
+    """Who asks for a symbol."""
+
+    def test_all_that_ask(self, spotd: Call, server: Any) -> None:
+        """Set, leases by the clock of Redis, and subscribers, below the symbol's state."""
+        server.set(KEYS.status, status_of().to_json())
+        server.hset(KEYS.states, "SPY", state_of("SPY", "stale", "mute").to_json())
+        server.sadd(KEYS.symbols, "SPY", "spy ", "*", "sp-y")
+        seconds, _ = server.time()
+        leases = {"SPY@svc-a": seconds + 100, "SPY@svc-b": "inf", "SPY": seconds + 90}
+        server.zadd(KEYS.leases, {"DIA@js": seconds * 1000})
+        server.zadd(KEYS.leases, {**leases, "SPY@gone": seconds - 1})
+        with server.pubsub() as pubsub:
+            pubsub.subscribe(KEYS.channel("SPY"))
+            assert pubsub.get_message(timeout=GUARD_S)
+            outcome = spotd("symbols", "who", "spy,DIA")
+            told = json.loads(spotd("symbols", "who", "SPY", "--json").out)
+        assert (outcome.code, outcome.err) == (0, "")
+        text = re.sub(r"[\d,]+\.\d s left", "n s left", outcome.out)
+        assert text.splitlines() == [
+            "SPY is stale: mute: more words",
+            "  set, written 'spy '",
+            "  lease of (no owner), n s left",
+            "  lease of svc-a, n s left",
+            "  lease of svc-b, never lapses",
+            "  1 subscriber, which are no demand",
+            "  the whole market is asked for (*)",
+            "DIA has no state",
+            "  lease of js, n s left; is its score in milliseconds?",
+            "  the whole market is asked for (*)",
+        ]
+        [asked] = told
+        assert asked["entries"] == ["SPY", "spy "]
+        left = {each["owner"]: each["left_s"] for each in asked["leases"]}
+        assert left.keys() == {"", "svc-a", "svc-b"}
+        assert left["svc-b"] is None
+        assert left[""] < left["svc-a"] <= 100
+        assert (asked["subscribers"], asked["subscribers_are_demand"]) == (1, False)
+        assert (asked["whole_market"], asked["daemon"]) == (True, True)
+        assert asked["state"]["state"] == "stale"
+
+    def test_nobody(self, spotd: Call, server: redis.Redis) -> None:
+        """Without a daemon, a state that the last one left does not count."""
+        server.hset(KEYS.states, "SPY", state_of("SPY").to_json())
+        told = "SPY has no state: no daemon runs here\n  nobody asks for it\n"
+        assert spotd("symbols", "who", "SPY") == (0, told, "")
+
+    def test_subscribers_as_demand(
+        self, spotd: Call, server: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The setting says whether subscribers are demand."""
+        monkeypatch.setenv("SPOTD_SUBSCRIBERS_ARE_DEMAND", "true")
+        with server.pubsub() as pubsub:
+            pubsub.subscribe(KEYS.channel("SPY"))
+            assert pubsub.get_message(timeout=GUARD_S)
+            assert spotd("symbols", "who", "SPY").out.endswith("\n  1 subscriber\n")
+
+    def test_least_rights(self, spotd: Call, server: Any) -> None:
+        """A consumer may not count subscribers, which is said; all else is shown."""
+        server.sadd(KEYS.symbols, "SPY")
+        rules = rules_of("spotd-consumer")
+        server.execute_command("ACL", "SETUSER", "least", "reset", ">pw", *rules)
+        url = f"redis://least:pw@127.0.0.1:{server.get_connection_kwargs()['port']}/"
+        try:
+            outcome = spotd("symbols", "who", "SPY", "--redis-url", url)
+            others = [
+                spotd(*command, "--redis-url", url).code
+                for command in (("status",), ("symbols", "add", "QQQ"), ("symbols", "list"))
+            ]
+        finally:
+            server.acl_deluser("least")
+        assert outcome.out.splitlines()[1:] == [
+            "  set",
+            "  subscribers: unknown, the user of Redis may not ask (PUBSUB NUMSUB)",
+        ]
+        assert others == [1, 0, 0]  # no daemon runs

@@ -15,7 +15,7 @@ import pytest
 from redis.asyncio import Redis
 
 import spotd
-from spotd.client import Event, SpotClient, symbols_of
+from spotd.client import Event, Spot, SpotClient, symbols_of
 from spotd.errors import RedisUnavailableError, SettingsError
 from spotd.redis.errors import WrongTypeError
 from tests.kit.ports import free_port
@@ -246,3 +246,5 @@ def test_light() -> None:
     )
     assert ran.stdout.strip() == "[]"
     assert spotd.SpotClient is SpotClient
+    assert spotd.Spot is Spot
+    assert spotd.Event == Event

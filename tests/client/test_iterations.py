@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import sys
 import time
 from contextlib import aclosing
+from typing import Any
 
 import pytest
+from redis.asyncio import Connection, ConnectionPool, Redis
 
-from spotd.client import SpotClient
-from spotd.errors import RedisUnavailableError, SymbolRefusedError
+from spotd.client import SpotClient, symbols_of
+from spotd.errors import RedisUnavailableError, SpotdError, SymbolRefusedError
 from spotd.models import SpotPriceUpdate, SymbolState
 from tests.kit.publisher import KEYS, Publisher, state_of, status_of, update_of
 from tests.kit.servers import Server
@@ -192,6 +195,38 @@ class TestStates:
                     while seen[-1] != ("SPY", "stale"):
                         seen.append(told(await anext(items)))
                     assert ("SPY", seq) in seen
+
+    async def test_a_price_that_is_on_its_way_comes_before_a_stored_state(
+        self, url: str, daemon: Publisher
+    ) -> None:
+        """Where messages arrive later than the answer with the stored state, that one waits."""
+        await daemon.redis.set(KEYS.status, status_of().to_json())
+        await daemon.announce("SPY", "live")
+
+        class Late(Redis):
+            async def execute_command(self, *args: Any, **options: Any) -> Any:
+                if args[:2] == ("HMGET", KEYS.states):
+                    await daemon.publish("SPY", 5)
+                    await daemon.announce("SPY", "stale")
+                return await super().execute_command(*args, **options)  # type: ignore[no-untyped-call]
+
+        class Slow(Connection):
+            async def read_response(self, *args: Any, **options: Any) -> Any:
+                reply = await super().read_response(*args, **options)
+                for _ in range(50 if options.get("push_request") else 0):
+                    await asyncio.sleep(0)
+                return reply
+
+        pool = ConnectionPool.from_url(url, connection_class=Slow, protocol=2)
+        async with (
+            Late.from_pool(pool) as redis,
+            SpotClient(redis=redis) as spot,
+            spot.updates("SPY", with_states=True) as items,
+        ):
+            assert [told(await anext(items)), told(await anext(items))] == [
+                ("SPY", 5),
+                ("SPY", "stale"),
+            ]
 
     async def test_the_daemon_ends(self, url: str, daemon: Publisher) -> None:
         """Without a status no state counts: each symbol is stale, until a daemon is there again."""
@@ -399,6 +434,11 @@ class TestLists:
             with pytest.raises(TypeError, match=r"not a list: write \*symbols"):
                 await getattr(spot, call)(["SPY"])
 
+    def test_a_text_instead_of_a_list(self) -> None:
+        """One text where a list is asked for is an error, instead of a symbol per letter."""
+        with pytest.raises(TypeError, match="not one text"):
+            symbols_of("SPY")
+
 
 class TestFrame:
     async def test_rows_and_columns(self, url: str, daemon: Publisher) -> None:
@@ -418,6 +458,13 @@ class TestFrame:
             assert qqq.isna().all()
             assert pandas.isna(spy.last_price)
             assert list((await spot.frame()).index) == ["SPY"]
+
+    async def test_without_pandas(self, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Where pandas is not installed, the error says what to install."""
+        monkeypatch.setitem(sys.modules, "pandas", None)
+        async with SpotClient(url) as spot:
+            with pytest.raises(SpotdError, match="pip install pandas"):
+                await spot.frame("SPY")
 
 
 def test_to_dict() -> None:

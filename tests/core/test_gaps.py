@@ -9,6 +9,7 @@ import pytest
 from spotd.core.demand import Demand
 from spotd.core.gaps import (
     MOST_KEPT,
+    MOST_SHOWN,
     SHORTEST_OUTAGE_S,
     Gaps,
     GapsFound,
@@ -269,6 +270,8 @@ def test_gaps_are_counted_and_the_newest_are_kept(daemon: Dialogue) -> None:
     assert found.since(found.count - 2) == found.recent[-2:]
     assert found.since(0) == found.recent
     assert GapsFound().since(0) == ()
+    assert found.shown == found.recent[-MOST_SHOWN:]
+    assert GapsFound().shown == ()
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,13 @@ from spotd.core.lag import LagState
 from spotd.core.leadership import Leadership
 from spotd.core.redis_health import RedisHealth
 from spotd.core.state_writes import StateBatch, StateWrites
-from spotd.core.states import Facts, StreamState, daemon_state, not_ready_because
+from spotd.core.states import (
+    Facts,
+    StreamState,
+    daemon_state,
+    not_ready_because,
+    shows_ready,
+)
 from spotd.core.subscription_state import SubscriptionState
 from spotd.core.verdicts import Verdict, Verdicts, shown_refusals
 from spotd.models import BreakerStateName, DaemonStateName, SymbolCounts
@@ -198,6 +204,9 @@ def test_what_the_daemon_says(
     """Each combination of facts has one state, and is ready exactly where the contract says so."""
     assert daemon_state(facts, NOW) == (state, reason)
     assert not_ready_because(facts, NOW) == not_ready
+    if facts.leadership.may_publish(NOW):
+        shown = shows_ready(state, None if reason is None else reason.code)
+        assert shown is not bool(not_ready)
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,9 @@ async def one_gap(recorder: Recorder, daemon: Rig) -> dict[str, Any]:
     await until(lambda: "live" in recorder.states("NEXT"), "what follows")
     [gap] = recorder.events("gap")
     assert gap.keys() == {"type", "from", "to", "reason", "code", "symbols"}
+    assert daemon.status["gaps"] == [gap]
+    status = next(each for each in recorder.events("daemon") if each["gaps"])
+    assert status["gaps"] == [gap]  # the status that has it is announced, too
     assert datetime.fromisoformat(gap["from"]) <= datetime.fromisoformat(gap["to"])
     return gap
 

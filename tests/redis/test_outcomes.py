@@ -84,7 +84,6 @@ async def test_each_method_reports_once(port: RedisPort, outcomes: list[Outcome]
         port.state_fields(),
         port.leader(),
         port.release("t"),
-        port.ping(),
         port.not_in_set([b"SPY"]),
         port.not_leased([b"SPY"], 0.0),
         port.subscribed_channels(),

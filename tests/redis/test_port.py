@@ -558,11 +558,6 @@ async def test_a_silent_peer_is_given_up(process: Server, db: redis.Redis) -> No
 # Being there
 
 
-async def test_ping_returns_what_the_server_is(port: RedisPort) -> None:
-    """``spotd check`` shows its version."""
-    assert "redis_version" in await port.ping()
-
-
 async def test_two_prefixes_share_one_server(process: Server, db: redis.Redis) -> None:
     """Neither sees or touches what the other wrote."""
     one = patient(process.url, KEYS)

@@ -127,6 +127,10 @@ def test_clients_are_not_told_where_redis_is(code: str) -> None:
         meaning = MEANINGS[code].meaning  # type: ignore[index]
         assert f"{passed_on['reason']}." == meaning
         assert passed_on == {**decoded(addressed.to_json()), "reason": passed_on["reason"]}
+    gap = msgspec.structs.replace(gap_of(), code=code, reason=told)
+    status = msgspec.structs.replace(status_of(), gaps=(gap_of(), gap))
+    passed_on = decoded(protocol.for_clients(status.to_json(), status))
+    assert [each["reason"] for each in passed_on["gaps"]] == ["more words", meaning[:-1]]
     relay = protocol.relay_status([Reason(code, told)])  # type: ignore[arg-type]
     assert b"10.1.2.3" not in relay
     assert relay.startswith(b'{"type":"relay","state":"%b","reason":"%b: ' % ((code.encode(),) * 2))
@@ -140,6 +144,7 @@ def test_clients_are_not_told_where_redis_is(code: str) -> None:
         state_of("SPY", "stale", "more words"),
         state_of("SPY"),
         gap_of("a_newer_code"),
+        msgspec.structs.replace(status_of(), gaps=(gap_of(), gap_of("a_newer_code"))),
     ],
 )
 def test_other_reasons_are_passed_on_as_they_are(value: DaemonStatus | SymbolState | Gap) -> None:

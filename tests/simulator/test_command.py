@@ -73,15 +73,6 @@ def test_stops_after_the_given_time(tmp_path: Path) -> None:
     assert "rounds done 1" in result.stderr.splitlines()[-1]
 
 
-def test_an_empty_replay_is_told(tmp_path: Path) -> None:
-    """A file without messages plays nothing, which is said."""
-    path = tmp_path / "day.jsonl"
-    path.write_text("")
-    result = CliRunner().invoke(simulate, ["--replay", str(path), "--at-once", "--seconds", "0.5"])
-    assert result.exit_code == 0, result.output
-    assert f"{path} holds no message: nothing is played" in result.stderr
-
-
 async def test_shows_its_progress(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A line comes in each period, until a failure or the end."""
     path = tmp_path / "day.jsonl"
@@ -117,6 +108,15 @@ def test_wrong_usage_is_exit_code_2(flags: list[str], words: str) -> None:
     assert result.exit_code == 2
     assert "Traceback" not in result.output
     assert any(one in result.output for one in words.split("|"))
+
+
+def test_an_empty_replay_is_exit_code_2(tmp_path: Path) -> None:
+    """The output names the file, and says that there is nothing to play."""
+    path = tmp_path / "day.jsonl.gz"
+    path.write_bytes(b"")
+    result = CliRunner().invoke(simulate, ["--replay", str(path)])
+    assert result.exit_code == 2
+    assert f"nothing to play in {path}" in " ".join(result.output.split())
 
 
 def test_a_taken_port_is_exit_code_2() -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from spotd.simulator import Replay, Simulator
 from spotd.simulator.delivery import REPLAYED_PER_FRAME
-from spotd.simulator.replay import TICK_S
+from spotd.simulator.replay import TICK_S, NothingToPlayError
 from tests.kit.waiting import until
 from tests.simulator.dialogue import dial
 from tests.simulator.manual_clock import START_NS, ManualClock
@@ -211,13 +211,22 @@ async def test_a_damaged_file_plays_up_to_the_damage(tmp_path: Path) -> None:
     assert "damaged" in replay.first_malformed
 
 
-async def test_an_empty_file_ends_even_a_loop(tmp_path: Path) -> None:
-    """A file without messages is played once."""
-    replay = Replay(write(tmp_path / "day.jsonl", []), loop=True, await_subscriber=False)
-    async with Simulator(replay=replay) as sim:
-        await sim.replay_done()
-        await sim.replay_done()
-    assert replay.rounds == 1
+@pytest.mark.parametrize(
+    ("lines", "why"),
+    [
+        ([], "no data message"),
+        ([{"T": "success"}], "no data message"),
+        (["{"], "malformed: line 1"),
+    ],
+)
+async def test_a_file_with_nothing_to_play_is_an_error(
+    tmp_path: Path, lines: list[Any], why: str
+) -> None:
+    """The error names the file, and says whether it holds anything at all."""
+    replay = Replay(write(tmp_path / "day.jsonl", lines), loop=True)
+    stage = Listener(ManualClock())
+    with pytest.raises(NothingToPlayError, match=rf"day\.jsonl: {why}"):
+        await replay.run(stage, stage.clock)
 
 
 async def test_a_missing_file_is_an_error_at_the_start(tmp_path: Path) -> None:

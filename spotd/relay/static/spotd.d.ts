@@ -69,6 +69,8 @@ export interface DaemonStatus {
   /** By the exchange's calendar; null where it is not known. */
   readonly market?: "open" | "extended" | "closed" | null;
   readonly market_changes_at?: Timestamp | null;
+  /** The newest gaps that this daemon stated since it started, the oldest first. */
+  readonly gaps?: readonly Gap[];
 }
 
 /** No prices came between two times. */

@@ -1,0 +1,157 @@
+"""What ``spotd check`` asks Redis: all that the daemon will need, each without effect.
+
+Talks to Redis by the daemon's own adapters. What the answers mean, ``core.redis_fitness`` decides.
+Must leave nothing in Redis.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import cast
+
+from spotd.core.redis_fitness import (
+    Finding,
+    memory,
+    output_buffers,
+    persistence,
+    role,
+    version,
+)
+from spotd.errors import SettingsError, SpotdError
+from spotd.keys import Keys
+from spotd.redis.addresses import connect, without_secrets
+from spotd.redis.errors import RefusedError, answered, translated
+from spotd.redis.observer import Observer
+from spotd.redis.port import RedisPort
+from spotd.redis.rights import as_text, rights_of_daemon
+from spotd.settings import Settings
+
+_LIMIT_S = 10.0
+_CONFIG = ("client-output-buffer-limit", "save", "stop-writes-on-bgsave-error")
+_GRANT = "Redis is up: grant what is missing, as deploy/redis/users.acl does"
+
+
+class RedisCheck:
+    """The findings on one Redis, by name. ``ahead_s``: by how much our clock is ahead of its."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.findings: dict[str, Finding] = {}
+        self.ahead_s: float | None = None
+        self._settings = settings
+        self._url = settings.redis_url.get_secret_value()
+        self._keys: Keys = settings.keys
+        self._place = without_secrets(self._url)
+
+    async def run(self) -> None:
+        """Ask. Where Redis does not answer, there is a finding that says so, and no other."""
+        try:
+            async with asyncio.timeout(_LIMIT_S):
+                await self._run()
+        except SettingsError as error:
+            self.findings["redis"] = Finding("failure", str(error), exit_code=error.exit_code)
+        except (SpotdError, TimeoutError) as error:
+            told = str(error) or f"{self._place}: no answer"
+            self.findings["redis"] = Finding(
+                "failure",
+                told,
+                "Redis is up: correct the user, password or database in SPOTD_REDIS_URL, or what "
+                "Redis complains of"
+                if answered(error)
+                else "start Redis there, or correct SPOTD_REDIS_URL",
+            )
+
+    async def _run(self) -> None:
+        port, observer = RedisPort(self._url, self._keys), Observer(self._url, self._keys)
+        found = self.findings
+        try:
+            found["rights"] = await self._rights(port)
+            self.ahead_s = await _ahead_s(observer)
+            info, config = await observer.info(), await observer.config(*_CONFIG)
+            found["version"], found["role"] = version(info), role(info)
+            told = f"{self._place} answers"
+            if "failure" not in (found["role"].level, found["rights"].level):
+                await self._try_calls(port)
+                told += "; scripts and pub/sub work"
+            found["redis"] = Finding("ok", told)
+            found["buffers"] = output_buffers((config or {}).get(_CONFIG[0]))
+            found["persistence"] = persistence(info, config)
+            found["memory"] = memory(info)
+            found["databases"] = await self._databases(port, observer)
+            found["leader"] = await self._leader(port, observer)
+        finally:
+            await observer.close()
+            await port.close()
+
+    async def _rights(self, port: RedisPort) -> Finding:
+        settings = self._settings
+        rights = rights_of_daemon(
+            self._keys, subscribers_are_demand=settings.subscribers_are_demand
+        )
+        try:
+            denied = await port.denied(rights)
+        except RefusedError as error:  # the right to ask for all the others
+            return Finding("failure", str(error), _GRANT)
+        if denied:
+            return Finding("failure", f"the user has no permission for {as_text(denied)}", _GRANT)
+        return Finding("ok", "every command and channel of the daemon is permitted")
+
+    async def _try_calls(self, port: RedisPort) -> None:
+        """Make each kind of call that the daemon makes. Raises RedisUnavailableError."""
+        await port.leases()  # a script that removes lapsed leases
+        await port.release(f"check-{secrets.token_hex(8)}")  # a script: this token leads nothing
+        other = connect(self._url)
+        try:
+            async with aclosing(cast("AsyncGenerator[None, None]", port.wakes())) as wakes:
+                await anext(wakes)
+                with translated(other):
+                    await other.publish(self._keys.wake, "check")
+                await anext(wakes)
+        finally:
+            await other.aclose()
+
+    async def _databases(self, port: RedisPort, observer: Observer) -> Finding:
+        for database, leader in await port.leaders_elsewhere():
+            return Finding(
+                "failure",
+                f"{leader} leads in database {database} with the same key prefix, and pub/sub "
+                "knows no databases",
+                "give each daemon its own SPOTD_KEY_PREFIX and SPOTD_CHANNEL_PREFIX",
+            )
+        demand = await observer.demand_elsewhere()
+        if demand is None:
+            return Finding(
+                "unknown",
+                "whether another database holds the same names",
+                f"SELECT each, then EXISTS {self._keys.symbols} {self._keys.leader}",
+            )
+        if demand:
+            numbers = ", ".join(map(str, demand))
+            return Finding(
+                "warning",
+                f"a demand of the same names stands in database {numbers}, which this daemon does "
+                "not read",
+                "have services use the database of SPOTD_REDIS_URL, or delete it there",
+            )
+        return Finding("ok", "no other database holds the same names")
+
+    async def _leader(self, port: RedisPort, observer: Observer) -> Finding:
+        token = await port.leader()
+        if token is None:
+            return Finding("ok", "no daemon leads")
+        status = await observer.status()
+        if status is None:
+            return Finding("ok", f"led by {token}")
+        return Finding("ok", f"led by {status.instance} ({status.state})")
+
+
+async def _ahead_s(observer: Observer) -> float | None:
+    before = time.time()
+    try:
+        unix_s = await observer.unix_s()
+    except RefusedError:  # the finding on the rights says so
+        return None
+    return (before + time.time()) / 2 - unix_s
