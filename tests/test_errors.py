@@ -18,6 +18,7 @@ from spotd.errors import (
     SnapshotError,
     SpotdError,
     StreamError,
+    SymbolRefusedError,
 )
 
 TREE: list[tuple[type[SpotdError], type[Exception], int]] = [
@@ -28,6 +29,7 @@ TREE: list[tuple[type[SpotdError], type[Exception], int]] = [
     (ConnectionLimitError, StreamError, 1),
     (RequestRefusedError, StreamError, 1),
     (SnapshotError, SpotdError, 1),
+    (SymbolRefusedError, SpotdError, 1),
     (RedisUnavailableError, SpotdError, 1),
     (NotLeaderError, RedisUnavailableError, 1),
 ]

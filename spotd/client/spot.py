@@ -53,7 +53,9 @@ class SyncIteration(Iterator[T], Generic[T]):
         until = None if self._timeout is None else time.monotonic() + self._timeout
         if not iteration.opened:
             with self._opening:
-                self._background.call(iteration.open(), self._timeout)
+                # Another thread may have opened it meanwhile, and the client may be closed by now.
+                if not iteration.opened:
+                    self._background.call(iteration.open(), self._timeout)
         try:
             with self._changed:
                 while (value := iteration.take()) is None:

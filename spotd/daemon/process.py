@@ -13,25 +13,24 @@ from spotd.daemon.daemon import Daemon
 from spotd.ops import logs
 from spotd.settings import Settings
 
-_STUCK_S = 0.4  # time for the interpreter to end by itself
-
 
 def run_daemon(settings: Settings) -> int:
     """Run one daemon in this process until SIGTERM or SIGINT. Return the exit code."""
     logs.configure(settings.log_level, settings.log_format, secrets=settings.secrets())
     with asyncio.Runner() as runner:
         code = runner.run(_main(settings))
-        if any(thread.name.startswith("asyncio_") for thread in threading.enumerate()):
-            # A name look-up that hangs in a thread would hold the exit for minutes.
-            _exit_if_stuck(code)
+        if _threads_are_busy():
+            # The interpreter would wait minutes for a name look-up that hangs. While it ends, it
+            # ends its daemon threads, which aborts the process where one is within C++ (pandas).
+            logs.drain()
+            os._exit(code)
     return code
 
 
-def _exit_if_stuck(code: int) -> None:
-    """End the process in a moment if it has not ended by itself by then."""
-    timer = threading.Timer(_STUCK_S, os._exit, (code,))
-    timer.daemon = True
-    timer.start()
+def _threads_are_busy() -> bool:
+    """Return whether a thread runs that is neither this one nor writes the log."""
+    own = {threading.current_thread().name, logs.THREAD}
+    return any(thread.name not in own for thread in threading.enumerate())
 
 
 async def _main(settings: Settings) -> int:

@@ -24,10 +24,14 @@ from structlog.typing import EventDict, Processor
 from spotd.redaction import Redactor
 
 _MAX_WAITING = 2_000  # lines
-_AT_EXIT_S = 0.5  # for lines that are not written yet
+THREAD = "log"  # the name of the threads that write
+AT_EXIT_S = 0.5  # for lines that are not written yet
 _MAX_LINE_CHARS = 16_384
 _TAIL_CHARS = 4_096  # of these, at the end, where a JSON line has its event and level
 _MAX_URL_PART = 800  # the part of a password that may be left where a URL was cut
+
+
+_writers: list[BackgroundWriter] = []
 
 
 class _Sink(Protocol):
@@ -54,8 +58,9 @@ class BackgroundWriter:
         self._dropped = 0
         self._change = threading.Condition()
         self._writing = False
-        threading.Thread(target=self._run, name="log", daemon=True).start()
-        atexit.register(self.drain, _AT_EXIT_S)
+        threading.Thread(target=self._run, name=THREAD, daemon=True).start()
+        _writers.append(self)
+        atexit.register(self.drain, AT_EXIT_S)
 
     def write(self, text: str) -> int:
         """Queue the text. Return its length."""
@@ -143,6 +148,12 @@ class _Redacting:
     def flush(self) -> None:
         """Flush the stream behind."""
         self._stream.flush()
+
+
+def drain() -> None:
+    """Wait until all lines are written, for a short while at most. For a process that ends now."""
+    for writer in _writers:
+        writer.drain(AT_EXIT_S)
 
 
 def configure(
