@@ -62,7 +62,14 @@ async def connect(session: Session, endpoint: str, timeouts: Timeouts) -> None:
     ) -> picows.WSListener:
         # picows calls this before it parses a frame. As a consequence, no frame of an extension
         # is taken in, not even one that came in the packet of the response.
-        _refuse_extensions(", ".join(response.headers.getall("Sec-WebSocket-Extensions", [])))
+        answered = ", ".join(response.headers.getall("Sec-WebSocket-Extensions", []))
+        if answered.strip(" ,"):
+            # None was offered (RFC 6455, 4.1).
+            raise StreamError(
+                "the websocket was accepted with an extension that was not offered "
+                f"({session.words(answered)})",
+                reason="extension",
+            )
         return session
 
     try:
@@ -95,7 +102,7 @@ async def connect(session: Session, endpoint: str, timeouts: Timeouts) -> None:
         if isinstance(error, picows.WSHandshakeError):
             raise _refused_upgrade(error) from error
         if isinstance(error, picows.WSError | OSError | UnicodeError):
-            raise _no_connection(error, timeouts.connect_s) from error
+            raise _no_connection(error, session, timeouts.connect_s) from error
         raise
     if listener is None:  # picows returns None when the peer left before it answered
         raise StreamError("Alpaca closed the connection unanswered", reason="connect")
@@ -139,16 +146,6 @@ async def dial(host: str, port: int, deadline: float) -> socket.socket:
     raise AssertionError("getaddrinfo raises when it finds no address")
 
 
-def _refuse_extensions(answered: str) -> None:
-    """Raise StreamError where the server uses an extension: none was offered (RFC 6455, 4.1)."""
-    if answered.strip(" ,"):
-        shown = "".join(c if c.isprintable() else " " for c in answered[:100])
-        raise StreamError(
-            f"the websocket was accepted with an extension that was not offered ({shown})",
-            reason="extension",
-        )
-
-
 def _refused_upgrade(error: picows.WSHandshakeError) -> StreamError:
     """Return the error for a response that is not 101, or is no response of HTTP."""
     response = getattr(error, "response", None)
@@ -169,7 +166,7 @@ def _refused_upgrade(error: picows.WSHandshakeError) -> StreamError:
     )
 
 
-def _no_connection(error: BaseException, timeout_s: float) -> StreamError:
+def _no_connection(error: BaseException, session: Session, timeout_s: float) -> StreamError:
     if isinstance(error, TimeoutError):
         return StreamError(
             f"no connection to Alpaca within {timeout_s:g} s", reason="connect_timeout"
@@ -180,4 +177,4 @@ def _no_connection(error: BaseException, timeout_s: float) -> StreamError:
     if isinstance(error, OSError) and error.errno and not isinstance(error, ssl.SSLError):
         # asyncio's words name the address, which may be that of a proxy. Browsers see them.
         words = os.strerror(error.errno)
-    return StreamError(f"no connection to Alpaca: {words}"[:200], reason="connect")
+    return StreamError(f"no connection to Alpaca: {session.words(words)}", reason="connect")

@@ -7,7 +7,7 @@ without a queue. Must not decide what an answer means, nor when to connect.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 import msgspec
 import picows
@@ -15,6 +15,7 @@ import picows
 from spotd.alpaca.frames import UNREADABLE, FrameDecoder, decode, error_in_text, is_frame
 from spotd.core.messages import Acknowledgement, Control, Error, Message, Quote, Success
 from spotd.errors import StreamError
+from spotd.redaction import Redactor
 
 MAX_FRAME_BYTES = 16 * 1024 * 1024
 
@@ -22,7 +23,6 @@ _encode = msgspec.msgpack.Encoder().encode
 _SLOW_CLIENT = 407
 _CONTROLS = frozenset((Success, Error, Acknowledgement))
 _MAX_CHARS = 200  # of Alpaca's own words in an error
-_MIN_SECRET_CHARS = 4  # a shorter secret may be part of an ordinary word
 _BINARY = picows.WSMsgType.BINARY
 _CLOSE = picows.WSMsgType.CLOSE
 _CONTINUATION = picows.WSMsgType.CONTINUATION
@@ -34,7 +34,7 @@ class Session(picows.WSListener):
 
     Each connection has its own, so an event of a connection that was cut off cannot be taken for
     one of its successor. ``on_data`` gets the messages of each data frame, in order, in the loop's
-    thread; ``secrets`` are masked in Alpaca's words.
+    thread; ``redactor`` cuts secrets out of Alpaca's words.
     """
 
     # Attributes that are read for every frame are found faster without a dictionary.
@@ -46,7 +46,7 @@ class Session(picows.WSListener):
         "_on_data",
         "_parts",
         "_parts_bytes",
-        "_secrets",
+        "_redactor",
         "closing",
         "end",
         "take_frame",
@@ -57,7 +57,7 @@ class Session(picows.WSListener):
         self,
         decoder: FrameDecoder,
         on_data: Callable[[list[Message]], None],
-        secrets: tuple[str, ...] = (),
+        redactor: Redactor,
     ) -> None:
         super().__init__()
         self.transport: picows.WSTransport | None = None
@@ -67,7 +67,7 @@ class Session(picows.WSListener):
         self.take_frame: Callable[[bytes], None] | None = None
         self._decoder = decoder
         self._on_data = on_data
-        self._secrets = secrets
+        self._redactor = redactor
         self._answers: asyncio.Queue[Control | StreamError] = asyncio.Queue()
         self._in_handshake = True  # then every control message is an answer
         self._expecting = False  # True: the next acknowledgement or error is an answer
@@ -171,7 +171,7 @@ class Session(picows.WSListener):
             transport.send_close(picows.WSCloseCode.OK if without_code else code)
             text = f"the stream was closed with code {code.value}"
             if reason := frame.get_close_reason():
-                text += f" ({_clean(reason, self._secrets)})"
+                text += f" ({self.words(reason)})"
             self.finish(StreamError(text, reason=f"close_{code.value}"))
         transport.disconnect()
 
@@ -199,7 +199,7 @@ class Session(picows.WSListener):
                 # Without this, a greeting in text would be no greeting, and never told.
                 messages = error_in_text(message)
                 if not messages:
-                    self.finish(_not_understood(message, self._secrets))
+                    self.finish(self._not_understood(message))
             self._hand_on(messages)
 
     def _hand_on(self, messages: list[Message]) -> None:
@@ -215,7 +215,7 @@ class Session(picows.WSListener):
 
     def _control(self, message: Control) -> None:
         if isinstance(message, Error):
-            message = Error(message.code, _clean(message.msg, self._secrets))
+            message = Error(message.code, self.words(message.msg))
         if self._in_handshake:
             self._answers.put_nowait(message)
         elif self._expecting and not isinstance(message, Success) and not _is_slow_client(message):
@@ -230,6 +230,21 @@ class Session(picows.WSListener):
                     code=message.code,
                 )
             )
+
+    def _not_understood(self, message: bytes) -> StreamError:
+        """Return why a session cannot begin with this message."""
+        try:
+            words = message.decode()
+        except UnicodeDecodeError:
+            return StreamError("the stream does not begin with MessagePack", reason="protocol")
+        return StreamError(
+            f"the stream begins with text instead of MessagePack ({self.words(words)})",
+            reason="text",
+        )
+
+    def words(self, words: str) -> str:
+        """Return Alpaca's words fit for logs, Redis and HTTP: short, on one line, without keys."""
+        return self._redactor.words(words, _MAX_CHARS)
 
     def finish(self, why: StreamError) -> None:
         """End the session; only the first reason counts."""
@@ -275,25 +290,5 @@ def _why_failed(error: Exception) -> StreamError:
     return why
 
 
-def _not_understood(message: bytes, secrets: Iterable[str]) -> StreamError:
-    """Return why a session cannot begin with this message."""
-    try:
-        words = message.decode()
-    except UnicodeDecodeError:
-        return StreamError("the stream does not begin with MessagePack", reason="protocol")
-    return StreamError(
-        f"the stream begins with text instead of MessagePack ({_clean(words, secrets)})",
-        reason="text",
-    )
-
-
 def _broken(words: str) -> picows.WSProtocolError:
     return picows.WSProtocolError(picows.WSCloseCode.PROTOCOL_ERROR, words)
-
-
-def _clean(words: str, secrets: Iterable[str]) -> str:
-    """Return Alpaca's words fit for logs, Redis and HTTP: short, on one line, without our keys."""
-    for secret in secrets:
-        if len(secret) >= _MIN_SECRET_CHARS:
-            words = words.replace(secret, "***")
-    return "".join(c if c.isprintable() else " " for c in words[:_MAX_CHARS])

@@ -31,6 +31,7 @@ from spotd.errors import (
     RequestRefusedError,
     StreamError,
 )
+from spotd.redaction import Redactor
 
 _FATAL = {
     402: "Alpaca refused the keys (402 auth failed): check ALPACA_API_KEY and ALPACA_SECRET_KEY",
@@ -53,7 +54,8 @@ class AlpacaStream(StockDataStream):  # type: ignore[misc]  # alpaca-py is not t
     """One session with Alpaca at a time: ``open``, ``request`` …, ``ended``, ``close``.
 
     ``on_data`` gets the messages of each frame, in order, in the loop's thread. It must neither
-    block nor raise, and must ignore control messages, which it gets too.
+    block nor raise, and must ignore control messages, which it gets too. ``redactor`` cuts secrets
+    out of Alpaca's words; without one the two keys are cut out.
     """
 
     def __init__(
@@ -63,6 +65,7 @@ class AlpacaStream(StockDataStream):  # type: ignore[misc]  # alpaca-py is not t
         api_key: SecretStr,
         secret_key: SecretStr,
         on_data: Callable[[list[Message]], None],
+        redactor: Redactor | None = None,
         timeouts: Timeouts | None = None,
     ) -> None:
         super().__init__(
@@ -72,6 +75,8 @@ class AlpacaStream(StockDataStream):  # type: ignore[misc]  # alpaca-py is not t
             url_override=endpoint,
         )
         self.decoder = FrameDecoder()
+        keys = (api_key.get_secret_value(), secret_key.get_secret_value())
+        self._redactor = Redactor(keys) if redactor is None else redactor
         self._on_data = on_data
         self._timeouts = Timeouts() if timeouts is None else timeouts
         self._session: Session | None = None
@@ -162,9 +167,7 @@ class AlpacaStream(StockDataStream):  # type: ignore[misc]  # alpaca-py is not t
 
     async def _connect(self) -> None:
         """Open the socket and wait for the greeting."""
-        session = self._session = Session(
-            self.decoder, self._on_data, (self._secret_key, self._api_key)
-        )
+        session = self._session = Session(self.decoder, self._on_data, self._redactor)
         self.give_to(self._tap)
         await connect(session, self._endpoint, self._timeouts)
         greeting = await session.answer("greeting", self._timeouts.answer_s)

@@ -19,6 +19,7 @@ from spotd.cli.table import age_text, price_text
 from spotd.cli.text import printable
 from spotd.core.redis_fitness import Finding, clocks
 from spotd.errors import AlpacaRefusedError, SettingsError, SnapshotError
+from spotd.redaction import Redactor
 from spotd.redis.addresses import without_secrets
 from spotd.settings import Settings
 
@@ -55,10 +56,12 @@ def check(redis_url: str | None, as_json: bool) -> None:
     try:
         settings = load_settings(redis_url)
     except SettingsError as error:
+        told = Redactor()
         found = {"settings": Finding("failure", str(error), exit_code=error.exit_code)}
     else:
+        told = Redactor(settings.secrets())
         found = asyncio.run(_check(settings))
-    raise click.exceptions.Exit(_report(found, as_json=as_json))
+    raise click.exceptions.Exit(_report(found, told, as_json=as_json))
 
 
 async def _check(settings: Settings) -> dict[str, Finding]:
@@ -126,19 +129,24 @@ def _cause(error: BaseException) -> str:
     return words
 
 
-def _report(found: Mapping[str, Finding], *, as_json: bool) -> int:
+def _report(found: Mapping[str, Finding], redact: Redactor, *, as_json: bool) -> int:
     """Write the findings. Return the exit code."""
     rows = [(name, found[name]) for name in NAMES if name in found]
     code = next((each.exit_code for _, each in rows if each.level == "failure"), 0)
     if as_json:
         told = [
-            {"name": name, "level": each.level, "text": each.text, "remedy": each.remedy or None}
+            {
+                "name": name,
+                "level": each.level,
+                "text": redact(each.text),
+                "remedy": each.remedy or None,
+            }
             for name, each in rows
         ]
         click.echo(msgspec.json.encode({"exit_code": code, "findings": told}))
         return code
     for name, each in rows:
         mark = f"{_MARKS.get(each.level, each.level):<8}"
-        text = "; ".join(filter(None, (each.text, each.remedy)))
+        text = "; ".join(filter(None, (redact(each.text), each.remedy)))
         click.echo(f"{name:<11} {click.style(mark, fg=_STYLES.get(each.level))} {printable(text)}")
     return code

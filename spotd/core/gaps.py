@@ -5,6 +5,10 @@ from another one, which published last at the time of the highest ``seq``. It en
 symbols that is still desired is acknowledged again, or refused. Then it is a gap. What fails before
 that belongs to the same interruption. An interruption whose symbols all left the demand is none.
 
+Where the stream went on and nothing could be published, that time is a gap too: an outage of Redis
+that is longer than ``SHORTEST_OUTAGE_S``, and the time without the leader key, where it had lapsed.
+A shorter outage makes a price late, as a busy moment does.
+
 Where another daemon led meanwhile, that one states the gap before its own term, and this one the
 gap before its next term.
 
@@ -18,6 +22,7 @@ from dataclasses import dataclass
 
 from spotd.core.demand import Demand
 from spotd.core.leadership import Leadership
+from spotd.core.redis_health import RedisHealth
 from spotd.core.subscription_state import SubscriptionState
 from spotd.models import Gap, utc
 from spotd.reasons import Reason
@@ -27,8 +32,11 @@ from spotd.symbols import WILDCARD
 MOST_KEPT = 16
 MOST_SHOWN = 5  # in the status
 
+# Within 1 s of Redis' return the newest prices are out (the wire contract, section 2).
+SHORTEST_OUTAGE_S = 1.0
+
 LEADER_CHANGED = Reason("leader_changed", "another daemon published before this one")
-_REDIS_AWAY = "Redis did not answer until the leader key lapsed"
+_REDIS_AWAY = Reason("redis_away", "Redis did not answer, or took no prices")
 _KEY_LAPSED = Reason("leader_key_lapsed", "the leader key lapsed before it was renewed")
 # Sessions that brought nothing for a while before they ended.
 _ENDED_SILENT = ("ping_timeout", "mute")
@@ -73,7 +81,7 @@ def silent_since(label: str, last_message_unix_s: float | None, unix_s: float) -
 
 def why_given_up(*, redis_away: bool) -> Reason:
     """Return why a session was ended that we may not hold any more."""
-    return Reason("redis_away", _REDIS_AWAY) if redis_away else _KEY_LAPSED
+    return _REDIS_AWAY if redis_away else _KEY_LAPSED
 
 
 class Gaps:
@@ -83,6 +91,10 @@ class Gaps:
         self.found = GapsFound()
         self._open: _Interruption | None = None
         self._reign = 0  # for which a change of the leader was dealt with
+        self._term = 0  # the present or last one
+        self._led_again_at = float("-inf")  # after a key that had lapsed
+        self._outages = 0  # that were dealt with
+        self._stated_until = float("-inf")  # unix seconds: the end of the newest gap
 
     def interrupted(self, served: frozenset[str], reason: Reason, since_unix_s: float) -> None:
         """Take in that a session ended that served these symbols."""
@@ -92,6 +104,7 @@ class Gaps:
     def seen(
         self,
         leadership: Leadership,
+        health: RedisHealth,
         demand: Demand,
         subscriptions: SubscriptionState,
         *,
@@ -104,8 +117,14 @@ class Gaps:
         if leadership.reign != self._reign:
             self._reign = leadership.reign
             self._take_over(leadership.begun_after_seq, unix_s)
+            self._term, self._outages = leadership.term, health.outages
+        if demand.term != leadership.term:
+            return self.found
+        self._see_unpublished(
+            leadership, health, demand.symbols & subscriptions.active, now, unix_s
+        )
         interruption = self._open
-        if interruption is None or demand.term != leadership.term:
+        if interruption is None:
             return self.found
         symbols = demand.symbols
         if interruption.symbols is not None:
@@ -118,6 +137,48 @@ class Gaps:
             self._find(interruption, len(symbols), unix_s)
         return self.found
 
+    def _see_unpublished(
+        self,
+        leadership: Leadership,
+        health: RedisHealth,
+        served: frozenset[str],
+        now: float,
+        unix_s: float,
+    ) -> None:
+        """Take in a time in which nothing could be published, if one is over: it is a gap.
+
+        ``served`` are the symbols of which the stream brought prices meanwhile.
+        """
+        if leadership.term != self._term:
+            self._term = leadership.term
+            if leadership.lapsed_since is not None:
+                self._led_again_at = now
+                if health.away is None:  # else the end of the outage tells from when to when
+                    since = leadership.lapsed_since
+                    self._unpublished(_KEY_LAPSED, since, now, served, now, unix_s)
+        if health.outages != self._outages:
+            self._outages = health.outages
+            back_at = health.back_at
+            if lapsed := self._led_again_at > health.gone_at:
+                back_at = max(back_at, self._led_again_at)
+            if lapsed or back_at - health.gone_at > SHORTEST_OUTAGE_S:
+                self._unpublished(_REDIS_AWAY, health.gone_at, back_at, served, now, unix_s)
+
+    def _unpublished(
+        self,
+        reason: Reason,
+        begins_at: float,
+        ends_at: float,
+        served: frozenset[str],
+        now: float,
+        unix_s: float,
+    ) -> None:
+        begins, ends = unix_s - (now - begins_at), unix_s - (now - ends_at)
+        if self._open is not None:
+            self._open.since_unix_s = min(self._open.since_unix_s, begins)
+        elif served and ends > self._stated_until:
+            self._find(_Interruption(reason, begins, served), len(served), ends)
+
     def _take_over(self, seq: int | None, unix_s: float) -> None:
         """Begin the interruption that another daemon left, which published up to ``seq``."""
         self._open = None
@@ -128,9 +189,10 @@ class Gaps:
 
     def _find(self, interruption: _Interruption, symbols: int, unix_s: float) -> None:
         reason, begins = interruption.reason, interruption.since_unix_s
+        self._stated_until = ends = max(begins, unix_s)  # the clock may have been set back
         gap = Gap(
             begins=utc(begins),
-            ends=utc(max(begins, unix_s)),  # the clock may have been set back
+            ends=utc(ends),
             reason=reason.text,
             code=reason.code,
             symbols=symbols,

@@ -102,7 +102,8 @@ class Leadership:
     key is another daemon's, and no term of ours began since. ``free``: it said that the key is
     nobody's. ``started``: one ever said whose the key is. ``renewed_at`` is when the request was
     sent that last prolonged these rights, in monotonic seconds. ``begun_after_seq`` is the highest
-    seq that Redis knew when the term began, or None.
+    seq that Redis knew when the term began, or None. ``lapsed_since``: where the term before had
+    lapsed when this one began, its last renewal, in monotonic seconds; else None.
     """
 
     term: int = 0
@@ -117,6 +118,7 @@ class Leadership:
     hold_until: float = field(default=_NEVER, compare=False)
     renewed_at: float = field(default=_NEVER, compare=False)
     begun_after_seq: int | None = field(default=None, compare=False)
+    lapsed_since: float | None = field(default=None, compare=False)
 
     def may_publish(self, now: float) -> bool:
         """Return whether the leader key is certainly ours at ``now``."""
@@ -295,6 +297,7 @@ class LeaderKey:
             leads=True,
             another=False,
             begun_after_seq=answer.highest_seq,
+            lapsed_since=None if before.leads or not before.term else before.renewed_at,
         )
         self._extend(until)
         return Change(self.leadership, begins=True, forget=forget)

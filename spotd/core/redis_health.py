@@ -14,13 +14,16 @@ An *episode* begins with the first call that fails, and Redis counts as away unt
 So ``returns`` rises at most twice in an episode, however often calls fail and are answered, and
 at least once after the last failure. ``away`` changes at most once in ``calm_s``.
 
+An episode that is over is an *outage*: from the last answer before it to the first answer behind
+its last failure.
+
 A Redis that was restarted between two calls fails none of them. Where its data tells that it lost
 some, ``returns`` rises too.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 _NEVER = float("-inf")
 
@@ -30,11 +33,15 @@ class RedisHealth:
     """What is known of Redis at one moment.
 
     ``away``: why Redis counts as away, a sentence; None: calm. ``returns`` rises whenever Redis
-    may have lost what was written: everything must be written anew.
+    may have lost what was written: everything must be written anew. ``outages`` counts those that
+    are over, and the newest was from ``gone_at`` to ``back_at``, in monotonic seconds.
     """
 
     away: str | None = None
     returns: int = 0
+    outages: int = field(default=0, compare=False)
+    gone_at: float = field(default=_NEVER, compare=False)
+    back_at: float = field(default=_NEVER, compare=False)
 
 
 class RedisMonitor:
@@ -50,6 +57,8 @@ class RedisMonitor:
         # When ``checked`` may change something; None: only an outcome can. To be read only.
         self.check_at: float | None = None
         self._calm_s = calm_s
+        self._answered_at = _NEVER  # the latest answer before this episode
+        self._back_at = _NEVER  # the first answer after the latest failure
         self._failed_at = _NEVER  # the latest failure
         self._reason_seen_at = _NEVER  # the latest failure for the reason that ``away`` names
         self._returned = False  # in this episode
@@ -77,9 +86,13 @@ class RedisMonitor:
         An answer to a call that was sent before the latest failure was noticed changes nothing:
         Redis may have gone away after it had answered.
         """
-        if self.health.away is None or sent_at <= self._failed_at:
+        if self.health.away is None:
+            self._answered_at = now
+            return self.health
+        if sent_at <= self._failed_at:
             return self.health
         if self.check_at is None:
+            self._back_at = now
             self.check_at = now + self._calm_s
         if not self._returned:
             self._returned = True
@@ -96,7 +109,13 @@ class RedisMonitor:
         if self.check_at is None or now < self.check_at:
             return self.health
         returns = self.health.returns + int(self._failed_since_return)
-        self.health = RedisHealth(away=None, returns=returns)
+        self.health = RedisHealth(
+            returns=returns,
+            outages=self.health.outages + 1,
+            gone_at=self._answered_at,
+            back_at=self._back_at,
+        )
+        self._answered_at = now
         self.check_at = None
         self._returned = self._failed_since_return = False
         return self.health

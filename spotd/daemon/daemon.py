@@ -57,6 +57,7 @@ from spotd.errors import RedisUnavailableError, SpotdError
 from spotd.ops import systemd
 from spotd.ops.http import HttpServer
 from spotd.ops.metrics import Metrics
+from spotd.redaction import Redactor
 from spotd.redis.port import RedisPort
 from spotd.settings import Settings
 
@@ -106,6 +107,7 @@ class Daemon:
         self._timing = Timing() if timing is None else timing
         self.instance = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:4]}"
         self.metrics = Metrics()
+        self._redactor = Redactor(settings.secrets())
         self._key = LeaderKey(
             ttl_s=settings.leader_ttl_s,
             new_token=lambda: f"{self.instance}:{uuid.uuid4().hex[:8]}",
@@ -168,6 +170,7 @@ class Daemon:
             api_key=api_key,
             secret_key=secret_key,
             on_data=self.prices.receive,
+            redactor=self._redactor,
             timeouts=self._timing.timeouts,
         )
         self._snapshots = Snapshots(settings)
@@ -279,6 +282,7 @@ class Daemon:
             malformed=self._alpaca.decoder.malformed,
             lease_doubts=self._demand_loop.lease_doubts.counts,
             not_leader=self._leader.wake_up,
+            redactor=self._redactor,
             instance=self.instance,
             feed=settings.feed,
             status_every_s=self._timing.status_every_s,

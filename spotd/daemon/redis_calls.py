@@ -26,8 +26,10 @@ class RedisCalls:
     def outcome(self, outcome: Outcome) -> None:
         """Take in the outcome of a call."""
         if outcome.failure is None:
-            if self._monitor.health.away is not None:  # an answer changes nothing otherwise
-                self._set(self._monitor.answered(outcome.sent_at, outcome.at))
+            calm = self._monitor.health.away is None
+            health = self._monitor.answered(outcome.sent_at, outcome.at)
+            if not calm:  # an answer changes nothing otherwise
+                self._set(health)
         else:
             self._metrics.redis_errors += 1
             self._set(self._monitor.failed(outcome.at, outcome.failure), refused=outcome.refused)

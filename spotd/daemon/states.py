@@ -15,6 +15,7 @@ import time
 from collections import Counter
 from math import inf
 
+import msgspec
 import structlog
 
 from spotd import __version__
@@ -33,10 +34,11 @@ from spotd.core.verdicts import Verdict, Verdicts
 from spotd.daemon.prices import Prices
 from spotd.daemon.value import Value, WakeUp
 from spotd.errors import NotLeaderError, RedisUnavailableError
-from spotd.models import DaemonStateName, DaemonStatus, SymbolState, utc
+from spotd.models import DaemonStateName, DaemonStatus, Gap, SymbolState, utc
 from spotd.ops import systemd
 from spotd.ops.metrics import Metrics, Numbers
-from spotd.reasons import Reason
+from spotd.reasons import MEANINGS, Reason
+from spotd.redaction import Redactor
 from spotd.redis.port import MAX_FIELDS_PER_CALL, RedisPort
 
 # Clients hear of a killed daemon when its status lapses. Two refreshes in a row may fail, or come
@@ -56,6 +58,7 @@ class StatesLoop:
     """The one loop that writes ``spotd:states``, ``spotd:status`` and ``spotd:events``.
 
     Everything that it writes is derived from the values given here, and from nothing else.
+    ``redactor`` cuts secrets out of each sentence that goes to Redis or to HTTP.
     """
 
     def __init__(
@@ -76,6 +79,7 @@ class StatesLoop:
         malformed: Counter[str],
         lease_doubts: Counter[LeaseDoubt],
         not_leader: WakeUp,
+        redactor: Redactor,
         instance: str,
         feed: str,
         status_every_s: float = STATUS_EVERY_S,
@@ -95,6 +99,7 @@ class StatesLoop:
         self._malformed = malformed
         self._lease_doubts = lease_doubts
         self._not_leader = not_leader
+        self._told = redactor.kept
         self._instance = instance
         self._feed = feed
         self._status_every_s = status_every_s
@@ -144,13 +149,16 @@ class StatesLoop:
 
     def not_ready(self) -> list[str]:
         """Return the reasons against being ready, each a code, a colon and a sentence."""
-        return list(map(str, not_ready_because(self._facts(), time.monotonic())))
+        reasons = not_ready_because(self._facts(), time.monotonic())
+        return [str(reason._replace(text=self._told(reason.text))) for reason in reasons]
 
     def status(self) -> DaemonStatus:
         """Return the status at this moment."""
         unix_s = time.time()
         facts = self._update(unix_s)
         state, reason = daemon_state(facts, time.monotonic())
+        if reason is not None:
+            reason = reason._replace(text=self._told(reason.text))
         if (state, reason) != self._state:
             if self._state is None or state != self._state[0]:
                 self._state_since_unix_s = unix_s
@@ -179,7 +187,7 @@ class StatesLoop:
             reconnects=self._metrics.reconnects_total,
             market=market.name,
             market_changes_at=market.changes_at,
-            gaps=self._gaps.get().shown,
+            gaps=tuple(map(self._gap, self._gaps.get().shown)),
         )
 
     def numbers(self) -> Numbers:
@@ -214,6 +222,12 @@ class StatesLoop:
         )
 
     # Deriving
+
+    def _gap(self, gap: Gap) -> Gap:
+        return msgspec.structs.replace(gap, reason=self._told(gap.reason))
+
+    def _words(self, text: str | None) -> str | None:
+        return text if text is None or text in MEANINGS else self._told(text)
 
     def _market_changes_in_s(self) -> float:
         """Return how long the market stays as it is, in seconds."""
@@ -315,10 +329,10 @@ class StatesLoop:
             changed[name] = SymbolState(
                 symbol=name,
                 state=verdict.state,
-                reason=verdict.reason,
+                reason=self._words(verdict.reason),
                 code=verdict.code,
                 since=utc(since[name]),
-                detail=verdict.detail,
+                detail=self._words(verdict.detail),
             ).to_json()
         now = utc(time.time())
         ended = {
@@ -350,7 +364,7 @@ class StatesLoop:
     async def _announce_gaps(self) -> None:
         found = self._gaps.get()
         for number, gap in enumerate(new := found.since(self._gaps_announced), 1):
-            await self._port.announce(self._leadership.get().token, gap.to_json())
+            await self._port.announce(self._leadership.get().token, self._gap(gap).to_json())
             self._gaps_announced = found.count - len(new) + number
 
     async def _write_status(self) -> None:

@@ -76,6 +76,7 @@ class StreamLoop:
         self._right = WakeUp()  # wakes the guard of the session, and the wait for the next try
         self._wake_up = WakeUp()  # wakes the session
         leadership.wakes(self._right)
+        health.wakes(self._right)  # an outage of Redis that is over is a gap
 
     def follow(self, demand: Demand, step: DemandStep) -> None:
         """Take over a new demand, in the same turn as its value is published."""
@@ -281,6 +282,7 @@ class StreamLoop:
         """Publish the gap that ends with the present subscriptions, if one does."""
         found = self._gaps.seen(
             self._leadership.get(),
+            self._health.get(),
             self._demand.get(),
             self._stream.get().subscriptions,
             now=time.monotonic(),

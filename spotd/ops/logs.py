@@ -10,7 +10,6 @@ import atexit
 import json
 import logging
 import os
-import re
 import select
 import sys
 import threading
@@ -22,17 +21,8 @@ from typing import Literal, Protocol, TextIO
 import structlog
 from structlog.typing import EventDict, Processor
 
-from spotd.redaction import REDACTED, spellings_of
+from spotd.redaction import Redactor
 
-_MIN_SECRET_CHARS = 4  # shorter ones occur inside ordinary words
-
-# Passwords that are not among the known secrets: in a URL's authority, or in its query. Each part
-# is bounded and no match can begin inside another. As a consequence, the time of a search grows
-# linearly with the line.
-_IN_AUTHORITY = re.compile(r"""(://[^\s/@:"']{0,256}:)[^\s/"']{1,512}(@)""")
-_IN_QUERY = re.compile(
-    r"""([?&](?:\w{1,40}_)?(?:password|secret|token|key)=)[^&\s"']+""", re.IGNORECASE
-)
 _MAX_WAITING = 2_000  # lines
 THREAD = "log"  # the name of the threads that write
 AT_EXIT_S = 0.5  # for lines that are not written yet
@@ -138,15 +128,8 @@ class _Redacting:
     def __init__(self, stream: _Sink, secrets: Iterable[str], *, as_json: bool = False) -> None:
         self._stream = stream
         self._as_json = as_json
-        spellings = {
-            spelling
-            for secret in secrets
-            if len(secret) >= _MIN_SECRET_CHARS
-            for spelling in spellings_of(secret)
-        }
-        longest_first = sorted(spellings, key=len, reverse=True)
-        self._known = re.compile("|".join(map(re.escape, longest_first))) if spellings else None
-        self._half_a_secret = max([_MAX_URL_PART, *map(len, longest_first)])
+        self._redacted = Redactor(secrets)
+        self._half_a_secret = max(_MAX_URL_PART, self._redacted.longest_chars)
 
     def write(self, text: str) -> int:
         """Write the text without the secrets. Return the length of what is written."""
@@ -161,15 +144,6 @@ class _Redacting:
             line = {"event": "a line that was too long", "level": "warning", "line": text}
             text = json.dumps(line)
         return self._stream.write(f"{text}\n")
-
-    def _redacted(self, text: str) -> str:
-        if self._known is not None:
-            text = self._known.sub(REDACTED, text)
-        if "://" in text:
-            text = _IN_AUTHORITY.sub(rf"\1{REDACTED}\2", text)
-        if "=" in text:
-            text = _IN_QUERY.sub(rf"\1{REDACTED}", text)
-        return text
 
     def flush(self) -> None:
         """Flush the stream behind."""

@@ -80,7 +80,10 @@ class RedisPort(DemandCalls):
             limited=self._limited,
             outcome=outcome,
             limit_s=lambda: self._limit.limit_s,
+            until_ms=self._publish_until_ms,
         )
+        # Redis' unix seconds less our monotonic ones, as the last answer about the key told.
+        self._redis_ahead_s: float | None = None
         self._shas = {
             script: hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest()
             for script in (
@@ -146,6 +149,7 @@ class RedisPort(DemandCalls):
         ``former``: a token that we gave up. A key that holds it may be taken, too. A free key is
         taken until ``claim_unix_s`` by Redis' clock.
         """
+        sent_at = time.monotonic()
         held, seq, unix_ms = await self._call(
             LEAD,
             (self.keys.leader, self.keys.seq),
@@ -155,6 +159,8 @@ class RedisPort(DemandCalls):
             self.keys.leaders,
             round(claim_unix_s * 1000),
         )
+        # Counted from sending: the way to Redis is not taken from the time of a call.
+        self._redis_ahead_s = unix_ms / 1000 - sent_at
         highest_seq, published_by = _parse_seq(seq)
         return LeaderKeyAnswer(_HELD[held], highest_seq, published_by, unix_ms / 1000)
 
@@ -194,6 +200,17 @@ class RedisPort(DemandCalls):
         # However the clock was set, a seq of our own must not count as garbage.
         too_high = max(_seq_bound(), highest_seq + _SEQ_AHEAD_US)
         self._publisher.begin(token, lines, highest_seq, too_high, ended)
+
+    def _publish_until_ms(self) -> int:
+        """Return until when, by Redis' clock, a call that is sent now may be carried out.
+
+        It is given up by then. 0: Redis' clock is not known. Where it was set since it was told, a
+        call is refused, and the leader loop asks for the key at once, whose answer tells it.
+        """
+        if self._redis_ahead_s is None:
+            return 0
+        until = time.monotonic() + self._limit.limit_s
+        return round((until + self._redis_ahead_s) * 1000)
 
     async def publish(self, token: str, lines: bytes, highest_seq: int) -> None:
         """Publish and store updates, as ``begin_publishing`` does, and wait for the end.

@@ -51,7 +51,8 @@ class Publisher:
 
     ``client`` is redis-py's, which knows how to reach the server. ``limited`` limits the opening of
     a connection, and translates its errors. ``limit_s`` returns how long an answer may take, in
-    seconds. ``outcome`` is told how each call ended.
+    seconds, and ``until_ms`` until when, by the server's clock, a call that is sent now may be
+    carried out, 0 without a limit. ``outcome`` is told how each call ended.
     """
 
     def __init__(
@@ -62,6 +63,7 @@ class Publisher:
         limited: Callable[[], AbstractAsyncContextManager[None]],
         outcome: Callable[[Outcome], None],
         limit_s: Callable[[], float],
+        until_ms: Callable[[], int],
     ) -> None:
         self._client = client
         self._keys = (keys.leader, keys.last, keys.seq)
@@ -71,6 +73,7 @@ class Publisher:
         self._limited = limited
         self._outcome = outcome
         self._limit_s = limit_s
+        self._until_ms = until_ms
         self._connection: _Connection | None = None
         self._opening: asyncio.Task[None] | None = None
         self._asking: asyncio.Task[None] | None = None
@@ -142,17 +145,19 @@ class Publisher:
             return hiredis.pack_command(command)  # type: ignore[arg-type, no-any-return]
         if token != self._head_token:
             words = ("EVALSHA", _SHA, "3", *self._keys, token, self._prefix)
-            self._head = b"*%d\r\n%b" % (len(words) + 3, b"".join(map(_bulk, words)))
+            self._head = b"*%d\r\n%b" % (len(words) + 4, b"".join(map(_bulk, words)))
             self._head_token = token
         highest, bound = b"%d" % highest_seq, b"%d" % too_high
-        return b"%b$%d\r\n%b\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n" % (
-            self._head, len(highest), highest, len(bound), bound, len(lines), lines,
+        until = b"%d" % self._until_ms()
+        return b"%b$%d\r\n%b\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n" % (
+            self._head,
+            len(highest), highest, len(bound), bound, len(lines), lines, len(until), until,
         )  # fmt: skip
 
     def _arguments(self, call: _Call) -> tuple[str | int | bytes, ...]:
         """Return what follows the script: the number of keys, the keys, and the rest."""
         token, highest_seq, too_high, lines = call.arguments
-        return (3, *self._keys, token, self._prefix, highest_seq, too_high, lines)
+        return (3, *self._keys, token, self._prefix, highest_seq, too_high, lines, self._until_ms())
 
     def _set_guard(self, sent_at: float) -> None:
         loop = asyncio.get_running_loop()

@@ -11,7 +11,10 @@ _MEND = """
 local kind = redis.call('TYPE', KEYS[2]).ok
 if kind ~= 'hash' and kind ~= 'none' then redis.call('DEL', KEYS[2]) end
 """
-# KEYS leader last seq; ARGV token channel-prefix highest-seq too-high-a-seq lines. A line is the
+# KEYS leader last seq; ARGV token channel-prefix highest-seq too-high-a-seq lines until-ms. After
+# until-ms by this clock nothing is published (0: no limit): a server that was frozen executes calls
+# that were given up, and in a cluster, where another node leads by then, subscribers would hear
+# older prices behind newer ones. A line is the
 # JSON of one update, which begins {"symbol":"SPY". One argument for all updates costs the client
 # far less than two for each. The hash is written in steps, because unpack has a limit.
 # A batch whose seq is not above the published one was under way for too long, and is dropped.
@@ -21,6 +24,11 @@ if kind ~= 'hash' and kind ~= 'none' then redis.call('DEL', KEYS[2]) end
 # instead of the same again and again.
 PUBLISH = f"""
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+local until_ms = tonumber(ARGV[6] or '0')
+if until_ms > 0 then
+  local time = redis.call('TIME')
+  if tonumber(time[1]) * 1000 + tonumber(time[2]) / 1000 > until_ms then return 0 end
+end
 local seq = redis.pcall('GET', KEYS[3])
 seq = type(seq) == 'string' and (string.match(seq, '^%d+$') or string.match(seq, '^(%d+) '))
 local highest = seq and #seq <= 16 and tonumber(seq)

@@ -20,7 +20,6 @@ from spotd import __version__
 from spotd.errors import SettingsError
 from spotd.ops import logs, systemd
 from spotd.ops.http_logs import http_logger
-from spotd.redis.addresses import secrets_in
 from spotd.relay.answers import Prices
 from spotd.relay.api import Api
 from spotd.relay.limits import GOODBYE_S
@@ -219,5 +218,5 @@ async def run_relay(
 
 def configure_logs(settings: RelaySettings) -> None:
     """Log as the settings say, without any secret."""
-    secrets = [*settings.tokens, *secrets_in(settings.redis_url.get_secret_value())]
+    secrets = [*settings.tokens, *settings.secrets()]
     logs.configure(settings.log_level, settings.log_format, secrets=secrets)

@@ -39,6 +39,7 @@ from spotd.daemon.publish import render
 from spotd.daemon.value import Value
 from spotd.keys import Keys
 from spotd.ops.metrics import Metrics
+from spotd.redaction import Redactor
 from tests.bench import frames
 
 _STAGES = ("decode", "floor", "receive", "frame", "take+render", "pack", "whole")
@@ -66,7 +67,7 @@ class HotPath:
             silence=Silence(),
             metrics=Metrics(),
         )
-        self._session = Session(FrameDecoder(), cast(Any, self.prices.receive))
+        self._session = Session(FrameDecoder(), cast(Any, self.prices.receive), Redactor())
         self._session.authenticated()
         connection: Any = Connection
         self._pack: Callable[..., list[bytes]] = connection().pack_command

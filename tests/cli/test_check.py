@@ -207,7 +207,10 @@ class TestRedis:
         ("denied", "named"),
         [
             ("-eval", "'eval'"),  # with which Redis is asked for all the others
-            ("-evalsha", "for EVALSHA spotd:leader, EVALSHA spotd:seq, EVALSHA spotd:status, "),
+            (
+                "-evalsha",
+                "for EVALSHA spotd:leases, EVALSHA spotd:leader, EVALSHA spotd:seq, EVALSHA ",
+            ),
             ("-publish", "for PUBLISH spot:*, PUBLISH spotd:events, PUBLISH leaders:spot:; "),
             ("-subscribe", "for SUBSCRIBE spotd:wake, SUBSCRIBE leaders:spot:; "),
             ("-zrangebyscore", "for ZRANGEBYSCORE spotd:leases; "),

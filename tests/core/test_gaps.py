@@ -7,8 +7,17 @@ from dataclasses import replace
 import pytest
 
 from spotd.core.demand import Demand
-from spotd.core.gaps import MOST_KEPT, MOST_SHOWN, Gaps, GapsFound, silent_since, why_given_up
+from spotd.core.gaps import (
+    MOST_KEPT,
+    MOST_SHOWN,
+    SHORTEST_OUTAGE_S,
+    Gaps,
+    GapsFound,
+    silent_since,
+    why_given_up,
+)
 from spotd.core.leadership import Leadership
+from spotd.core.redis_health import RedisHealth
 from spotd.core.subscription_state import SubscriptionState
 from spotd.models import Gap, utc
 from spotd.reasons import Code, Reason
@@ -33,6 +42,7 @@ class Dialogue:
     def __init__(self) -> None:
         self.gaps = Gaps()
         self.leadership = LEADS
+        self.health = RedisHealth()
         self.desired = frozenset({"SPY", "QQQ"})
         self.read_in = 1
         self.told = 0
@@ -41,10 +51,21 @@ class Dialogue:
         """End a session that served symbols."""
         self.gaps.interrupted(frozenset(served), reason, at)
 
+    def outage(self, gone_at: float, back_at: float) -> None:
+        """Have an outage of Redis be over."""
+        outages = self.health.outages + 1
+        self.health = RedisHealth(outages=outages, gone_at=gone_at, back_at=back_at)
+
+    def leads_again(self, lapsed_since: float) -> None:
+        """Begin a new term after the one before had lapsed, and read its demand."""
+        self.read_in = self.leadership.term + 1
+        self.leadership = replace(LEADS, term=self.read_in, lapsed_since=lapsed_since)
+
     def see(self, at: float, *active: str, refused: tuple[str, ...] = ()) -> list[Gap]:
         """Have symbols active. Return the gaps that are new."""
         found = self.gaps.seen(
             self.leadership,
+            self.health,
             Demand(self.desired, term=self.read_in),
             SubscriptionState(frozenset(active), refused=dict.fromkeys(refused, LIMIT)),
             now=at,
@@ -162,6 +183,79 @@ class TestLeadership:
         assert [(g.begins, g.ends) for g in daemon.see(42, "SPY", "QQQ")] == [(utc(42), utc(42))]
         daemon.lost(50, "SPY", "QQQ")
         assert [(g.begins, g.ends) for g in daemon.see(49, "SPY", "QQQ")] == [(utc(50), utc(50))]
+
+
+class TestKeptStream:
+    """The stream goes on, and nothing can be published meanwhile."""
+
+    def test_an_outage_of_redis_is_a_gap(self, daemon: Dialogue) -> None:
+        """It is stated once, from the last answer to the first, for what the stream brought."""
+        assert daemon.see(1, "SPY", "QQQ") == []
+        daemon.outage(10, 14)
+        assert daemon.see(15, "SPY", "QQQ") == [gap(10, 14, 2, why_given_up(redis_away=True))]
+        assert daemon.see(16, "SPY", "QQQ") == []
+
+    def test_a_short_outage_is_none(self, daemon: Dialogue) -> None:
+        """It makes a price late, which is promised within the same time after a return."""
+        assert daemon.see(1, "SPY", "QQQ") == []
+        daemon.outage(10, 10 + SHORTEST_OUTAGE_S)
+        assert daemon.see(15, "SPY", "QQQ") == []
+
+    def test_an_outage_that_outlasts_the_term_is_one_gap(self, daemon: Dialogue) -> None:
+        """It ends when this daemon leads again, and is stated when Redis counts as back."""
+        assert daemon.see(1, "SPY", "QQQ") == []
+        daemon.health = RedisHealth(away="no answer")
+        daemon.leadership = STANDBY
+        assert daemon.see(20, "SPY", "QQQ") == []
+        daemon.leads_again(9)
+        assert daemon.see(30, "SPY", "QQQ") == []
+        daemon.outage(10, 29)
+        assert daemon.see(31, "SPY", "QQQ") == [gap(10, 30, 2, why_given_up(redis_away=True))]
+        assert daemon.see(32, "SPY", "QQQ") == []
+
+    def test_a_key_that_lapsed_is_a_gap(self, daemon: Dialogue) -> None:
+        """A daemon that froze finds that its key had lapsed, although Redis answered."""
+        assert daemon.see(1, "SPY", "QQQ") == []
+        daemon.leads_again(9)
+        assert daemon.see(17, "SPY", "QQQ") == [gap(9, 17, 2, why_given_up(redis_away=False))]
+        assert daemon.see(18, "SPY", "QQQ") == []
+
+    def test_what_was_not_served_missed_nothing(self, daemon: Dialogue) -> None:
+        """Without symbols on the stream, or without a right to publish, nothing is stated."""
+        daemon.outage(10, 14)
+        assert daemon.see(15) == []
+        daemon.leadership = STANDBY
+        daemon.outage(20, 24)
+        assert daemon.see(25, "SPY", "QQQ") == []
+        daemon.desired = frozenset({"NEW"})
+        daemon.leadership = LEADS
+        assert daemon.see(26, "SPY", "QQQ") == []
+
+    def test_a_session_that_ends_meanwhile_is_the_same_interruption(self, daemon: Dialogue) -> None:
+        """One gap is stated, which begins where the first of both did."""
+        assert daemon.see(1, "SPY", "QQQ") == []
+        daemon.lost(12, "SPY", "QQQ")
+        daemon.outage(10, 14)
+        assert daemon.see(15) == []
+        assert daemon.see(16, "SPY", "QQQ") == [gap(10, 16, 2)]
+
+    def test_an_outage_within_a_gap_is_not_stated_again(self, daemon: Dialogue) -> None:
+        """The session may be back before Redis counts as back."""
+        assert daemon.see(1, "SPY", "QQQ") == []
+        daemon.lost(9, "SPY", "QQQ")
+        assert daemon.see(15, "SPY", "QQQ") == [gap(9, 15, 2)]
+        daemon.outage(10, 14)
+        assert daemon.see(16, "SPY", "QQQ") == []
+
+    def test_an_outage_under_another_leader_is_not_ours(self, daemon: Dialogue) -> None:
+        """The gap of the change says all."""
+        assert daemon.see(1, "SPY", "QQQ") == []
+        daemon.outage(10, 14)
+        daemon.leadership = replace(LEADS, term=2, reign=1, begun_after_seq=12_000_000)
+        daemon.read_in = 2
+        assert [(g.code, g.begins) for g in daemon.see(15, "SPY", "QQQ")] == [
+            ("leader_changed", utc(12))
+        ]
 
 
 def test_gaps_are_counted_and_the_newest_are_kept(daemon: Dialogue) -> None:

@@ -124,6 +124,21 @@ TABLE: dict[str, list[Step]] = {
 }
 
 
+def test_an_outage_is_from_the_last_answer_to_the_first_behind_its_failures() -> None:
+    """It is counted when it is over. Its times make no value unequal."""
+    monitor = RedisMonitor(CALM_S)
+    monitor.answered(4.9, 5.0)
+    monitor.failed(6.0, "a")
+    monitor.answered(6.1, 6.2)
+    monitor.failed(6.5, "a")
+    monitor.answered(6.4, 6.6)
+    assert monitor.health.outages == 0
+    monitor.answered(6.7, 6.8)
+    health = monitor.checked(7.8)
+    assert (health.outages, health.gone_at, health.back_at) == (1, 5.0, 6.8)
+    assert health == RedisHealth(returns=2)
+
+
 @pytest.mark.parametrize("steps", TABLE.values(), ids=TABLE.keys())
 def test_the_table(steps: list[Step]) -> None:
     """Each step is followed by the health beside it, and an unchanged health is the same object."""

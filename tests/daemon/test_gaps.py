@@ -120,5 +120,26 @@ async def test_after_redis_was_away_for_too_long(rig: NewRig, server: Server) ->
         assert gap["from"] <= frozen_at
 
 
+async def test_after_redis_was_away_while_the_stream_was_kept(
+    rig: NewRig, server: Server, sim: Simulator
+) -> None:
+    """The time without the key is one gap, although no session ended and no symbol was lost."""
+    async with Recorder(server.url) as recorder, rig(leader_ttl_s=1.0) as daemon:
+        await daemon.want("SPY", "QQQ")
+        await daemon.quote("SPY", 10)
+        await until(lambda: recorder.bids("SPY") == [10], "the first price")
+        with frozen(server):
+            frozen_at = rfc3339(utc(time.time()))
+            await until(lambda: not daemon.daemon.leadership.get().leads, "the end of the term")
+            await daemon.quote("SPY", 11)
+            back_at = rfc3339(utc(time.time()))
+        gap = await one_gap(recorder, daemon)
+        assert (gap["code"], gap["symbols"]) == ("redis_away", 2)
+        assert gap["from"] <= frozen_at
+        assert gap["to"] >= back_at
+        assert recorder.bids("SPY") == [10, 11]
+        assert len(sim.received.of("connect")) == 1
+
+
 def _codes(recorder: Recorder, symbol: str) -> list[str]:
     return [event["code"] for event in recorder.events("symbol") if event["symbol"] == symbol]

@@ -208,3 +208,40 @@ async def test_a_leader_that_stays_cut_off_closes_its_stream_in_time(
         proxy.release()
         await until(first.stands_by, "the first to stand by")
         assert heard.bids("SPY") == [10, 12]
+
+
+# A standby that is cut off alone
+
+
+async def test_a_standby_that_is_cut_off_says_so_and_disturbs_nothing(
+    rig: NewRig, server: Server, sim: Simulator
+) -> None:
+    """The leader serves on. Where it ends meanwhile, nobody serves until the cut is over."""
+    async with (
+        RedisProxy.to(server) as proxy,
+        rig(leader_ttl_s=TTL_S) as first,
+        Rig(proxy.url, sim, leads=False, leader_ttl_s=TTL_S) as second,
+    ):
+        await first.want("SPY")
+        await first.quote("SPY", 10)
+        await stored(first.values, SPY=10)
+        await until(second.stands_by, "the standby")
+        proxy.hold("EVALSHA")
+        await until(second.daemon.not_ready, "the standby to say so")
+        assert second.status["code"] == "redis_away"
+        assert second.metric("spotd_leader") == 0.0
+        await first.quote("SPY", 11)
+        await stored(first.values, SPY=11)
+        assert first.works()
+        assert await first.stop() == 0
+        assert await server_key(server) is None
+        proxy.release()
+        await all_agrees(second)
+        assert second.metric("spotd_leader") == 1.0
+
+
+async def server_key(server: Server) -> str | None:
+    """Return the token in the leader key, None where there is no key."""
+    with server.client() as client:
+        held: str | None = client.get("spotd:leader")
+    return held

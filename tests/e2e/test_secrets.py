@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import traceback
 from base64 import urlsafe_b64encode
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -12,8 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import msgspec
 import pytest
 from pydantic import SecretStr
+from websockets.frames import Frame, Opcode
 
 import spotd
 from spotd.errors import SettingsError, SpotdError
@@ -26,6 +29,7 @@ from tests.kit.marked import Marked, found_in, marked
 from tests.kit.ports import free_port
 from tests.kit.processes import Command
 from tests.kit.servers import Server, make_certificates
+from tests.kit.websocket import ServerEnd, frame, framed, tcp_server, websocket_server
 
 REDIS = marked("redisPw")
 SENTINEL = marked("sentinelPw")
@@ -317,6 +321,114 @@ def test_a_line_of_dotenv_that_cannot_be_read_is_not_shown(
     told = [("error", said), ("out", out), ("err", err), ("log", caplog.text)]
     secret = API_SECRET._replace(words=(API_SECRET.words[1],) * 2)
     assert found_in(told, [secret]) == []
+
+
+# Words of Alpaca
+
+
+async def _in_an_error(alpaca: ServerEnd) -> None:
+    await alpaca.upgrade(_GREETING)
+    alpaca.say({"T": "error", "code": 500, "msg": f"bad {_sent(await alpaca.read())}"})
+
+
+async def _in_a_close_reason(alpaca: ServerEnd) -> None:
+    await alpaca.upgrade(_GREETING)
+    said = f"{_sent(await alpaca.read())}".encode()
+    # Longer ones are cut, in the middle of whatever stands there.
+    alpaca.write(frame(b"\x03\xf0" + said[:123], Opcode.CLOSE))
+
+
+async def _in_the_end_of_a_close_reason(alpaca: ServerEnd) -> None:
+    await alpaca.upgrade(_GREETING)
+    await alpaca.read()
+    half = API_SECRET.text[: len(API_SECRET.words[0]) + 3]
+    alpaca.write(frame(b"\x03\xf0bad secret " + half.encode(), Opcode.CLOSE))
+
+
+async def _in_a_refusal_of_a_symbol(alpaca: ServerEnd) -> None:
+    await alpaca.upgrade(_GREETING)
+    keys = _sent(await alpaca.read())
+    alpaca.say({"T": "success", "msg": "authenticated"})
+    while True:
+        await alpaca.read()
+        alpaca.say({"T": "error", "code": 400, "msg": f"invalid syntax for {json.dumps(keys)}"})
+
+
+async def _in_text(alpaca: ServerEnd) -> None:
+    await alpaca.upgrade()
+    alpaca.write(frame(f"you are {API_KEY.quoted} {API_SECRET.text!r}".encode(), Opcode.TEXT))
+
+
+async def _in_a_header(alpaca: ServerEnd) -> None:
+    await alpaca.upgrade(extensions=f"x; key={API_KEY.text}")
+
+
+_GREETING = framed({"T": "success", "msg": "connected"})
+ECHOES = [
+    _in_an_error, _in_a_close_reason, _in_the_end_of_a_close_reason, _in_a_refusal_of_a_symbol,
+    _in_text, _in_a_header,
+]  # fmt: skip
+
+
+def _sent(authentication: Frame) -> dict[str, str]:
+    """Return what a client authenticates with."""
+    decoded: dict[str, str] = msgspec.msgpack.decode(authentication.data)
+    assert decoded["secret"] == API_SECRET.text
+    return decoded
+
+
+async def _rest_that_repeats_headers(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+) -> None:
+    head = await reader.readuntil(b"\r\n\r\n")
+    body = json.dumps({"code": 40010001, "message": head.decode()}).encode()
+    writer.write(b"HTTP/1.1 400 Bad Request\r\nContent-Type: application/json\r\n")
+    writer.write(b"Content-Length: %d\r\n\r\n" % len(body) + body)
+    await writer.drain()
+    writer.close()
+
+
+@pytest.mark.parametrize("echo", ECHOES, ids=lambda echo: echo.__name__[1:])
+async def test_an_alpaca_that_repeats_the_keys(
+    setup: Setup, echo: Callable[[ServerEnd], Awaitable[None]]
+) -> None:
+    """Its words are told without them: in Redis, on its channels, by HTTP, logs and ``check``."""
+
+    async def behave(alpaca: ServerEnd) -> None:
+        await echo(alpaca)
+        await alpaca.gone()
+
+    await setup.values.want("SPY")
+    recorder = await setup.recorder()
+    async with (
+        websocket_server(behave) as port,
+        tcp_server(_rest_that_repeats_headers) as rest,
+    ):
+        changed = {
+            "ALPACA_API_KEY": API_KEY.text,
+            "ALPACA_SECRET_KEY": API_SECRET.text,
+            "SPOTD_LOG_LEVEL": "debug",
+            "SPOTD_STREAM_URL": f"ws://127.0.0.1:{port}/v2/iex",
+            "SPOTD_DATA_URL": f"http://127.0.0.1:{rest}",
+        }
+        daemon = await setup.start(**changed)
+        check = await _started(setup, "check", changed)
+        await setup.until(lambda: _says_what_failed(setup), "the failure in Redis")
+        told = [(page, (await daemon.get(page))[1]) for page in PAGES]
+        told.append(("states", str(await setup.redis.hgetall(setup.values.keys.states))))
+        told.append(("status", str(await setup.redis.get(setup.values.keys.status))))
+        assert await check.ends() == 1
+        assert await daemon.stop() == 0
+    told += [("event", heard.raw.decode()) for heard in recorder.heard]
+    told += [(each.home.name, each.output) for each in (daemon, check)]
+    assert found_in(told, ALL) == []
+    assert any("***" in text for where, text in told if where in ("event", "states", "status"))
+
+
+async def _says_what_failed(setup: Setup) -> bool:
+    status = await setup.values.status() or {"code": None}
+    states = (await setup.redis.hgetall(setup.values.keys.states)).values()
+    return status["code"] in ("backoff", "breaker_open") or any(b"refused" in s for s in states)
 
 
 # What is printed of objects

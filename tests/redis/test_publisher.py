@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -13,6 +14,7 @@ from redis.asyncio.connection import Connection, SSLConnection, UnixDomainSocket
 from spotd.errors import NotLeaderError, RedisUnavailableError
 from spotd.keys import Keys
 from spotd.redis.port import RedisPort
+from spotd.redis.scripts import PUBLISH
 from tests.kit.recorder import Recorder
 from tests.kit.servers import Server
 from tests.kit.waiting import until
@@ -152,6 +154,36 @@ async def test_a_call_without_an_answer_is_given_up_and_never_answered(server: S
         seqs = heard.seqs("SPY")
         assert seqs == sorted(set(seqs))
     await port.close()
+
+
+async def test_a_call_that_was_given_up_is_not_carried_out_later(server: Server) -> None:
+    """A server that was frozen finds it in its socket. Its time, by the server's clock, is over."""
+    port = RedisPort(server.url, KEYS, call_timeout_s=0.2)
+    async with Recorder(server.url) as heard:
+        await port.lead("t", 600.0)
+        ends = Ends(port)
+        server.freeze()
+        ends.begin("SPY", 1)
+        assert isinstance(await ends.next(), RedisUnavailableError)
+        over = time.monotonic() + 0.1  # its time was counted from a moment later than the call
+        await until(lambda: time.monotonic() > over, "the end of its time")
+        server.thaw()
+        await until(lambda: _publishes(ends), "a call that succeeds")
+        await until(lambda: heard.seqs("SPY")[-1:] == [10 + len(ends.ends) - 1], "its update")
+        assert 1 not in heard.seqs("SPY")
+    await port.close()
+
+
+@pytest.mark.parametrize(("until_ms", "published"), [(0, 1), (1, 0), (2**53, 1)])
+def test_the_time_of_a_call_is_told_by_the_clock_of_the_server(
+    server: Server, until_ms: int, published: int
+) -> None:
+    """After it nothing is published nor stored. Without one, a call may be carried out any time."""
+    with server.client() as client:
+        client.set(KEYS.leader, "t")
+        arguments = (KEYS.leader, KEYS.last, KEYS.seq, "t", "spot:", 1, 10**15, update("SPY", 1))
+        assert client.eval(PUBLISH, 3, *arguments, until_ms) == published
+        assert client.exists(KEYS.last) == published
 
 
 async def test_the_protocol_may_be_chosen_in_the_url(server: Server) -> None:

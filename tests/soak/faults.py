@@ -6,6 +6,7 @@ Which server or daemon a fault hits is found out when it begins: the one that le
 from __future__ import annotations
 
 import asyncio
+import signal
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
@@ -16,6 +17,8 @@ from tests.soak.plan import KINDS, Planned
 from tests.soak.processes import STOP_S, Process
 from tests.soak.testbed import Testbed
 
+_FAIL_OVER_S = 6.0  # a fail-over that has not begun by then was refused
+_OWNER_EVERY_S = 0.2
 _LINGERS_S = 5.0  # after the end of a fault that spotd may not have noticed yet
 
 Leader = Callable[[], Process | None]
@@ -104,6 +107,12 @@ class Injector:
                 await asyncio.sleep(planned.lasts_s)
             case "redis_failover":
                 await asyncio.to_thread(servers.fail_over)
+                # It goes on for a second or more, and the old master takes writes until then.
+                ends = time.monotonic() + _FAIL_OVER_S
+                while time.monotonic() < ends:
+                    if await asyncio.to_thread(servers.owner) is not owner:
+                        break
+                    await asyncio.sleep(_OWNER_EVERY_S)
             case _:
                 raise AssertionError(planned.kind)
 
@@ -190,7 +199,9 @@ class Injector:
 
     async def _stop(self, daemon: Process) -> None:
         code, took_s = await daemon.stop()
-        if code != 0 or took_s > STOP_S:
+        # Without a line in its log, the interpreter was still starting: nothing was begun.
+        unbegun = code == -signal.SIGTERM and not daemon.log_tail()
+        if (code != 0 and not unbegun) or took_s > STOP_S:
             self.violations.append(
                 Violation(
                     time.monotonic() - self._bed.begun_at,

@@ -34,9 +34,10 @@ class Kind(NamedTuple):
 _Kinds: TypeAlias = dict[str, Kind]
 
 # A ping that is not answered ends a session after 10 + 5 s. A mute stream is found after 30 s of
-# silence by asking REST, which has 10 s to answer. A slow stream is no fault while it delivers.
+# silence by asking REST, which has 10 s to answer, and after 5 minutes while the market is closed
+# (the contract, section 3). A slow stream is no fault while it delivers.
 _UNANSWERED_PING_S = 15.0
-_MUTE_S = 40.0
+_MUTE_S = 320.0
 
 KINDS: _Kinds = {
     "redis_kill": Kind("redis", 0.1, 8.0),

@@ -127,7 +127,8 @@ class Process:
 
     def measure(self) -> None:
         """Add a measurement of its size; the number of tasks is that told to the one before."""
-        if not self.running or self.frozen:
+        # At its end the interpreter gives the signal that the measurement sends its default back.
+        if not self.running or self.frozen or self.stopping:
             return
         proc = Path(f"/proc/{self.pid}")
         with suppress(OSError, ValueError):

@@ -32,6 +32,7 @@ WHOLE_S = 45.0
 NEVER_S = 120.0
 FINAL_S = 1.0  # the contract: within 1 s
 CONSUMERS_S = 2.0
+_FINALS_TRIES = 3
 _FRESH_S = 0.6
 _CALM_S = 2.0  # between two rounds
 _GROWTH, _GROWTH_BYTES = 1.25, 12_000_000
@@ -120,7 +121,29 @@ class Soak:
         return took_s
 
     async def _finals(self) -> None:
-        """Let Alpaca fall silent, and check the final values."""
+        """Let Alpaca fall silent, and check the final values.
+
+        What a master was told just before Sentinel replaced it is lost by Redis' own design, so
+        values that a later fail-over meets are checked again.
+        """
+        for _ in range(_FINALS_TRIES):
+            owner = await asyncio.to_thread(self.bed.servers.owner)
+            lacks, stored_s, took_s = await self._send_finals()
+            if not lacks or owner is await asyncio.to_thread(self.bed.servers.owner):
+                break
+            self.bed.say("a fail-over met the final values")
+            await self._whole("a fail-over of Redis' own")
+        self._finals_s.append(took_s)
+        if lacks or took_s > CONSUMERS_S:
+            self.observer.violated("the final values arrive", "all", "; ".join(lacks[:6]), "")
+        elif stored_s > FINAL_S + self.observer.slack_s:
+            self.observer.violated("final values within 1 s", "all", f"{stored_s:.2f} s", "")
+
+    async def _send_finals(self) -> tuple[list[str], float, float]:
+        """Return what lacks the final values in the end, and two durations in seconds.
+
+        After the first, Redis and its channels had them; after the second, consumers too.
+        """
         self.services.paused = True
         await asyncio.sleep(0.3)
         self.source.paused = True
@@ -129,19 +152,17 @@ class Soak:
         live = {s for s, state in (moment.redis.states if moment.redis else {}).items()
                 if state == "live"} & set(ALWAYS)  # fmt: skip
         lacks: list[str] = []
+        stored_s = 0.0
         while time.monotonic() - begun < CONSUMERS_S + self.observer.slack_s:
             lacks = await asyncio.to_thread(self._not_final, live)
+            if any("holds" not in lack for lack in lacks):
+                stored_s = time.monotonic() - begun
             if not lacks:
                 break
             await asyncio.sleep(0.02)
         took_s = time.monotonic() - begun
-        self._finals_s.append(took_s)
-        stored = [lack for lack in lacks if "holds" not in lack]
-        if lacks or took_s > CONSUMERS_S:
-            self.observer.violated("the final values arrive", "all", "; ".join(lacks[:6]), "")
-        elif stored and took_s > FINAL_S + self.observer.slack_s:
-            self.observer.violated("final values within 1 s", "all", f"{took_s:.2f} s", "")
         self.source.paused = self.services.paused = False
+        return lacks, stored_s, took_s
 
     def _not_final(self, live: set[str]) -> list[str]:
         """Return what lacks the final value of which symbol. Blocks for some milliseconds."""

@@ -61,6 +61,16 @@ test("the market is named with its next change, and only if it is known", () => 
   assert.equal(format.market("lunch", null, now), "");
 });
 
+test("a lag is told from a second on, beyond the feed's own delay", () => {
+  assert.equal(format.lag(null), "");
+  assert.equal(format.lag(undefined), "");
+  assert.equal(format.lag(999), "");
+  assert.equal(format.lag(2340), "2.3 s behind");
+  assert.equal(format.lag(75_000), "1 min 15 s behind");
+  assert.equal(format.lag(900_100, 900), "");
+  assert.equal(format.lag(902_000, 900), "2.0 s behind");
+});
+
 test("a gap is told with its length, its end and its reason", () => {
   const gap = { from: "2026-01-20T14:29:00", to: "2026-01-20T14:30:05", reason: "the key lapsed" };
   assert.equal(

@@ -31,6 +31,11 @@ export function age(ms: number): string {
   return `${Math.floor(hours / 24)} d ${hours % 24} h`;
 }
 
+/** How far prices are behind the exchange: `12 s behind`; empty within a second. */
+export function lagText(lagMs: number | null | undefined): string {
+  return (lagMs ?? 0) < 1000 ? "" : `${age(lagMs!)} behind`;
+}
+
 /** A gap in words: `No prices for 3 min 5 s until 15:04: the connection was lost`. */
 export function gapText({ from, to, reason }: Pick<Gap, "from" | "to" | "reason">): string {
   const ended = new Date(to);

@@ -232,6 +232,17 @@ test("a refused connection waits for a person, whose button connects again", asy
   expect(subscribed()).toEqual(["SPY"]);
 });
 
+test("a lag is told beside the feed", async () => {
+  await open("SPY");
+  relay.accept();
+  relay.daemon({ market: "open", lag_ms: 250 });
+  await nextTick();
+  expect(textOf(".feed")).toBe("IEX");
+  relay.daemon({ market: "open", lag_ms: 12_400 });
+  await nextTick();
+  expect(textOf(".feed")).toBe("IEX, 12 s behind");
+});
+
 test("a closed market is told with the feed, and makes an old price a closed one", async () => {
   await open("SPY");
   relay.accept();

@@ -101,6 +101,13 @@ export function market(state, changesAt, nowMs) {
   return changesAt ? `${word} until ${moment(Date.parse(changesAt), nowMs)}` : word;
 }
 
+/** How far prices are behind the exchange, beyond the feed's own delay; empty within a second. */
+export function lag(lag_ms, delay_s = 0) {
+  const seconds = ((lag_ms ?? 0) - 1000 * (delay_s ?? 0)) / 1000;
+  if (seconds < 1) return "";
+  return `${seconds < 10 ? seconds.toFixed(1) + " s" : age(1000 * seconds)} behind`;
+}
+
 /** A gap in words: between which times no prices came, and why. */
 export function gap({ from, to, reason, symbols }, nowMs) {
   const [began, ended] = [Date.parse(from), Date.parse(to)];

@@ -137,7 +137,8 @@ export class Link {
     const delay_s = feed === hello?.feed ? hello?.delay_s : undefined;
     const { short, note } = format.feed(feed, delay_s, hello?.simulated);
     const market = format.market(status?.market, status?.market_changes_at, this.#spot.now());
-    this.#write("feed", [short, market].filter(Boolean).join(" \u00b7 "));
+    const lag = format.lag(status?.lag_ms, delay_s);
+    this.#write("feed", [short, market, lag].filter(Boolean).join(" \u00b7 "));
     this.#write("feed-note", note);
   }
 
