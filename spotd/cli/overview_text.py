@@ -106,7 +106,8 @@ def _fact_lines(status: DaemonStatus, now: datetime) -> Iterator[Line]:
     last = "none yet" if status.last_message_at is None else ago_text(status.last_message_at, now)
     lag = "unknown" if status.lag_ms is None else f"{status.lag_ms:,.1f} ms"
     yield Line("last message", f"{last}, lag {lag}")
-    yield Line("stream", f"breaker {status.breaker}, {_number(status.reconnects, 'reconnect')}")
+    lost = f"{_number(status.reconnects, 'connection')} lost or not made"
+    yield Line("stream", f"breaker {status.breaker}, {lost}")
     yield Line(
         "traffic",
         f"{status.quotes_received:,} quotes received, "

@@ -134,7 +134,7 @@ def remove(entries: tuple[str, ...], redis_url: str | None) -> None:
     click.echo(_told("removed", gone, "not there", [name for name in meant if name not in gone]))
 
 
-@symbols.command("list")
+@symbols.command("list", short_help="Show symbols with state and price.")
 @click.argument("entries", metavar="[SYMBOL]...", nargs=-1, shell_complete=complete_symbols)
 @redis_url_option
 @json_option
@@ -166,7 +166,7 @@ def list_(entries: tuple[str, ...], redis_url: str | None, as_json: bool) -> Non
         click.echo(f"{name:<{width}}  {printable(state):<11} {mid:>12}  {why}".rstrip())
 
 
-@symbols.command("who")
+@symbols.command("who", short_help="Show who asks for symbols.")
 @_symbols_argument
 @redis_url_option
 @json_option

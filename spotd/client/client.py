@@ -341,8 +341,10 @@ class SpotClient:
         entries = await self._call("SMEMBERS", self._keys.symbols)
         unix_s = await RedisClock(self._call).ask()
         leases = await self._call("ZRANGEBYSCORE", self._keys.leases, f"({unix_s}", "+inf")
-        written = [_text(entry) for entry in entries] + [_text(lease) for lease in leases]
-        return {symbol_of(e.partition("@")[0], allow_wildcard=True) or e for e in written}
+        # Only a lease has an owner: an @ in an entry of the set makes the entry malformed.
+        demands = [(entry, entry) for entry in map(_text, entries)]
+        demands += [(lease.partition("@")[0], lease) for lease in map(_text, leases)]
+        return {symbol_of(name, allow_wildcard=True) or written for name, written in demands}
 
     async def add(self, *symbols: str) -> list[str]:
         """Demand symbols until ``remove``, and wake the daemon up. ``*`` is the whole market.

@@ -189,7 +189,9 @@ class _Numbers(Collector):
             numbers.doubtful_leases,
         )
         yield _labelled(
-            CounterMetricFamily("spotd_reconnects", "Streams lost", labels=["reason"]),
+            CounterMetricFamily(
+                "spotd_reconnects", "Streams lost or not opened", labels=["reason"]
+            ),
             own.reconnects,
         )
         yield _labelled(

@@ -8,6 +8,7 @@ Shared by daemon and client. Must not know what is read or written.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -42,6 +43,11 @@ FAILURES = (RedisError, RedisClusterException, OSError)
 
 _ANSWERS = (ResponseError, AuthenticationError, AuthorizationError)
 _MAX_WORDS = 180  # characters
+# What redis-py says of a connection that it did not get. The second part is asyncio's.
+_NO_CONNECTION = re.compile(
+    r"Error (?P<number>-?\d+) connecting to (?P<address>\S+)\. "
+    r"(?P<call>Connect call failed \(.*?\)\.?)?"
+)
 # The answer to SELECT, of older servers too.
 _NO_DATABASE = re.compile("DB index", re.IGNORECASE)
 # A script's error holds the code of the command that failed, in front or, before Redis 7, within.
@@ -108,8 +114,20 @@ def words_of(client: Any, error: BaseException) -> str:
     """
     words = without(passwords_of(client), " ".join(str(error).split()))
     # The text behind this repeats the arguments of a command that the server does not know.
-    words = words.partition(", with args")[0][:_MAX_WORDS]
+    words = words.partition(", with args")[0]
+    words = _connect_in_words(words, place_of(client))[:_MAX_WORDS]
     return words or ("no answer in time" if _timed_out(error) else type(error).__name__)
+
+
+def _connect_in_words(words: str, place: str) -> str:
+    """Return the text with the system's words for errno. An address already named is left out."""
+
+    def in_words(found: re.Match[str]) -> str:
+        named = place + words[: found.start()]
+        where = "" if found["address"] in named else f"{found['address']}: "
+        return where + (os.strerror(int(found["number"])) if found["call"] else "")
+
+    return _NO_CONNECTION.sub(in_words, words)
 
 
 def answered(error: BaseException) -> bool:

@@ -51,7 +51,7 @@ def test_lines(spotd: Call, server: redis.Redis) -> None:
     assert told["market"] == "unknown"
     assert told["symbols"] == "3 desired, 2 live, 1 refused"
     assert told["last message"].endswith(" ago), lag 12.5 ms")
-    assert told["stream"] == "breaker closed, 0 reconnects"
+    assert told["stream"] == "breaker closed, 0 connections lost or not made"
     assert told["traffic"] == "1,234 quotes received, 56 updates published"
     assert told["gaps"] == "none stated since this daemon started"
     assert told["demand"] == "1 symbol in the set, 2 leases of 1 owner"

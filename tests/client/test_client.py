@@ -76,9 +76,9 @@ class TestReading:
 
     async def test_desired(self, spot: SpotClient, fake: Redis) -> None:
         """The demand is the set and the live leases together, with malformed entries as written."""
-        await fake.sadd(KEYS.symbols, "spy ", "b!", b"\xff", "*")
+        await fake.sadd(KEYS.symbols, "spy ", "b!", "IBM@me", b"\xff", "*")
         await fake.zadd(KEYS.leases, {"QQQ@me": time.time() + 60, "IWM@me": time.time() - 1})
-        assert await spot.desired() == {"SPY", "b!", "\\xff", "*", "QQQ"}
+        assert await spot.desired() == {"SPY", "b!", "IBM@me", "\\xff", "*", "QQQ"}
 
 
 class TestDemand:

@@ -222,3 +222,52 @@ async def test_other_answers_are_unavailable_too(guarded: Server) -> None:
         finally:
             client.replicaof("NO", "ONE")
     assert "read only replica" in said
+
+
+@pytest.mark.parametrize(
+    ("address", "raised", "told"),
+    [
+        (
+            "redis://h:1/0",
+            "Error 111 connecting to h:1. Connect call failed ('10.0.0.1', 1).",
+            "Redis at h:1/0: Connection refused",
+        ),
+        (
+            "redis://h:1/0",
+            "Error 111 connecting to ::1:1. Connect call failed ('::1', 1, 0, 0).",
+            "Redis at h:1/0: ::1:1: Connection refused",
+        ),
+        (
+            "redis://h:1/0",
+            "Error -2 connecting to h:1. Name or service not known.",
+            "Redis at h:1/0: Name or service not known.",
+        ),
+        (
+            "unix:///run/redis.sock",
+            "Error 2 connecting to /run/redis.sock. No such file or directory.",
+            "Redis at /run/redis.sock/0: No such file or directory.",
+        ),
+        (
+            "redis+cluster://h:1",
+            "no node: Error 111 connecting to n:2. Connect call failed ('10.0.0.2', 2).",
+            "Redis at the cluster of h:1: no node: n:2: Connection refused",
+        ),
+    ],
+)
+async def test_a_failed_connection_is_told_in_words(address: str, raised: str, told: str) -> None:
+    """The system's words replace errno and Python's call, and no address stands there twice."""
+    client = connect(address)
+    with pytest.raises(RedisUnavailableError) as caught, translated(client):
+        raise OSError(raised)
+    await client.aclose()
+    assert str(caught.value) == told
+
+
+async def test_a_refused_connection_is_told_once_and_in_words() -> None:
+    """The address stands once in the error, and the system's words instead of Python's."""
+    number = free_port()
+    port = RedisPort(f"redis://127.0.0.1:{number}/0", KEYS)
+    with pytest.raises(RedisUnavailableError) as caught:
+        await port.leader()
+    await port.close()
+    assert str(caught.value) == f"Redis at 127.0.0.1:{number}/0: Connection refused"

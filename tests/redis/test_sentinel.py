@@ -185,7 +185,7 @@ async def test_a_master_that_cannot_be_reached_is_named(sentinels: Sentinels) ->
     port = patient(sentinels.url, KEYS)
     with pytest.raises(RedisUnavailableError) as caught:
         await port.leader()
-    assert f"Sentinel 127.0.0.1:{sentinels.first.port}: Error 111" in str(caught.value)
+    assert f"Sentinel 127.0.0.1:{sentinels.first.port}: Connection refused" in str(caught.value)
     assert f"the master 127.0.0.1:{sentinels.master.port} cannot be reached" in str(caught.value)
     await port.close()
 
