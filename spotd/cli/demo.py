@@ -39,6 +39,7 @@ from spotd.simulator import MarketModel, Replay, Simulator
 DEFAULT_SYMBOLS = "SPY,QQQ,AAPL,MSFT,AMZN,TSLA,BRK.B"
 _QUOTES_PER_S = 400.0
 _MOST_ROWS = 40
+_STATUS_CHECK_S = 0.05
 _KEY, _SECRET = "demo-key", "demo-secret"
 
 
@@ -215,6 +216,9 @@ def _free_port() -> int:
 
 async def _on_terminal(spot: SpotClient, symbols: list[str], hints: list[str]) -> None:
     await spot.add(*symbols)
+    # Without a status the screen would say that no daemon runs, and advise to start one.
+    while await spot.status() is None:
+        await asyncio.sleep(_STATUS_CHECK_S)
     await show(spot, (), everything=True, hints=hints)
 
 

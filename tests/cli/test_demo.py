@@ -238,6 +238,7 @@ def test_ctrl_c_leaves_nothing_running(tmp_path: Path, number: signal.Signals) -
     with on_terminal(tmp_path) as (process, master):
         shown = read_until(master, r"live +\x1b")
         assert "spread" in shown
+        assert "no_daemon" not in shown  # the first screen waits for the daemon
         assert all(symbol in shown for symbol in DEFAULT_SYMBOLS.split(","))
         assert servers_of(shown)
         os.killpg(process.pid, number)
