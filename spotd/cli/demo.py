@@ -31,7 +31,7 @@ from spotd.client import Event, SpotClient, symbols_of
 from spotd.daemon.daemon import Daemon
 from spotd.daemon.process import stop_on_signals
 from spotd.errors import SpotdError
-from spotd.models import SpotPriceUpdate, SymbolState
+from spotd.models import DaemonStatus, SpotPriceUpdate, SymbolState
 from spotd.ops import logs
 from spotd.settings import Settings
 from spotd.simulator import MarketModel, Replay, Simulator
@@ -39,7 +39,6 @@ from spotd.simulator import MarketModel, Replay, Simulator
 DEFAULT_SYMBOLS = "SPY,QQQ,AAPL,MSFT,AMZN,TSLA,BRK.B"
 _QUOTES_PER_S = 400.0
 _MOST_ROWS = 40
-_STATUS_CHECK_S = 0.05
 _KEY, _SECRET = "demo-key", "demo-secret"
 
 
@@ -217,8 +216,10 @@ def _free_port() -> int:
 async def _on_terminal(spot: SpotClient, symbols: list[str], hints: list[str]) -> None:
     await spot.add(*symbols)
     # Without a status the screen would say that no daemon runs, and advise to start one.
-    while await spot.status() is None:
-        await asyncio.sleep(_STATUS_CHECK_S)
+    async with spot.events() as events:
+        async for event in events:
+            if isinstance(event, DaemonStatus):
+                break
     await show(spot, (), everything=True, hints=hints)
 
 
