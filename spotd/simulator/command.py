@@ -224,11 +224,11 @@ def _progress(simulator: Simulator) -> str:
     symbols = set().union(*(one.quotes | one.trades for one in simulator.sessions))
     parts = [
         time.strftime("%H:%M:%S"),
-        f"{len(simulator.sessions)} sessions",
-        f"{len(symbols)} symbols",
-        f"{stats.quotes_sent:,} quotes",
-        f"{stats.trades_sent:,} trades",
-        f"{stats.rest_requests:,} REST",
+        _number(len(simulator.sessions), "session"),
+        _number(len(symbols), "symbol"),
+        _number(stats.quotes_sent, "quote"),
+        _number(stats.trades_sent, "trade"),
+        _number(stats.rest_requests, "REST request"),
     ]
     if replay:
         at = replay.sent - replay.rounds * replay.total
@@ -236,3 +236,7 @@ def _progress(simulator: Simulator) -> str:
     if stats.refused:
         parts.append("refused " + " ".join(f"{code}x{n}" for code, n in stats.refused.items()))
     return ", ".join(parts)
+
+
+def _number(count: int, noun: str) -> str:
+    return f"{count:,} {noun}" + ("" if count == 1 else "s")

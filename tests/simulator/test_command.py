@@ -87,6 +87,9 @@ async def test_shows_its_progress(tmp_path: Path, capsys: pytest.CaptureFixture[
 
     await until(shown, "three lines")
     assert all("0 sessions" in line and "replay" in line for line in lines)
+    async with connect(simulator.stream_url("iex"), proxy=None):
+        lines.clear()
+        await until(lambda: shown() and "1 session," in lines[-1], "one session")
     serving.cancel()
     await asyncio.gather(serving, return_exceptions=True)
 
