@@ -70,7 +70,8 @@ def _wrong_channels(keys: Keys, channel_prefixes: Sequence[str]) -> str:
 
 def _of_symbol(state: SymbolState | None, status: DaemonStatus, *, demanded: bool) -> str:
     if state is None:
-        return "the daemon has not taken in the demand" if demanded else "nobody demands it"
+        untaken = "the daemon has not taken in the demand"
+        return untaken if demanded else f"nobody demands it, or {untaken}"
     why = ": ".join(text for text in (state.reason, state.detail) if text)
     if state.state == "live" and not why:
         why = "no quote with both sides has come yet"

@@ -62,7 +62,9 @@ def test_each_symbol_by_its_state() -> None:
     assert said(status_of(), both[:1]) == (
         "SPY: refused, symbol_limit: more words; QQQ: the daemon has not taken in the demand"
     )
-    assert said(status_of(), demanded=False) == "SPY, QQQ: nobody demands it"
+    assert said(status_of(), demanded=False) == (
+        "SPY, QQQ: nobody demands it, or the daemon has not taken in the demand"
+    )
     two = [state_of("SPY", "live"), state_of("QQQ", "pending")]
     assert said(status_of("waiting", "no answer"), two) == (
         "SPY: live, no quote with both sides has come yet; "
