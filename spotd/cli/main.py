@@ -40,7 +40,9 @@ class Command(NamedTuple):
 
 COMMANDS = {
     "run": Command("spotd.cli.run:run", "Run the daemon."),
-    "demo": Command("spotd.cli.demo:demo", "Run everything here, with a simulated market."),
+    "demo": Command(
+        "spotd.cli.demo:demo", "Run everything here, with a simulated market.", endless=True
+    ),
     "simulate": Command(
         "spotd.simulator.command:simulate", "Run the simulated Alpaca alone.", endless=True
     ),

@@ -97,8 +97,9 @@ def symbols() -> None:
 def add(entries: tuple[str, ...], redis_url: str | None) -> None:
     """Have symbols streamed until they are removed.
 
-    A malformed one is exit code 2, and nothing is changed. Where a daemon runs, it is waited for
-    its answer, for 2 seconds at most: symbols that it refuses are told, and are exit code 1.
+    A malformed one is exit code 2, and nothing is changed. Where a daemon runs, its answer is
+    waited for, for 2 seconds at most: symbols that it refuses are told, and are exit code 1.
+    Without a daemon the demand is written all the same: that is told, and is exit code 0.
     """
     settings = load_settings(redis_url)
     wanted = _meant(listed(entries))
