@@ -422,13 +422,14 @@ class SpotClient:
         states = await self._call("HMGET", self._keys.states, *symbols) if symbols else []
         found = [self._read(SymbolState.from_json, raw) for raw in states]
         by_symbol = {state.symbol: state for state in found if state is not None}
-        listening: list[str] = []
-        for pattern in listening_patterns():
-            try:
+        listening: list[str] | None = []
+        try:
+            for pattern in listening_patterns():
                 listening += map(_text, await self._call("PUBSUB", "CHANNELS", pattern))
-            except RedisUnavailableError as error:
-                if not answered(error):
-                    raise
+        except RedisUnavailableError as error:
+            if not answered(error):
+                raise
+            listening = None
         return reasons(self._keys, symbols, Found(status, by_symbol, listening), demanded=demanded)
 
     @asynccontextmanager

@@ -18,7 +18,7 @@ OTHER = (Keys("x:", "y:").wake, Keys("x:", "y:").leaders)
 def said(
     status: DaemonStatus | None,
     states: Sequence[SymbolState] = (),
-    listening: Sequence[str] = OURS,
+    listening: Sequence[str] | None = OURS,
     *,
     demanded: bool = True,
 ) -> str:
@@ -53,6 +53,17 @@ def test_another_channel_prefix() -> None:
     )
     assert "prefix" not in said(status_of(), listening=())
     assert "prefix" not in said(status_of(), listening=(*OURS, *OTHER))
+
+
+def test_channels_that_may_not_be_asked_for() -> None:
+    """Then a wrong channel prefix is told as a possibility where a live symbol has no price."""
+    assert "there is no spotd:status" in said(None, listening=None)
+    text = said(status_of(), [state_of("SPY", "live"), state_of("QQQ", "pending")], None)
+    assert text == (
+        "SPY: live, no quote with both sides has come yet; or channel_prefix is not the daemon's "
+        "SPOTD_CHANNEL_PREFIX, which this user of Redis may not ask (PUBSUB CHANNELS); "
+        "QQQ: pending, the daemon is streaming"
+    )
 
 
 def test_each_symbol_by_its_state() -> None:

@@ -373,7 +373,7 @@ def test_a_master_that_became_a_replica(own_server: Server, tmp_path: Path) -> N
         own_server.client() as admin,
     ):
         admin.replicaof("127.0.0.1", other.port)
-        with pytest.raises(RedisUnavailableError, match="READONLY|read only|replica"):
+        with pytest.raises(RedisUnavailableError, match=r"READONLY|read only|replica"):
             spot.add("SPY")
-        with pytest.raises(RedisUnavailableError, match="READONLY|read only|replica"):
+        with pytest.raises(RedisUnavailableError, match=r"READONLY|read only|replica"):
             next(spot.updates("SPY", timeout=GUARD_S))
