@@ -422,10 +422,10 @@ class SpotClient:
         states = await self._call("HMGET", self._keys.states, *symbols) if symbols else []
         found = [self._read(SymbolState.from_json, raw) for raw in states]
         by_symbol = {state.symbol: state for state in found if state is not None}
-        listening: list[str] | None = []
+        listening: list[str] | None
         try:
-            for pattern in listening_patterns():
-                listening += map(_text, await self._call("PUBSUB", "CHANNELS", pattern))
+            asked = [await self._call("PUBSUB", "CHANNELS", p) for p in listening_patterns()]
+            listening = [_text(channel) for channels in asked for channel in channels]
         except RedisUnavailableError as error:
             if not answered(error):
                 raise
