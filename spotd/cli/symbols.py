@@ -264,9 +264,11 @@ async def _rows(settings: Settings) -> tuple[list[Row], DaemonStatus | None]:
     async with client_of(settings) as spot:
         desired, states, last = await spot.desired(), await spot.states(), await spot.latest()
         status = await spot.status()
+    # The daemon cuts a long entry in its states; here it is shown whole, as it has to be removed.
+    told = {name: name[:MAX_ENTRY_CHARS] for name in desired}
     rows = [
-        _row(symbol, states.get(symbol), last.get(symbol), runs=status is not None)
-        for symbol in sorted(desired | states.keys())
+        _row(name, states.get(told.get(name, name)), last.get(name), runs=status is not None)
+        for name in sorted(desired | (states.keys() - told.values()))
     ]
     return rows, status
 
