@@ -48,7 +48,7 @@ def reasons(
         state = found.states.get(symbol)
         text = _of_symbol(state, found.status, demanded=demanded)
         if found.listening is None and state is not None and state.state == "live":
-            text += f"; or {_UNSEEN}, which this user of Redis may not ask (PUBSUB CHANNELS)"
+            text += f"; or {_UNSEEN}: this user of Redis may not ask which one is right"
         by_text.setdefault(text, []).append(symbol)
     return [f"{_names(names)}: {text}" for text, names in by_text.items()]
 

@@ -61,7 +61,7 @@ def test_channels_that_may_not_be_asked_for() -> None:
     text = said(status_of(), [state_of("SPY", "live"), state_of("QQQ", "pending")], None)
     assert text == (
         "SPY: live, no quote with both sides has come yet; or channel_prefix is not the daemon's "
-        "SPOTD_CHANNEL_PREFIX, which this user of Redis may not ask (PUBSUB CHANNELS); "
+        "SPOTD_CHANNEL_PREFIX: this user of Redis may not ask which one is right; "
         "QQQ: pending, the daemon is streaming"
     )
 
