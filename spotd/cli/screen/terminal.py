@@ -15,7 +15,7 @@ import termios
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import TracebackType
-from typing import Self
+from typing import IO, Self
 
 from spotd.cli.screen.escapes import AGAIN, ENTER, LEAVE
 from spotd.cli.screen.styles import ASCII, UNICODE, Glyphs
@@ -48,7 +48,7 @@ def stderr_afterwards() -> Iterator[None]:
     if not os.isatty(_STDERR):
         yield
         return
-    with tempfile.TemporaryFile() as kept:
+    with _scratch_file() as kept:
         before = os.dup(_STDERR)
         os.dup2(kept.fileno(), _STDERR)
         try:
@@ -59,6 +59,13 @@ def stderr_afterwards() -> Iterator[None]:
             os.close(before)
             kept.seek(max(0, kept.seek(0, os.SEEK_END) - _MOST_KEPT_BYTES))
             sys.stderr.write(kept.read().decode("utf-8", "replace"))
+
+
+def _scratch_file() -> IO[bytes]:
+    """Return a file that goes when it is closed; in memory, where no folder can be written."""
+    with suppress(OSError):
+        return tempfile.TemporaryFile()
+    return os.fdopen(os.memfd_create("spotd"), "w+b")
 
 
 class Terminal:
