@@ -11,9 +11,9 @@ _MEND = """
 local kind = redis.call('TYPE', KEYS[2]).ok
 if kind ~= 'hash' and kind ~= 'none' then redis.call('DEL', KEYS[2]) end
 """
-# ARGV[1] is the token. After until-ms, ARGV[2], by this clock nothing is done (0: no limit): a server
-# that was frozen executes calls that were given up, and what they say is older than what a later
-# call has written. In a cluster, another node may lead by then.
+# ARGV[1] is the token. After until-ms, ARGV[2], by this clock nothing is done (0: no limit): a
+# server that was frozen executes calls that were given up, and what they say is older than what a
+# later call has written. In a cluster, another node may lead by then.
 _FENCE = """
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
 local until_ms = tonumber(ARGV[2])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 
@@ -71,6 +71,12 @@ def clock_of(db: redis.Redis) -> float:
     """Return Redis' own clock in unix seconds."""
     seconds, microseconds = db.time()
     return float(seconds) + microseconds / 1_000_000
+
+
+def clock_after(seconds: float) -> Callable[[], bool]:
+    """Return a function that tells whether this time is over."""
+    end = time.monotonic() + seconds
+    return lambda: time.monotonic() > end
 
 
 async def entries_of(port: RedisPort) -> list[bytes]:
@@ -262,8 +268,8 @@ async def test_what_was_given_up_is_not_done_later(server: Server) -> None:
                 return_exceptions=True,
             )
             assert {type(error) for error in given_up} == {RedisUnavailableError}
-            over = time.monotonic() + 0.1  # their time was counted from a later moment
-            await until(lambda: time.monotonic() > over, "the end of their time")
+            over = clock_after(0.1)  # their time was counted from a later moment
+            await until(over, "the end of their time")
             server.thaw()
             await port.lead(OURS, 600.0)
             await port.write_states(OURS, {"SPY": b"new"}, {})
