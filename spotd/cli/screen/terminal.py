@@ -58,7 +58,9 @@ def stderr_afterwards() -> Iterator[None]:
             os.dup2(before, _STDERR)
             os.close(before)
             kept.seek(max(0, kept.seek(0, os.SEEK_END) - _MOST_KEPT_BYTES))
-            sys.stderr.write(kept.read().decode("utf-8", "replace"))
+            with suppress(OSError):  # the terminal hung up
+                sys.stderr.write(kept.read().decode("utf-8", "replace"))
+                sys.stderr.flush()
 
 
 def _scratch_file() -> IO[bytes]:
@@ -196,7 +198,10 @@ class Terminal:
         self._resume()
 
     def _resume(self) -> None:
-        self._take()
+        try:
+            self._take()
+        except termios.error:  # a terminal that hangs up continues the process, too
+            self._lost()
         self._changed()
 
 
