@@ -96,10 +96,28 @@ def demo(
     wanted = wanted or symbols_of(listed([DEFAULT_SYMBOLS]))
     market = None if playing else MarketModel(seed=int(time.time()), quotes_per_s=quotes_per_s)
     simulator = Simulator(market=market, replay=playing, keys={_KEY: _SECRET})
-    with embedded_server() as port:
-        failure = asyncio.run(_demo(simulator, port, wanted, seconds, web=web))
+    with _stops_noted() as stops, embedded_server() as port:
+        failure = asyncio.run(_demo(simulator, port, wanted, seconds, stops, web=web))
     if failure:
         raise SpotdError(f"the daemon ended with exit code {failure}")
+
+
+@contextmanager
+def _stops_noted() -> Iterator[list[int]]:
+    """Yield a list of the stop signals that come before the event loop handles them.
+
+    Such a signal must not end the process: the embedded server would go on without it.
+    """
+    stops: list[int] = []
+    before = {
+        number: signal.signal(number, lambda got, _: stops.append(got))
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        yield stops
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextmanager
@@ -129,9 +147,17 @@ def _started_server() -> ValkeyServer:
 
 
 async def _demo(
-    simulator: Simulator, port: int, symbols: list[str], seconds: float | None, *, web: bool
+    simulator: Simulator,
+    port: int,
+    symbols: list[str],
+    seconds: float | None,
+    stops: list[int],
+    *,
+    web: bool,
 ) -> int:
     """Run all parts until Ctrl-C, or for ``seconds``. Return the daemon's exit code.
+
+    It stops at once where ``stops`` holds a signal that came before.
 
     Browsers are told first that all ends, then the daemon stops, then the simulator.
     """
@@ -143,6 +169,8 @@ async def _demo(
         loop = asyncio.get_running_loop()
         stop_asked = asyncio.Event()
         stop_on_signals(loop, stop_asked.set)
+        if stops:
+            stop_asked.set()
         if seconds is not None:
             loop.call_later(seconds, stop_asked.set)
         running = asyncio.create_task(daemon.run(), name="daemon")

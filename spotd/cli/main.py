@@ -30,22 +30,28 @@ class Command(NamedTuple):
     """A subcommand: ``module:attribute``, and its line in the help.
 
     ``endless``: it runs until a signal stops it, and opens nothing before it handles signals
-    itself. A stop is no failure then, whenever it comes.
+    itself. A stop is no failure then, whenever it comes. ``endless_with`` is the option that makes
+    it so.
     """
 
     home: str
     summary: str
     endless: bool = False
+    endless_with: str | None = None
 
 
 COMMANDS = {
     "run": Command("spotd.cli.run:run", "Run the daemon."),
-    "demo": Command("spotd.cli.demo:demo", "Run everything here, with a simulated market."),
+    "demo": Command(
+        "spotd.cli.demo:demo", "Run everything here, with a simulated market.", endless=True
+    ),
     "simulate": Command(
         "spotd.simulator.command:simulate", "Run the simulated Alpaca alone.", endless=True
     ),
     "check": Command("spotd.cli.check:check", "Check settings, Redis and Alpaca."),
-    "status": Command("spotd.cli.status:status", "Show the state of the daemon."),
+    "status": Command(
+        "spotd.cli.status:status", "Show the state of the daemon.", endless_with="--watch"
+    ),
     "watch": Command("spotd.cli.watch:watch", "Watch prices as they arrive.", endless=True),
     "record": Command("spotd.cli.record:record", "Record what comes from Alpaca.", endless=True),
     "relay": Command("spotd.cli.relay:relay", "Serve prices to browsers.", endless=True),
@@ -75,17 +81,24 @@ class LazyGroup(click.Group):
 
     def get_command(
         self,
-        ctx: click.Context,
+        ctx: click.Context,  # noqa: ARG002 - click's signature
         cmd_name: str,
     ) -> click.Command | None:
         """Import one subcommand and return it. Return None for an unknown name."""
         if cmd_name not in COMMANDS:
             return None
-        if COMMANDS[cmd_name].endless:
-            _end_quietly_until_closed(ctx)
         module, _, attribute = COMMANDS[cmd_name].home.partition(":")
         command: click.Command = getattr(import_module(module), attribute)
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Return the subcommand and its arguments. Take stop signals before it is imported."""
+        command = COMMANDS.get(args[0])
+        if command is not None and (command.endless or command.endless_with in args):
+            _end_quietly_until_closed(ctx)
+        return super().resolve_command(ctx, args)
 
     def format_commands(
         self,

@@ -97,8 +97,9 @@ def symbols() -> None:
 def add(entries: tuple[str, ...], redis_url: str | None) -> None:
     """Have symbols streamed until they are removed.
 
-    A malformed one is exit code 2, and nothing is changed. Where a daemon runs, it is waited for
-    its answer, for 2 seconds at most: symbols that it refuses are told, and are exit code 1.
+    A malformed one is exit code 2, and nothing is changed. Where a daemon runs, its answer is
+    waited for, for 2 seconds at most: symbols that it refuses are told, and are exit code 1.
+    Without a daemon the demand is written all the same: that is told, and is exit code 0.
     """
     settings = load_settings(redis_url)
     wanted = _meant(listed(entries))
@@ -263,9 +264,11 @@ async def _rows(settings: Settings) -> tuple[list[Row], DaemonStatus | None]:
     async with client_of(settings) as spot:
         desired, states, last = await spot.desired(), await spot.states(), await spot.latest()
         status = await spot.status()
+    # The daemon cuts a long entry in its states; here it is shown whole, as it has to be removed.
+    told = {name: name[:MAX_ENTRY_CHARS] for name in desired}
     rows = [
-        _row(symbol, states.get(symbol), last.get(symbol), runs=status is not None)
-        for symbol in sorted(desired | states.keys())
+        _row(name, states.get(told.get(name, name)), last.get(name), runs=status is not None)
+        for name in sorted(desired | (states.keys() - told.values()))
     ]
     return rows, status
 

@@ -51,7 +51,8 @@ def watch(
     """Watch prices as they arrive.
 
     The command demands the named symbols while it runs. Without names it shows the symbols that
-    are streamed now, and demands none. On a terminal it shows a screen: press ? for its keys.
+    are streamed now, and demands none. On a terminal it shows a screen, of at most 2,000 symbols
+    that nobody named, and tells how many more there are: press ? for its keys.
     In a pipe, with --count or with --json, it writes one line per update, and abnormal states on
     stderr. q, Ctrl-C and SIGTERM end it with exit code 0.
     """

@@ -62,7 +62,8 @@ class SpotClient:
     ``owner``. All iterations and followers share one subscription connection. Losing Redis does not
     end them: they join again by themselves. ``heartbeat_s`` is the silence after which that
     connection is tried. Where a symbol of ``updates`` has no price ``warn_after_s`` seconds after
-    joining, the reason is logged, as a warning of the logger ``spotd.client``. Other calls raise
+    joining, or only the stored ones because no daemon publishes here, the reason is logged, as a
+    warning of the logger ``spotd.client``. Other calls raise
     RedisUnavailableError, and all calls RuntimeError after ``aclose``.
     """
 
@@ -418,16 +419,17 @@ class SpotClient:
     async def _explain(self, symbols: Sequence[str], *, demanded: bool) -> list[str]:
         """Return why symbols have no price. Raises RedisUnavailableError."""
         status = await self.status()
-        states = await self._call("HMGET", self._keys.states, *symbols)
+        states = await self._call("HMGET", self._keys.states, *symbols) if symbols else []
         found = [self._read(SymbolState.from_json, raw) for raw in states]
         by_symbol = {state.symbol: state for state in found if state is not None}
-        listening: list[str] = []
-        for pattern in listening_patterns():
-            try:
-                listening += map(_text, await self._call("PUBSUB", "CHANNELS", pattern))
-            except RedisUnavailableError as error:
-                if not answered(error):
-                    raise
+        listening: list[str] | None
+        try:
+            asked = [await self._call("PUBSUB", "CHANNELS", p) for p in listening_patterns()]
+            listening = [_text(channel) for channels in asked for channel in channels]
+        except RedisUnavailableError as error:
+            if not answered(error):
+                raise
+            listening = None
         return reasons(self._keys, symbols, Found(status, by_symbol, listening), demanded=demanded)
 
     @asynccontextmanager

@@ -185,7 +185,9 @@ class PriceIteration(Iteration[T]):
     """Prices of some symbols, each newer than the one before it by its ``seq``.
 
     ``explain`` is asked for which reasons some symbols have no price. The reasons are logged once,
-    if there is still none ``warn_after_s`` seconds after joining.
+    if there is still none ``warn_after_s`` seconds after joining. Stored prices may be those of a
+    daemon that is gone, or that publishes elsewhere. As a consequence, ``explain`` is asked too
+    where nothing followed them, and says nothing where the daemon is well.
     """
 
     def __init__(
@@ -206,6 +208,7 @@ class PriceIteration(Iteration[T]):
             max_hz=max_hz,
         )
         self._unpriced = set(symbols)
+        self._stored_alone = True  # no price came after those that were stored
         self._explain = explain
         self._warn_after_s = warn_after_s
         self._warning: asyncio.Task[None] | None = None
@@ -214,6 +217,8 @@ class PriceIteration(Iteration[T]):
         """Take a price."""
         if self._unpriced:
             self._unpriced.discard(update.symbol)
+        if self._opened:
+            self._stored_alone = False
         skipped = self._slots.skipped
         self._slots.put_price(update.symbol, update, time.monotonic())  # type: ignore[arg-type]
         self._counts.conflated += self._slots.skipped - skipped
@@ -227,19 +232,21 @@ class PriceIteration(Iteration[T]):
         await super().aclose()
 
     def _joined(self) -> None:
-        if self._unpriced:
-            self._warning = asyncio.create_task(self._warn(), name="spotd-client-warning")
+        self._warning = asyncio.create_task(self._warn(), name="spotd-client-warning")
 
     async def _warn(self) -> None:
         await asyncio.sleep(self._warn_after_s)
         unpriced = [symbol for symbol in self._symbols if symbol in self._unpriced]
-        if not unpriced:
+        if not unpriced and not self._stored_alone:
             return
         try:
             reasons = await self._explain(unpriced)
         except RedisUnavailableError as error:
             reasons = [str(error)]
-        log.warning("no price after %g s: %s", self._warn_after_s, "; ".join(reasons))
+        if reasons:
+            what = "price" if unpriced else "new price"
+            text = "; ".join(reasons)
+            log.warning("no %s after %g s: %s", what, self._warn_after_s, text)
 
 
 class StateIteration(PriceIteration[SpotPriceUpdate | SymbolState]):

@@ -13,14 +13,18 @@ from spotd.keys import Keys
 from spotd.models import DaemonStatus, SymbolState
 
 _MOST_NAMES = 5
+_UNSEEN = "channel_prefix is not the daemon's SPOTD_CHANNEL_PREFIX"
 
 
 class Found(NamedTuple):
-    """What was found: the status, states by symbol, and the channels on which daemons listen."""
+    """What was found: the status, states by symbol, and the channels on which daemons listen.
+
+    ``listening`` is None where the user of Redis may not ask for it.
+    """
 
     status: DaemonStatus | None
     states: Mapping[str, SymbolState]
-    listening: Sequence[str]
+    listening: Sequence[str] | None
 
 
 def listening_patterns() -> tuple[str, str]:
@@ -33,15 +37,18 @@ def reasons(
 ) -> list[str]:
     """Return the reasons for which ``symbols`` have no price, one sentence each."""
     wake, leaders = listening_patterns()
-    key_prefixes = _prefixes(found.listening, wake)
-    channel_prefixes = _prefixes(found.listening, leaders)
+    key_prefixes = _prefixes(found.listening or (), wake)
+    channel_prefixes = _prefixes(found.listening or (), leaders)
     if found.status is None:
         return [_no_daemon(keys, key_prefixes)]
     if channel_prefixes and keys.channel_prefix not in channel_prefixes:
         return [_wrong_channels(keys, channel_prefixes)]
     by_text: dict[str, list[str]] = {}
     for symbol in symbols:
-        text = _of_symbol(found.states.get(symbol), found.status, demanded=demanded)
+        state = found.states.get(symbol)
+        text = _of_symbol(state, found.status, demanded=demanded)
+        if found.listening is None and state is not None and state.state == "live":
+            text += f"; or {_UNSEEN}: this user of Redis may not ask which one is right"
         by_text.setdefault(text, []).append(symbol)
     return [f"{_names(names)}: {text}" for text, names in by_text.items()]
 
@@ -70,7 +77,8 @@ def _wrong_channels(keys: Keys, channel_prefixes: Sequence[str]) -> str:
 
 def _of_symbol(state: SymbolState | None, status: DaemonStatus, *, demanded: bool) -> str:
     if state is None:
-        return "the daemon has not taken in the demand" if demanded else "nobody demands it"
+        untaken = "the daemon has not taken in the demand"
+        return untaken if demanded else f"nobody demands it, or {untaken}"
     why = ": ".join(text for text in (state.reason, state.detail) if text)
     if state.state == "live" and not why:
         why = "no quote with both sides has come yet"

@@ -46,6 +46,7 @@ def test_measures_prints_and_writes(tmp_path: Path) -> None:
     assert "naive / spotd" in done.stdout
 
 
+@pytest.mark.long  # quick: the comparison of results is proved without a run
 def test_compares_with_another_checkout(tmp_path: Path) -> None:
     """A quick run measures another ``spotd`` too, and shows how much dearer that was."""
     found = tmp_path / "found.json"

@@ -203,3 +203,21 @@ def test_completion() -> None:
         capture_output=True, text=True, check=False, timeout=GUARD_S,
     )  # fmt: skip
     assert ran.stdout == "plain,watch\n"
+
+
+@pytest.mark.parametrize(("args", "code"), [(["status", "--watch"], 0), (["status"], 130)])
+def test_a_stop_while_it_loads(args: list[str], code: int) -> None:
+    """It is what was asked for where the command runs until it is stopped, else an abort."""
+    script = (
+        "import os, signal, sys\n"
+        "from spotd.cli.main import main\n"
+        "def hook(event, args):\n"
+        "    if event == 'import' and args[0] == 'spotd.cli.overview_text':\n"
+        "        os.kill(os.getpid(), signal.SIGINT)\n"
+        "sys.addaudithook(hook)\n"
+        f"sys.exit(main({args!r}))\n"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, check=False, timeout=GUARD_S
+    )
+    assert (ran.returncode, ran.stdout) == (code, b"")

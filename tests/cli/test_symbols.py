@@ -43,6 +43,19 @@ def test_commas_and_spaces(spotd: Call, server: redis.Redis) -> None:
     assert (outcome.code, "not a symbol: ','" in outcome.err) == (2, True)
 
 
+def test_a_long_entry(spotd: Call, server: redis.Redis) -> None:
+    """It has one line, with the state that the daemon wrote under its first 64 characters."""
+    entry = "sp-y" * 20
+    server.sadd(KEYS.symbols, entry)
+    server.set(KEYS.status, status_of().to_json())
+    cut = entry[:64]
+    server.hset(KEYS.states, cut, state_of(cut, "refused", "invalid_symbol").to_json())
+    [row] = json.loads(spotd("symbols", "list", "--json").out)
+    assert (row["symbol"], row["state"]) == (entry, "refused")
+    assert spotd("symbols", "remove", row["symbol"]).code == 0
+    assert server.scard(KEYS.symbols) == 0
+
+
 def test_wildcard(spotd: Call, server: redis.Redis) -> None:
     """The whole market is added, with a hint at the setting that it needs."""
     outcome = spotd("symbols", "add", "*")

@@ -322,6 +322,25 @@ class TestTerminal:
         assert sent.endswith("\x1b[?7h\x1b[?25h\x1b[?1049l")  # the cursor is given back
         assert server.zcard(KEYS.leases) == 0
 
+    def test_more_symbols_than_rows(self, server: redis.Redis) -> None:
+        """What is beyond the most rows is counted, whether a price or a state tells of it."""
+        server.set(KEYS.status, status_of().to_json())
+        for symbol in ("SPY", "QQQ", "IWM"):
+            server.hset(KEYS.states, symbol, state_of(symbol).to_json())
+        for symbol in ("SPY", "QQQ"):
+            publish(server, symbol)
+        script = (
+            "import asyncio, os\n"
+            "from spotd.cli.screen.show import show\n"
+            "from spotd.client import SpotClient\n"
+            "async def main():\n"
+            "    async with SpotClient(os.environ['SPOTD_REDIS_URL']) as spot:\n"
+            "        await show(spot, (), everything=True, most_rows=1)\n"
+            "asyncio.run(main())\n"
+        )
+        code, _ = self.watch(press=b"q", when="1–1 of 1, 2 not shown", python=("-c", script))
+        assert code == 0
+
     def test_add_and_remove(self, server: redis.Redis) -> None:
         """Without symbols all is shown that others demand; a key demands more, by a lease."""
         server.set(KEYS.status, status_of().to_json())

@@ -299,7 +299,7 @@ class TestWaitLive:
             with pytest.raises(TimeoutError, match=r"after 0\.05 s: no daemon runs"):
                 await spot.wait_live("SPY", timeout=0.05)
             await daemon.redis.set(KEYS.status, status_of().to_json())
-            with pytest.raises(TimeoutError, match=r"after 0\.05 s: QQQ: nobody demands it$"):
+            with pytest.raises(TimeoutError, match=r"after 0\.05 s: QQQ: nobody demands it, or"):
                 await spot.wait_live("SPY", "QQQ", timeout=0.05)
 
     async def test_redis_away(self, own_server: Server) -> None:
@@ -371,6 +371,54 @@ class TestWarnings:
             caplog.clear()
             message = await self.warning(url, caplog, channel_prefix="y:")
             assert "nobody publishes under the channel prefix 'y:', but under 'spot:'" in message
+
+    async def test_stored_prices_of_a_daemon_that_is_gone(
+        self, url: str, daemon: Publisher, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """Where nothing follows the stored prices, it is told that no daemon runs."""
+        await daemon.publish("SPY", 1)
+        async with (
+            SpotClient(url, warn_after_s=WARN_AFTER_S) as spot,
+            spot.updates("SPY") as updates,
+        ):
+            assert (await anext(updates)).seq == 1
+            await until(lambda: "no new price after" in caplog.text, "the warning")
+        assert "no new price after 0.05 s: no daemon runs under the key prefix" in caplog.text
+
+    async def test_stored_prices_and_a_wrong_channel_prefix(
+        self, url: str, daemon: Publisher, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """The right key prefix brings stored prices, and the wrong channel prefix is told."""
+        await daemon.redis.set(KEYS.status, status_of().to_json())
+        await daemon.publish("SPY", 1)
+        async with daemon.redis.pubsub(ignore_subscribe_messages=True) as pubsub:
+            await pubsub.subscribe(KEYS.wake, KEYS.leaders)
+            await until(lambda: daemon.subscribers(KEYS.leaders), "the daemon to listen")
+            async with (
+                SpotClient(url, warn_after_s=WARN_AFTER_S, channel_prefix="y:") as spot,
+                spot.updates("SPY") as updates,
+            ):
+                assert (await anext(updates)).seq == 1
+                await until(lambda: "no new price after" in caplog.text, "the warning")
+        assert "nobody publishes under the channel prefix 'y:', but under 'spot:'" in caplog.text
+
+    async def test_not_where_a_daemon_runs_and_the_market_rests(
+        self, url: str, daemon: Publisher, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """A stored price that nothing follows is well while a daemon publishes here."""
+        await daemon.redis.set(KEYS.status, status_of().to_json())
+        await daemon.publish("SPY", 1)
+        async with (
+            SpotClient(url, warn_after_s=WARN_AFTER_S) as spot,
+            spot.updates("SPY") as first,
+            spot.updates("QQQ") as second,
+        ):
+            assert (await anext(first)).seq == 1
+            taking = asyncio.ensure_future(anext(second))
+            await until(lambda: "no price after" in caplog.text, "the warning of the other")
+            taking.cancel()
+            await asyncio.wait([taking])
+        assert "no new price" not in caplog.text
 
     async def test_without_the_right_to_ask_who_listens(
         self, own_server: Server, caplog: pytest.LogCaptureFixture

@@ -18,7 +18,7 @@ OTHER = (Keys("x:", "y:").wake, Keys("x:", "y:").leaders)
 def said(
     status: DaemonStatus | None,
     states: Sequence[SymbolState] = (),
-    listening: Sequence[str] = OURS,
+    listening: Sequence[str] | None = OURS,
     *,
     demanded: bool = True,
 ) -> str:
@@ -55,6 +55,17 @@ def test_another_channel_prefix() -> None:
     assert "prefix" not in said(status_of(), listening=(*OURS, *OTHER))
 
 
+def test_channels_that_may_not_be_asked_for() -> None:
+    """Then a wrong channel prefix is told as a possibility where a live symbol has no price."""
+    assert "there is no spotd:status" in said(None, listening=None)
+    text = said(status_of(), [state_of("SPY", "live"), state_of("QQQ", "pending")], None)
+    assert text == (
+        "SPY: live, no quote with both sides has come yet; or channel_prefix is not the daemon's "
+        "SPOTD_CHANNEL_PREFIX: this user of Redis may not ask which one is right; "
+        "QQQ: pending, the daemon is streaming"
+    )
+
+
 def test_each_symbol_by_its_state() -> None:
     """Symbols with the same reason are named together."""
     both = [state_of("SPY", "refused", "symbol_limit"), state_of("QQQ", "refused", "symbol_limit")]
@@ -62,7 +73,9 @@ def test_each_symbol_by_its_state() -> None:
     assert said(status_of(), both[:1]) == (
         "SPY: refused, symbol_limit: more words; QQQ: the daemon has not taken in the demand"
     )
-    assert said(status_of(), demanded=False) == "SPY, QQQ: nobody demands it"
+    assert said(status_of(), demanded=False) == (
+        "SPY, QQQ: nobody demands it, or the daemon has not taken in the demand"
+    )
     two = [state_of("SPY", "live"), state_of("QQQ", "pending")]
     assert said(status_of("waiting", "no answer"), two) == (
         "SPY: live, no quote with both sides has come yet; "

@@ -10,6 +10,7 @@ import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -23,7 +24,7 @@ from spotd.client.spot import SyncIteration
 from spotd.errors import RedisUnavailableError, SettingsError, SymbolRefusedError
 from tests.kit.ports import free_port
 from tests.kit.publisher import KEYS, publish, state_of, status_of, update_of
-from tests.kit.servers import Server
+from tests.kit.servers import SentinelServers, Server
 from tests.kit.waiting import GUARD_S, until_sync
 
 
@@ -418,3 +419,33 @@ def test_a_collection_within_a_call_may_end_an_iteration() -> None:
 
     threading.Thread(target=call, daemon=True).start()
     assert done.wait(GUARD_S)
+
+
+def test_a_master_that_moves(tmp_path: Path) -> None:
+    """After a fail-over the iterator goes on at the new master, with its lease, and calls do."""
+    with SentinelServers(tmp_path) as sentinels, Spot(sentinels.url, owner="me") as spot:
+        with sentinels.master.client() as master:
+            publish(master, "SPY", 1)
+        updates = spot.updates("SPY", timeout=GUARD_S)
+        assert next(updates).seq == 1
+        sentinels.master.kill()
+        until_sync(lambda: spot.reconnects, "the client to join again")
+        with sentinels.replica.client() as successor:
+            assert leases(successor) == {f"SPY@{spot.owner}"}
+            publish(successor, "SPY", 2)
+            assert next(updates).seq == 2
+            assert spot.latest("SPY") == {"SPY": update_of("SPY", 2)}
+
+
+def test_a_master_that_became_a_replica(own_server: Server, tmp_path: Path) -> None:
+    """A server that takes no writes any more is told by an error, and the reading goes on."""
+    with (
+        Server(tmp_path / "other") as other,
+        Spot(own_server.url) as spot,
+        own_server.client() as admin,
+    ):
+        admin.replicaof("127.0.0.1", other.port)
+        with pytest.raises(RedisUnavailableError, match=r"READONLY|read only|replica"):
+            spot.add("SPY")
+        with pytest.raises(RedisUnavailableError, match=r"READONLY|read only|replica"):
+            next(spot.updates("SPY", timeout=GUARD_S))

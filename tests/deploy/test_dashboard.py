@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import pytest
 
 from spotd.simulator import MarketModel
 from tests.e2e.setup import Setup
@@ -67,6 +68,7 @@ async def relay_of(setup: Setup) -> AsyncIterator[Command]:
             await reading
 
 
+@pytest.mark.long  # `.ci/run` has a step for it
 async def test_every_panel_shows_something(tmp_path: Path) -> None:
     """Each expression of each panel has a result, in a Prometheus that scrapes both."""
     market = MarketModel(quotes_per_s=100.0)

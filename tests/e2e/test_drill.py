@@ -79,6 +79,7 @@ async def test_it_ends_the_leader_and_reports(market: Setup, how: str) -> None:
     assert await second.leads()
 
 
+@pytest.mark.long  # exotic
 async def test_it_asks_a_person(market: Setup) -> None:
     """Without a command it says whom to end, and watches until somebody does."""
     first, second = await _pair(market)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
+import pytest
+
 from tests.e2e.setup import Setup, quote
 from tests.kit.processes import Command
 from tests.kit.recorder import Recorder
@@ -113,6 +115,7 @@ async def test_a_redis_that_hangs_is_like_one_that_is_gone(setup: Setup) -> None
         await setup.until(lambda s=symbol, n=n: recorder.bids(s)[-1:] == [300 + n], symbol)  # type: ignore[misc]
 
 
+@pytest.mark.long  # quick: tests/core/test_redis_health.py
 async def test_redis_going_again_and_again(market: Setup) -> None:
     """Each time that Redis is killed and comes back empty, prices go on in order."""
     daemon = await market.daemon(SPOTD_LEADER_TTL_S="2", SPOTD_THROTTLE_MS="50")

@@ -66,6 +66,7 @@ async def test_a_daemon_that_publishes_after_a_freeze_says_so(setup: Setup, free
     assert len(setup.sim.received.of("connect")) == 1
 
 
+@pytest.mark.long  # quick: tests/daemon/test_leader.py
 async def test_after_a_freeze_one_of_two_daemons_leads(setup: Setup) -> None:
     """It is the one that held the stream, and it holds it still; the other says standby."""
     both = [await _daemon(setup, name) for name in ("first", "second")]
@@ -92,6 +93,7 @@ async def test_after_a_freeze_one_of_two_daemons_leads(setup: Setup) -> None:
     assert await setup.values.last("SPY")
 
 
+@pytest.mark.long  # quick: tests/daemon/test_leader.py
 async def test_a_daemon_started_while_redis_hangs_leads_and_says_so(setup: Setup) -> None:
     """Its first calls are given up before they are answered; then it leads, and says so."""
     await setup.values.want("SPY", wake=False)

@@ -10,6 +10,8 @@ from itertools import product
 from pathlib import Path
 from string import ascii_uppercase
 
+import pytest
+
 from tests.e2e.setup import Setup, quote
 from tests.kit.processes import Command
 from tests.kit.recorder import Recorder
@@ -57,6 +59,7 @@ async def test_no_descriptor_is_left(setup: Setup) -> None:
     assert daemon.running
 
 
+@pytest.mark.long  # exotic
 async def test_no_memory_is_left(setup: Setup) -> None:
     """A leader that gets no more memory goes on, ends or hangs: in the end somebody serves.
 
@@ -88,6 +91,7 @@ async def _published(setup: Setup, recorder: Recorder) -> bool:
     return await _sent(setup, bid)
 
 
+@pytest.mark.long  # exotic
 async def test_a_full_disk_of_the_log_costs_no_price(setup: Setup) -> None:
     """A log line that cannot be written is lost, and nothing else."""
     daemon = await setup.daemon()

@@ -121,6 +121,7 @@ async def test_a_rolling_restart_under_load(setup: Setup, times: int) -> None:
 
 
 @pytest.mark.parametrize("times", [1, pytest.param(3, marks=pytest.mark.long)])
+@pytest.mark.long  # quick: test_two_daemons.py, one killed leader
 async def test_leaders_that_are_killed_one_after_the_other(setup: Setup, times: int) -> None:
     """SIGKILL under load: no older price after a newer one, and the last one arrives."""
     setup.sim.limits.connections = 2  # a session of the dead may still be there

@@ -364,10 +364,9 @@ async def _in_a_header(alpaca: ServerEnd) -> None:
 
 
 _GREETING = framed({"T": "success", "msg": "connected"})
-ECHOES = [
-    _in_an_error, _in_a_close_reason, _in_the_end_of_a_close_reason, _in_a_refusal_of_a_symbol,
-    _in_text, _in_a_header,
-]  # fmt: skip
+ECHOES = [_in_an_error, _in_the_end_of_a_close_reason]
+# Quick: tests/alpaca and tests/test_redaction.py.
+OTHER_ECHOES = [_in_a_close_reason, _in_a_refusal_of_a_symbol, _in_text, _in_a_header]
 
 
 def _sent(authentication: Frame) -> dict[str, str]:
@@ -388,7 +387,11 @@ async def _rest_that_repeats_headers(
     writer.close()
 
 
-@pytest.mark.parametrize("echo", ECHOES, ids=lambda echo: echo.__name__[1:])
+@pytest.mark.parametrize(
+    "echo",
+    [*ECHOES, *(pytest.param(echo, marks=pytest.mark.long) for echo in OTHER_ECHOES)],
+    ids=lambda echo: echo.__name__[1:],
+)
 async def test_an_alpaca_that_repeats_the_keys(
     setup: Setup, echo: Callable[[ServerEnd], Awaitable[None]]
 ) -> None:

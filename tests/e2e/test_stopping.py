@@ -199,12 +199,12 @@ BY_STATE: dict[DaemonStateName, Scene] = {
 SCENES: list[Scene] = [
     idle, streaming, handshake_hangs, connection_refused, redis_killed,
     redis_hangs_unnoticed, standby, starting_without_redis, starting_with_a_hanging_redis,
-    subscribing_5000, rest_hangs, alpaca_is_a_dead_peer, stream_kept_beyond_the_term,
+    rest_hangs, alpaca_is_a_dead_peer, stream_kept_beyond_the_term,
 ]  # fmt: skip
 # Quick, without a process: tests/daemon/test_stream_end.py stops in each of these phases and waits.
 OTHER_SCENES: list[Scene] = [
     never_greeted, never_authenticated, never_acknowledged, connection_limit, breaker_open,
-    redis_hangs,
+    redis_hangs, subscribing_5000,
 ]  # fmt: skip
 
 
@@ -298,6 +298,7 @@ async def test_a_second_signal_forces(setup: Setup) -> None:
     assert "forced" in daemon.stderr
 
 
+@pytest.mark.long  # exotic
 async def test_a_server_that_never_answers_its_tcp_handshake_cannot_hold_the_stop(
     setup: Setup,
 ) -> None:

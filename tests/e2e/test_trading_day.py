@@ -439,6 +439,7 @@ async def test_a_day_as_fast_as_it_can_be_read(setup: Setup, day: Reckoning) -> 
     check_counts(run, day)
 
 
+@pytest.mark.long  # quick: the day with trades
 async def test_without_trades_every_quote_is_accounted_for(setup: Setup) -> None:
     """Published, conflated or dropped: the sum of the three is what came in, exactly."""
     quotes = reckon(each for each in lines(DAY) if each["T"] == "q")
@@ -454,6 +455,7 @@ async def test_without_trades_every_quote_is_accounted_for(setup: Setup) -> None
     assert {update["last_price"] for update in run.updates} == {None}
 
 
+@pytest.mark.long  # quick: tests/alpaca and tests/fuzz
 async def test_odd_messages_in_between(setup: Setup, tmp_path: Path) -> None:
     """One-sided and infinite quotes are counted and never published; conditions count by tape."""
     mixed = tmp_path / "mixed.jsonl.gz"

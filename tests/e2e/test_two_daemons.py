@@ -84,6 +84,7 @@ async def test_a_killed_leader_is_replaced(market: Setup) -> None:
     await market.until(partial(_is, second, "streaming"), "the second streams")
 
 
+@pytest.mark.long  # quick: tests/core/test_room.py
 async def test_a_standby_gives_the_room_to_what_was_live(setup: Setup) -> None:
     """After SIGKILL the same symbols are live again, although others would come first by name."""
     env = {"SPOTD_LEADER_TTL_S": "1", "SPOTD_MAX_SYMBOLS": "2"}
@@ -140,6 +141,7 @@ async def test_a_frozen_leader_that_wakes_publishes_nothing(setup: Setup) -> Non
     assert await setup.values.last("SPY") == recorder.updates("SPY")[-1]
 
 
+@pytest.mark.long  # quick: the frozen leader that wakes
 async def test_a_frozen_leader_frees_the_connection_for_its_successor(market: Setup) -> None:
     """With one connection allowed, the successor waits at 406 until the frozen session is cut."""
     market.sim.limits.ping_period_s = 0.5

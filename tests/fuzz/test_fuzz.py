@@ -44,6 +44,8 @@ fuzz = settings(
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 
+pytestmark = pytest.mark.long  # `.ci/run` has a step for it
+
 
 class Intake:
     """Where frames end up: decoder, price cache, and what would be published of them."""

@@ -17,6 +17,7 @@ TTL_S = 2.0
 
 
 @pytest.mark.skipif(redis_server() is None, reason="needs Debian's redis-server")
+@pytest.mark.long  # `.ci/run long` has a whole soak
 async def test_a_stream_that_is_cut_breaks_no_rule(tmp_path: Path) -> None:
     """Under load the stream is cut: prices go on in order for two daemons and two consumers."""
     result = await soak(

@@ -29,13 +29,15 @@ class Screen:
     """Prices, states and keys come in; ``draw`` returns lines.
 
     ``hints`` stand below the prices where there is room. Symbols that are not rows yet get one
-    with their first price or state. ``now`` is monotonic seconds, ``unix_s`` the wall clock.
+    with their first price or state. ``left_out`` are symbols that get no row; their number is told
+    at the bottom. ``now`` is monotonic seconds, ``unix_s`` the wall clock.
     """
 
     def __init__(self, *, hints: Sequence[str] = (), glyphs: Glyphs = UNICODE) -> None:
         self.daemon = Daemon()
         self.controls = Controls()
         self.rows: dict[str, Row] = {}
+        self.left_out: set[str] = set()
         self._hints = hints
         self._glyphs = glyphs
         self._columns = Columns(0, glyphs)
@@ -51,10 +53,12 @@ class Screen:
         """Make room for symbols."""
         for symbol in symbols:
             self.rows.setdefault(symbol, Row(symbol, now))
+            self.left_out.discard(symbol)
 
     def remove(self, symbol: str) -> None:
         """Take a symbol off the screen."""
         self.rows.pop(symbol, None)
+        self.left_out.discard(symbol)
         if self._paused is not None:
             self._paused.rows.pop(symbol, None)
 
@@ -181,10 +185,13 @@ class Screen:
 
     def _where(self) -> Line:
         first, symbols = self.controls.window(self._order, self._page)
-        if len(symbols) == len(self._order) == len(self._shown_rows()):
+        whole = len(symbols) == len(self._order) == len(self._shown_rows())
+        if whole and not self.left_out:
             return ()
         dash = self._glyphs.dash
         text = f"{first + 1 if symbols else 0}{dash}{first + len(symbols)} of {len(self._order)}"
+        if self.left_out:
+            text += f", {len(self.left_out)} not shown"
         return ((text, "dim"),)
 
     def _sorted_by(self) -> str:

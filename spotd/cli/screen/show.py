@@ -25,16 +25,21 @@ _MOST_ROWS = 2_000  # of symbols that nobody named
 
 
 async def show(
-    spot: SpotClient, symbols: Sequence[str], *, everything: bool, hints: Sequence[str] = ()
+    spot: SpotClient,
+    symbols: Sequence[str],
+    *,
+    everything: bool,
+    hints: Sequence[str] = (),
+    most_rows: int = _MOST_ROWS,
 ) -> None:
     """Show prices on the terminal until the user quits, or the terminal is gone.
 
     The named symbols are demanded by leases. With ``everything``, so are only those that are added
-    by key, and all that others demand is shown too. Raises what ends the client, and
-    RedisUnavailableError before there is a screen.
+    by key, and what others demand is shown too, up to ``most_rows`` symbols. Raises
+    what ends the client, and RedisUnavailableError before there is a screen.
     """
     screen = Screen(hints=hints, glyphs=glyphs())
-    watching = _Watching(screen)
+    watching = _Watching(screen, most_rows)
     # A follower tells the end of a daemon, and nothing where there was none from the start.
     screen.status(await spot.status())
     async with AsyncExitStack() as stack:
@@ -76,7 +81,8 @@ class _Watching:
     wanted: Follower
     seen: Follower
 
-    def __init__(self, screen: Screen) -> None:
+    def __init__(self, screen: Screen, most_rows: int) -> None:
+        self._most_rows = most_rows
         self.quit = asyncio.Event()
         self._screen = screen
         self._painter = Painter(colours=colours_wanted())
@@ -149,17 +155,21 @@ class _Watching:
                 self.seen.remove(*filter(is_symbol, [symbol]))
                 self._screen.remove(symbol)
                 self._removed.discard(symbol)  # it is new when somebody demands it again
-        elif symbol not in self._removed and (
-            symbol in self._screen.rows or len(self._screen.rows) < _MOST_ROWS
-        ):
+        elif symbol in self._removed:
+            return
+        elif symbol not in self._screen.rows and len(self._screen.rows) >= self._most_rows:
+            self._screen.left_out.add(symbol)
+        else:
+            self._screen.left_out.discard(symbol)
             self._screen.state(state, time.monotonic())
             if state.state != "refused" and symbol not in self.wanted.symbols:
                 self.seen.add(*filter(is_symbol, [symbol]))
 
     def see(self, symbols: Iterable[str]) -> None:
         """Show symbols that others demand, or did."""
-        found = list(filter(is_symbol, symbols))[:_MOST_ROWS]
-        new = [symbol for symbol in found if symbol not in self.wanted.symbols]
+        found = [s for s in filter(is_symbol, symbols) if s not in self.wanted.symbols]
+        new = found[: self._most_rows]
+        self._screen.left_out.update(found[self._most_rows :])
         self._screen.add(new, time.monotonic())
         self.seen.add(*new)
 

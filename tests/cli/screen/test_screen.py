@@ -50,6 +50,18 @@ def test_rows() -> None:
     ]
 
 
+def test_symbols_without_a_row() -> None:
+    """They are counted at the bottom, until they get a row or are gone."""
+    drawn = Drawn()
+    drawn.price("SPY")
+    drawn.screen.left_out.update(["QQQ", "IWM"])
+    assert drawn.lines()[-1].endswith("1–1 of 1, 2 not shown")
+    drawn.screen.add(["QQQ"], drawn.now)
+    assert drawn.lines()[-1].endswith("1–2 of 2, 1 not shown")
+    drawn.screen.remove("IWM")
+    assert drawn.lines()[-1].endswith("pause")
+
+
 def test_directions() -> None:
     """Mid and last show their last move by colour, the mid also by a mark; both stay in a pause."""
     drawn = Drawn()
