@@ -167,7 +167,9 @@ class Recording:
                 if self._output is None:
                     raise
                 why = str(error)
-            if not self._is_away and self._output is not None:
+            if self._output is None:
+                raise _AwayError(f"{self._tap} ended before a recording began: is it spotd's?")
+            if not self._is_away:
                 self._is_away = True
                 self._write(self._lines.note(time.time_ns(), daemon="away", why=why))
                 say(f"{why}; waiting until it is back")
@@ -213,7 +215,7 @@ class Recording:
         if self._output is None:
             self._output = Pipe() if self._file is None else Files(*self._file)
         self._is_away = False
-        say(f"recording from {note['instance']}; Ctrl-C ends it")
+        say(f"recording from {printable(note['instance'])}; Ctrl-C ends it")
         if note["stream"] != "open":
             say("its stream is not open now: nothing comes until it is")
 

@@ -12,7 +12,7 @@ import re
 import sys
 import time
 from contextlib import suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
@@ -21,6 +21,7 @@ from spotd.errors import SpotdError
 
 _PIECE_BYTES = 256 << 10
 _LEVEL = 6
+_NAME_STEP = timedelta(seconds=1)
 
 
 class Full(Exception):  # noqa: N818 - no error: the bound was asked for
@@ -82,6 +83,7 @@ class Files:
         self._gathered_bytes = 0
         self._older = self._left_by_earlier_runs() if bounds.rotates else []
         self.written_bytes = 0  # over all files of this run
+        self._named = datetime.min.replace(tzinfo=UTC)
         self._begin()
 
     @property
@@ -110,9 +112,10 @@ class Files:
         if step.ends:
             raise Full
         if step.new_file:
-            self._file.close()
-            self._older.append((self._present, self._size))
+            former, older = self._file, (self._present, self._size)
             self._begin()
+            former.close()  # not before: where no file can begin, the end of this one is written
+            self._older.append(older)
         for path, _ in self._older[: step.delete]:
             path.unlink(missing_ok=True)
         del self._older[: step.delete]
@@ -129,7 +132,9 @@ class Files:
         path = self._path
         if self._bounds.rotates:
             name, dot, rest = path.name.partition(".")
-            path = path.with_name(f"{name}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}{dot}{rest}")
+            # Each name is later than the one before, also where the clock was set back.
+            self._named = max(datetime.now(UTC), self._named + _NAME_STEP)
+            path = path.with_name(f"{name}-{self._named:%Y%m%dT%H%M%SZ}{dot}{rest}")
         try:
             self._file: BinaryIO = path.open("xb", buffering=0)
         except FileExistsError as error:

@@ -210,7 +210,7 @@ def _told(done: str, changed: list[str], else_: str, unchanged: list[str]) -> st
     """Return one line that names the changed symbols and the unchanged ones."""
     parts = [f"{done} {len(changed)}: {', '.join(changed)}"] if changed else []
     parts += [f"{else_}: {', '.join(unchanged)}"] if unchanged else []
-    return "; ".join(parts)
+    return printable("; ".join(parts))
 
 
 async def _change(

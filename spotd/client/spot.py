@@ -50,6 +50,7 @@ class SyncIteration(Iterator[T], Generic[T]):
 
     def __next__(self) -> T:
         iteration = self._iteration
+        self._background.check_process()
         until = None if self._timeout is None else time.monotonic() + self._timeout
         if not iteration.opened:
             with self._opening:
@@ -104,6 +105,7 @@ class Spot:
     The arguments and calls are those of ``SpotClient``, but for ``redis``, ``follow`` and
     ``aclose``, which is ``close`` here. Several threads may use one Spot. It works in a notebook
     too, where a loop runs already. Without ``close`` it ends with the interpreter.
+    A process that is forked needs a Spot of its own: in it, this one raises RuntimeError.
     """
 
     def __init__(

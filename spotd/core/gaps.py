@@ -7,7 +7,8 @@ that belongs to the same interruption. An interruption whose symbols all left th
 
 Where the stream went on and nothing could be published, that time is a gap too: an outage of Redis
 that is longer than ``SHORTEST_OUTAGE_S``, and the time without the leader key, where it had lapsed.
-A shorter outage makes a price late, as a busy moment does.
+A shorter outage makes a price late, as a busy moment does. What of an outage was before this
+daemon's reign is not its to state: where it started without Redis, nobody knows since when.
 
 Where another daemon led meanwhile, that one states the gap before its own term, and this one the
 gap before its next term.
@@ -91,6 +92,7 @@ class Gaps:
         self.found = GapsFound()
         self._open: _Interruption | None = None
         self._reign = 0  # for which a change of the leader was dealt with
+        self._reigns_since: float | None = None  # in monotonic seconds; None: it never led
         self._term = 0  # the present or last one
         self._led_again_at = float("-inf")  # after a key that had lapsed
         self._outages = 0  # that were dealt with
@@ -114,15 +116,17 @@ class Gaps:
         """Take in how things are. Return the gaps that were found: the same object if none was."""
         if not leadership.may_publish(now):
             return self.found
+        if self._reigns_since is None:
+            self._reigns_since = now
         if leadership.reign != self._reign:
-            self._reign = leadership.reign
+            self._reign, self._reigns_since = leadership.reign, now
             self._take_over(leadership.begun_after_seq, unix_s)
             self._term, self._outages = leadership.term, health.outages
         if demand.term != leadership.term:
             return self.found
-        self._see_unpublished(
-            leadership, health, demand.symbols & subscriptions.active, now, unix_s
-        )
+        served = demand.symbols & subscriptions.active
+        gone_at = max(health.gone_at, self._reigns_since)
+        self._see_unpublished(leadership, health, gone_at, served, now, unix_s)
         interruption = self._open
         if interruption is None:
             return self.found
@@ -141,13 +145,15 @@ class Gaps:
         self,
         leadership: Leadership,
         health: RedisHealth,
+        gone_at: float,
         served: frozenset[str],
         now: float,
         unix_s: float,
     ) -> None:
         """Take in a time in which nothing could be published, if one is over: it is a gap.
 
-        ``served`` are the symbols of which the stream brought prices meanwhile.
+        ``gone_at`` is since when the newest outage was in this reign. ``served`` are the symbols of
+        which the stream brought prices meanwhile.
         """
         if leadership.term != self._term:
             self._term = leadership.term
@@ -159,10 +165,10 @@ class Gaps:
         if health.outages != self._outages:
             self._outages = health.outages
             back_at = health.back_at
-            if lapsed := self._led_again_at > health.gone_at:
+            if lapsed := self._led_again_at > gone_at:
                 back_at = max(back_at, self._led_again_at)
-            if lapsed or back_at - health.gone_at > SHORTEST_OUTAGE_S:
-                self._unpublished(_REDIS_AWAY, health.gone_at, back_at, served, now, unix_s)
+            if lapsed or back_at - gone_at > SHORTEST_OUTAGE_S:
+                self._unpublished(_REDIS_AWAY, gone_at, back_at, served, now, unix_s)
 
     def _unpublished(
         self,

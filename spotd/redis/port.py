@@ -80,7 +80,7 @@ class RedisPort(DemandCalls):
             limited=self._limited,
             outcome=outcome,
             limit_s=lambda: self._limit.limit_s,
-            until_ms=self._publish_until_ms,
+            until_ms=self._until_ms,
         )
         # Redis' unix seconds less our monotonic ones, as the last answer about the key told.
         self._redis_ahead_s: float | None = None
@@ -201,7 +201,7 @@ class RedisPort(DemandCalls):
         too_high = max(_seq_bound(), highest_seq + _SEQ_AHEAD_US)
         self._publisher.begin(token, lines, highest_seq, too_high, ended)
 
-    def _publish_until_ms(self) -> int:
+    def _until_ms(self) -> int:
         """Return until when, by Redis' clock, a call that is sent now may be carried out.
 
         It is given up by then. 0: Redis' clock is not known. Where it was set since it was told, a
@@ -308,17 +308,23 @@ class RedisPort(DemandCalls):
     # Scripts
 
     async def _fenced(self, script: str, keys: Sequence[str], *args: str | bytes | int) -> None:
-        if not await self._call(script, keys, *args):
-            raise NotLeaderError("the leader key does not hold our token")
+        if not await self._call(script, keys, *args, fenced=True):
+            raise NotLeaderError("the leader key does not hold our token, or the call came late")
 
-    async def _call(self, script: str, keys: Sequence[str], *args: str | bytes | int) -> Any:
+    async def _call(
+        self, script: str, keys: Sequence[str], *args: str | bytes | int, fenced: bool = False
+    ) -> Any:
+        def arguments() -> Sequence[str | bytes | int]:
+            until = (self._until_ms(),) if fenced else ()
+            return (len(keys), *keys, args[0], *until, *args[1:])
+
         async with self._asking(keys[0]):
             try:
-                return await self._client.evalsha(self._shas[script], len(keys), *keys, *args)
+                return await self._client.evalsha(self._shas[script], *arguments())
             except redis.exceptions.NoScriptError:
                 # The server is new to us, or was restarted. EVAL leaves the script with it.
                 self._begin_again()
-                return await self._client.eval(script, len(keys), *keys, *args)
+                return await self._client.eval(script, *arguments())
 
 
 def _seq_bound() -> int:

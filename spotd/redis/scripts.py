@@ -11,6 +11,17 @@ _MEND = """
 local kind = redis.call('TYPE', KEYS[2]).ok
 if kind ~= 'hash' and kind ~= 'none' then redis.call('DEL', KEYS[2]) end
 """
+# ARGV[1] is the token. After until-ms, ARGV[2], by this clock nothing is done (0: no limit): a
+# server that was frozen executes calls that were given up, and what they say is older than what a
+# later call has written. In a cluster, another node may lead by then.
+_FENCE = """
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+local until_ms = tonumber(ARGV[2])
+if until_ms > 0 then
+  local time = redis.call('TIME')
+  if tonumber(time[1]) * 1000 + tonumber(time[2]) / 1000 > until_ms then return 0 end
+end
+"""
 # KEYS leader last seq; ARGV token channel-prefix highest-seq too-high-a-seq lines until-ms. After
 # until-ms by this clock nothing is published (0: no limit): a server that was frozen executes calls
 # that were given up, and in a cluster, where another node leads by then, subscribers would hear
@@ -49,41 +60,42 @@ redis.call('SET', KEYS[3], ARGV[3] .. ' ' .. ARGV[1])
 for i = 1, n, 2 do redis.call('PUBLISH', ARGV[2] .. fields[i], fields[i + 1]) end
 return 1
 """
-# KEYS leader states; ARGV token events-channel, how many removed, then field json …: the removed
-# with what announces their end, then the changed. An end is announced where a field was there.
+# KEYS leader states; ARGV token until-ms events-channel, how many removed, then field json …: the
+# removed with what announces their end, then the changed. An end is announced where a field was
+# there.
 WRITE_STATES = f"""
-if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+{_FENCE}
 {_MEND}
-local first = 4 + 2 * tonumber(ARGV[3])
-for i = 4, first - 1, 2 do
+local first = 5 + 2 * tonumber(ARGV[4])
+for i = 5, first - 1, 2 do
   if redis.call('HDEL', KEYS[2], ARGV[i]) == 1 then
-    redis.call('PUBLISH', ARGV[2], ARGV[i + 1])
+    redis.call('PUBLISH', ARGV[3], ARGV[i + 1])
   end
 end
 for i = first, #ARGV, 2 do
   redis.call('HSET', KEYS[2], ARGV[i], ARGV[i + 1])
-  redis.call('PUBLISH', ARGV[2], ARGV[i + 1])
+  redis.call('PUBLISH', ARGV[3], ARGV[i + 1])
 end
 return 1
 """
-# KEYS leader status; ARGV token ttl-ms json events-channel-or-empty
-WRITE_STATUS = """
-if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
-redis.call('SET', KEYS[2], ARGV[3], 'PX', ARGV[2])
-if ARGV[4] ~= '' then redis.call('PUBLISH', ARGV[4], ARGV[3]) end
+# KEYS leader status; ARGV token until-ms ttl-ms json events-channel-or-empty
+WRITE_STATUS = f"""
+{_FENCE}
+redis.call('SET', KEYS[2], ARGV[4], 'PX', ARGV[3])
+if ARGV[5] ~= '' then redis.call('PUBLISH', ARGV[5], ARGV[4]) end
 return 1
 """
-# KEYS leader; ARGV token events-channel json
-ANNOUNCE = """
-if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
-redis.call('PUBLISH', ARGV[2], ARGV[3])
+# KEYS leader; ARGV token until-ms events-channel json
+ANNOUNCE = f"""
+{_FENCE}
+redis.call('PUBLISH', ARGV[3], ARGV[4])
 return 1
 """
-# KEYS leader hash; ARGV token field …
+# KEYS leader hash; ARGV token until-ms field …
 DROP_FIELDS = f"""
-if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+{_FENCE}
 {_MEND}
-redis.call('HDEL', KEYS[2], unpack(ARGV, 2))
+redis.call('HDEL', KEYS[2], unpack(ARGV, 3))
 return 1
 """
 # KEYS leader seq; ARGV token ttl-ms former-token leaders-channel claim-ms. Returns 0 (another's),

@@ -387,16 +387,20 @@ def test_an_answer_after_the_end_of_the_loop() -> None:
 
     async def ask() -> None:
         fetching = asyncio.create_task(snapshots.fetch(["SPY"], deadline_s=GUARD_S))
-        await until(_threads, "the request to begin")
+        connection, _ = await asyncio.get_running_loop().sock_accept(server)
+        connections.append(connection)  # it is never answered
         fetching.cancel()
 
+    connections: list[socket.socket] = []
     with socket.socket() as server:
         server.bind(("127.0.0.1", 0))
         server.listen()
+        server.setblocking(False)
         url = f"http://127.0.0.1:{server.getsockname()[1]}"
         snapshots = Snapshots(settings_for(Simulator(), data_url=url))
         asyncio.run(ask())
         [thread] = _threads()
+        connections[0].close()
     thread.join(GUARD_S)
     assert not thread.is_alive()
     snapshots.close()

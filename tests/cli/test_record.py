@@ -239,6 +239,22 @@ async def test_another_program_at_the_address(tmp_path: Path) -> None:
     assert "no records of a spotd daemon" in command.stderr
 
 
+async def test_an_answer_that_ends_before_it_began(tmp_path: Path) -> None:
+    """It is an error, too. Asking again and again would say nothing."""
+
+    async def behave(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+        await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(behave, "127.0.0.1", 0) as server:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        command = await Command.start("record", "--url", url, "a.jsonl", home=tmp_path, env={})
+        assert await command.ends() == 1
+    assert "ended before a recording began" in command.stderr
+
+
 async def test_a_file_that_exists_is_not_overwritten(beside: Beside) -> None:
     """Nor one in a folder that is missing."""
     path = beside.home / "a.jsonl"
@@ -367,6 +383,30 @@ def test_files_that_rotate(tmp_path: Path, names: Callable[[Path], list[str]]) -
     assert [path.name for path in kept] == earlier[-2:]
     assert re.fullmatch(r"spy-\d{8}T\d{6}Z\.jsonl", present.name)
     assert names(tmp_path) == sorted([*others, *earlier[-2:], present.name])
+
+
+async def test_a_folder_that_goes_is_an_error_of_one_line(tmp_path: Path) -> None:
+    """Where no file can follow, the end of the recording says so, too."""
+    folder = tmp_path / "gone"
+    folder.mkdir()
+    files = Files(folder / "spy.jsonl", Bounds(total_bytes=1000, file_bytes=100))
+    files.write(b"1" * 99 + b"\n")
+    files.flush()
+    (folder / files.paths[0]).unlink()
+    folder.rmdir()
+
+    def follows() -> bool:
+        files.write(b"2" * 99 + b"\n")
+        try:
+            files.flush()
+        except SpotdError:
+            return True
+        return False
+
+    await until(follows, "a file that cannot follow: each lasts a second")
+    files.write(b"[]\n")
+    with pytest.raises(SpotdError, match="cannot write"):
+        files.close()
 
 
 @pytest.mark.long

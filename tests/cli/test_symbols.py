@@ -144,6 +144,14 @@ def test_an_entry_with_commas_is_removed_as_it_is_stored(spotd: Call, server: re
     assert server.smembers(KEYS.symbols) == {b"SPY", b"QQQ"}
 
 
+def test_a_removed_entry_is_told_without_control_characters(
+    spotd: Call, server: redis.Redis
+) -> None:
+    """A terminal carries out nothing of what somebody stored."""
+    server.sadd(KEYS.symbols, "\x1b]0;x\x07")
+    assert spotd("symbols", "remove", "\x1b]0;x\x07").out == "removed 1: \\x1b]0;x\\x07\n"
+
+
 @pytest.mark.parametrize("command", ["add", "remove", "who", "list"])
 def test_only_separators(spotd: Call, server: redis.Redis, command: str) -> None:
     """What names no symbol is wrong usage."""

@@ -402,6 +402,17 @@ class TestTerminal:
             assert process.wait(GUARD_S) == 0
         assert server.zcard(KEYS.leases) == 0
 
+    def test_a_terminal_that_hangs_up(self, server: redis.Redis) -> None:
+        """It ends with 0 and removes its leases, with the signals that a closed window sends."""
+        server.set(KEYS.status, status_of().to_json())
+        with in_session(server) as (process, ours):
+            read_until(ours, b"streaming")
+            nowhere = os.open(os.devnull, os.O_RDWR)
+            os.dup2(nowhere, ours)  # closes our side of the terminal
+            os.close(nowhere)
+            assert process.wait(GUARD_S) == 0
+        assert server.zcard(KEYS.leases) == 0
+
     def test_defect(self, server: redis.Redis) -> None:
         """After a defect the terminal is as before, the traceback stands behind, and 1 is told."""
         server.set(KEYS.status, status_of().to_json())

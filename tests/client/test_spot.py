@@ -11,7 +11,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import redis
@@ -347,6 +347,78 @@ class TestBackground:
             background.call(close())
         until_sync(lambda: not threads(), "the thread to end")
         background.begin(close)  # nothing happens any more
+
+
+_FORKED = """
+import os, sys
+from spotd.client import Spot
+spot = Spot({url!r})
+updates = spot.updates("SPY", demand=False, timeout=0.01)
+try:
+    next(updates)
+except TimeoutError:
+    pass
+child = os.fork()
+if not child:
+    for call in (spot.states, lambda: next(updates)):
+        try:
+            call()
+        except RuntimeError as error:
+            print(error, flush=True)
+    del updates
+    sys.exit(0)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), spot.states())
+"""
+
+
+def test_a_forked_process_is_refused_and_ends(url: str) -> None:
+    """The loop's thread is not in it: calls raise instead of waiting, and so does the exit."""
+    program = _FORKED.format(url=url)
+    told = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=GUARD_S, check=True
+    )
+    refused = "this process was forked behind the client: make a client in this process"
+    assert told.stdout.splitlines() == [refused, refused, "0 {}"]
+
+
+def test_a_spot_without_descriptors_raises() -> None:
+    """The caller hears why there is no loop, and does not wait for one."""
+    program = (
+        "import asyncio, resource\n"
+        "from spotd.client import Spot\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (3, 3))\n"
+        "try:\n    Spot()\nexcept OSError as error:\n    print(error.errno)\n"
+    )
+    told = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=GUARD_S, check=True
+    )
+    assert told.stdout.split() == ["24"]
+
+
+def test_a_collection_within_a_call_may_end_an_iteration() -> None:
+    """What a call runs under its lock may hand over more, as the finalizer of an iterator does."""
+    background = Background()
+    background.close()
+
+    async def nothing() -> None:
+        """Do nothing."""
+
+    class Collecting:
+        """A coroutine whose closing collects garbage."""
+
+        def close(self) -> None:
+            """Do what a finalizer does."""
+            background.begin(nothing)
+
+    done = threading.Event()
+
+    def call() -> None:
+        with suppress(RuntimeError):
+            background.call(cast("Any", Collecting()))
+        done.set()
+
+    threading.Thread(target=call, daemon=True).start()
+    assert done.wait(GUARD_S)
 
 
 def test_a_master_that_moves(tmp_path: Path) -> None:

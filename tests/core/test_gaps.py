@@ -17,7 +17,7 @@ from spotd.core.gaps import (
     why_given_up,
 )
 from spotd.core.leadership import Leadership
-from spotd.core.redis_health import RedisHealth
+from spotd.core.redis_health import RedisHealth, RedisMonitor
 from spotd.core.subscription_state import SubscriptionState
 from spotd.models import Gap, utc
 from spotd.reasons import Code, Reason
@@ -256,6 +256,31 @@ class TestKeptStream:
         assert [(g.code, g.begins) for g in daemon.see(15, "SPY", "QQQ")] == [
             ("leader_changed", utc(12))
         ]
+
+    @pytest.mark.parametrize("reign", [0, 1])
+    def test_a_redis_that_was_away_at_the_start_is_no_gap_of_ours(
+        self, daemon: Dialogue, reign: int
+    ) -> None:
+        """Where Redis never answered before, the outage has no beginning, and is not stated."""
+        monitor = RedisMonitor()
+        monitor.failed(1, "no answer")
+        daemon.health = monitor.answered(2, 2)
+        seq = 1_500_000 if reign else None  # of another daemon
+        daemon.leadership = replace(LEADS, reign=reign, begun_after_seq=seq)
+        assert daemon.see(2) == []
+        daemon.health = monitor.checked(3)
+        assert daemon.health.gone_at == float("-inf")
+        assert [g.begins for g in daemon.see(3, "SPY", "QQQ")] == [utc(1.5)] * reign
+
+    def test_an_outage_that_goes_on_in_our_reign_is_stated_from_there(
+        self, daemon: Dialogue
+    ) -> None:
+        """A standby whose Redis was away led after another daemon, and Redis went away again."""
+        daemon.leadership = replace(LEADS, reign=1, begun_after_seq=12_000_000)
+        assert [g.begins for g in daemon.see(15, "SPY", "QQQ")] == [utc(12)]
+        daemon.outage(5, 20)
+        away = why_given_up(redis_away=True)
+        assert daemon.see(21, "SPY", "QQQ") == [gap(15, 20, 2, away)]
 
 
 def test_gaps_are_counted_and_the_newest_are_kept(daemon: Dialogue) -> None:

@@ -218,3 +218,27 @@ def test_selectors_meet_pods(name: str, kind: str) -> None:
 
     assert selected.items() <= labels.items()
     assert selected == {"app.kubernetes.io/name": name}
+
+
+@pytest.mark.parametrize("name", ["spotd", "spotd-relay"])
+def test_prometheus_gets_in_and_tells_sets_apart(name: str) -> None:
+    """Each Service has a monitor; the relay's sends its token; a job names its namespace."""
+    path = KUBERNETES / "components" / "service-monitor" / "monitor.yaml"
+    [monitor] = [
+        document["spec"]
+        for document in yaml.safe_load_all(path.read_text())
+        if document["metadata"]["name"] == name
+    ]
+    service = WRITTEN[f"Service:{name}"]
+    assert monitor["selector"]["matchLabels"].items() <= service["metadata"]["labels"].items()
+    [endpoint] = monitor["endpoints"]
+    assert endpoint["port"] in [port["name"] for port in service["spec"]["ports"]]
+    [job] = endpoint["relabelings"]
+    assert job["targetLabel"] == "job"
+    assert "__meta_kubernetes_namespace" in job["sourceLabels"]
+    if name == "spotd-relay":
+        credentials = endpoint["authorization"]["credentials"]
+        assert credentials["key"] == "spotd_relay_token"
+        mounted = rendered("alpaca")["Deployment:spotd-relay"]["spec"]["template"]["spec"]
+        [volume] = mounted["volumes"]
+        assert volume["secret"]["secretName"] == credentials["name"]

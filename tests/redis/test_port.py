@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 
@@ -71,6 +71,12 @@ def clock_of(db: redis.Redis) -> float:
     """Return Redis' own clock in unix seconds."""
     seconds, microseconds = db.time()
     return float(seconds) + microseconds / 1_000_000
+
+
+def clock_after(seconds: float) -> Callable[[], bool]:
+    """Return a function that tells whether this time is over."""
+    end = time.monotonic() + seconds
+    return lambda: time.monotonic() > end
 
 
 async def entries_of(port: RedisPort) -> list[bytes]:
@@ -243,6 +249,37 @@ async def test_without_the_leader_key_nothing_is_touched(
     db.publish("spot:END", "{}")
     await until(lambda: recorder.heard, "the end")
     assert [heard.channel for heard in recorder.heard] == ["spot:END"]
+
+
+async def test_what_was_given_up_is_not_done_later(server: Server) -> None:
+    """A server that was frozen finds the calls in its sockets, and their time is over."""
+    port = RedisPort(server.url, KEYS, call_timeout_s=0.2)
+    async with Recorder(server.url) as heard:
+        await port.lead(OURS, 600.0)
+        with server.client() as db:
+            db.hset(KEYS.last, "SPY", "{}")
+        for _ in range(2):  # the second time, the server has the scripts
+            server.freeze()
+            given_up = await asyncio.gather(
+                port.write_states(OURS, {"SPY": b"old"}, {}),
+                port.write_status(OURS, b"old", 60.0, announce=True),
+                port.announce(OURS, b"old"),
+                port.drop_last(OURS, ["SPY"]),
+                return_exceptions=True,
+            )
+            assert {type(error) for error in given_up} == {RedisUnavailableError}
+            over = clock_after(0.1)  # their time was counted from a later moment
+            await until(over, "the end of their time")
+            server.thaw()
+            await port.lead(OURS, 600.0)
+            await port.write_states(OURS, {"SPY": b"new"}, {})
+            await port.write_status(OURS, b"new", 60.0, announce=True)
+            await port.announce(OURS, b"new")
+            await port.drop_last(OURS, ["QQQ"])
+        await until(lambda: len(heard.heard) >= 6, "the events")
+        assert [each.raw for each in heard.heard] == [b"new"] * 6
+        assert await port.last_fields() == {"SPY"}
+    await port.close()
 
 
 async def test_a_batch_that_arrives_late_is_dropped(

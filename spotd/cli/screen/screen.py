@@ -12,6 +12,7 @@ from spotd.cli.screen.lines import cut_line, joined, spread_out
 from spotd.cli.screen.order import ordered
 from spotd.cli.screen.rows import Row
 from spotd.cli.screen.styles import UNICODE, Glyphs, Line
+from spotd.cli.text import printable
 from spotd.models import DaemonStatus, Gap, SpotPriceUpdate, SymbolState
 
 _SORT_EVERY_S = 1.0  # rows that change places at every update cannot be read
@@ -165,17 +166,17 @@ class Screen:
         if controls.prompt is not None:
             asked = {"add": "add symbols: ", "remove": "remove: ", "filter": "filter: "}
             prompt: Line = (
-                (asked[controls.prompt], "key"), (controls.typed, ""), (" ", "selected"),
+                (asked[controls.prompt], "key"), (printable(controls.typed), ""), (" ", "selected"),
             )  # fmt: skip
             return cut_line(prompt, width)
         if controls.message:
-            return cut_line(((controls.message, "bad"),), width)
+            return cut_line(((printable(controls.message), "bad"),), width)
         where = self._where()
         keys = [_key("q", "quit"), _key("?", "help"), _key("s", self._sorted_by())]
         if self._paused is not None:
             keys.insert(0, ((" paused ", "badge doubtful"),))
         if controls.wanted:
-            keys.insert(0, _key("/", controls.wanted))
+            keys.insert(0, _key("/", printable(controls.wanted)))
         else:
             keys.append(_key("/", "filter"))
         keys += [_key("a", "add"), _key("x", "remove"), _key("space", "pause")]

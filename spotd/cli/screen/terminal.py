@@ -15,7 +15,7 @@ import termios
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import TracebackType
-from typing import Self
+from typing import IO, Self
 
 from spotd.cli.screen.escapes import AGAIN, ENTER, LEAVE
 from spotd.cli.screen.styles import ASCII, UNICODE, Glyphs
@@ -48,7 +48,7 @@ def stderr_afterwards() -> Iterator[None]:
     if not os.isatty(_STDERR):
         yield
         return
-    with tempfile.TemporaryFile() as kept:
+    with _scratch_file() as kept:
         before = os.dup(_STDERR)
         os.dup2(kept.fileno(), _STDERR)
         try:
@@ -58,7 +58,16 @@ def stderr_afterwards() -> Iterator[None]:
             os.dup2(before, _STDERR)
             os.close(before)
             kept.seek(max(0, kept.seek(0, os.SEEK_END) - _MOST_KEPT_BYTES))
-            sys.stderr.write(kept.read().decode("utf-8", "replace"))
+            with suppress(OSError):  # the terminal hung up
+                sys.stderr.write(kept.read().decode("utf-8", "replace"))
+                sys.stderr.flush()
+
+
+def _scratch_file() -> IO[bytes]:
+    """Return a file that goes when it is closed; in memory, where no folder can be written."""
+    with suppress(OSError):
+        return tempfile.TemporaryFile()
+    return os.fdopen(os.memfd_create("spotd"), "w+b")
 
 
 class Terminal:
@@ -189,7 +198,10 @@ class Terminal:
         self._resume()
 
     def _resume(self) -> None:
-        self._take()
+        try:
+            self._take()
+        except termios.error:  # a terminal that hangs up continues the process, too
+            self._lost()
         self._changed()
 
 

@@ -425,3 +425,16 @@ def test_ascii() -> None:
         drawn.price("SPY", bid, seq)
     assert "\n".join(drawn.lines()).isascii()
     assert "_=." in drawn.lines()[3] or "_^" in drawn.lines()[3]
+
+
+def test_a_prompt_shows_no_control_characters() -> None:
+    """An entry of the demand may hold what a terminal would carry out, and be asked about."""
+    drawn = Drawn()
+    drawn.screen.state(state_of("\x1b]0;x\x07", "refused"), drawn.now)
+    drawn.lines()
+    drawn.press("down")
+    for key in ("", "x", "enter"):
+        assert all(line.isprintable() for line in drawn.lines())
+        drawn.press(*filter(None, [key]))
+        if key == "x":
+            assert drawn.lines()[-1].startswith(r"remove: \x1b]0;x\x07")
