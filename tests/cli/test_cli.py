@@ -210,6 +210,8 @@ def test_a_stop_while_it_loads(args: list[str], code: int) -> None:
     """It is what was asked for where the command runs until it is stopped, else an abort."""
     script = (
         "import os, signal, sys\n"
+        # A shell's background job ignores SIGINT.
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "from spotd.cli.main import main\n"
         "def hook(event, args):\n"
         "    if event == 'import' and args[0] == 'spotd.cli.overview_text':\n"
