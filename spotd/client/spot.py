@@ -22,7 +22,26 @@ from spotd.models import DaemonStatus, SpotPriceUpdate, SymbolState
 T = TypeVar("T")
 
 
-class SyncIteration(Iterator[T], Generic[T]):
+class _ClosedByWith:
+    """A context manager that closes itself at the end of its block."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End it."""
+        raise NotImplementedError
+
+
+class SyncIteration(_ClosedByWith, Iterator[T], Generic[T]):
     """What ``updates`` and ``events`` of a ``Spot`` return: an iterator, as of a generator.
 
     Several threads may take from it: each value goes to one of them. It ends with ``close``, with
@@ -70,17 +89,6 @@ class SyncIteration(Iterator[T], Generic[T]):
             self.close()
             raise
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
-
     def close(self) -> None:
         """End it, and the leases with it. May be called twice."""
         if not self._iteration.closed:
@@ -95,7 +103,7 @@ class SyncIteration(Iterator[T], Generic[T]):
         self._changed.wait(min(times, default=None))
 
 
-class Spot:
+class Spot(_ClosedByWith):
     """The newest prices of any symbols, without ``await``::
 
         with Spot("redis://127.0.0.1:6379/0") as spot:
@@ -134,17 +142,6 @@ class Spot:
 
     def __repr__(self) -> str:
         return repr(self._client).replace("SpotClient", "Spot", 1)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """End all iterations, remove all leases, close the connections, end the thread.

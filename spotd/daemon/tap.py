@@ -1,4 +1,4 @@
-"""Gives what comes from Alpaca to those who record it. Costs nothing while nobody does.
+"""Hands what comes from Alpaca to recorders. Without a recorder it costs nothing.
 
 Must not wait for a recorder, nor let a secret through.
 """

@@ -11,35 +11,37 @@ _MEND = """
 local kind = redis.call('TYPE', KEYS[2]).ok
 if kind ~= 'hash' and kind ~= 'none' then redis.call('DEL', KEYS[2]) end
 """
-# ARGV[1] is the token. After until-ms, ARGV[2], by this clock nothing is done (0: no limit): a
-# server that was frozen executes calls that were given up, and what they say is older than what a
-# later call has written. In a cluster, another node may lead by then.
-_FENCE = """
+
+
+def _fence(until_ms: str) -> str:
+    """Return the lines that do nothing where a leader's call has no right to do it.
+
+    ARGV[1] is the token. After ``until_ms`` by this clock nothing is done (0: no limit): a server
+    that was frozen executes calls that were given up, and what they say is older than what a later
+    call has written. In a cluster, another node may lead by then, and subscribers would hear older
+    prices behind newer ones.
+    """
+    return f"""
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
-local until_ms = tonumber(ARGV[2])
+local until_ms = tonumber({until_ms})
 if until_ms > 0 then
   local time = redis.call('TIME')
   if tonumber(time[1]) * 1000 + tonumber(time[2]) / 1000 > until_ms then return 0 end
 end
 """
-# KEYS leader last seq; ARGV token channel-prefix highest-seq too-high-a-seq lines until-ms. After
-# until-ms by this clock nothing is published (0: no limit): a server that was frozen executes calls
-# that were given up, and in a cluster, where another node leads by then, subscribers would hear
-# older prices behind newer ones. A line is the
-# JSON of one update, which begins {"symbol":"SPY". One argument for all updates costs the client
-# far less than two for each. The hash is written in steps, because unpack has a limit.
+
+
+_FENCE = _fence("ARGV[2]")
+# KEYS leader last seq; ARGV token channel-prefix highest-seq too-high-a-seq lines until-ms. A line
+# is the JSON of one update, which begins {"symbol":"SPY". One argument for all updates costs the
+# client far less than two for each. The hash is written in steps, because unpack has a limit.
 # A batch whose seq is not above the published one was under way for too long, and is dropped.
 # A seq is read as the port reads it. Anything else that counted as a seq here would refuse every
 # batch below it, and the leader, which does not know it, would not rise above it.
 # The batch is kept before it is published: a server that is out of memory then publishes nothing,
 # instead of the same again and again.
 PUBLISH = f"""
-if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
-local until_ms = tonumber(ARGV[6] or '0')
-if until_ms > 0 then
-  local time = redis.call('TIME')
-  if tonumber(time[1]) * 1000 + tonumber(time[2]) / 1000 > until_ms then return 0 end
-end
+{_fence("ARGV[6] or '0'")}
 local seq = redis.pcall('GET', KEYS[3])
 seq = type(seq) == 'string' and (string.match(seq, '^%d+$') or string.match(seq, '^(%d+) '))
 local highest = seq and #seq <= 16 and tonumber(seq)

@@ -223,12 +223,23 @@ async def test_nothing_to_record_from(beside: Beside) -> None:
     assert not path.exists()
 
 
-async def test_another_program_at_the_address(tmp_path: Path) -> None:
-    """What is none of a daemon's records is an error, not a recording."""
+@pytest.mark.parametrize(
+    ("answer", "says"),
+    [
+        (
+            b"Content-Length: 40\r\n\r\n" + b"<html>" * 6 + b"....",
+            "no records of a spotd daemon",
+        ),
+        (b"Content-Length: 2\r\n\r\n{}", "ended before a recording began"),
+    ],
+    ids=["another_program", "an_answer_that_ends_before_it_began"],
+)
+async def test_what_is_no_recording(tmp_path: Path, answer: bytes, says: str) -> None:
+    """It is an error. Asking again and again would say nothing."""
 
     async def behave(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
-        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 40\r\n\r\n" + b"<html>" * 6 + b"....")
+        writer.write(b"HTTP/1.1 200 OK\r\n" + answer)
         await writer.drain()
         writer.close()
 
@@ -236,23 +247,7 @@ async def test_another_program_at_the_address(tmp_path: Path) -> None:
         url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
         command = await Command.start("record", "--url", url, "a.jsonl", home=tmp_path, env={})
         assert await command.ends() == 1
-    assert "no records of a spotd daemon" in command.stderr
-
-
-async def test_an_answer_that_ends_before_it_began(tmp_path: Path) -> None:
-    """It is an error, too. Asking again and again would say nothing."""
-
-    async def behave(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.readuntil(b"\r\n\r\n")
-        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
-        await writer.drain()
-        writer.close()
-
-    async with await asyncio.start_server(behave, "127.0.0.1", 0) as server:
-        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-        command = await Command.start("record", "--url", url, "a.jsonl", home=tmp_path, env={})
-        assert await command.ends() == 1
-    assert "ended before a recording began" in command.stderr
+    assert says in command.stderr
 
 
 async def test_a_file_that_exists_is_not_overwritten(beside: Beside) -> None:

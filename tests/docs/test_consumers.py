@@ -7,7 +7,7 @@ import os
 import shutil
 import signal
 from asyncio.subprocess import PIPE, Process
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -20,13 +20,6 @@ from tests.kit.waiting import GUARD_S, until
 
 EXAMPLES = Path(__file__).parents[2] / "docs/examples"
 NODE_REDIS = "redis@6.3.1"
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[Server]:
-    """A server of this test's own."""
-    with Server(tmp_path / "server") as own:
-        yield own
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 Nothing can be known at once: a daemon learns from its next call that Redis is gone, and the
 checker reads both at different moments. So a rule has a *grace*, and what is wrong is a violation
-where it lasts longer. The longest that was seen is kept for every rule, so that a reader sees how
+where it lasts longer. For every rule the checker keeps the longest time, so that a reader sees how
 much of each grace is used.
 
 Time in which a process concerned was ready to run and got no CPU does not count: ``waited_s`` is a

@@ -1,7 +1,7 @@
 """What Alpaca sent and what the channels brought. Decides whether these agree; talks to nothing.
 
-The source numbers the quotes of each symbol, and a bid tells its number. So for every update it
-is known which quote it reflects, and when that was sent.
+The source numbers the quotes of each symbol, and writes the number into the bid. So each update
+tells which quote it reflects, and with it when the source sent that quote.
 """
 
 from __future__ import annotations
