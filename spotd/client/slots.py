@@ -50,6 +50,10 @@ class Slots(Generic[T]):
                 self.skipped += symbol in self._held
                 self._held[symbol] = value
             else:
+                # The window has ended, and a price that it held is not released yet.
+                if symbol in self._held:
+                    del self._held[symbol]
+                    self.skipped += 1
                 self._ready[symbol] = value
 
     def put_state(self, symbol: str, value: T) -> None:

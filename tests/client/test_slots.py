@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from spotd.client.slots import Slots
@@ -99,6 +99,7 @@ _STEPS = st.lists(
 
 
 @given(_STEPS, st.sampled_from([None, 1.0, 4.0]))
+@example([("price", "SPY"), ("take", ""), ("price", "SPY"), ("wait", ""), ("price", "SPY")], 4.0)
 def test_nothing_goes_back_and_the_newest_arrives(
     steps: list[tuple[str, str]], max_hz: float | None
 ) -> None:
