@@ -77,7 +77,7 @@ def test_market_and_messages() -> None:
     status = replace(status_of(), market="open")
     assert said(Overview(status))["market"] == ["open"]
     status = replace(status, market_changes_at=AT + timedelta(hours=3, minutes=5, seconds=1))
-    assert said(Overview(status))["market"] == ["open until 2026-01-20 08:17:01Z (3 h 5 min)"]
+    assert said(Overview(status))["market"] == ["open until 2026-01-20 08:17:01Z (3 h)"]
     status = replace(status, last_message_at=None, lag_ms=None)
     assert said(Overview(status))["last message"] == ["none yet, lag unknown"]
 
@@ -261,11 +261,11 @@ def test_unreadable_address(spotd: Call) -> None:
 @pytest.mark.parametrize(
     ("age", "words"),
     [
-        (0.4, "(0 s ago)"),
-        (-5, "(0 s ago)"),
+        (0.4, "(0.4 s ago)"),
+        (-5, "(0.0 s ago)"),
         (61, "(1 min ago)"),
-        (7320, "(2 h 2 min ago)"),
-        (200_000, "(2 d 7 h ago)"),
+        (7320, "(2 h ago)"),
+        (200_000, "(2 d ago)"),
     ],
 )
 def test_ages(age: float, words: str) -> None:
@@ -291,8 +291,9 @@ class TestWatch:
             watching.kill()
             watching.stdout.close()
 
-    def test_on_a_terminal(self, server: redis.Redis) -> None:
-        """The screen is drawn anew, also while Redis is away, and what it showed last stays."""
+    @pytest.mark.parametrize("end", ["q", "Ctrl-C"])
+    def test_on_a_terminal(self, server: redis.Redis, end: str) -> None:
+        """The screen is drawn anew, q or Ctrl-C ends it with 0, and what it showed last stays."""
         ours, theirs = pty.openpty()
         watching = self.start(stdout=theirs)
         os.close(theirs)
@@ -306,7 +307,10 @@ class TestWatch:
             until_sync(lambda: shows(b"no daemon runs here"), "the first screen")
             server.set(KEYS.status, status_of().to_json())
             until_sync(lambda: shows(b"streaming since"), "the next screen")
-            watching.send_signal(signal.SIGINT)
+            if end == "q":
+                os.write(ours, b"q")
+            else:
+                watching.send_signal(signal.SIGINT)
             # The alternate screen is left, and the last text is written below.
             until_sync(lambda: shows(b"\x1b[?1049l"), "the end")
             shown = shown.partition(b"\x1b[?1049l")[2]
