@@ -10,7 +10,7 @@ from datetime import datetime
 from itertools import groupby
 from typing import NamedTuple
 
-from spotd.cli.overview import NO_DAEMON, Overview, action_of, group_of
+from spotd.cli.overview import Overview, action_of, group_of
 from spotd.cli.screen.styles import STATES, Line
 from spotd.cli.table import age_text, counted
 from spotd.cli.text import printable
@@ -43,13 +43,16 @@ def lines_of(seen: Overview, now: datetime) -> Iterator[Named]:
     if seen.away is not None:
         yield Named("state", f"unknown: {seen.away}", "bad")
     elif status is None:
-        yield Named("state", f"{NO_DAEMON}: Redis answers, but holds no status", "bad")
+        yield Named("state", seen.absent, "bad")
+    elif seen.left:
+        yield Named("state", f"no leader (last status is {age_text(now, status.at)} old)", "bad")
+        yield Named("last status", f"{status.state}, written by {status.instance}")
     else:
         yield from _status_lines(status, seen.ready, now)
     action = action_of(seen.code)
     if action is not None:
         yield Named("do", action)
-    if status is not None:
+    if status is not None and not seen.left:
         yield from _fact_lines(status, now)
     if seen.demand is not None:
         yield from _demand_lines(seen.demand)

@@ -200,10 +200,13 @@ async def consume(spot: SpotClient, admin: Any) -> None:
 
 
 def read_by_hand(server: Server) -> None:
-    """Read a price as a service does that knows Redis alone."""
+    """Read a price as a service does that knows Redis alone, and the leader as `spotd status`."""
     login = {"username": CONSUMER, "password": PASSWORD}
-    with server.client(driver_info=None, **login) as client, suppress(NoPermissionError):
-        client.hget(KEYS.last, "SPY")
+    with server.client(driver_info=None, **login) as client:
+        with suppress(NoPermissionError):
+            client.hget(KEYS.last, "SPY")
+        with suppress(NoPermissionError):
+            client.get(KEYS.leader)
 
 
 Open = Callable[[str], AbstractAsyncContextManager[Any]]
