@@ -160,7 +160,8 @@ def _demand_lines(demand: DemandOrigins) -> Iterator[Named]:
         yield Named("", f"and {counted(len(owners) - _MOST_OWNERS, 'owner')} more: status --json")
     if demand.garbage:
         names = names_text(demand.garbage, 40)
-        yield Named("garbage", f"{len(demand.garbage):,} name no symbol: {names}", "doubtful")
+        name = "names" if len(demand.garbage) == 1 else "name"
+        yield Named("garbage", f"{len(demand.garbage):,} {name} no symbol: {names}", "doubtful")
 
 
 def _state_lines(states: Sequence[SymbolState]) -> Iterator[Named]:

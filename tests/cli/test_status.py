@@ -58,7 +58,7 @@ def test_lines(spotd: Call, server: redis.Redis) -> None:
     assert told["gaps"] == "none stated since this daemon started"
     assert told["demand"] == "1 symbol in the set, 2 leases of 1 owner"
     assert "             svc-a: IWM, QQQ\n" in outcome.out
-    assert told["garbage"] == "1 name no symbol: sp-y"
+    assert told["garbage"] == "1 names no symbol: sp-y"
     assert told["refused"] == "invalid_symbol: sp-y"
     assert server.zcard(KEYS.leases) == 3  # to remove the lapsed is the daemon's part
 

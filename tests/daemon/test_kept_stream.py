@@ -60,7 +60,7 @@ async def keeps(daemon: Rig) -> None:
 async def test_the_stream_is_kept_and_its_last_values_are_published(
     rig: NewRig, server: Server, sim: Simulator, how: str
 ) -> None:
-    """Prices come in meanwhile, so symbols count as live; nothing is subscribed anew or forgotten."""
+    """Prices come in meanwhile, so symbols count as live. None is subscribed anew or forgotten."""
     async with rig(leader_ttl_s=TTL_S) as daemon:
         await daemon.want("SPY", "QQQ")
         await daemon.quote("SPY", 10)
