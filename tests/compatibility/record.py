@@ -121,20 +121,22 @@ async def _hear(url: str, messages: list[list[str]]) -> None:
         await pubsub.psubscribe("spot:*", "spotd:events")
         async for message in pubsub.listen():
             if message["type"] == "pmessage":
-                messages.append([message["channel"], message["data"]])
+                messages.append(  # noqa: PERF401 - it is read while it grows
+                    [message["channel"], message["data"]]
+                )
 
 
-async def _keys(client: aioredis.Redis) -> dict[str, Any]:
+async def _keys(client: Any) -> dict[str, Any]:
     """Return every key with its type, its value and its TTL in ms (-1: none)."""
     found: dict[str, Any] = {}
     for name in sorted([key.decode() async for key in client.scan_iter()]):
         kind = (await client.type(name)).decode()
         value: Any
         if kind == "hash":
-            read = await client.hgetall(name)  # type: ignore[misc]
+            read = await client.hgetall(name)
             value = {k.decode(): v.decode() for k, v in sorted(read.items())}
         elif kind == "set":
-            value = sorted(each.decode() for each in await client.smembers(name))  # type: ignore[misc]
+            value = sorted(each.decode() for each in await client.smembers(name))
         elif kind == "zset":
             value = {
                 m.decode(): score for m, score in await client.zrange(name, 0, -1, withscores=True)
