@@ -40,14 +40,6 @@ def process(
 
 
 @pytest.fixture
-def db(process: Server) -> Iterator[redis.Redis]:
-    """Yield the server, empty, for what the test itself says and reads."""
-    with process.client() as client:
-        client.flushall()
-        yield client
-
-
-@pytest.fixture
 async def port(process: Server, db: redis.Redis) -> AsyncIterator[RedisPort]:
     """Yield the port under test."""
     under_test = patient(process.url, KEYS)
