@@ -121,7 +121,7 @@ class SpotClient:
     async def aclose(self) -> None:
         """End all iterations and followers, remove all leases, close the connections.
 
-        May be called twice.
+        Where Redis hangs, this waits for 2 s; the leases then lapse. May be called twice.
         """
         self._closed = True
         # All at once: where Redis hangs, each would wait for the removal of its own leases.

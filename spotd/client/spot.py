@@ -146,7 +146,8 @@ class Spot(_ClosedByWith):
     def close(self) -> None:
         """End all iterations, remove all leases, close the connections, end the thread.
 
-        May be called twice. Calls that other threads wait for raise RuntimeError.
+        May be called twice; see ``SpotClient.aclose``. Calls that other threads wait for raise
+        RuntimeError.
         """
         self._end()
         self._background.close()  # another thread may have begun to close
