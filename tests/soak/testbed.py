@@ -97,7 +97,8 @@ class Testbed:
         env = {
             "ALPACA_API_KEY": KEY,
             "ALPACA_SECRET_KEY": SECRET,
-            "SPOTD_STREAM_URL": self.sim.stream_url("iex").replace("127.0.0.1", host),
+            "SPOTD_FEED": "test",  # its market is always open, so silence is soon asked about
+            "SPOTD_STREAM_URL": self.sim.stream_url("test").replace("127.0.0.1", host),
             "SPOTD_DATA_URL": self.sim.data_url,
             "SPOTD_REDIS_URL": self.servers.url,
             "SPOTD_KEY_PREFIX": self.servers.keys.key_prefix,
