@@ -9,8 +9,7 @@ import socket
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from importlib import import_module
-from types import TracebackType
-from typing import Any, Literal, Self, TypeVar, overload
+from typing import Any, Literal, TypeVar, overload
 from weakref import WeakSet
 
 from redis.asyncio import Redis
@@ -19,6 +18,7 @@ from redis.asyncio.cluster import RedisCluster
 from spotd.client.async_iteration import AsyncIteration
 from spotd.client.calls import Calls
 from spotd.client.clock import RedisClock
+from spotd.client.closing import ClosedByAsyncWith
 from spotd.client.follower import Follower
 from spotd.client.iterations import (
     Event,
@@ -36,7 +36,7 @@ from spotd.client.telling import MALFORMED, Counts
 from spotd.errors import RedisUnavailableError, SpotdError, SymbolRefusedError
 from spotd.keys import Keys
 from spotd.models import DaemonStatus, SpotPriceUpdate, SymbolState
-from spotd.redis.addresses import check_prefix, connect, master_of, place_of
+from spotd.redis.clients import check_prefix, connect, master_of, place_of
 from spotd.redis.errors import answered, translated
 
 T = TypeVar("T")
@@ -44,7 +44,7 @@ T = TypeVar("T")
 _TIMEOUT_S = 5.0  # of each answer
 
 
-class SpotClient:
+class SpotClient(ClosedByAsyncWith):
     """The newest prices of any symbols, and their states::
 
         async with SpotClient("redis://127.0.0.1:6379/0") as spot:
@@ -106,17 +106,6 @@ class SpotClient:
 
     def __repr__(self) -> str:
         return f"<SpotClient {place_of(self._redis)} owner={self.owner}>"
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        await self.aclose()
 
     async def aclose(self) -> None:
         """End all iterations and followers, remove all leases, close the connections.
