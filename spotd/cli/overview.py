@@ -11,6 +11,7 @@ from typing import Any, cast
 
 import msgspec
 
+from spotd.cli.table import NO_DAEMON
 from spotd.core.demand_origins import DemandOrigins, origins
 from spotd.core.states import shows_ready
 from spotd.errors import RedisUnavailableError
@@ -19,7 +20,6 @@ from spotd.reasons import MEANINGS, Code
 from spotd.redis.errors import RefusedError
 from spotd.redis.observer import Observer
 
-NO_DAEMON = "no daemon runs here"
 # With more symbols, states are read only where the status counts some that are not live.
 _ALL_STATES_UP_TO = 2_000
 

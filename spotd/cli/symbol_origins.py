@@ -10,8 +10,7 @@ from math import inf
 
 import msgspec
 
-from spotd.cli.overview import NO_DAEMON
-from spotd.cli.table import counted
+from spotd.cli.table import NO_DAEMON, counted
 from spotd.core.demand_origins import origins
 from spotd.core.leases import FAR_AHEAD_S
 from spotd.models import SymbolState

@@ -20,9 +20,8 @@ from spotd.cli.options import (
     observer_of,
     redis_url_option,
 )
-from spotd.cli.overview import NO_DAEMON
 from spotd.cli.symbol_origins import Asked, asked_lines, read_asked
-from spotd.cli.table import price_text
+from spotd.cli.table import NO_DAEMON, price_text
 from spotd.cli.text import printable
 from spotd.client import SpotClient, symbols_of
 from spotd.core.demand_origins import origins

@@ -10,7 +10,8 @@ from datetime import datetime
 from spotd.cli.text import printable
 from spotd.models import DaemonStatus, Gap, SpotPriceUpdate, SymbolState, rfc3339
 
-NO_DAEMON = "no daemon answers: prices are the last known"
+NO_DAEMON = "no daemon runs here"
+LAST_KNOWN = f"{NO_DAEMON}: prices are the last known"
 
 
 def price_line(update: SpotPriceUpdate) -> str:

@@ -14,8 +14,8 @@ import msgspec
 from spotd.errors import RedisUnavailableError
 from spotd.keys import Keys
 from spotd.models import DaemonStatus, SymbolState
-from spotd.redis.addresses import COMMAND_TIMEOUT_S
 from spotd.redis.calls import Calls, Outcome, ignore
+from spotd.redis.clients import COMMAND_TIMEOUT_S
 from spotd.redis.cluster import ClusterClient
 from spotd.redis.errors import RefusedError, answered
 from spotd.redis.tries import TRY_S

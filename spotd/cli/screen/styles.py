@@ -52,11 +52,10 @@ class Glyphs(NamedTuple):
     ascending: str = "▴"
     descending: str = "▾"
     dash: str = "–"
-    ellipsis: str = "…"
 
 
 UNICODE = Glyphs()
-ASCII = Glyphs("_.,-~=+^", "+", "-", "^", "v", "-", "~")
+ASCII = Glyphs("_.,-~=+^", "+", "-", "^", "v", "-")
 
 
 def sgr(style: str, *, colours: bool) -> str:
