@@ -52,7 +52,7 @@ from spotd.daemon.states import STATUS_EVERY_S, StatesLoop
 from spotd.daemon.stream import PAUSE_IN_ROW_S, StreamLoop
 from spotd.daemon.tap import Taps
 from spotd.daemon.trading_days import FIRST_AFTER_S, ReadDays, TradingDaysLoop, read_trading_days
-from spotd.daemon.value import Value
+from spotd.daemon.value import Value, beat_before
 from spotd.errors import RedisUnavailableError, SpotdError
 from spotd.ops import systemd
 from spotd.ops.http import HttpServer
@@ -381,8 +381,8 @@ class Daemon:
         fed_at = 0.0
         loop = asyncio.get_running_loop()
         while True:
-            due = loop.time() + every_s
-            await asyncio.sleep(every_s)
+            due = beat_before(loop.time() + every_s)
+            await asyncio.sleep(due - loop.time())
             now = loop.time()
             self.metrics.loop_lag.observe(max(0.0, now - due))
             if watchdog_s is not None and now - fed_at >= watchdog_s / 3:
