@@ -11,7 +11,7 @@ import pytest
 
 from spotd.errors import RedisUnavailableError
 from spotd.keys import Keys
-from spotd.redis.addresses import connect
+from spotd.redis.clients import connect
 from spotd.redis.errors import LoginRefusedError, RefusedError, answered, translated
 from spotd.redis.port import Outcome, RedisPort
 from tests.kit.ports import free_port
