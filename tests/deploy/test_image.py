@@ -10,6 +10,7 @@ import asyncio
 import os
 import re
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,7 +18,7 @@ import pytest
 
 from spotd import __version__
 from spotd.simulator import MarketModel
-from tests.e2e.setup import KEY, SECRET, Setup
+from tests.e2e.setup import KEY, SECRET, Setup, say
 from tests.kit.containers import Builder, Container, Image, missing
 from tests.kit.ports import free_port
 from tests.kit.waiting import until, until_sync
@@ -147,7 +148,9 @@ class TestProcess:
 class TestCommands:
     def test_demo(self, image: Image, tmp_path: Path) -> None:
         """The demo runs in the image, and prices arrive."""
-        with Container(image, "demo", "--seconds", "5", home=tmp_path) as container:
+        demo = ("demo", "--seconds", "5")
+        # Its server has a socket and a log there.
+        with Container(image, *demo, home=tmp_path, tmpfs="/tmp") as container:  # noqa: S108
             assert container.ends() == 0
             assert re.search(r"^# .*, [1-9]\d* updates out", container.output, re.MULTILINE)
 
@@ -155,8 +158,10 @@ class TestCommands:
         """The daemon publishes, is healthy unless it hangs, has no children, and stops with 0."""
         async with Setup(tmp_path / "setup", market=MarketModel()) as setup:
             env = setup.settings(ALPACA_API_KEY=None, ALPACA_SECRET_KEY=None)
+            started = time.monotonic()
             with Container(image, home=tmp_path, env=env, secrets=KEYS) as container:
                 await becomes_healthy(container)
+                say(f"healthy after {time.monotonic() - started:.2f} s")
                 await setup.values.want("SPY")
                 await until(lambda: setup.values.raw_last("SPY"), "a price")
                 assert container.children() == []

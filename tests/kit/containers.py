@@ -1,8 +1,8 @@
 """Images built by buildah, and containers of them in namespaces of the kernel. Needs root.
 
 A container here is what Docker starts with ``--read-only --cap-drop ALL --security-opt
-no-new-privileges --network host --tmpfs /tmp``: the image's command is process 1, as the image's
-user, with the image's environment.
+no-new-privileges --network host``: the image's command is process 1, as the image's user, with the
+image's environment.
 """
 
 from __future__ import annotations
@@ -30,12 +30,13 @@ _NO_PRIVILEGES = (
     "--bounding-set=-all",
     "--no-new-privs",
 )
-# Arguments: the root of the image, where it is mounted, the folder of secrets, the command.
+# Arguments: the root of the image, where it is mounted, the folder of secrets, a writable folder of
+# the container or "", the command.
 _MOUNTS = """
-image=$1; root=$2; secrets=$3; shift 3
+image=$1; root=$2; secrets=$3; tmpfs=$4; shift 4
 mount --bind "$image" "$root"
 mount -o remount,bind,ro "$root"
-mount -t tmpfs -o mode=1777 tmpfs "$root/tmp"
+[ -z "$tmpfs" ] || mount -t tmpfs -o mode=1777 tmpfs "$root$tmpfs"
 mount --rbind /dev "$root/dev"
 mount --bind "$secrets" "$root/run/secrets"
 exec unshare --pid --fork --kill-child --ipc --uts --mount-proc=/proc --root="$root" "$@"
@@ -118,6 +119,7 @@ class Container:
         home: Path,
         env: Mapping[str, str] | None = None,
         secrets: Mapping[str, str] | None = None,
+        tmpfs: str = "",
     ) -> None:
         self._image = image
         self._env = image.environment | dict(env or {})
@@ -130,7 +132,7 @@ class Container:
         started = [*image.config["Entrypoint"], *(command or image.config["Cmd"])]
         with self._output.open("wb") as output:
             mounts = ["unshare", "--mount", "--propagation=private", "sh", "-euc", _MOUNTS, "sh"]
-            places = [str(image.root), str(root), str(secret)]
+            places = [str(image.root), str(root), str(secret), tmpfs]
             self._process = subprocess.Popen(
                 [*mounts, *places, *self._as_user(started)],
                 stdin=subprocess.DEVNULL,
