@@ -174,7 +174,7 @@ def test_rules_name_metrics_that_exist() -> None:
 
 @pytest.mark.parametrize("rule", rules(), ids=lambda rule: rule["alert"])
 def test_a_person_knows_what_to_do(rule: dict[str, Any]) -> None:
-    """Each alert has a severity, says what is wrong, what to do, and where the runbook says more."""
+    """Each alert has a severity, says what is wrong and what to do, and names its runbook."""
     annotations = rule["annotations"]
     assert rule["labels"]["severity"] in {"critical", "warning", "info"}
     assert set(annotations) == {"summary", "action", "runbook"}

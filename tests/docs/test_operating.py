@@ -75,7 +75,7 @@ def test_each_alert_has_its_row() -> None:
 
 @pytest.mark.parametrize("alert", ALERTS)
 def test_an_alert_leads_to_its_row(alert: str) -> None:
-    """Its annotation names the anchor of its row, whose codes are reasons with rows of their own."""
+    """Its annotation names the anchor of its row, whose codes have rows of their own."""
     runbook = ALERTS[alert]["annotations"]["runbook"]
     document, _, anchor = runbook.partition("#")
     assert document == "docs/operating.md"
