@@ -5,17 +5,16 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
-import signal
 import threading
-from collections.abc import Callable
 
 from spotd.daemon.daemon import Daemon
 from spotd.ops import logs
+from spotd.ops.stop_signals import stop_on_signals
 from spotd.settings import Settings
 
 
 def run_daemon(settings: Settings) -> int:
-    """Run one daemon in this process until SIGTERM or SIGINT. Return the exit code."""
+    """Run one daemon in this process until it is asked to stop. Return the exit code."""
     logs.configure(settings.log_level, settings.log_format, secrets=settings.secrets())
     with asyncio.Runner() as runner:
         code = runner.run(_main(settings))
@@ -41,10 +40,3 @@ async def _main(settings: Settings) -> int:
     loop = asyncio.get_running_loop()
     stop_on_signals(loop, daemon.stop)
     return await daemon.run()
-
-
-def stop_on_signals(loop: asyncio.AbstractEventLoop, stop: Callable[[], None]) -> None:
-    """Call ``stop`` on SIGTERM and SIGINT, and on SIGHUP unless it is ignored, as under nohup."""
-    for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        if signum is not signal.SIGHUP or signal.getsignal(signum) is not signal.SIG_IGN:
-            loop.add_signal_handler(signum, stop)
