@@ -106,6 +106,7 @@ class Daemon:
         self._timing = Timing() if timing is None else timing
         self.instance = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:4]}"
         self.metrics = Metrics()
+        self.pulses = 0  # rises while the event loop turns
         self._redactor = Redactor(settings.secrets())
         self._key = LeaderKey(
             ttl_s=settings.leader_ttl_s,
@@ -382,6 +383,7 @@ class Daemon:
             due = loop.time() + every_s
             await asyncio.sleep(every_s)
             now = loop.time()
+            self.pulses += 1
             self.metrics.loop_lag.observe(max(0.0, now - due))
             watchdog.feed(now)
 

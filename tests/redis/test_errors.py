@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import traceback
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
@@ -23,17 +23,16 @@ QUOTED = "hunter2-%C3%A4"
 
 
 @pytest.fixture(scope="module")
-def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """Yield a server with two users: one may not publish prices, one may only read."""
-    with Server(tmp_path_factory.mktemp("guarded")) as running:
-        with running.client() as client:
-            client.execute_command(
-                "ACL", "SETUSER", "feeder", "on", f">{SECRET}", "~*", "+@all", "&spotd:*"
-            )
-            client.execute_command(
-                "ACL", "SETUSER", "reader", "on", f">{SECRET}", "~*", "+@read", "+info", "&spotd:*"
-            )
-        yield running
+def guarded(process: Server) -> Server:
+    """Return the server, with two users: one may not publish prices, one may only read."""
+    with process.client() as client:
+        client.execute_command(
+            "ACL", "SETUSER", "feeder", "on", f">{SECRET}", "~*", "+@all", "&spotd:*"
+        )
+        client.execute_command(
+            "ACL", "SETUSER", "reader", "on", f">{SECRET}", "~*", "+@read", "+info", "&spotd:*"
+        )
+    return process
 
 
 def url(server: Server, user: str, password: str = QUOTED) -> str:

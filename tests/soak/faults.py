@@ -8,12 +8,12 @@ from __future__ import annotations
 import asyncio
 import signal
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Iterable
 
 from spotd.simulator import Faults
 from tests.soak.contradictions import Violation
-from tests.soak.plan import Hidden, Hiding, Planned, hidden
+from tests.soak.plan import KINDS, Hidden, Hiding, Planned, Target, hidden
 from tests.soak.processes import STOP_S, Process
 from tests.soak.testbed import Testbed
 
@@ -36,6 +36,7 @@ class Injector:
         self._under_way: dict[int, Planned] = {}
         self._ended_at = time.monotonic()
         self._hiding: list[Hiding] = []
+        self._locks: defaultdict[Target, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     @property
     def calm_since(self) -> float | None:
@@ -52,6 +53,11 @@ class Injector:
 
     async def _carry_out(self, planned: Planned) -> None:
         await asyncio.sleep(planned.at_s)
+        # What a fault takes beside its duration is not planned: a stop takes up to 5 s.
+        async with self._locks[KINDS[planned.kind].target]:
+            await self._act(planned)
+
+    async def _act(self, planned: Planned) -> None:
         bed = self._bed
         self.counts[planned.kind] += 1
         self._under_way[id(planned)] = planned

@@ -41,10 +41,9 @@ class Kind(NamedTuple):
 _Kinds: TypeAlias = dict[str, Kind]
 Hidden: TypeAlias = Mapping[Truth, tuple[Window, ...]]
 
-# A ping that is not answered ends a session after 10 + 5 s. The daemons have the feed ``test``,
-# whose market is always open. As a consequence, REST is asked about a mute stream after 10 s of
-# silence, another 10 s are the grace for its prices, and 5 s are for the call to REST. A slow
-# stream is no fault while it delivers.
+# A ping that is not answered ends a session after 10 + 5 s. REST is asked about a mute stream
+# after 10 s of silence, as while the market is open (``counted``). Another 10 s are the grace for
+# its prices, and 5 s are for the call to REST. A slow stream is no fault while it delivers.
 #
 # While it is half-open, the simulator reads nothing. So it counts a session that spotd gave up.
 _FREEZE: Mapping[Truth, float] = {"prices": 15.0, "answers": 15.0, "connection": inf}

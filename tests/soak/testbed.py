@@ -91,14 +91,15 @@ class Testbed:
 
     async def start_daemon(self, place: str) -> Process:
         """Start a daemon in a place, in which the one before has ended."""
+        if place in self.slots and self.slots[place].running:
+            raise AssertionError(f"{self.slots[place].name} still runs")
         self._number[place] += 1
         name = f"{place}{self._number[place]}"
         host = f"127.0.{1 + self._number.total() // 250}.{1 + self._number.total() % 250}"
         env = {
             "ALPACA_API_KEY": KEY,
             "ALPACA_SECRET_KEY": SECRET,
-            "SPOTD_FEED": "test",  # its market is always open, so silence is soon asked about
-            "SPOTD_STREAM_URL": self.sim.stream_url("test").replace("127.0.0.1", host),
+            "SPOTD_STREAM_URL": self.sim.stream_url("iex").replace("127.0.0.1", host),
             "SPOTD_DATA_URL": self.sim.data_url,
             "SPOTD_REDIS_URL": self.servers.url,
             "SPOTD_KEY_PREFIX": self.servers.keys.key_prefix,
