@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import signal
 
 import click
+
+from spotd.ops.stop_signals import stop_on_signals
 
 
 @click.command()
@@ -29,8 +30,7 @@ def relay() -> None:
 
     async def serve() -> None:
         stop_asked = asyncio.Event()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            asyncio.get_running_loop().add_signal_handler(number, stop_asked.set)
+        stop_on_signals(asyncio.get_running_loop(), stop_asked.set)
         async with ended_when_hung():
             await run_relay(settings, stop_asked)
 
