@@ -23,7 +23,8 @@ from spotd.core.redis_fitness import (
 )
 from spotd.errors import SettingsError, SpotdError
 from spotd.keys import Keys
-from spotd.redis.addresses import connect, without_secrets
+from spotd.redis.addresses import without_secrets
+from spotd.redis.clients import connect
 from spotd.redis.errors import RefusedError, answered, translated
 from spotd.redis.observer import Observer
 from spotd.redis.port import RedisPort

@@ -16,7 +16,6 @@ import time
 import uuid
 from collections.abc import Coroutine
 from dataclasses import dataclass, field
-from math import inf
 from typing import Any
 
 import structlog
@@ -107,6 +106,7 @@ class Daemon:
         self._timing = Timing() if timing is None else timing
         self.instance = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:4]}"
         self.metrics = Metrics()
+        self.pulses = 0  # rises while the event loop turns
         self._redactor = Redactor(settings.secrets())
         self._key = LeaderKey(
             ttl_s=settings.leader_ttl_s,
@@ -376,24 +376,23 @@ class Daemon:
 
     async def _pulse(self) -> None:
         """Feed the watchdog from the event loop, and measure how late the loop runs timers."""
-        watchdog_s = systemd.watchdog_s()
-        every_s = min(_PULSE_EVERY_S, (watchdog_s or inf) / 4)
-        fed_at = 0.0
+        watchdog = systemd.Watchdog(systemd.watchdog_s())
+        every_s = min(_PULSE_EVERY_S, watchdog.call_every_s)
         loop = asyncio.get_running_loop()
         while True:
             due = loop.time() + every_s
             await asyncio.sleep(every_s)
             now = loop.time()
+            self.pulses += 1
             self.metrics.loop_lag.observe(max(0.0, now - due))
-            if watchdog_s is not None and now - fed_at >= watchdog_s / 3:
-                systemd.notify("WATCHDOG=1")
-                fed_at = now
+            watchdog.feed(now)
 
     # Stopping
 
     async def _shut_down(self, loops: list[asyncio.Task[None]]) -> None:
         """Close the stream, publish pending values, remove status and leader key, within 5 s."""
         self.stopping.set(True)
+        self._states.status()  # tells systemd, also that of a standby, which writes none
         end = time.monotonic() + _STOP_S
         leader, others = loops[0], loops[1:]
         if not self._leads():

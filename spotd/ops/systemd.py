@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+from math import inf
 
 
 def notify(message: str) -> None:
@@ -27,3 +28,22 @@ def watchdog_s() -> float | None:
     if not microseconds.isdecimal() or pid != str(os.getpid()):
         return None
     return int(microseconds) / 1_000_000 or None
+
+
+class Watchdog:
+    """Feeds systemd's watchdog: call ``feed`` at least every ``call_every_s`` seconds.
+
+    It then hears of this process more often than twice in its timeout, as sd_watchdog_enabled(3)
+    asks. ``timeout_s`` is that of this process; None: systemd set none, and nothing is sent.
+    """
+
+    def __init__(self, timeout_s: float | None) -> None:
+        self._timeout_s = inf if timeout_s is None else timeout_s
+        self._fed_at = -inf
+        self.call_every_s = self._timeout_s / 8
+
+    def feed(self, now: float) -> None:
+        """Send a sign of life where a third of the timeout has passed. ``now`` is monotonic."""
+        if self._timeout_s != inf and now - self._fed_at >= self._timeout_s / 3:
+            notify("WATCHDOG=1")
+            self._fed_at = now

@@ -22,8 +22,8 @@ import hiredis
 
 from spotd.errors import NotLeaderError, RedisUnavailableError
 from spotd.keys import Keys
-from spotd.redis.addresses import is_cluster
 from spotd.redis.calls import Outcome
+from spotd.redis.clients import is_cluster
 from spotd.redis.errors import LoginRefusedError, RefusedError, translated
 from spotd.redis.scripts import PUBLISH
 

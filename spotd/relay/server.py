@@ -25,13 +25,14 @@ from spotd.relay.api import Api
 from spotd.relay.limits import GOODBYE_S
 from spotd.relay.relay import Relay
 from spotd.relay.settings import RelaySettings
+from spotd.relay.signs_of_life import tell_systemd
 from spotd.relay.wiring import serve_until, wired
 
 _SEND_BUFFER_BYTES = 16_384
 _BACKLOG = 2_048  # connections that wait to be accepted
 _REQUEST_S = 30.0  # the longest life of a connection that is no stream
-_MOST_REQUESTS = 4_096  # connections that are no streams
-_SPARE_FILES = 256  # beside clients: Redis, logs, requests
+MOST_REQUESTS = 4_096  # connections that are no streams
+SPARE_FILES = 256  # beside clients: Redis, logs, requests
 
 log = structlog.get_logger("spotd.relay")
 
@@ -112,7 +113,7 @@ class RelayServer:
 
     def _connection(self) -> asyncio.BaseProtocol:
         server = None if self._runner is None else self._runner.server
-        if server is None or len(server.connections) >= _MOST_REQUESTS:
+        if server is None or len(server.connections) >= MOST_REQUESTS:
             return _Refused()
         handler = server()
 
@@ -166,7 +167,7 @@ def warnings_for(settings: RelaySettings, most_files: int) -> list[str]:
             "the relay listens beyond this machine: to show exchange data to others may need an "
             "agreement with the exchanges"
         )
-    if most_files < settings.relay_max_clients + _SPARE_FILES:
+    if most_files < settings.relay_max_clients + SPARE_FILES:
         warnings.append(
             f"this process may open {most_files} files, too few for SPOTD_RELAY_MAX_CLIENTS="
             f"{settings.relay_max_clients}: raise the limit (ulimit -n, LimitNOFILE)"
@@ -210,9 +211,13 @@ async def run_relay(
     ):
         log.info("listening", version=__version__, address=server.address)
         systemd.notify("READY=1")
+        telling = asyncio.create_task(tell_systemd(relay), name="systemd")
         started(server.address)
-        await serve_until(stop_asked, relay)
-        systemd.notify("STOPPING=1")
+        try:
+            await serve_until(stop_asked, relay)
+        finally:
+            telling.cancel()
+            systemd.notify("STOPPING=1\nSTATUS=stopping")
     log.info("stopped")
 
 

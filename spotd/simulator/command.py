@@ -212,7 +212,8 @@ async def _show_progress(simulator: Simulator, every_s: float) -> None:
         await simulator.wait_for(lambda: replay.scanned, timeout_s=3600.0)
         if replay.malformed:
             first = replay.first_malformed
-            click.echo(f"{replay.malformed:,} malformed lines left out; first {first}", err=True)
+            left_out = _number(replay.malformed, "malformed line")
+            click.echo(f"{left_out} left out; first {first}", err=True)
     while True:
         await asyncio.sleep(every_s)
         click.echo(_progress(simulator), err=True)

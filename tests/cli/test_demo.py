@@ -25,6 +25,7 @@ from spotd.cli.demo import DEFAULT_SYMBOLS, embedded_server
 from spotd.errors import SpotdError
 from spotd.relay.close_codes import STOPPING
 from tests.cli.conftest import Call
+from tests.kit.ports import free_port
 from tests.kit.processes import SPOTD, Command
 from tests.kit.waiting import GUARD_S, until
 
@@ -296,6 +297,9 @@ class FakeServer:
     port = 1
     log: ClassVar[list[str]] = []
 
+    def __init__(self, port: int | None) -> None:
+        pass
+
     def start(self) -> None:
         self.log.append("start")
         if len(self.log) <= self.taken:
@@ -320,3 +324,23 @@ def test_a_port_that_was_taken_meanwhile_costs_another_try(
             stack.enter_context(pytest.raises(SpotdError, match="already in use"))
             stack.enter_context(embedded_server())
     assert FakeServer.log == ["start"] * min(taken + 1, 3) + ["stop"] * runs
+
+
+def test_a_demo_that_is_started_anew_has_the_same_port() -> None:
+    """Connections of the last one linger in TIME_WAIT, on a port that is free to listen on."""
+    with socket.create_server(("127.0.0.1", free_port())) as listener:
+        port = listener.getsockname()[1]
+        with socket.create_connection(("127.0.0.1", port)) as client:
+            accepted, _ = listener.accept()
+            accepted.close()  # the side that closes first is the one that lingers
+            assert client.recv(1) == b""
+    with embedded_server(port) as found:
+        assert found == port
+
+
+def test_a_port_that_another_program_has_is_left_to_it() -> None:
+    """The server takes another one."""
+    with socket.create_server(("127.0.0.1", free_port())) as other:
+        port = other.getsockname()[1]
+        with embedded_server(port) as found:
+            assert found != port

@@ -136,7 +136,7 @@ def test_no_daemon(spotd: Call, server: redis.Redis) -> None:
     outcome = spotd("watch", "SPY", "--count", "1")
     assert outcome.code == 0
     assert outcome.out.split()[1] == "SPY"
-    assert outcome.err == "no daemon answers: prices are the last known\n"
+    assert outcome.err == "no daemon runs here: prices are the last known\n"
 
 
 def test_states(server: redis.Redis) -> None:
@@ -165,7 +165,7 @@ def test_a_daemon_that_crashed(server: redis.Redis) -> None:
         assert process.stderr is not None
         assert process.stderr.readline() == "# SPY is stale\n"
         server.delete(KEYS.status)
-        assert process.stderr.readline() == "no daemon answers: prices are the last known\n"
+        assert process.stderr.readline() == "no daemon runs here: prices are the last known\n"
         # Not the same bytes as before: a status that nothing tells apart is told once.
         server.publish(KEYS.events, status_of("waiting", "no answer").to_json())
         assert process.stderr.readline() == "# daemon is waiting: no answer\n"

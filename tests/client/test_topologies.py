@@ -13,7 +13,7 @@ from redis.asyncio.cluster import RedisCluster
 from spotd.client import SpotClient
 from spotd.errors import RedisUnavailableError, SettingsError
 from spotd.keys import Keys
-from spotd.redis.addresses import connect
+from spotd.redis.clients import connect
 from tests.client.told import Told
 from tests.kit.ports import free_port
 from tests.kit.publisher import Publisher, state_of, status_of, update_of

@@ -1,4 +1,7 @@
-"""The daemon keeps its side of the unit: it tells systemd that it is ready, alive and stopping."""
+"""Daemon and relay keep their side of the units: ready, alive, how they stand, and stopping.
+
+The test has the manager's end of a real notify socket.
+"""
 
 from __future__ import annotations
 
@@ -8,15 +11,27 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
+from tests.kit.ports import free_port
 from tests.kit.processes import environment
-from tests.kit.waiting import GUARD_S
+from tests.kit.waiting import GUARD_S, until_sync
 
-WATCHDOG_S = 1.0  # its signs of life come twice as often
+WATCHDOG_S = 1.0
+
+# The command, with a signal that makes its event loop hang as a defect would.
+PROGRAM = """
+import signal, sys, time
+signal.signal(signal.SIGUSR1, lambda *_: time.sleep(3600))
+from spotd.cli.main import main
+sys.exit(main())
+"""
 
 
 class Manager:
@@ -24,11 +39,16 @@ class Manager:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.heard: list[str] = []
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.bind(str(path))
 
     def hears(self, wanted: str, guard_s: float = GUARD_S) -> bool:
         """Wait for one assignment, and return whether it came."""
+        return self.hears_one(lambda said: said == wanted, guard_s)
+
+    def hears_one(self, wanted: Callable[[str], bool], guard_s: float = GUARD_S) -> bool:
+        """Wait for an assignment that is wanted, and return whether one came."""
         until = time.monotonic() + guard_s
         while (left := until - time.monotonic()) > 0:
             self._socket.settimeout(left)
@@ -36,12 +56,73 @@ class Manager:
                 said = self._socket.recv(4096).decode().splitlines()
             except TimeoutError:
                 break
-            if wanted in said:
+            self.heard += said
+            if any(map(wanted, said)):
                 return True
         return False
 
+    def hears_no_sign_of_life(self) -> bool:
+        """Return once none came for a whole timeout: systemd's watchdog would act now.
+
+        What was sent before may wait in the socket.
+        """
+        while self.hears("WATCHDOG=1", guard_s=WATCHDOG_S):
+            pass
+        return True
+
+    @property
+    def status(self) -> str:
+        """The newest status that was told so far; empty before the first."""
+        self.hears_one(lambda _: False, guard_s=0.01)
+        told = [said for said in self.heard if said.startswith("STATUS=")]
+        return told[-1].removeprefix("STATUS=") if told else ""
+
     def close(self) -> None:
         self._socket.close()
+
+
+class Service:
+    """A command as its unit runs it, without Redis and without Alpaca."""
+
+    def __init__(self, command: str, home: Path, manager: Manager, **more: str) -> None:
+        self.port = free_port()
+        self.manager = manager
+        self._stderr = home / "stderr"
+        with self._stderr.open("wb") as stderr:
+            self.process = subprocess.Popen(
+                [sys.executable, "-c", PROGRAM, command],
+                cwd=home,
+                stderr=stderr,
+                env=environment(
+                    **{
+                        "PYTHONFAULTHANDLER": "1",  # as in the unit
+                        "NOTIFY_SOCKET": str(manager.path),
+                        "WATCHDOG_USEC": str(int(WATCHDOG_S * 1_000_000)),
+                        "ALPACA_API_KEY": "key",
+                        "ALPACA_SECRET_KEY": "secret",
+                        "SPOTD_REDIS_URL": "redis://127.0.0.1:1/0",
+                        "SPOTD_STREAM_URL": "ws://127.0.0.1:1/v2/iex",
+                        "SPOTD_DATA_URL": "http://127.0.0.1:1",
+                        "SPOTD_HTTP_PORT": str(self.port),
+                        "SPOTD_RELAY_PORT": str(self.port),
+                        **more,
+                    }
+                ),
+            )
+
+    @property
+    def stderr(self) -> str:
+        return self._stderr.read_text()
+
+    def get(self, path: str) -> bytes:
+        """Return a page. Raise OSError where nothing listens, and where the status is no 200."""
+        url = f"http://127.0.0.1:{self.port}{path}"
+        with urllib.request.urlopen(url, timeout=GUARD_S) as answer:
+            return bytes(answer.read())
+
+    def end(self) -> None:
+        self.process.kill()
+        self.process.wait()
 
 
 @pytest.fixture
@@ -52,55 +133,89 @@ def manager(tmp_path: Path) -> Iterator[Manager]:
     manager.close()
 
 
-@pytest.fixture
-def daemon(tmp_path: Path, manager: Manager) -> Iterator[subprocess.Popen[bytes]]:
-    """Run spotd as the unit does, without Redis and without Alpaca."""
-    stderr = (tmp_path / "stderr").open("wb")
-    process = subprocess.Popen(
-        [sys.executable, "-m", "spotd", "run"],
-        cwd=tmp_path,
-        stderr=stderr,
-        env=environment(
-            PYTHONFAULTHANDLER="1",  # as in the unit
-            NOTIFY_SOCKET=str(manager.path),
-            WATCHDOG_USEC=str(int(WATCHDOG_S * 1_000_000)),
-            ALPACA_API_KEY="key",
-            ALPACA_SECRET_KEY="secret",
-            SPOTD_REDIS_URL="redis://127.0.0.1:1/0",
-            SPOTD_STREAM_URL="ws://127.0.0.1:1/v2/iex",
-            SPOTD_DATA_URL="http://127.0.0.1:1",
-            SPOTD_HTTP_PORT="0",
-        ),
-    )
-    yield process
-    process.kill()
-    process.wait()
-    stderr.close()
+@pytest.fixture(params=["run", "relay"])
+def service(request: pytest.FixtureRequest, tmp_path: Path, manager: Manager) -> Iterator[Service]:
+    """Yield the daemon, then the relay."""
+    service = Service(request.param, tmp_path, manager)
+    yield service
+    service.end()
 
 
-def test_unit_notifications(daemon: subprocess.Popen[bytes], manager: Manager) -> None:
-    """Ready without Redis or Alpaca, then signs of life again and again, then stopping."""
+def test_unit_notifications(service: Service, manager: Manager) -> None:
+    """Ready once it answers, without Redis or Alpaca, then signs of life, then stopping."""
     assert manager.hears("READY=1")
+    assert service.get("/livez")
     for _ in range(3):
         assert manager.hears("WATCHDOG=1")
 
-    daemon.send_signal(signal.SIGTERM)
+    service.process.send_signal(signal.SIGTERM)
 
     assert manager.hears("STOPPING=1")
-    assert daemon.wait(timeout=GUARD_S) == 0
+    assert service.process.wait(timeout=GUARD_S) == 0
+    assert manager.heard.count("READY=1") == manager.heard.count("STOPPING=1") == 1
 
 
-def test_unit_watchdog(daemon: subprocess.Popen[bytes], manager: Manager, tmp_path: Path) -> None:
-    """A daemon that stands still sends no sign of life; ended for it, it leaves a traceback."""
+@pytest.mark.parametrize("command", ["run", "relay"])
+def test_never_ready_where_it_cannot_serve(command: str, tmp_path: Path, manager: Manager) -> None:
+    """Where its port is taken, it ends with 2, as with wrong settings, and was never ready."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        service = Service(command, tmp_path, manager, SPOTD_HTTP_PORT=port, SPOTD_RELAY_PORT=port)
+        assert service.process.wait(timeout=GUARD_S) == 2
+
+    assert not manager.hears_one(lambda said: said in ("READY=1", "WATCHDOG=1"), guard_s=0.1)
+
+
+def test_status_of_the_daemon(tmp_path: Path, manager: Manager) -> None:
+    """`systemctl status` shows the state and the reason that `/status` has."""
+    daemon = Service("run", tmp_path, manager)
+
+    def is_told() -> bool:
+        status = msgspec.json.decode(daemon.get("/status"))
+        return manager.status == f"{status['state']}: {status['reason']}"
+
+    try:
+        assert manager.hears("READY=1")
+        until_sync(is_told, "the daemon's status")
+        daemon.process.send_signal(signal.SIGTERM)
+        assert manager.hears_one(lambda said: said.startswith("STATUS=stopping: "))
+    finally:
+        daemon.end()
+
+
+def test_status_of_the_relay(tmp_path: Path, manager: Manager) -> None:
+    """`systemctl status` shows why the relay is not ready, as `/readyz` has it."""
+    relay = Service("relay", tmp_path, manager)
+
+    def is_told() -> bool:
+        with pytest.raises(urllib.error.HTTPError) as unready:
+            relay.get("/readyz")
+        with unready.value as answer:
+            return manager.status == "; ".join(msgspec.json.decode(answer.read()))
+
+    try:
+        assert manager.hears("READY=1")
+        until_sync(is_told, "the relay's status")
+        relay.process.send_signal(signal.SIGTERM)
+        assert manager.hears("STATUS=stopping")
+    finally:
+        relay.end()
+
+
+@pytest.mark.parametrize("number", [signal.SIGSTOP, signal.SIGUSR1], ids=["stopped", "loop hangs"])
+def test_unit_watchdog(service: Service, manager: Manager, number: signal.Signals) -> None:
+    """A process that stands still, or whose loop hangs, sends no sign of life.
+
+    Ended for it as systemd does, it leaves a traceback that shows where it hung.
+    """
     assert manager.hears("WATCHDOG=1")
-    daemon.send_signal(signal.SIGSTOP)
-    os.waitid(os.P_PID, daemon.pid, os.WSTOPPED)
+    service.process.send_signal(number)
+    if number is signal.SIGSTOP:
+        os.waitid(os.P_PID, service.process.pid, os.WSTOPPED)
 
-    # Signs of life that were sent before it stood still may wait in the socket.
-    while manager.hears("WATCHDOG=1", guard_s=WATCHDOG_S):
-        pass
-    daemon.send_signal(signal.SIGABRT)
-    daemon.send_signal(signal.SIGCONT)
+    assert manager.hears_no_sign_of_life()
+    service.process.send_signal(signal.SIGABRT)
+    service.process.send_signal(signal.SIGCONT)
 
-    assert daemon.wait(timeout=GUARD_S) == -signal.SIGABRT
-    assert "Fatal Python error: Aborted" in (tmp_path / "stderr").read_text()
+    assert service.process.wait(timeout=GUARD_S) == -signal.SIGABRT
+    assert "Fatal Python error: Aborted" in service.stderr

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from itertools import permutations
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +19,23 @@ import yaml
 
 from spotd import __version__
 from spotd.cli.main import spotd
-from spotd.errors import AlpacaRefusedError, SettingsError
+from spotd.errors import AlpacaRefusedError, SettingsError, SpotdError
 from spotd.ops import livez
+from spotd.relay.server import MOST_REQUESTS, SPARE_FILES, warnings_for
+from spotd.relay.settings import RelaySettings
 from spotd.settings import Settings, known_names
 
 ROOT = Path(__file__).resolve().parents[2]
 DEPLOY = ROOT / "deploy"
 DOCKERFILE = ROOT / "Dockerfile"
-UNIT = DEPLOY / "systemd" / "spotd.service"
-ENV_FILE = DEPLOY / "systemd" / "spotd.env"
+UNITS = DEPLOY / "systemd"
+UNIT = UNITS / "spotd.service"
+FEED_UNIT = UNITS / "spotd@.service"
+RELAY_UNIT = UNITS / "spotd-relay.service"
+ALL_UNITS = {path.name: path for path in (UNIT, FEED_UNIT, RELAY_UNIT)}
+ENV_FILE = UNITS / "spotd.env"
+FEED_FILES = {path.stem: path for path in UNITS.glob("*.env") if path != ENV_FILE}
+EXPOSURE = 1.1  # of 10, as systemd-analyze security counts
 COMPOSE_FILES = [DEPLOY / "compose.yaml", DEPLOY / "compose.sim.yaml"]
 STOP_S = 5  # the contract's limit of a stop
 
@@ -84,14 +93,33 @@ def last(instruction: str) -> str:
     return [rest for name, rest in instructions() if name == instruction][-1]
 
 
-def unit() -> dict[str, list[str]]:
-    """Return every key of the unit with its values in order."""
+def unit(path: Path = UNIT) -> dict[str, list[str]]:
+    """Return every key of a unit with its values in order."""
     values: dict[str, list[str]] = {}
-    for line in UNIT.read_text().splitlines():
+    for line in path.read_text().splitlines():
         if line and line[0] not in "#[":
             key, value = line.split("=", 1)
             values.setdefault(key, []).append(value)
     return values
+
+
+def assignments(path: Path) -> dict[str, str]:
+    """Return what an environment file sets."""
+    return dict(re.findall(r"^(\w+)=(.*)$", path.read_text(), re.MULTILINE))
+
+
+def feed_settings(feed: str) -> dict[str, str]:
+    """Return what an instance of the feed's unit sets, its example file included."""
+    set_by_unit = " ".join(unit(FEED_UNIT)["Environment"]).replace("%i", feed)
+    return dict(pair.split("=", 1) for pair in set_by_unit.split()) | assignments(FEED_FILES[feed])
+
+
+def analyze(*args: str) -> subprocess.CompletedProcess[str]:
+    """Run systemd-analyze; skip the test where it is missing."""
+    program = shutil.which("systemd-analyze")
+    if program is None:
+        pytest.skip("no systemd-analyze")
+    return subprocess.run([program, *args], capture_output=True, text=True, check=False)
 
 
 class TestCompose:
@@ -272,12 +300,12 @@ class TestImage:
 
 
 class TestSystemd:
-    def test_systemd_accepts_it(self, tmp_path: Path) -> None:
+    @pytest.mark.parametrize("name", ALL_UNITS)
+    def test_systemd_accepts_it(self, name: str, tmp_path: Path) -> None:
         """`systemd-analyze verify` has nothing to say, in a root where spotd is installed."""
-        analyze = shutil.which("systemd-analyze")
         system = Path("/usr/lib/systemd/system")
-        if analyze is None or not (system / "sysinit.target").exists():
-            pytest.skip("no systemd-analyze, or no units of systemd's own")
+        if not (system / "sysinit.target").exists():
+            pytest.skip("no units of systemd's own")
         # The unit is verified as it is: an empty root has the program at its place, and the
         # targets that every service asks for.
         shutil.copytree(
@@ -286,49 +314,134 @@ class TestSystemd:
             symlinks=True,
             ignore=lambda _, names: [name for name in names if not name.endswith(".target")],
         )
-        program = tmp_path / unit()["ExecStart"][0].split()[0].lstrip("/")
+        program = tmp_path / unit(ALL_UNITS[name])["ExecStart"][0].split()[0].lstrip("/")
         program.parent.mkdir(parents=True)
         program.touch(mode=0o755)
-        installed = tmp_path / "etc/systemd/system" / UNIT.name
+        installed = tmp_path / "etc/systemd/system" / name
         installed.parent.mkdir(parents=True)
-        shutil.copy(UNIT, installed)
+        shutil.copy(ALL_UNITS[name], installed)
 
-        run = subprocess.run(
-            [analyze, "verify", "--man=no", f"--root={tmp_path}", UNIT.name],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        run = analyze("verify", "--man=no", f"--root={tmp_path}", name.replace("@", "@sip"))
 
         assert (run.returncode, run.stdout + run.stderr) == (0, "")
 
-    def test_what_needs_a_person_is_not_tried_again(self) -> None:
+    @pytest.mark.parametrize("name", ALL_UNITS)
+    def test_exposure(self, name: str, tmp_path: Path) -> None:
+        """`systemd-analyze security` finds little that a broken-in program could do."""
+        installed = tmp_path / name.replace("@", "@sip")
+        shutil.copy(ALL_UNITS[name], installed)
+
+        run = analyze(
+            "security", "--no-pager", "--offline=true", f"--threshold={EXPOSURE * 10:.0f}",
+            str(installed),
+        )  # fmt: skip
+
+        assert run.returncode == 0, run.stdout + run.stderr
+        assert f"exposure level for {installed.name}: {EXPOSURE}" in run.stdout
+
+    @pytest.mark.parametrize("path", [FEED_UNIT, RELAY_UNIT], ids=lambda path: path.name)
+    def test_one_sandbox(self, path: Path) -> None:
+        """All units have the sandbox, the watchdog and the restarts of spotd.service."""
+        own = {
+            "Description", "ExecStart", "EnvironmentFile", "Environment", "LoadCredential",
+            "RestartPreventExitStatus", "LimitNOFILE", "User",
+        }  # fmt: skip
+
+        other = {key: values for key, values in unit(path).items() if key not in own}
+
+        assert other == {key: values for key, values in unit().items() if key not in own}
+
+    @pytest.mark.parametrize(
+        ("path", "errors"),
+        [
+            (UNIT, (SettingsError, AlpacaRefusedError)),
+            (FEED_UNIT, (SettingsError, AlpacaRefusedError)),
+            (RELAY_UNIT, (SettingsError,)),
+        ],
+        ids=ALL_UNITS,
+    )
+    def test_what_needs_a_person_is_not_tried_again(
+        self, path: Path, errors: tuple[type[SpotdError], ...]
+    ) -> None:
         """The exit codes that end the restarts are those of wrong settings and of a refusal."""
-        codes = {int(code) for code in unit()["RestartPreventExitStatus"][0].split()}
+        codes = {int(code) for code in unit(path)["RestartPreventExitStatus"][0].split()}
 
-        assert codes == {SettingsError.exit_code, AlpacaRefusedError.exit_code}
-        assert unit()["Restart"] == ["always"]
+        assert codes == {error.exit_code for error in errors}
+        assert unit(path)["Restart"] == ["always"]
 
-    def test_time_to_stop(self) -> None:
-        """The unit is given more time to stop than the daemon needs."""
-        assert int(unit()["TimeoutStopSec"][0]) > STOP_S
+    @pytest.mark.parametrize("path", ALL_UNITS.values(), ids=ALL_UNITS)
+    def test_time_to_stop(self, path: Path) -> None:
+        """The unit is given more time to stop than daemon and relay need."""
+        assert int(unit(path)["TimeoutStopSec"][0]) > STOP_S
 
+    def test_files_for_every_client(self) -> None:
+        """The relay may open all files that its default limits allow, and does not warn."""
+        files = int(unit(RELAY_UNIT)["LimitNOFILE"][0])
+
+        assert (
+            files
+            >= RelaySettings.model_validate({}).relay_max_clients + MOST_REQUESTS + SPARE_FILES
+        )
+        assert warnings_for(RelaySettings.model_validate({}), files) == []
+
+    @pytest.mark.parametrize("path", [UNIT, FEED_UNIT], ids=lambda path: path.name)
     def test_credentials_are_settings(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+        self, path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """The daemon finds the keys under the names that the unit gives them."""
-        for credential in unit()["LoadCredential"]:
-            name = credential.split(":")[0]
-            (tmp_path / name).write_text(f"value of {name}\n")
-        for name in known_names():
-            monkeypatch.delenv(name, raising=False)
-        monkeypatch.chdir(tmp_path)
-        monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
+        self.give_credentials(path, tmp_path, monkeypatch)
 
         key, secret = Settings.load().credentials()
 
         assert key.get_secret_value() == "value of alpaca_api_key"
         assert secret.get_secret_value() == "value of alpaca_secret_key"
+
+    def test_token_is_a_setting(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The relay finds its token under the name that the unit gives it."""
+        self.give_credentials(RELAY_UNIT, tmp_path, monkeypatch, value="a-token-of-enough-letters")
+
+        assert RelaySettings.load().tokens == ("a-token-of-enough-letters",)
+
+    @staticmethod
+    def give_credentials(
+        path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: str | None = None
+    ) -> None:
+        for credential in unit(path)["LoadCredential"]:
+            name = credential.split(":")[0]
+            (tmp_path / name).write_text(f"{value or f'value of {name}'}\n")
+        for name in known_names():
+            monkeypatch.delenv(name, raising=False)
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
+
+    @pytest.mark.parametrize("feed", FEED_FILES)
+    def test_an_instance_is_of_its_feed(
+        self, feed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The name of an instance is its feed; nothing that is unknown is set."""
+        for name in known_names():
+            monkeypatch.delenv(name, raising=False)
+        monkeypatch.chdir(tmp_path)
+        for name, value in feed_settings(feed).items():
+            monkeypatch.setenv(name, value)
+
+        settings = Settings.load()
+
+        assert settings.feed == feed
+        assert settings.stream_endpoint.endswith(f"/{feed}")
+
+    def test_instances_share_nothing(self) -> None:
+        """No two daemons of a machine share a port or a name in Redis, nor match each other's."""
+        settings = [
+            Settings.model_validate({}),
+            *(Settings.model_validate(by_field(feed)) for feed in FEED_FILES),
+        ]
+
+        for one, other in permutations(settings, 2):
+            assert one.http_port != other.http_port
+            assert not one.key_prefix.startswith(other.key_prefix)
+            assert not one.channel_prefix.startswith(other.channel_prefix)
+            assert RelaySettings.model_validate({}).relay_port != one.http_port
 
     def test_env_file_shows_the_defaults(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -346,3 +459,12 @@ class TestSystemd:
 
         assert set(shown) <= set(known_names())
         assert Settings.load() == plain
+
+
+def by_field(feed: str) -> dict[str, str]:
+    """Return what an instance sets, by the field of the setting."""
+    return {
+        name.removeprefix("SPOTD_").lower(): value
+        for name, value in feed_settings(feed).items()
+        if name.startswith("SPOTD_")
+    }
