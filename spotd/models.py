@@ -41,15 +41,26 @@ def told(description: str, *examples: object, **rules: object) -> msgspec.Meta:
     )
 
 
+def whole(pattern: str) -> dict[str, object]:
+    """Return keywords of JSON Schema: a text is this pattern, from its begin to its end.
+
+    In Python ``$`` matches before a line feed at the end too, so a line feed is refused beside it.
+    JavaScript knows no ``\\Z``, and the engines of Go and of Rust know no lookahead.
+    """
+    return {"pattern": f"^{pattern}$", "not": {"pattern": r"\n"}}
+
+
 # A time without a zone is refused, since it cannot be compared with any other time.
 Moment = Annotated[
     datetime,
     msgspec.Meta(
         tz=True,
-        extra_json_schema={"pattern": r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z$"},
+        extra_json_schema=whole(
+            "[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}[.][0-9]{6}Z"
+        ),
     ),
 ]
-Symbol = Annotated[str, told("Upper case.", "SPY", "BRK.B", pattern=f"^{SYMBOL_PATTERN}$")]
+Symbol = Annotated[str, told("Upper case.", "SPY", "BRK.B", **whole(SYMBOL_PATTERN))]
 Count = Annotated[int, msgspec.Meta(extra_json_schema={"minimum": 0})]
 ReasonCode = Annotated[
     str,
@@ -63,7 +74,7 @@ ReasonCode = Annotated[
                     {"const": code, "description": known.meaning}
                     for code, known in MEANINGS.items()
                 ),
-                {"pattern": "^[a-z][a-z0-9_]*$", "description": "A code of a newer spotd."},
+                whole("[a-z][a-z0-9_]*") | {"description": "A code of a newer spotd."},
             ]
         },
     ),

@@ -29,6 +29,7 @@ Code = Literal[
     "leader_unknown",
     "mute",
     "no_daemon",
+    "no_leader",
     "no_quote_yet",
     "reading_demand",
     "redis_away",
@@ -142,6 +143,12 @@ MEANINGS: dict[Code, Meaning] = {
         "Nothing: the stream is opened anew.",
     ),
     "no_daemon": Meaning("No daemon runs; the relay says so.", "Start `spotd run`."),
+    "no_leader": Meaning(
+        "A status is there, but no daemon holds the leader key: the one that wrote it was killed, "
+        "or cannot reach Redis. `spotd status` says so.",
+        "Nothing, where a standby runs: it leads within `SPOTD_LEADER_TTL_S`. Else start "
+        "`spotd run`.",
+    ),
     "no_quote_yet": Meaning(
         "The symbol is live, and no quote of it has come yet.",
         "Nothing: some symbols are quoted rarely.",

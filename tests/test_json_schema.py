@@ -73,6 +73,8 @@ NOT_TIMES = [
     "2026-01-20T05:12:00.000000",
     "2026-13-20T05:12:00.000000Z",
     "2026-01-20 05:12:00.000000Z",
+    "2026-01-20T05:12:00.000000Z\n",
+    "2026-01-2\u0660T05:12:00.000000Z",
     "now",
 ]
 
@@ -80,7 +82,7 @@ NOT_TIMES = [
 @pytest.mark.parametrize(
     ("name", "field", "values"),
     [
-        ("update", "symbol", ["spy", " SPY", "", "SPY-B", "ABCDEFGHI", "BRK.ABCDE", "*"]),
+        ("update", "symbol", ["spy", " SPY", "", "SPY-B", "ABCDEFGHI", "BRK.ABCDE", "*", "SPY\n"]),
         ("update", "bid_price", [0, -1, "421.35"]),
         ("update", "ask_price", [0, -0.01]),
         ("update", "mid_price", [-0.01]),
@@ -90,7 +92,7 @@ NOT_TIMES = [
         ("state", "type", ["daemon", "Symbol"]),
         ("state", "symbol", ["S" * 65]),
         ("state", "state", ["alive", "Live", "streaming"]),
-        ("state", "code", ["", "Mute", "no daemon", "9"]),
+        ("state", "code", ["", "Mute", "no daemon", "9", "mute\n"]),
         ("state", "since", NOT_TIMES),
         ("status", "type", ["symbol"]),
         ("status", "state", ["live", "absent"]),

@@ -108,7 +108,7 @@ class Snapshots:
         self._client._session.close()
 
     async def _in_thread(self, symbols: Sequence[str], deadline: float) -> dict[str, Snapshot]:
-        call = in_daemon_thread(lambda: self._get(symbols, deadline), "snapshots")
+        call = in_daemon_thread(lambda: self._get(symbols, deadline))
         try:
             return await call
         except RuntimeError as error:

@@ -23,7 +23,8 @@ from spotd.core.redis_fitness import (
 )
 from spotd.errors import SettingsError, SpotdError
 from spotd.keys import Keys
-from spotd.redis.addresses import connect, without_secrets
+from spotd.redis.addresses import without_secrets
+from spotd.redis.clients import connect
 from spotd.redis.errors import RefusedError, answered, translated
 from spotd.redis.observer import Observer
 from spotd.redis.port import RedisPort
@@ -142,10 +143,11 @@ class RedisCheck:
         token = await port.leader()
         if token is None:
             return Finding("ok", "no daemon leads")
+        instance = token.rpartition(":")[0] or token
         status = await observer.status()
-        if status is None:
-            return Finding("ok", f"led by {token}")
-        return Finding("ok", f"led by {status.instance} ({status.state})")
+        if status is None or status.instance != instance:  # one that led before wrote it
+            return Finding("ok", f"led by {instance}")
+        return Finding("ok", f"led by {instance} ({status.state})")
 
 
 async def _ahead_s(observer: Observer) -> float | None:

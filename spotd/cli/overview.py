@@ -11,15 +11,15 @@ from typing import Any, cast
 
 import msgspec
 
+from spotd.cli.table import NO_DAEMON
 from spotd.core.demand_origins import DemandOrigins, origins
 from spotd.core.states import shows_ready
 from spotd.errors import RedisUnavailableError
-from spotd.models import DaemonStatus, SymbolState
+from spotd.models import DaemonStatus, SymbolState, rfc3339
 from spotd.reasons import MEANINGS, Code
 from spotd.redis.errors import RefusedError
 from spotd.redis.observer import Observer
 
-NO_DAEMON = "no daemon runs here"
 # With more symbols, states are read only where the status counts some that are not live.
 _ALL_STATES_UP_TO = 2_000
 
@@ -28,11 +28,14 @@ _ALL_STATES_UP_TO = 2_000
 class Overview:
     """What Redis held. ``away``: why it could not be read; then all else is empty.
 
-    ``demand`` is None where our user may not read it. ``not_live`` are the states of symbols that
+    ``led`` is whether a daemon holds the leader key. Since each status is that of a leader, a
+    status without one is what a daemon left that was killed or cut off. ``led`` and ``demand`` are
+    None where our user may not read them. ``not_live`` are the states of symbols that
     have no live price, sorted by state, code and name.
     """
 
     status: DaemonStatus | None = None
+    led: bool | None = None
     demand: DemandOrigins | None = None
     not_live: Sequence[SymbolState] = field(default=())
     away: str | None = None
@@ -40,7 +43,13 @@ class Overview:
     @property
     def ready(self) -> bool:
         """Whether a daemon leads, and works."""
-        return self.status is not None and shows_ready(self.status.state, self.status.code)
+        status = self.status
+        return status is not None and not self.left and shows_ready(status.state, status.code)
+
+    @property
+    def left(self) -> bool:
+        """Whether the status is a left one, which says nothing about now."""
+        return self.status is not None and self.led is False
 
     def to_json(self) -> bytes:
         """Return the DaemonStatus, with what is known beside it, for programs."""
@@ -56,14 +65,25 @@ class Overview:
         )
 
     def _status_fields(self) -> dict[str, Any]:
-        if self.status is not None:
+        if self.status is not None and not self.left:
             return cast("dict[str, Any]", msgspec.json.decode(self.status.to_json()))
-        state, reason = ("absent", NO_DAEMON) if self.away is None else ("unknown", self.away)
+        state, reason = ("absent", self.absent) if self.away is None else ("unknown", self.away)
         return {"type": "daemon", "state": state, "reason": reason, "code": self.code}
+
+    @property
+    def absent(self) -> str:
+        """Why no status counts, where Redis answers."""
+        status = self.status
+        if status is None:
+            return f"{NO_DAEMON}: Redis answers, but holds no status"
+        at = rfc3339(status.at)
+        return f"no leader: {status.instance} wrote the last status, {status.state}, at {at}"
 
     @property
     def code(self) -> str | None:
         """The code of what is wrong, or of what there is to know."""
+        if self.left:
+            return "no_leader"
         if self.status is not None:
             return self.status.code
         return "no_daemon" if self.away is None else "redis_away"
@@ -73,18 +93,19 @@ async def read_overview(observer: Observer) -> Overview:
     """Return what Redis holds; where it does not answer, that."""
     try:
         status = await observer.status()
+        led = await observer.led()
         try:
             demand = origins(*await observer.demand())
         except RefusedError:
             demand = None
-        return Overview(status, demand, await _not_live(observer, status))
+        # What a daemon left that is gone does not count.
+        not_live = await _not_live(observer, status) if status and led is not False else []
+        return Overview(status, led, demand, not_live)
     except RedisUnavailableError as error:
         return Overview(away=str(error))
 
 
-async def _not_live(observer: Observer, status: DaemonStatus | None) -> list[SymbolState]:
-    if status is None:
-        return []  # what a daemon left that is gone does not count
+async def _not_live(observer: Observer, status: DaemonStatus) -> list[SymbolState]:
     counts = status.symbols
     not_live = counts.pending + counts.stale + counts.halted + counts.refused
     if not not_live and counts.desired > _ALL_STATES_UP_TO:

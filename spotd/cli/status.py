@@ -6,9 +6,7 @@ Reads Redis. Must write nothing.
 from __future__ import annotations
 
 import asyncio
-import sys
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 
 import click
@@ -21,8 +19,13 @@ from spotd.cli.options import (
     until_stopped,
 )
 from spotd.cli.overview import Overview, read_overview
-from spotd.cli.overview_text import lines_of
+from spotd.cli.overview_text import NAME_CELLS, lines_of
+from spotd.cli.screen.escapes import styled
+from spotd.cli.screen.styles import Line
+from spotd.cli.screen.terminal import colours_wanted, has_screen
+from spotd.cli.screen.text import text_screen
 from spotd.errors import SpotdError
+from spotd.redis.observer import Observer
 from spotd.settings import Settings
 
 _EVERY_S = 2.0
@@ -32,7 +35,7 @@ _PAUSE_PER_READ = 20.0  # a refresh is at most 5 % of the time, however large th
 @click.command()
 @redis_url_option
 @json_option
-@click.option("--watch", is_flag=True, help="Show it again and again, until Ctrl-C.")
+@click.option("--watch", is_flag=True, help="Show it again and again, until q or Ctrl-C.")
 @click.option(
     "--every",
     "every_s",
@@ -72,31 +75,40 @@ async def _once(settings: Settings) -> Overview:
 
 async def _watch(settings: Settings, every_s: float, *, as_json: bool) -> None:
     observer = observer_of(settings)
-    loop = asyncio.get_running_loop()
-    on_terminal = sys.stdout.isatty() and not as_json
-    screen: AbstractContextManager[Callable[[str], None]]
-    screen = _live() if on_terminal else nullcontext(lambda text: click.echo(f"{text}\n"))
     try:
-        with screen as show:
-            while True:
-                began = loop.time()
-                seen = await read_overview(observer)
-                if as_json:
-                    click.echo(seen.to_json())
-                else:
-                    show(_text(seen))
-                spent_s = loop.time() - began
-                await asyncio.sleep(max(every_s, _PAUSE_PER_READ * spent_s))
+        if as_json:
+            async for seen in _again(observer, every_s):
+                click.echo(seen.to_json())
+        elif has_screen():
+            await _on_screen(observer, every_s)
+        else:
+            async for seen in _again(observer, every_s):
+                click.echo(f"{_text(seen)}\n")
     finally:
         await observer.close()
 
 
+async def _on_screen(observer: Observer, every_s: float) -> None:
+    task = asyncio.current_task()
+    if task is None:
+        raise AssertionError("it runs in a task, which the user may cancel")
+    with text_screen(task.cancel, NAME_CELLS) as show:
+        async for seen in _again(observer, every_s):
+            show(_lines(seen))
+
+
+async def _again(observer: Observer, every_s: float) -> AsyncIterator[Overview]:
+    loop = asyncio.get_running_loop()
+    while True:
+        began = loop.time()
+        yield await read_overview(observer)
+        await asyncio.sleep(max(every_s, _PAUSE_PER_READ * (loop.time() - began)))
+
+
+def _lines(seen: Overview) -> list[Line]:
+    return [told.line for told in lines_of(seen, datetime.now(UTC))]
+
+
 def _text(seen: Overview) -> str:
-    return "\n".join(line.styled() for line in lines_of(seen, datetime.now(UTC)))
-
-
-def _live() -> AbstractContextManager[Callable[[str], None]]:
-    """Return a screen of its own. It is left when the context ends, and the last text stays."""
-    from spotd.cli.live_screen import live_screen  # noqa: PLC0415 - loads rich
-
-    return live_screen()
+    """Return the text. On a terminal it has colours; elsewhere `click.echo` removes them."""
+    return "\n".join(styled(line, colours=colours_wanted()) for line in _lines(seen))

@@ -10,7 +10,7 @@ from math import inf
 
 import msgspec
 
-from spotd.cli.overview import NO_DAEMON
+from spotd.cli.table import NO_DAEMON, counted
 from spotd.core.demand_origins import origins
 from spotd.core.leases import FAR_AHEAD_S
 from spotd.models import SymbolState
@@ -85,7 +85,7 @@ def asked_lines(asked: Asked) -> Iterator[str]:
         yield "  subscribers: unknown, the user of Redis may not ask (PUBSUB NUMSUB)"
     elif asked.subscribers:
         hint = "" if asked.subscribers_are_demand else ", which are no demand"
-        yield f"  {asked.subscribers:,} subscriber{'s' * (asked.subscribers != 1)}{hint}"
+        yield f"  {counted(asked.subscribers, 'subscriber')}{hint}"
     if asked.whole_market and asked.symbol != WILDCARD:
         yield "  the whole market is asked for (*)"
     if not (asked.entries or asked.leases or asked.subscribers or asked.whole_market):

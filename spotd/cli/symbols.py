@@ -20,9 +20,8 @@ from spotd.cli.options import (
     observer_of,
     redis_url_option,
 )
-from spotd.cli.overview import NO_DAEMON
 from spotd.cli.symbol_origins import Asked, asked_lines, read_asked
-from spotd.cli.table import price_text
+from spotd.cli.table import NO_DAEMON, price_text
 from spotd.cli.text import printable
 from spotd.client import SpotClient, symbols_of
 from spotd.core.demand_origins import origins
@@ -38,6 +37,7 @@ _ANSWER_WITHIN_S = 2.0  # the daemon sees a change within 1 s, and Alpaca answer
 _READ_AGAIN_S = 0.05
 _NO_DAEMON = f"{NO_DAEMON}, so nothing is streamed: spotd run"
 _MALFORMED = "A symbol is 1 to 8 letters, optionally a dot and 1 to 4 more."
+_NO_OWNER = "Name it without an owner: SPY for the lease SPY@service."
 
 _COMPLETE_WITHIN_S = 0.5  # a person waits at the prompt
 
@@ -148,7 +148,10 @@ def list_(entries: tuple[str, ...], redis_url: str | None, as_json: bool) -> Non
     settings = load_settings(redis_url)
     rows, status = asyncio.run(_rows(settings))
     if entries:
-        names = {*entries, *_meant(listed(entries))}
+        there = {row.symbol for row in rows}
+        # A refused entry is named as it was written.
+        names = {entry for entry in entries if entry in there}
+        names.update(_meant(listed(entry for entry in entries if entry not in names)))
         rows = [row for row in rows if row.symbol in names]
     if status is None:
         click.echo(f"{NO_DAEMON}: states and prices are the last known", err=True)
@@ -196,10 +199,12 @@ def who(entries: tuple[str, ...], redis_url: str | None, as_json: bool) -> None:
 
 def _meant(entries: Iterable[str]) -> list[str]:
     """Return the symbols that entries mean. Raises UsageError with all the malformed."""
+    entries = tuple(entries)
     try:
         return symbols_of(entries, allow_wildcard=True)
     except ValueError as error:
-        raise click.UsageError(f"{error}. {_MALFORMED}") from error
+        hint = f" {_NO_OWNER}" if any("@" in entry for entry in entries) else ""
+        raise click.UsageError(f"{error}. {_MALFORMED}{hint}") from error
 
 
 def _why(state: SymbolState) -> str:

@@ -10,7 +10,8 @@ from datetime import datetime
 from spotd.cli.text import printable
 from spotd.models import DaemonStatus, Gap, SpotPriceUpdate, SymbolState, rfc3339
 
-NO_DAEMON = "no daemon answers: prices are the last known"
+NO_DAEMON = "no daemon runs here"
+LAST_KNOWN = f"{NO_DAEMON}: prices are the last known"
 
 
 def price_line(update: SpotPriceUpdate) -> str:
@@ -33,7 +34,7 @@ def event_line(event: DaemonStatus | SymbolState | Gap) -> str:
 def gap_text(gap: Gap) -> str:
     """Return when no prices came, how many symbols that concerns, and why."""
     seconds = (gap.ends - gap.begins).total_seconds()
-    symbols = f"{gap.symbols} symbol" + ("" if gap.symbols == 1 else "s")
+    symbols = counted(gap.symbols, "symbol")
     return f"gap of {seconds:.1f} s until {rfc3339(gap.ends)}, {symbols}: {printable(gap.reason)}"
 
 
@@ -59,10 +60,16 @@ def age_text(now: datetime, then: datetime) -> str:
 
 
 def span_text(seconds: float) -> str:
-    """Return a span of time in one unit. A negative one is none."""
+    """Return a span of time in one unit, rounded down. A negative one counts as 0."""
     seconds = max(0.0, seconds)
-    if seconds < 60:
-        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
-    if seconds < 3600:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.0f} h" if seconds < 86400 else f"{seconds / 86400:.0f} d"
+    if seconds < 10:
+        return f"{int(seconds * 10) / 10} s"
+    for limit_s, unit_s, unit in ((60, 1, "s"), (3600, 60, "min"), (86400, 3600, "h")):
+        if seconds < limit_s:
+            return f"{int(seconds / unit_s)} {unit}"
+    return f"{int(seconds / 86400)} d"
+
+
+def counted(count: int, noun: str) -> str:
+    """Return a number with its noun, in the plural where it is not 1."""
+    return f"{count:,} {noun}" + ("" if count == 1 else "s")

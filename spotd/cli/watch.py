@@ -22,13 +22,13 @@ from spotd.cli.options import (
 )
 from spotd.cli.screen.show import show
 from spotd.cli.screen.terminal import has_screen
-from spotd.cli.table import NO_DAEMON, event_line, price_line, state_text
+from spotd.cli.table import LAST_KNOWN, event_line, price_line, state_text
 from spotd.client import SpotClient, symbols_of
+from spotd.client.tasks import stop
 from spotd.errors import RedisUnavailableError, SpotdError
 from spotd.models import DaemonStatus, Gap, SpotPriceUpdate
 from spotd.settings import Settings
 
-_CANCEL_AGAIN_S = 1.0  # enough to remove the leases
 _PRESENCE_S = 2.0  # between two checks for a daemon, whose status lapses after 10 s
 
 
@@ -122,9 +122,9 @@ async def _lines(
     last: dict[str | None, str] = {}  # what was said of each symbol, and under None of the daemon
 
     def no_daemon() -> None:
-        if last.get(None) != NO_DAEMON:
-            last[None] = NO_DAEMON
-            click.echo(NO_DAEMON, err=True)
+        if last.get(None) != LAST_KNOWN:
+            last[None] = LAST_KNOWN
+            click.echo(LAST_KNOWN, err=True)
 
     async def take_prices() -> None:
         async for update in updates:
@@ -173,9 +173,4 @@ async def _until_first_ends(**bodies: Coroutine[Any, Any, None]) -> None:
         for task in done:
             task.result()
     finally:
-        # Once may not be enough: in Python 3.11 redis-py's wait_for may swallow a cancellation.
-        running = set(tasks)
-        while running:
-            for task in running:
-                task.cancel()
-            _, running = await asyncio.wait(running, timeout=_CANCEL_AGAIN_S)
+        await stop(*tasks)

@@ -6,9 +6,9 @@ import asyncio
 import weakref
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
-from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
+from spotd.client.closing import ClosedByAsyncWith
 from spotd.client.iterations import Iteration
 
 T = TypeVar("T")
@@ -16,7 +16,7 @@ T = TypeVar("T")
 _closing: set[asyncio.Task[None]] = set()  # a task that nobody holds may be collected
 
 
-class AsyncIteration(AsyncIterator[T], Generic[T]):
+class AsyncIteration(ClosedByAsyncWith, AsyncIterator[T], Generic[T]):
     """What ``updates`` and ``events`` of a ``SpotClient`` return: an asynchronous iterator.
 
     It begins with the first step. A step that is cancelled, or that has waited ``timeout`` seconds
@@ -54,17 +54,6 @@ class AsyncIteration(AsyncIterator[T], Generic[T]):
             return await self._next()
         async with asyncio.timeout(self._timeout):
             return await self._next()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        await self.aclose()
 
     async def aclose(self) -> None:
         """End it, and the leases with it. May be called twice."""

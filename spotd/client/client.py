@@ -1,4 +1,7 @@
-"""SpotClient, what a consuming program holds. Talks to Redis, also by subscriptions and leases."""
+"""SpotClient, what a consuming program holds: iterations, followers, and the leases of both.
+
+Talks to Redis by one subscription and by leases; ``requests`` has the calls that it answers once.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +9,9 @@ import asyncio
 import os
 import secrets
 import socket
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from importlib import import_module
-from types import TracebackType
-from typing import Any, Literal, Self, TypeVar, overload
+from typing import Any, Literal, TypeVar, overload
 from weakref import WeakSet
 
 from redis.asyncio import Redis
@@ -18,7 +19,7 @@ from redis.asyncio.cluster import RedisCluster
 
 from spotd.client.async_iteration import AsyncIteration
 from spotd.client.calls import Calls
-from spotd.client.clock import RedisClock
+from spotd.client.closing import ClosedByAsyncWith
 from spotd.client.follower import Follower
 from spotd.client.iterations import (
     Event,
@@ -29,22 +30,20 @@ from spotd.client.iterations import (
 )
 from spotd.client.leases import Leases
 from spotd.client.listener import FollowerListener
-from spotd.client.missing import Found, listening_patterns, reasons
+from spotd.client.requests import Requests
 from spotd.client.subscription import Subscription
-from spotd.client.symbols import check_texts, symbol_of, symbols_of
-from spotd.client.telling import MALFORMED, Counts
-from spotd.errors import RedisUnavailableError, SpotdError, SymbolRefusedError
+from spotd.client.symbols import symbols_of
+from spotd.errors import SymbolRefusedError
 from spotd.keys import Keys
-from spotd.models import DaemonStatus, SpotPriceUpdate, SymbolState
-from spotd.redis.addresses import check_prefix, connect, master_of, place_of
-from spotd.redis.errors import answered, translated
+from spotd.models import SpotPriceUpdate, SymbolState
+from spotd.redis.clients import check_prefix, connect, master_of, place_of
 
 T = TypeVar("T")
 
 _TIMEOUT_S = 5.0  # of each answer
 
 
-class SpotClient:
+class SpotClient(Requests, ClosedByAsyncWith):
     """The newest prices of any symbols, and their states::
 
         async with SpotClient("redis://127.0.0.1:6379/0") as spot:
@@ -63,8 +62,8 @@ class SpotClient:
     end them: they join again by themselves. ``heartbeat_s`` is the silence after which that
     connection is tried. Where a symbol of ``updates`` has no price ``warn_after_s`` seconds after
     joining, or only the stored ones because no daemon publishes here, the reason is logged, as a
-    warning of the logger ``spotd.client``. Other calls raise
-    RedisUnavailableError, and all calls RuntimeError after ``aclose``.
+    warning of the logger ``spotd.client``. Other calls raise RedisUnavailableError, and all calls
+    RuntimeError after ``aclose``.
     """
 
     def __init__(
@@ -82,18 +81,16 @@ class SpotClient:
         if lease_ttl_s <= 0 or heartbeat_s <= 0 or warn_after_s <= 0:
             raise ValueError("lease_ttl_s, heartbeat_s and warn_after_s must be greater than 0")
         self._id = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
-        self.owner = self._owned_by(owner)
         self._warn_after_s = warn_after_s
         self._owns_redis = redis is None
         self._redis: Any = redis
         if redis is None:
             self._redis = connect(url, answer_timeout_s=_TIMEOUT_S)
-        self._keys = Keys(key_prefix, channel_prefix)
-        check_prefix(self._redis, self._keys, "key_prefix (the daemon's SPOTD_KEY_PREFIX)")
+        keys = Keys(key_prefix, channel_prefix)
+        check_prefix(self._redis, keys, "key_prefix (the daemon's SPOTD_KEY_PREFIX)")
+        super().__init__(Calls(self._redis), keys, self._owned_by(owner))
         self._lease_ttl_s = lease_ttl_s
-        self._calls = Calls(self._redis)
         self._leases: dict[str, Leases] = {}  # by owner, with the client's own part
-        self._counts = Counts()
         self._subscription = Subscription(
             self._calls, self._keys, self._counts, heartbeat_s, self._rewrite_leases
         )
@@ -102,26 +99,14 @@ class SpotClient:
             # What was written last may have gone to the server that was the wrong one.
             master.on_drop(self._renew_leases)
         self._readers: WeakSet[Iteration[Any] | Follower] = WeakSet()
-        self._closed = False
 
     def __repr__(self) -> str:
         return f"<SpotClient {place_of(self._redis)} owner={self.owner}>"
 
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        await self.aclose()
-
     async def aclose(self) -> None:
         """End all iterations and followers, remove all leases, close the connections.
 
-        May be called twice.
+        Where Redis hangs, this waits for 2 s; the leases then lapse. May be called twice.
         """
         self._closed = True
         # All at once: where Redis hangs, each would wait for the removal of its own leases.
@@ -177,8 +162,8 @@ class SpotClient:
 
         With ``demand`` (the default) leases hold the symbols while the iteration runs. Without it,
         only what others demand arrives. A consumer that is slow gets the newest price of each
-        symbol; ``skipped`` of the iterator counts the others. ``max_hz``: at most so many prices of
-        a symbol in a second.
+        symbol; ``skipped`` of the iterator counts the others. ``max_hz`` limits the
+        prices of a symbol in a second.
 
         A step that has waited ``timeout`` seconds raises TimeoutError, and the next one goes on::
 
@@ -211,7 +196,7 @@ class SpotClient:
             self._counts,
             symbols=wanted,
             leases=self._leases_of(self.owner) if demand else None,
-            explain=lambda missing: self._explain(missing, demanded=demand),
+            explain=lambda missing: self._why_no_price(missing, demanded=demand),
             warn_after_s=self._warn_after_s,
             max_hz=max_hz,
         )
@@ -262,34 +247,6 @@ class SpotClient:
         self._check_open()
         return self._want(_at_least_one(symbols, "want()"))
 
-    async def latest(self, *symbols: str) -> dict[str, SpotPriceUpdate | None]:
-        """Return the last known price of each symbol, or None; without symbols, all there are."""
-        wanted = symbols_of(symbols)
-        if not wanted:
-            everything = await self._call("HGETALL", self._keys.last)
-            return {
-                _text(name): self._read(SpotPriceUpdate.from_json, raw)
-                for name, raw in everything.items()
-            }
-        stored = await self._call("HMGET", self._keys.last, *wanted)
-        return {
-            symbol: self._read(SpotPriceUpdate.from_json, raw)
-            for symbol, raw in zip(wanted, stored, strict=True)
-        }
-
-    async def status(self) -> DaemonStatus | None:
-        """Return the status of the daemon; None where no daemon runs: then no state counts."""
-        return self._read(DaemonStatus.from_json, await self._call("GET", self._keys.status))
-
-    async def states(self) -> dict[str, SymbolState]:
-        """Return the state of every desired symbol and of every refused entry.
-
-        They count only while ``status`` is not None: a daemon that was killed leaves them behind.
-        """
-        stored = await self._call("HGETALL", self._keys.states)
-        read = {_text(name): self._read(SymbolState.from_json, raw) for name, raw in stored.items()}
-        return {name: state for name, state in read.items() if state is not None}
-
     async def wait_live(
         self, *symbols: str, timeout: float | None = 30.0
     ) -> dict[str, SymbolState]:
@@ -312,93 +269,9 @@ class SpotClient:
                 await self._until_live(wanted, states)
         except TimeoutError:
             not_live = [s for s in wanted if s not in states or states[s].state != "live"]
-            why = "; ".join(await self._explain(not_live, demanded=False))
+            why = "; ".join(await self._why_no_price(not_live, demanded=False))
             raise TimeoutError(f"not live after {timeout:g} s: {why}") from None
         return {symbol: states[symbol] for symbol in wanted}
-
-    async def frame(self, *symbols: str) -> Any:
-        """Return the last known prices as a pandas DataFrame: a row per symbol, a column per field.
-
-        Without symbols, all there are. A symbol without a price has a row without values. Needs
-        pandas, which nothing else here imports; raises SpotdError where it is not installed.
-        """
-        try:
-            pandas = await asyncio.to_thread(import_module, "pandas")
-        except ModuleNotFoundError as error:
-            raise SpotdError("frame() needs pandas: pip install pandas") from error
-        last = await self.latest(*symbols)
-        rows = [{} if update is None else update.to_dict() for update in last.values()]
-        names = [name for name in SpotPriceUpdate.__struct_fields__ if name != "symbol"]
-        frame = pandas.DataFrame(rows, index=pandas.Index(last, name="symbol"), columns=names)
-        frame["timestamp"] = pandas.to_datetime(frame["timestamp"], utc=True)
-        prices = [name for name in names if name.endswith("_price")]
-        return frame.astype(dict.fromkeys(prices, "float64") | {"seq": "Int64"})
-
-    async def desired(self) -> set[str]:
-        """Return the symbols in the set or in a live lease, and malformed entries as written.
-
-        With SPOTD_SUBSCRIBERS_ARE_DEMAND the daemon may know of more.
-        """
-        entries = await self._call("SMEMBERS", self._keys.symbols)
-        unix_s = await RedisClock(self._call).ask()
-        leases = await self._call("ZRANGEBYSCORE", self._keys.leases, f"({unix_s}", "+inf")
-        # Only a lease has an owner: an @ in an entry of the set makes the entry malformed.
-        demands = [(entry, entry) for entry in map(_text, entries)]
-        demands += [(lease.partition("@")[0], lease) for lease in map(_text, leases)]
-        return {symbol_of(name, allow_wildcard=True) or written for name, written in demands}
-
-    async def add(self, *symbols: str) -> list[str]:
-        """Demand symbols until ``remove``, and wake the daemon up. ``*`` is the whole market.
-
-        Return those that were not in the set before.
-        """
-        wanted = symbols_of(symbols, allow_wildcard=True)
-        if not wanted:
-            return []
-        stored = {_text(entry) for entry in await self._call("SMEMBERS", self._keys.symbols)}
-        await self._call("SADD", self._keys.symbols, *wanted)
-        await self._wake()
-        return [symbol for symbol in wanted if symbol not in stored]
-
-    async def remove(self, *symbols: str) -> list[str]:
-        """End what ``add`` began, and wake the daemon up; leases stay. Return what was removed.
-
-        All entries that mean the same are removed (``SPY``, ``spy ``), and malformed ones that are
-        stored exactly so. Raises ValueError with other malformed ones.
-        """
-        check_texts(symbols)
-        stored = await self._call("SMEMBERS", self._keys.symbols)
-        written = {_text(entry) for entry in stored} & set(symbols)
-        meant = {symbol_of(entry, allow_wildcard=True) for entry in symbols} - {None}
-        symbols_of((entry for entry in symbols if entry not in written), allow_wildcard=True)
-        doomed = [
-            entry
-            for entry in stored
-            if _text(entry) in written or symbol_of(_text(entry), allow_wildcard=True) in meant
-        ]
-        if doomed:
-            await self._call("SREM", self._keys.symbols, *doomed)
-            await self._wake()
-        gone = [_text(entry) for entry in doomed]
-        return sorted({symbol_of(entry, allow_wildcard=True) or entry for entry in gone})
-
-    async def _call(self, *command: str | bytes) -> Any:
-        self._check_open()
-        with translated(self._redis, str(command[1] if command[1:] else "a key")):
-            return await self._calls(*command)
-
-    async def _wake(self) -> None:
-        with translated(self._redis):
-            await self._calls.wake(self._keys.wake, self.owner)
-
-    def _read(self, decode: Callable[[bytes], T], raw: bytes | None) -> T | None:
-        if raw is None:
-            return None
-        try:
-            return decode(raw)
-        except MALFORMED:
-            self._counts.malformed += 1
-            return None
 
     def _face(self, iteration: Iteration[T], timeout: float | None) -> AsyncIteration[T]:
         self._readers.add(iteration)
@@ -417,22 +290,6 @@ class SpotClient:
                 if all(s in states and states[s].state == "live" for s in symbols):
                     return
         self._check_open()
-
-    async def _explain(self, symbols: Sequence[str], *, demanded: bool) -> list[str]:
-        """Return why symbols have no price. Raises RedisUnavailableError."""
-        status = await self.status()
-        states = await self._call("HMGET", self._keys.states, *symbols) if symbols else []
-        found = [self._read(SymbolState.from_json, raw) for raw in states]
-        by_symbol = {state.symbol: state for state in found if state is not None}
-        listening: list[str] | None
-        try:
-            asked = [await self._call("PUBSUB", "CHANNELS", p) for p in listening_patterns()]
-            listening = [_text(channel) for channels in asked for channel in channels]
-        except RedisUnavailableError as error:
-            if not answered(error):
-                raise
-            listening = None
-        return reasons(self._keys, symbols, Found(status, by_symbol, listening), demanded=demanded)
 
     @asynccontextmanager
     async def _want(self, symbols: Sequence[str]) -> AsyncIterator[None]:
@@ -466,10 +323,6 @@ class SpotClient:
         for leases in tuple(self._leases.values()):
             leases.renew()
 
-    def _check_open(self) -> None:
-        if self._closed:
-            raise RuntimeError("the client is closed")
-
 
 def _at_least_one(symbols: Sequence[str], call: str) -> list[str]:
     wanted = symbols_of(symbols)
@@ -481,7 +334,3 @@ def _at_least_one(symbols: Sequence[str], call: str) -> list[str]:
 def _check_timeout(timeout: float | None) -> None:
     if timeout is not None and not timeout > 0:
         raise ValueError("timeout must be greater than 0")
-
-
-def _text(raw: bytes) -> str:
-    return raw.decode("utf-8", "backslashreplace")

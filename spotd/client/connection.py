@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from spotd.client.tasks import raise_if_cancelled
-from spotd.redis.addresses import check_listed, pubsub_of
+from spotd.redis.clients import check_listed, pubsub_of
 from spotd.redis.errors import FAILURES
 
 _YIELD_EVERY = 64  # messages; redis-py does not suspend while its buffer holds more

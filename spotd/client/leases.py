@@ -23,6 +23,7 @@ from spotd.redis.errors import translated
 _RETRY_S = 1.0
 _RENEW_EVERY_S = 5.0  # at most: Redis may lose leases, and nobody tells a lease without a follower
 _RESTORE_EVERY_S = 1.0  # at most, where the states of symbols end that are held
+_SETTLE_S = 2.0  # where Redis hangs, an end waits for the removal of leases no longer than this
 _AT_ONCE = float("-inf")
 _CLOSED = "the client is closed"
 _MAX_PER_CALL = 1_000  # members; a longer call would hold up the server
@@ -114,18 +115,26 @@ class Leases:
             self._wake()
 
     async def settle(self) -> None:
-        """Wait until what was released is removed, or a try of that has failed."""
-        if self._released and not self._closed:
-            with suppress(RedisUnavailableError, RuntimeError):
+        """Wait until what was released is removed, or a try of that has failed, 2 s at most.
+
+        Where the last try has failed already, this returns at once: the writer tries again.
+        """
+        if not self._released or self._closed or self._failing:
+            return
+        try:
+            async with asyncio.timeout(_SETTLE_S):
                 await self._next_write()
+        except TimeoutError:
+            self._failing = True
+        except (RedisUnavailableError, RuntimeError):
+            pass
 
     async def aclose(self) -> None:
-        """Release everything, and end the writer. May be called twice."""
+        """Release everything, and end the writer, in 2 s where Redis hangs. May be called twice."""
         self._released.update(self._held)
         self._held.clear()
         self._unwritten.clear()
-        if not self._failing:  # or the last try, not long ago, has failed
-            await self.settle()
+        await self.settle()
         self._closed = True
         if self._writer is not None:
             await stop(self._writer)

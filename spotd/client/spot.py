@@ -10,38 +10,19 @@ import time
 import weakref
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
-from types import TracebackType
 from typing import Any, Generic, Literal, Self, TypeVar, overload
 
 from spotd.client.async_iteration import AsyncIteration
 from spotd.client.background import Background
 from spotd.client.client import SpotClient
+from spotd.client.closing import ClosedByWith
 from spotd.client.iterations import Event, Iteration
 from spotd.models import DaemonStatus, SpotPriceUpdate, SymbolState
 
 T = TypeVar("T")
 
 
-class _ClosedByWith:
-    """A context manager that closes itself at the end of its block."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """End it."""
-        raise NotImplementedError
-
-
-class SyncIteration(_ClosedByWith, Iterator[T], Generic[T]):
+class SyncIteration(ClosedByWith, Iterator[T], Generic[T]):
     """What ``updates`` and ``events`` of a ``Spot`` return: an iterator, as of a generator.
 
     Several threads may take from it: each value goes to one of them. It ends with ``close``, with
@@ -103,7 +84,7 @@ class SyncIteration(_ClosedByWith, Iterator[T], Generic[T]):
         self._changed.wait(min(times, default=None))
 
 
-class Spot(_ClosedByWith):
+class Spot(ClosedByWith):
     """The newest prices of any symbols, without ``await``::
 
         with Spot("redis://127.0.0.1:6379/0") as spot:
@@ -146,7 +127,8 @@ class Spot(_ClosedByWith):
     def close(self) -> None:
         """End all iterations, remove all leases, close the connections, end the thread.
 
-        May be called twice. Calls that other threads wait for raise RuntimeError.
+        May be called twice; see ``SpotClient.aclose``. Calls that other threads wait for raise
+        RuntimeError.
         """
         self._end()
         self._background.close()  # another thread may have begun to close

@@ -24,7 +24,7 @@ from spotd.client.tasks import raise_if_cancelled, stop
 from spotd.client.telling import Counts, Stored, Teller
 from spotd.errors import RedisUnavailableError
 from spotd.keys import Keys
-from spotd.redis.addresses import master_of, place_of
+from spotd.redis.clients import master_of, place_of
 from spotd.redis.errors import FAILURES, answered, translated
 
 _JOIN_LIMIT_S = 10.0

@@ -1,9 +1,10 @@
 """Reads the demand every half second, and at once when it is woken. Never writes it.
 
-A demand may be the whole market. It is therefore read in slices, and only what changed since the
-last read is taken in. Core decides what follows from a change. All of it is carried out in one
-turn of the event loop, so no other task finds a part of it done. Where thousands of symbols leave,
-core makes several changes of one, and prices go out between them.
+A demand may be the whole market. It is therefore read in slices, and not at all while its digest
+is the same, and only what changed since the last read is taken in. Core decides what follows from a
+change. All of it is carried out in one turn of the event loop, so no other task finds a part of it
+done. Where thousands of symbols leave, core makes several changes of one, and prices go out between
+them.
 """
 
 from __future__ import annotations
@@ -31,15 +32,16 @@ from spotd.core.leadership import Leadership
 from spotd.core.leases import FAR_AHEAD_S, DoubtfulLease, LeaseDoubt, LeaseDoubts
 from spotd.core.states import StreamState
 from spotd.daemon.prices import Prices
-from spotd.daemon.value import Value, WakeUp
+from spotd.daemon.value import Value, WakeUp, beat_before
 from spotd.errors import RedisUnavailableError
 from spotd.models import SpotPriceUpdate, SymbolState
-from spotd.redis.demand import LeasesRead
+from spotd.redis.demand import DemandRead, LeasesRead, SameDemand
 from spotd.redis.errors import RefusedError
 from spotd.redis.port import MAX_FIELDS_PER_CALL, RedisPort
 from spotd.symbols import as_written
 
 READ_EVERY_S = 0.5
+WHOLE_EVERY_S = 10.0  # a demand that did not change is taken in again, whatever its digest says
 LINGER_S = 10.0  # how long a channel is demand, at least, after its last subscriber left
 _SLICE = MAX_FIELDS_PER_CALL  # entries taken in before other tasks get their turn
 _PAUSE_IN_ROW_S = 0.02  # between two changes of a row: prices are taken in and published
@@ -86,6 +88,9 @@ class DemandLoop:
         self._reader = DemandReader(allow_wildcard=allow_wildcard, max_symbols=max_symbols)
         self.lease_doubts = LeaseDoubts()
         self._leases_read_unix_s = 0.0  # by Redis' clock
+        # Of the demand that was taken in last; empty: it is not known, or was not taken in whole.
+        self._digest = b""
+        self._whole_at = 0.0  # when a demand of that digest is read nevertheless
         self._floors_of_term = 0
         self._were_live: frozenset[str] = frozenset()  # for the daemon that led before
         self._followed_reign: int | None = None
@@ -98,21 +103,28 @@ class DemandLoop:
         while True:
             if self._leadership.get().may_publish(time.monotonic()):
                 await self._read_all()
-            await self.wake_up.wait(time.monotonic() + self._read_every_s)
+            await self.wake_up.wait(beat_before(time.monotonic() + self._read_every_s))
 
     async def _read_all(self) -> None:
         term = self._leadership.get().term
         # While Redis does not answer, the demand that was read last stands.
         with suppress(RedisUnavailableError):
-            if self._floors_of_term != term:
+            begins = self._floors_of_term != term
+            if begins:
                 self.lease_doubts.begin()
-            read = await self._port.demand(far_s=FAR_AHEAD_S)
-            entries = self._port.demand_set() if read is None else self._port.demand_rest(read)
-            await self._read("symbols", entries)
-            await self._read("leases", self._leases(None if read is None else read.leases))
+            now = time.monotonic()
+            known = b"" if begins or now >= self._whole_at else self._digest
+            read = await self._port.demand(known, far_s=FAR_AHEAD_S)
+            if isinstance(read, SameDemand):
+                self._see_clock(read.unix_s)
+                if not self._subscribers_are_demand:
+                    return
+            else:
+                self._digest = b""
+                await self._read_entries(read)
             if self._subscribers_are_demand:
                 await self._read("channels", self._channels())
-            if self._floors_of_term != term:
+            if begins:
                 # No snapshot is taken in before the demand of this term is published. As a
                 # consequence, each one is compared with these floors.
                 self._prices.set_floors(_times(await self._port.last_prices()))
@@ -123,6 +135,20 @@ class DemandLoop:
                 self._prices.take_over_halts(_halted_since(states))
                 self._floors_of_term = term
             await self._apply(term)
+            if isinstance(read, DemandRead) and self._has_all(read):
+                self._digest, self._whole_at = read.digest, now + WHOLE_EVERY_S
+
+    async def _read_entries(self, read: DemandRead | None) -> None:
+        """Take in set and leases. ``read``: as they were read already, None: they were not."""
+        entries = self._port.demand_set() if read is None else self._port.demand_entries(read)
+        await self._read("symbols", entries)
+        await self._read("leases", self._leases(None if read is None else read.leases))
+
+    def _has_all(self, read: DemandRead) -> bool:
+        """Return whether what we know is what was read: a scan may end early, or find changes."""
+        known = self._known
+        sizes = len(known["symbols"]), len(known["leases"])
+        return sizes == (read.size, read.leased) and not self._unreadable
 
     async def _apply(self, term: int) -> None:
         """Publish the demand that was read, and carry out what follows, in one or more steps."""
@@ -234,14 +260,17 @@ class DemandLoop:
         """Yield the leases in slices. ``read``: as they were read already, None: they were not."""
         if read is None:
             read = await self._port.leases(far_s=FAR_AHEAD_S)
-        if read.unix_s < self._leases_read_unix_s:
-            # The clock was set back, or it is another server's: what lapses does so once more.
-            self.lease_doubts.begin()
-        self._leases_read_unix_s = read.unix_s
+        self._see_clock(read.unix_s)
         _log_doubts(self.lease_doubts.lapsed(read.lapsed, read.unix_s))
         _log_doubts(self.lease_doubts.far(read.far, read.unix_s))
         async for some in _slices(read.live):
             yield some
+
+    def _see_clock(self, unix_s: float) -> None:
+        if unix_s < self._leases_read_unix_s:
+            # The clock was set back, or it is another server's: what lapses does so once more.
+            self.lease_doubts.begin()
+        self._leases_read_unix_s = unix_s
 
     async def _channels(self) -> AsyncIterator[Sequence[bytes]]:
         channels = await self._port.subscribed_channels()

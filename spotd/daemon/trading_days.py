@@ -24,6 +24,7 @@ from spotd.daemon.value import Value
 FIRST_AFTER_S = 2.0
 _EVERY_S = 24 * 3_600.0
 _RETRY_S = 3_600.0
+_READ_S = 60.0
 _BEFORE = timedelta(days=7)
 _AHEAD = timedelta(days=370)
 _EXCHANGE = "XNYS"  # Nasdaq, Cboe and IEX keep the same days
@@ -71,7 +72,8 @@ class TradingDaysLoop:
         failed = False
         while True:
             try:
-                days = await in_daemon_thread(lambda: self._read(datetime.now(UTC)), "trading days")
+                async with asyncio.timeout(_READ_S):
+                    days = await in_daemon_thread(lambda: self._read(datetime.now(UTC)))
             except Exception as error:  # noqa: BLE001 - the library's own, and of what it stands on
                 if not failed:
                     log.warning("no trading days: the market is not known", why=repr(error))

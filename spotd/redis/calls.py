@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, TypeVar
 from spotd.core.call_limit import CallLimit
 from spotd.errors import RedisUnavailableError
 from spotd.keys import Keys
-from spotd.redis.addresses import check_prefix, connect, is_cluster, master_of, place_of
+from spotd.redis.clients import check_prefix, connect, is_cluster, master_of, place_of
 from spotd.redis.connections import Progress, progress
 from spotd.redis.errors import LoginRefusedError, RefusedError, translated
 

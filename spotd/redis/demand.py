@@ -14,13 +14,13 @@ from redis.exceptions import NoScriptError
 from spotd.redis.calls import Calls
 from spotd.redis.cluster import ClusterClient
 from spotd.redis.errors import RefusedError
-from spotd.redis.scripts import LEASES
+from spotd.redis.scripts import DEMAND, LEASES
 
 MAX_FIELDS_PER_CALL = 500  # so that the server is never held for more than about 2 ms
 SCAN_ABOVE = 2_000  # a larger demand is read in slices, which hold neither us nor the server long
 SCAN_COUNT = 1_000  # a slice takes us about 0.5 ms, and the server less than 0.1 ms
 NEVER_S = 1e12
-_LEASES_SHA = hashlib.sha1(LEASES.encode(), usedforsecurity=False).hexdigest()
+_DEMAND_SHA = hashlib.sha1(DEMAND.encode(), usedforsecurity=False).hexdigest()
 
 
 class LeasesRead(NamedTuple):
@@ -37,11 +37,23 @@ class LeasesRead(NamedTuple):
 
 
 class DemandRead(NamedTuple):
-    """The leases, and the first entries of the set: all of them unless ``cursor`` is above 0."""
+    """Leases and set of one moment, and the ``digest`` of both; empty: the server told none.
 
-    entries: Sequence[bytes]
-    cursor: int
+    ``entries`` of the set are None where they are more than ``SCAN_ABOVE``. ``leased`` and ``size``
+    are the numbers of all leases and of all entries.
+    """
+
     leases: LeasesRead
+    digest: bytes
+    leased: int
+    size: int
+    entries: Sequence[bytes] | None
+
+
+class SameDemand(NamedTuple):
+    """Leases and set are those of a known digest, at ``unix_s`` by Redis' clock."""
+
+    unix_s: float
 
 
 class DemandCalls(Calls):
@@ -51,39 +63,39 @@ class DemandCalls(Calls):
     Redis does not answer.
     """
 
-    async def demand(self, *, far_s: float = NEVER_S) -> DemandRead | None:
-        """Return what ``demand_set`` and ``leases`` do, in one round trip. ``demand_rest`` goes on.
+    async def demand(
+        self, known: bytes = b"", *, far_s: float = NEVER_S
+    ) -> DemandRead | SameDemand | None:
+        """Return what ``demand_set`` and ``leases`` do, in one round trip.
 
-        None: one of the two keys is refused, and asking for each alone tells which; or it is a
-        cluster, whose client follows a slot that moves by single commands only.
+        ``known``: the digest of a demand that need not be returned again. ``demand_entries`` yields
+        what is too large for one round trip. None: one of the two keys is refused, and asking for
+        each alone tells which.
         """
-        if isinstance(self._client, ClusterClient):
-            return None
         keys = self.keys
-        arguments = (1, keys.leases, MAX_FIELDS_PER_CALL, SCAN_ABOVE, far_s)
+        most = (MAX_FIELDS_PER_CALL, SCAN_ABOVE, far_s)
+        arguments = (1, keys.leases, *most, known, keys.symbols)
         try:
             async with self._asking(answer=RefusedError):
-                both: Any = self._client.pipeline(transaction=False)
-                # A set of no more entries than that comes as a whole.
-                both.sscan(keys.symbols, count=SCAN_ABOVE).evalsha(_LEASES_SHA, *arguments)
-                scanned, leases = await both.execute(raise_on_error=False)
-                if isinstance(leases, NoScriptError):  # EVAL leaves the script with the server
+                try:
+                    answer = await self._client.evalsha(_DEMAND_SHA, *arguments)
+                except NoScriptError:  # EVAL leaves the script with the server
                     self._begin_again()
-                    leases = await self._client.eval(LEASES, *arguments)
-                for answer in (scanned, leases):
-                    if isinstance(answer, Exception):
-                        raise answer
-            cursor, entries = scanned
-            return DemandRead(entries, int(cursor), await self._all_leases(leases))
+                    answer = await self._client.eval(DEMAND, *arguments)
+            if len(answer) == 1:
+                return SameDemand(float(answer[0]))
+            *leases, digest, leased, size, entries = answer
+            return DemandRead(await self._all_leases(leases), digest, leased, size, entries)
         except RefusedError:
             return None
 
-    async def demand_rest(self, read: DemandRead) -> AsyncIterator[Sequence[bytes]]:
-        """Yield the entries of the set of which ``read`` holds the first, these first."""
-        yield read.entries
-        if read.cursor:
-            async for entries in self._scanned(read.cursor):
-                yield entries
+    async def demand_entries(self, read: DemandRead) -> AsyncIterator[Sequence[bytes]]:
+        """Yield the entries of the set of which ``read`` was read: all at once, or in slices."""
+        if read.entries is not None:
+            yield read.entries
+            return
+        async for entries in self._scanned():
+            yield entries
 
     async def demand_set(self) -> AsyncIterator[Sequence[bytes]]:
         """Yield the entries of ``spotd:symbols``; more than ``SCAN_ABOVE`` come in slices."""
@@ -94,11 +106,11 @@ class DemandCalls(Calls):
         if small:
             yield entries
             return
-        async for some in self._scanned(0):
+        async for some in self._scanned():
             yield some
 
-    async def _scanned(self, cursor: int) -> AsyncIterator[Sequence[bytes]]:
-        key = self.keys.symbols
+    async def _scanned(self) -> AsyncIterator[Sequence[bytes]]:
+        key, cursor = self.keys.symbols, 0
         while True:
             async with self._asking(key, answer=RefusedError):
                 answer = await self._client.sscan(key, cursor=cursor, count=SCAN_COUNT)

@@ -29,13 +29,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from spotd.errors import RedisUnavailableError
 from spotd.redaction import without
-from spotd.redis.addresses import (
-    drop_foreign,
-    is_cluster,
-    master_of,
-    passwords_of,
-    place_of,
-)
+from spotd.redis.clients import drop_foreign, is_cluster, master_of, passwords_of, place_of
 
 # What redis-py lets through when Redis does not answer, or answers with an error. A TimeoutError
 # is an OSError.

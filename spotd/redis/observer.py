@@ -14,10 +14,10 @@ import msgspec
 from spotd.errors import RedisUnavailableError
 from spotd.keys import Keys
 from spotd.models import DaemonStatus, SymbolState
-from spotd.redis.addresses import COMMAND_TIMEOUT_S
 from spotd.redis.calls import Calls, Outcome, ignore
+from spotd.redis.clients import COMMAND_TIMEOUT_S
 from spotd.redis.cluster import ClusterClient
-from spotd.redis.errors import answered
+from spotd.redis.errors import RefusedError, answered
 from spotd.redis.tries import TRY_S
 
 T = TypeVar("T")
@@ -57,6 +57,14 @@ class Observer(Calls):
         try:
             return None if raw is None else DaemonStatus.from_json(raw)
         except msgspec.DecodeError:
+            return None
+
+    async def led(self) -> bool | None:
+        """Return whether a daemon holds the leader key; None where our user may not read it."""
+        try:
+            async with self._asking(self.keys.leader):
+                return await self._client.get(self.keys.leader) is not None
+        except RefusedError:
             return None
 
     async def states(self, *names: str) -> dict[str, SymbolState]:

@@ -21,8 +21,8 @@ import redis.exceptions
 from spotd.core.leadership import Held, LeaderKeyAnswer
 from spotd.errors import NotLeaderError
 from spotd.keys import Keys
-from spotd.redis.addresses import check_listed, pubsub_of
 from spotd.redis.calls import CALL_TIMEOUT_S, Outcome, ignore
+from spotd.redis.clients import check_listed, pubsub_of
 from spotd.redis.demand import MAX_FIELDS_PER_CALL, SCAN_ABOVE, DemandCalls
 from spotd.redis.errors import RefusedError, WrongTypeError, translated
 from spotd.redis.publisher import Ended, Publisher

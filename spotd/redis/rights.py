@@ -45,6 +45,7 @@ def rights_of_daemon(keys: Keys, *, subscribers_are_demand: bool = False) -> lis
         ("ZRANGEBYSCORE", keys.leases, "0", "+inf"),
         ("ZSCAN", keys.leases, "0"),
         ("ZMSCORE", keys.leases, "SPY@owner"),
+        *(("DUMP", key) for key in (keys.symbols, keys.leases)),
         # The scripts.
         ("EVAL", "return 1", "0"),
         ("EVAL", "return 1", "1", keys.leases),

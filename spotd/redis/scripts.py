@@ -124,22 +124,48 @@ if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
 redis.call('DEL', KEYS[1], KEYS[2])
 return 1
 """
-# KEYS leases; ARGV how many to show, how many to return at most, seconds. Returns the clock in unix
+# KEYS leases; ARGV how many to show, how many to return at most, seconds …. Finds the clock in unix
 # seconds, members and scores of lapsed leases, which are removed, and of those that lapse more than
 # these seconds ahead, and the members of all others, or nil where they are too many. A lease that
 # lapsed is nobody's, so the leader key is not asked.
-LEASES = """
+_LAPSED = """
 local time = redis.call('TIME')
 local now = time[1] .. '.' .. string.format('%06d', time[2])
 local lapsed = redis.pcall(
   'ZRANGEBYSCORE', KEYS[1], '-inf', now, 'WITHSCORES', 'LIMIT', 0, ARGV[1])
 if lapsed.err then return lapsed end
 redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now)
+"""
+_LIVE = """
 local far = '(' .. string.format('%.6f', time[1] + ARGV[3])
 far = redis.call('ZRANGEBYSCORE', KEYS[1], far, '+inf', 'WITHSCORES', 'LIMIT', 0, ARGV[1])
-local live = false
-if redis.call('ZCARD', KEYS[1]) <= tonumber(ARGV[2]) then
+local live, leased = false, redis.call('ZCARD', KEYS[1])
+if leased <= tonumber(ARGV[2]) then
   live = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', '+inf')
 end
-return {now, lapsed, far, live}
+"""
+LEASES = f"""
+{_LAPSED}
+{_LIVE}
+return {{now, lapsed, far, live}}
+"""
+# KEYS leases; ARGV as above, a digest, and the key of the set, which is no KEY because a user needs
+# the right to write for each of these. Returns the clock alone where both keys hold what the digest
+# says and no lease has lapsed. Else it returns what LEASES does, the digest, the number of leases
+# and of entries of the set, and these entries, or nil where they are too many. Equal sets may have
+# unequal digests, since their order may differ, but not the reverse. To DUMP a set costs the server
+# less than to return it. Where the server or the user may not, the digest is empty.
+DEMAND = f"""
+local size = redis.pcall('SCARD', ARGV[5])
+if type(size) ~= 'number' then return size end
+{_LAPSED}
+local digest = ''
+local leases, entries = redis.pcall('DUMP', KEYS[1]) or '', redis.pcall('DUMP', ARGV[5]) or ''
+if type(leases) == 'string' and type(entries) == 'string' then
+  digest = redis.sha1hex(#leases .. ' ' .. leases .. entries)
+  if digest == ARGV[4] and #lapsed == 0 then return {{now}} end
+end
+{_LIVE}
+local all = size <= tonumber(ARGV[2]) and redis.call('SMEMBERS', ARGV[5])
+return {{now, lapsed, far, live, digest, leased, size, all}}
 """

@@ -28,6 +28,7 @@ from tests.bench import (
     rows_output,
     rows_pace,
     rows_process,
+    rows_size,
     rows_watch,
 )
 from tests.bench.bench import Bench, Plan
@@ -49,6 +50,7 @@ ROWS: dict[str, Callable[[Bench], Row]] = {
     "consumer": rows_client.consumer,
     "watch": rows_watch.watch,
     **{f"pace{rate}": rows_pace.pace(rate) for rate in rows_pace.PACES},
+    **{f"size{count}": rows_size.size(count) for count in rows_size.SIZES},
     "day": rows_day.day,
     "uneven": rows_day.uneven,
 }

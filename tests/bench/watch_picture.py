@@ -15,8 +15,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
+from spotd.cli.screen.escapes import styled
 from spotd.cli.screen.screen import Screen
-from spotd.cli.screen.styles import RICH, Line
+from spotd.cli.screen.styles import Line
 from spotd.models import DaemonStatus, SymbolCounts, SymbolState, spot_price, utc
 from tests.bench.orders import ROOT
 
@@ -65,7 +66,7 @@ def svg() -> str:
         force_terminal=True, legacy_windows=False,
     )  # fmt: skip
     for line in lines():
-        text = Text.assemble(*((part, RICH.get(style, "")) for part, style in line))
+        text = Text.from_ansi(styled(line, colours=True))
         console.print(text, no_wrap=True, overflow="crop", highlight=False)
     picture = console.export_svg(title="spotd watch", unique_id="watch")
     # A picture in a page must not fetch fonts; what the reader has is near enough.

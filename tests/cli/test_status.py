@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import re
 import signal
 import subprocess
 import sys
@@ -19,10 +20,11 @@ from msgspec.structs import replace
 from spotd.cli.overview import Overview
 from spotd.cli.overview_text import lines_of
 from spotd.core.demand_origins import origins
+from spotd.keys import Keys
 from spotd.models import DaemonStatus, SymbolCounts, SymbolState
 from tests.cli.conftest import Call
 from tests.kit.ports import free_port
-from tests.kit.publisher import AT, KEYS, gap_of, state_of, status_of
+from tests.kit.publisher import AT, KEYS, gap_of, state_of, status_of, write_status
 from tests.kit.waiting import GUARD_S, until_sync
 
 
@@ -38,7 +40,7 @@ def said(seen: Overview, age_s: float = 0.0) -> dict[str, list[str]]:
 
 def test_lines(spotd: Call, server: redis.Redis) -> None:
     """Every fact has its line."""
-    server.set(KEYS.status, status_of().to_json())
+    write_status(server, status_of())
     server.sadd(KEYS.symbols, "SPY", "sp-y")
     server.zadd(KEYS.leases, {"QQQ@svc-a": "inf", "IWM@svc-a": "inf", "DIA@old": 5})
     for state in (state_of("SPY"), state_of("sp-y", "refused", "invalid_symbol")):
@@ -56,7 +58,7 @@ def test_lines(spotd: Call, server: redis.Redis) -> None:
     assert told["gaps"] == "none stated since this daemon started"
     assert told["demand"] == "1 symbol in the set, 2 leases of 1 owner"
     assert "             svc-a: IWM, QQQ\n" in outcome.out
-    assert told["garbage"] == "1 name no symbol: sp-y"
+    assert told["garbage"] == "1 names no symbol: sp-y"
     assert told["refused"] == "invalid_symbol: sp-y"
     assert server.zcard(KEYS.leases) == 3  # to remove the lapsed is the daemon's part
 
@@ -77,7 +79,7 @@ def test_market_and_messages() -> None:
     status = replace(status_of(), market="open")
     assert said(Overview(status))["market"] == ["open"]
     status = replace(status, market_changes_at=AT + timedelta(hours=3, minutes=5, seconds=1))
-    assert said(Overview(status))["market"] == ["open until 2026-01-20 08:17:01Z (3 h 5 min)"]
+    assert said(Overview(status))["market"] == ["open until 2026-01-20 08:17:01Z (3 h)"]
     status = replace(status, last_message_at=None, lag_ms=None)
     assert said(Overview(status))["last message"] == ["none yet, lag unknown"]
 
@@ -113,11 +115,13 @@ def test_symbols_without_a_live_price() -> None:
 
 def test_demand() -> None:
     """The owners with most symbols are named, and what is left is counted."""
-    assert said(Overview(status_of(), origins([], [], 0.0)))["demand"][0].startswith("none: ")
+    assert said(Overview(status_of(), demand=origins([], [], 0.0)))["demand"][0].startswith(
+        "none: "
+    )
     assert said(Overview(status_of()))["demand"] == ["unknown: the user of Redis may not read it"]
     leases = [(f"{a}{b}@one".encode(), 9.0) for a in "ABCDEFGH" for b in "ABCDEFGH"]
     leases += [(b"SPY", 9.0), (b"SPY@b", 9.0), (b"SPY@c", 9.0)]
-    told = said(Overview(status_of(), origins([b"SPY"], leases, 1.0)))["demand"]
+    told = said(Overview(status_of(), demand=origins([b"SPY"], leases, 1.0)))["demand"]
     assert told[0] == "1 symbol in the set, 67 leases of 4 owners"
     assert told[1].startswith("one: AA, AB, ")
     assert told[1].endswith(" and 54 more")
@@ -135,7 +139,7 @@ def worst() -> Overview:
         state_of(f"{code}{n}", "refused", code) for code in ("a", "b", "c", "d") for n in range(90)
     ]
     leases = [(f"{name * 3}@{name}".encode(), 9.0) for name in "ABCDE"]
-    return Overview(status, origins([b"sp-y"], leases, 1.0), states)
+    return Overview(status, True, origins([b"sp-y"], leases, 1.0), states)
 
 
 def test_one_screen() -> None:
@@ -149,7 +153,7 @@ def test_one_screen() -> None:
 
 def test_nothing_is_carried_out_by_the_terminal(spotd: Call, server: redis.Redis) -> None:
     """What others wrote is escaped."""
-    server.set(KEYS.status, replace(status_of("waiting", "\x1b[2J"), code="\x1b[2J").to_json())
+    write_status(server, replace(status_of("waiting", "\x1b[2J"), code="\x1b[2J"))
     server.zadd(KEYS.leases, {"SPY@\x1b[2J": "inf"})
     server.sadd(KEYS.symbols, "\x1b[2J")
     outcome = spotd("status")
@@ -161,7 +165,7 @@ def test_json(spotd: Call, server: redis.Redis) -> None:
     """Programs get the object of the contract, and beside it what else is known."""
     status = replace(status_of("streaming", "late"), code="lagging", gaps=(gap_of(),))
     raw, stale = status.to_json(), state_of("SPY", "stale", "lagging")
-    server.set(KEYS.status, raw)
+    write_status(server, status)
     server.hset(KEYS.states, "SPY", stale.to_json())
     server.sadd(KEYS.symbols, "SPY", "sp-y")
     server.zadd(KEYS.leases, {"QQQ@svc": "inf"})
@@ -191,14 +195,14 @@ def test_json(spotd: Call, server: redis.Redis) -> None:
 )
 def test_exit_codes(spotd: Call, server: redis.Redis, status: DaemonStatus, code: int) -> None:
     """0 exactly where a daemon leads and works, as its ``/readyz`` says."""
-    server.set(KEYS.status, status.to_json())
+    write_status(server, status)
     assert spotd("status").code == code
 
 
 def test_other_prefix(spotd: Call, server: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
     """The prefix of the settings says which daemon is asked."""
     monkeypatch.setenv("SPOTD_KEY_PREFIX", "sip:")
-    server.set("sip:status", status_of().to_json())
+    write_status(server, status_of(), Keys("sip:"))
     assert spotd("status").code == 0
 
 
@@ -219,9 +223,44 @@ def test_no_daemon(spotd: Call, server: redis.Redis) -> None:
     assert (told["state"], told["code"], told["not_live"]) == ("absent", "no_daemon", [])
 
 
+def test_a_status_without_a_leader(spotd: Call, server: redis.Redis) -> None:
+    """What a killed daemon left says nothing about now: no leader, its age, and exit code 1."""
+    write_status(server, status_of())
+    server.hset(KEYS.states, "SPY", state_of("SPY", "stale", "mute").to_json())
+    server.delete(KEYS.leader)
+    outcome = spotd("status")
+    assert (outcome.code, outcome.err) == (1, "")
+    told = {line[:13].strip(): line[13:] for line in outcome.out.splitlines()}
+    assert re.fullmatch(r"no leader \(last status is \d+ d old\)", told["state"])
+    assert told["last status"] == "streaming, written by host-1-ab"
+    assert told["do"].startswith("Nothing, where a standby runs: ")
+    assert set(told) == {"state", "last status", "do", "demand"}
+    outcome = spotd("status", "--json")
+    assert outcome.code == 1
+    as_json = json.loads(outcome.out)
+    assert (as_json["state"], as_json["code"], as_json["ready"]) == ("absent", "no_leader", False)
+    assert as_json["reason"].startswith("no leader: host-1-ab wrote the last status, streaming, at")
+    assert "symbols" not in as_json
+    assert as_json["not_live"] == []
+
+
+def test_a_user_who_may_not_read_the_leader_key(spotd: Call, server: Any) -> None:
+    """The status is shown as it is."""
+    write_status(server, status_of())
+    server.execute_command("ACL", "SETUSER", "poor", "reset", "on", ">pw", "+@all", "~spotd:s*",
+        "~spotd:leases")  # fmt: skip
+    url = f"redis://poor:pw@127.0.0.1:{server.get_connection_kwargs()['port']}/0"
+    try:
+        outcome = spotd("status", "--redis-url", url)
+    finally:
+        server.acl_deluser("poor")
+    assert outcome.code == 0
+    assert "streaming since" in outcome.out
+
+
 def test_a_user_who_may_not_read_the_demand(spotd: Call, server: Any) -> None:
     """The rest is shown, and that the demand is not known."""
-    server.set(KEYS.status, status_of().to_json())
+    write_status(server, status_of())
     rules = ("reset", "on", ">pw", "~*", "+@all", "-smembers")
     server.execute_command("ACL", "SETUSER", "poor", *rules)
     url = f"redis://poor:pw@127.0.0.1:{server.get_connection_kwargs()['port']}/0"
@@ -261,11 +300,11 @@ def test_unreadable_address(spotd: Call) -> None:
 @pytest.mark.parametrize(
     ("age", "words"),
     [
-        (0.4, "(0 s ago)"),
-        (-5, "(0 s ago)"),
+        (0.4, "(0.4 s ago)"),
+        (-5, "(0.0 s ago)"),
         (61, "(1 min ago)"),
-        (7320, "(2 h 2 min ago)"),
-        (200_000, "(2 d 7 h ago)"),
+        (7320, "(2 h ago)"),
+        (200_000, "(2 d ago)"),
     ],
 )
 def test_ages(age: float, words: str) -> None:
@@ -283,7 +322,7 @@ class TestWatch:
         assert watching.stdout is not None
         try:
             assert json.loads(watching.stdout.readline())["state"] == "absent"
-            server.set(KEYS.status, status_of().to_json())
+            write_status(server, status_of())
             states = (json.loads(line)["state"] for line in watching.stdout)
             assert "streaming" in states
             self.stop(watching)
@@ -291,8 +330,9 @@ class TestWatch:
             watching.kill()
             watching.stdout.close()
 
-    def test_on_a_terminal(self, server: redis.Redis) -> None:
-        """The screen is drawn anew, also while Redis is away, and what it showed last stays."""
+    @pytest.mark.parametrize("end", ["q", "Ctrl-C"])
+    def test_on_a_terminal(self, server: redis.Redis, end: str) -> None:
+        """The screen is drawn anew, q or Ctrl-C ends it with 0, and what it showed last stays."""
         ours, theirs = pty.openpty()
         watching = self.start(stdout=theirs)
         os.close(theirs)
@@ -304,9 +344,12 @@ class TestWatch:
 
         try:
             until_sync(lambda: shows(b"no daemon runs here"), "the first screen")
-            server.set(KEYS.status, status_of().to_json())
+            write_status(server, status_of())
             until_sync(lambda: shows(b"streaming since"), "the next screen")
-            watching.send_signal(signal.SIGINT)
+            if end == "q":
+                os.write(ours, b"q")
+            else:
+                watching.send_signal(signal.SIGINT)
             # The alternate screen is left, and the last text is written below.
             until_sync(lambda: shows(b"\x1b[?1049l"), "the end")
             shown = shown.partition(b"\x1b[?1049l")[2]

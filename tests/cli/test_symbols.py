@@ -153,6 +153,24 @@ def test_a_removed_entry_is_told_without_control_characters(
 
 
 @pytest.mark.parametrize("command", ["add", "remove", "who", "list"])
+def test_a_lease_is_no_symbol(spotd: Call, server: redis.Redis, command: str) -> None:
+    """Its form is refused as any other, and the error says to leave the owner out."""
+    server.zadd(KEYS.leases, {"B@d": "inf"})
+    outcome = spotd("symbols", command, "b@d")
+    assert outcome.code == 2
+    assert "not a symbol: 'b@d'. A symbol is 1 to 8 letters" in outcome.err
+    assert "Name it without an owner" in outcome.err
+    assert "owner" not in spotd("symbols", command, "sp-y").err
+
+
+def test_a_refused_entry_is_listed_by_its_name(spotd: Call, server: redis.Redis) -> None:
+    """It is named as it was written, beside symbols as a person writes them."""
+    server.sadd(KEYS.symbols, "b@d", "a,b", "SPY", "QQQ")
+    rows = json.loads(spotd("symbols", "list", "--json", "b@d", "a,b", "spy").out)
+    assert [row["symbol"] for row in rows] == ["SPY", "a,b", "b@d"]
+
+
+@pytest.mark.parametrize("command", ["add", "remove", "who", "list"])
 def test_only_separators(spotd: Call, server: redis.Redis, command: str) -> None:
     """What names no symbol is wrong usage."""
     outcome = spotd("symbols", command, " , ")

@@ -21,10 +21,18 @@ def test_price_text(price: float, text: str) -> None:
 
 @pytest.mark.parametrize(
     ("seconds", "text"),
-    [(-3, "0.0 s"), (0.26, "0.3 s"), (12, "12 s"), (90, "2 min"), (7200, "2 h"), (200_000, "2 d")],
+    [
+        (-3, "0.0 s"),
+        (0.26, "0.2 s"),
+        (9.99, "9.9 s"),
+        (59.9, "59 s"),
+        (119, "1 min"),
+        (7200, "2 h"),
+        (200_000, "2 d"),
+    ],
 )
 def test_age_text(seconds: float, text: str) -> None:
-    """An age is in the unit that matters."""
+    """An age is in the unit that matters, rounded down."""
     assert age_text(AT + timedelta(seconds=seconds), AT) == text
 
 

@@ -15,6 +15,7 @@ from spotd.client.channels import Channels
 from spotd.client.joins import Batch, Joins, Reader, Told
 from spotd.client.telling import Counts, Stored, Teller
 from spotd.models import DaemonStatus, Gap, SpotPriceUpdate, SymbolState
+from tests.kit.properties import at_least
 from tests.kit.publisher import KEYS, gap_of, state_of, status_of, update_of
 
 SYMBOLS = ("SPY", "QQQ")
@@ -493,7 +494,7 @@ def random_step(network: Network, chance: random.Random) -> None:
     chance.choices(tuple(steps), tuple(steps.values()))[0]()
 
 
-@settings(max_examples=max(1_000, settings().max_examples))
+@settings(max_examples=at_least(300))
 @given(seed=st.integers(0, 2**32), length=st.integers(1, 150))
 def test_any_order(seed: int, length: int) -> None:
     """Whatever the order of events, nobody is told an older price, and everybody the newest."""

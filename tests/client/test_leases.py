@@ -51,6 +51,28 @@ async def test_while_iterating(url: str, daemon: Publisher) -> None:
         assert await hearing == [spot.owner.encode()] * 2
 
 
+@pytest.mark.parametrize("first", ["iteration", "client"])
+async def test_an_end_does_not_wait_for_a_redis_that_hangs(own_server: Server, first: str) -> None:
+    """It is over before a call is given up that began when Redis was hanging already."""
+    async with Publisher(own_server.url) as daemon:
+        await daemon.publish("SPY", 1)
+        await daemon.publish("QQQ", 1)
+    async with SpotClient(own_server.url) as other:
+        await other.status()
+        spot = SpotClient(own_server.url)
+        iterations = [spot.updates(symbol) for symbol in ("SPY", "QQQ")]
+        for iteration in iterations:
+            await anext(iteration)
+        own_server.freeze()
+        given_up = asyncio.create_task(other.status())
+        if first == "iteration":
+            await iterations[0].aclose()
+        await spot.aclose()
+        assert not given_up.done()
+        own_server.thaw()
+        assert await given_up is None
+
+
 async def test_break(url: str, daemon: Publisher) -> None:
     """Leaving a loop and the client removes the leases too."""
     await daemon.publish("SPY", 1)

@@ -47,8 +47,8 @@ def threads() -> list[str]:
 class TestNames:
     def test_those_of_the_asynchronous_client(self) -> None:
         """Every name is there, but ``follow``, whose listener is told on an event loop."""
-        names = {name for name in vars(SpotClient) if not name.startswith("_")}
-        own = {name for name in vars(Spot) if not name.startswith("_")}
+        names = {name for name in dir(SpotClient) if not name.startswith("_")}
+        own = {name for name in dir(Spot) if not name.startswith("_")}
         assert own - {"owner"} == names - {"aclose", "follow"} | {"close"}
 
     @pytest.mark.parametrize(

@@ -192,7 +192,7 @@ _events = st.lists(
 )
 
 
-@settings(max_examples=at_least(500))
+@settings(max_examples=at_least(200))
 @given(_events)
 def test_small_changes_come_to_the_same_as_a_new_comparison(
     events: list[tuple[str, ...]],

@@ -264,7 +264,7 @@ SOLD = st.tuples(st.sampled_from(["sold", "sold", "snapshot"]), IDS, EXCHANGES, 
 OTHERS = st.tuples(st.sampled_from(["cancel", "correct", "gap"]), IDS, EXCHANGES, SECONDS)
 
 
-@settings(max_examples=at_least(500))
+@settings(max_examples=at_least(200))
 @given(st.lists(st.one_of(SOLD, SOLD, OTHERS), max_size=FEWEST_FORMER))
 def test_any_order_of_events(events: list[tuple[str, int, str, int]]) -> None:
     """The last sale is the newest of the run that was not cancelled, whatever happens."""

@@ -55,7 +55,7 @@ _limits = st.one_of(
 )
 
 
-@settings(max_examples=at_least(400), deadline=None)
+@settings(max_examples=at_least(150), deadline=None)
 @given(_limits, _steps)
 def test_room_goes_to_what_is_live_then_to_the_set_then_to_the_first_come(
     limits: tuple[int | None, int | None], steps: list[Want | Reconnect | Restart]

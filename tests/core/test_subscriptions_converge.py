@@ -135,7 +135,7 @@ def follow(talk: Talk, steps: Iterable[Step]) -> None:
         talk.settled()
 
 
-@settings(max_examples=at_least(400), deadline=None)
+@settings(max_examples=at_least(150), deadline=None)
 @given(_talks, st.lists(_steps, min_size=2, max_size=12))
 def test_any_demand_on_any_plan_is_met_as_far_as_it_can_be(
     talk: Talk, steps: Sequence[Step]
@@ -154,7 +154,7 @@ _demands_with_star = st.builds(
 )
 
 
-@settings(max_examples=at_least(200), deadline=None)
+@settings(max_examples=at_least(100), deadline=None)
 @given(
     _talks,
     st.lists(

@@ -571,9 +571,10 @@ async def test_a_scan_that_ends_early_ends_no_demand(
         await until(lambda: desired(daemon) == everything, "all to be desired")
         proxy.cuts_scans = True
         async with watched(daemon) as sizes:
-            for _ in range(4):
+            for more_s in range(1, 5):
                 seen = proxy.scans_cut
-                await values.wake()
+                # A demand of the same digest would not be scanned. A renewal changes that alone.
+                await values.lease(f"{leased[0]}@me", for_s=600 + more_s)
                 await until(lambda seen=seen: proxy.scans_cut > seen, "a scan")  # type: ignore[misc]
         assert sizes == [len(everything)]
         await values.unwant(*symbols[:700])
@@ -656,6 +657,32 @@ async def test_a_message_on_the_wake_channel_has_the_demand_read(server: Server)
                 return alone.demand.get().symbols == wanted
 
             await until(read, f"{wanted} to be read")
+
+
+async def test_a_demand_that_did_not_change_is_not_scanned_again(server: Server) -> None:
+    """What is new is found all the same, also by a read that follows a scan which ended early."""
+    names = [f"A{name}" for name in MANY] + [f"B{name}" for name in MANY]
+    async with RedisProxy.to(server) as proxy, Values(server.url) as values:
+        await values.want(*names)
+
+        async def calls(command: str) -> int:
+            stats = await values.redis.info("commandstats")
+            return int(stats[f"cmdstat_{command}"]["calls"])
+
+        async with Alone.run(proxy.url, read_every_s=0.01) as alone:
+            await until(lambda: len(alone.demand.get().symbols) == len(names), "all to be desired")
+            scanned, read = await calls("sscan"), await calls("evalsha")
+
+            async def read_again() -> bool:
+                return await calls("evalsha") > read + 5
+
+            await until(read_again, "reads")
+            assert await calls("sscan") == scanned
+            proxy.cuts_scans = True
+            await values.want("ZZZ")
+            await until(lambda: proxy.scans_cut > 1, "scans that end early, one after the other")
+            proxy.cuts_scans = False
+            await until(lambda: "ZZZ" in alone.demand.get().symbols, "what is new")
 
 
 async def test_what_was_read_in_an_earlier_term_is_not_applied(server: Server) -> None:

@@ -28,8 +28,11 @@ async def one_gap(recorder: Recorder, daemon: Rig) -> dict[str, Any]:
     [gap] = recorder.events("gap")
     assert gap.keys() == {"type", "from", "to", "reason", "code", "symbols"}
     assert daemon.status["gaps"] == [gap]
-    status = next(each for each in recorder.events("daemon") if each["gaps"])
-    assert status["gaps"] == [gap]  # the status that has it is announced, too
+    # The status that has it is announced, too.
+    status = await until(
+        lambda: next((each for each in recorder.events("daemon") if each["gaps"]), None), "a status"
+    )
+    assert status["gaps"] == [gap]
     assert datetime.fromisoformat(gap["from"]) <= datetime.fromisoformat(gap["to"])
     return gap
 

@@ -60,7 +60,7 @@ async def keeps(daemon: Rig) -> None:
 async def test_the_stream_is_kept_and_its_last_values_are_published(
     rig: NewRig, server: Server, sim: Simulator, how: str
 ) -> None:
-    """Prices come in meanwhile; nothing is subscribed anew, and nothing is forgotten."""
+    """Prices come in meanwhile, so symbols count as live. None is subscribed anew or forgotten."""
     async with rig(leader_ttl_s=TTL_S) as daemon:
         await daemon.want("SPY", "QQQ")
         await daemon.quote("SPY", 10)
@@ -71,6 +71,7 @@ async def test_the_stream_is_kept_and_its_last_values_are_published(
             await keeps(daemon)
             for bid in (11, 12, 13):
                 await daemon.quote("SPY", bid)
+            assert daemon.status["symbols"]["live"] == 2
         await all_agrees(daemon)
         await stored(daemon.values, SPY=13, QQQ=20)
         assert len(sim.received.of("connect")) == 1
@@ -119,9 +120,11 @@ async def test_without_a_time_to_keep_it_the_stream_is_closed_with_the_term(
 async def test_the_stream_is_closed_when_its_time_is_over(
     rig: NewRig, server: Server, sim: Simulator
 ) -> None:
-    """It is closed with a close frame, and no other is opened until Redis is back."""
+    """It is closed with a close frame; then no symbol is live, until Redis is back."""
     async with rig(leader_ttl_s=TTL_S, keep_stream_s=2 * TTL_S) as daemon:
         await daemon.want("SPY")
+        await daemon.quote("SPY", 10)
+        await stored(daemon.values, SPY=10)
         with away(server, "frozen"):
             await keeps(daemon)
             await until(lambda: not sim.sessions, "the session to end")
@@ -129,6 +132,8 @@ async def test_the_stream_is_closed_when_its_time_is_over(
             assert close.data is not None
             assert daemon.metric("spotd_stream_connected") == 0.0
             assert "kept" not in daemon.status["reason"]
+            assert daemon.status["symbols"]["live"] == 0
+            assert daemon.status["symbols"]["stale"] == 1
             assert len(sim.received.of("connect")) == 1
         await all_agrees(daemon)
         assert len(sim.received.of("connect")) == 2

@@ -18,6 +18,7 @@ from redis.retry import Retry
 from spotd.client import SpotClient
 from spotd.errors import RedisUnavailableError
 from spotd.keys import Keys
+from spotd.redis.demand import DemandRead, SameDemand
 from spotd.redis.port import SCAN_ABOVE, RedisPort
 from spotd.redis.rights import DENIED, as_arguments, rights_of_daemon
 from spotd.relay.server import run_relay
@@ -126,6 +127,10 @@ async def lead_and_publish(port: RedisPort, admin: Any) -> None:
         async for _ in port.demand_set():
             pass
         await port.leases()
+        read = await port.demand()
+        assert isinstance(read, DemandRead)
+        if read.digest:  # without the right to DUMP there is none
+            assert isinstance(await port.demand(read.digest), SameDemand)
     await port.not_in_set([b"SPY"])
     await port.not_leased([b"SPY@me"], 1.0)
     await port.lead("t", 60.0)
@@ -136,8 +141,8 @@ async def lead_and_publish(port: RedisPort, admin: Any) -> None:
         await port.write_states("t", {"SPY": b"{}"}, {"QQQ": b"{}"})
     await port.write_status("t", b"{}", 5.0, announce=True)
     await port.drop_last("t", ["SPY"])
-    for read in (port.last_fields, port.last_prices, port.state_fields, port.leader):
-        await read()
+    for fields in (port.last_fields, port.last_prices, port.state_fields, port.leader):
+        await fields()
     async with aclosing(cast("AsyncGenerator[None, None]", port.wakes())) as wakes:
         await anext(wakes)
         async with asyncio.TaskGroup() as group:
@@ -200,10 +205,13 @@ async def consume(spot: SpotClient, admin: Any) -> None:
 
 
 def read_by_hand(server: Server) -> None:
-    """Read a price as a service does that knows Redis alone."""
+    """Read a price as a service does that knows Redis alone, and the leader as `spotd status`."""
     login = {"username": CONSUMER, "password": PASSWORD}
-    with server.client(driver_info=None, **login) as client, suppress(NoPermissionError):
-        client.hget(KEYS.last, "SPY")
+    with server.client(driver_info=None, **login) as client:
+        with suppress(NoPermissionError):
+            client.hget(KEYS.last, "SPY")
+        with suppress(NoPermissionError):
+            client.get(KEYS.leader)
 
 
 Open = Callable[[str], AbstractAsyncContextManager[Any]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from itertools import groupby
 from pathlib import Path
 
 import pytest
@@ -29,7 +30,14 @@ async def _streaming(setup: Setup, ttl_s: int, **more: str) -> Command:
     await setup.streaming(*SYMBOLS)
     await _prices(setup, 100)
     await setup.until(partial(_last_are, setup, 100), "first prices")
+    # The state of each symbol is announced once more when it has its first quote.
+    await setup.until(partial(_have_quotes, setup), "the last word on the states")
     return daemon
+
+
+async def _have_quotes(setup: Setup) -> bool:
+    states = await setup.values.states()
+    return all(states[symbol]["reason"] is None for symbol in SYMBOLS)
 
 
 async def test_a_redis_that_comes_back_empty(setup: Setup) -> None:
@@ -134,13 +142,14 @@ async def test_redis_going_again_and_again(market: Setup) -> None:
 
 async def test_a_stream_that_is_cut_makes_prices_stale_until_it_is_back(setup: Setup) -> None:
     """However the stream is cut, states go live, stale, live, and the daemon waits meanwhile."""
-    daemon = await _streaming(setup, ttl_s=20)
+    # The breaker stays closed: open, it would wait for as long as this test does.
+    daemon = await _streaming(setup, ttl_s=20, SPOTD_BREAKER_FAILURES="100")
     recorder = await setup.recorder()
     for price in (700, 800):
         told, said = len(recorder.states("SPY")), len(recorder.daemon_states())
         setup.sim.faults.handshake_status = 503
         await setup.sim.drop_sessions("abort" if price == 700 else "eof")
-        await setup.until(lambda n=told: recorder.states("SPY")[n:] == ["stale"], "SPY is stale")  # type: ignore[misc]
+        await setup.until(lambda n=told: _states_since(recorder, "SPY", n) == ["stale"], "stale")  # type: ignore[misc]
         await setup.until(partial(_is, daemon, "waiting"), "waiting")
         assert not await daemon.ready()
         assert await setup.values.last("SPY")  # the suspect price is still there
@@ -193,7 +202,8 @@ def _more_than(recorder: Recorder, updates: int) -> bool:
 
 
 def _states_since(recorder: Recorder, symbol: str, told: int) -> list[str]:
-    return recorder.states(symbol)[told:]
+    """Return the states that were announced since, each once: its reason may change."""
+    return [state for state, _ in groupby(recorder.states(symbol)[told:])]
 
 
 async def _is(daemon: Command, state: str) -> bool:

@@ -57,6 +57,12 @@ def status_of(state: DaemonStateName = "streaming", reason: str | None = None) -
     )  # fmt: skip
 
 
+def write_status(server: redis.Redis, status: DaemonStatus, keys: Keys = KEYS) -> None:
+    """Write the status of a daemon that leads."""
+    server.set(keys.leader, f"{status.instance}:1")
+    server.set(keys.status, status.to_json())
+
+
 def price_calls(symbol: str, *seqs: int, keys: Keys = KEYS) -> Iterator[Call]:
     """Yield the calls to Redis that publish updates of one symbol."""
     for seq in seqs or (1,):

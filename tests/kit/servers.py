@@ -311,7 +311,8 @@ class ClusterServers:
                 for other in self.nodes[:number]:
                     client.execute_command("CLUSTER", "MEET", "127.0.0.1", other.port)
         for node in self.nodes:
-            until_sync(lambda node=node: self._agrees(node), "the cluster")  # type: ignore[misc]
+            with node.client() as client:
+                until_sync(lambda c=client: self._agrees(c), "the cluster")  # type: ignore[misc]
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -352,13 +353,11 @@ class ClusterServers:
         self.nodes.append(node)
         return node
 
-    def _agrees(self, node: Server) -> bool:
-        with node.client() as client:
-            info = client.execute_command("CLUSTER", "INFO")
-            text = info if isinstance(info, str) else str(info)
-            slots = client.execute_command("CLUSTER", "SLOTS")
-        state_ok = "cluster_state:ok" in text or "'cluster_state': 'ok'" in text
-        return state_ok and len(slots) == len(self.nodes)
+    def _agrees(self, client: Any) -> bool:
+        info = str(client.execute_command("CLUSTER", "INFO"))
+        if "cluster_state:ok" not in info and "'cluster_state': 'ok'" not in info:
+            return False
+        return len(client.execute_command("CLUSTER", "SLOTS")) == len(self.nodes)
 
 
 def _replicates(client: Any, master: str) -> bool:

@@ -9,7 +9,8 @@ import pytest
 
 from spotd.client import SpotClient
 from spotd.errors import SettingsError
-from spotd.redis.addresses import SCHEMES, check_address, connect, secrets_in, without_secrets
+from spotd.redis.addresses import SCHEMES, check_address, secrets_in, without_secrets
+from spotd.redis.clients import connect
 from spotd.settings import Settings
 
 GOOD = [

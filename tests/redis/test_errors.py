@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import traceback
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
 
 from spotd.errors import RedisUnavailableError
 from spotd.keys import Keys
-from spotd.redis.addresses import connect
+from spotd.redis.clients import connect
 from spotd.redis.errors import LoginRefusedError, RefusedError, answered, translated
 from spotd.redis.port import Outcome, RedisPort
 from tests.kit.ports import free_port
@@ -23,17 +23,16 @@ QUOTED = "hunter2-%C3%A4"
 
 
 @pytest.fixture(scope="module")
-def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """Yield a server with two users: one may not publish prices, one may only read."""
-    with Server(tmp_path_factory.mktemp("guarded")) as running:
-        with running.client() as client:
-            client.execute_command(
-                "ACL", "SETUSER", "feeder", "on", f">{SECRET}", "~*", "+@all", "&spotd:*"
-            )
-            client.execute_command(
-                "ACL", "SETUSER", "reader", "on", f">{SECRET}", "~*", "+@read", "+info", "&spotd:*"
-            )
-        yield running
+def guarded(process: Server) -> Server:
+    """Return the server, with two users: one may not publish prices, one may only read."""
+    with process.client() as client:
+        client.execute_command(
+            "ACL", "SETUSER", "feeder", "on", f">{SECRET}", "~*", "+@all", "&spotd:*"
+        )
+        client.execute_command(
+            "ACL", "SETUSER", "reader", "on", f">{SECRET}", "~*", "+@read", "+info", "&spotd:*"
+        )
+    return process
 
 
 def url(server: Server, user: str, password: str = QUOTED) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from typing import Any
@@ -66,12 +66,11 @@ class Network:
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """Yield a server with a password."""
-    with Server(tmp_path_factory.mktemp("network")) as running:
-        with running.client() as client:
-            client.execute_command("ACL", "SETUSER", "u", "on", f">{PASSWORD}", "~*", "&*", "+@all")
-        yield running
+def server(process: Server) -> Server:
+    """Return the server, with a user who has a password."""
+    with process.client() as client:
+        client.execute_command("ACL", "SETUSER", "u", "on", f">{PASSWORD}", "~*", "&*", "+@all")
+    return process
 
 
 @pytest.fixture

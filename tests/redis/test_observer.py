@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -19,21 +18,6 @@ from tests.kit.servers import ClusterServers, Server
 from tests.kit.waiting import GUARD_S
 
 IN_ONE_SLOT = Keys(key_prefix="{spotd}:")
-
-
-@pytest.fixture(scope="module")
-def process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """Yield one server for all tests."""
-    with Server(tmp_path_factory.mktemp("redis")) as running:
-        yield running
-
-
-@pytest.fixture
-def db(process: Server) -> Iterator[redis.Redis]:
-    """Yield the server, empty, for what the test itself writes."""
-    with process.client() as client:
-        client.flushall()
-        yield client
 
 
 @pytest.fixture

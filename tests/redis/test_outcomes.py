@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -24,21 +24,6 @@ KEYS = Keys()
 LINE = b'{"symbol":"SPY"}\n'
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """Yield a server with a user who may not do anything."""
-    with Server(tmp_path_factory.mktemp("outcomes")) as running:
-        yield running
-
-
-@pytest.fixture
-def db(server: Server) -> Iterator[redis.Redis]:
-    """Yield the server, empty."""
-    with server.client() as client:
-        client.flushall()
-        yield client
-
-
 @pytest.fixture
 def outcomes() -> list[Outcome]:
     """Return the list of the outcomes that are reported."""
@@ -47,10 +32,10 @@ def outcomes() -> list[Outcome]:
 
 @pytest.fixture
 async def port(
-    server: Server, db: redis.Redis, outcomes: list[Outcome]
+    process: Server, db: redis.Redis, outcomes: list[Outcome]
 ) -> AsyncIterator[RedisPort]:
     """Yield the port under test."""
-    under_test = patient(server.url, KEYS, outcome=outcomes.append)
+    under_test = patient(process.url, KEYS, outcome=outcomes.append)
     yield under_test
     await under_test.close()
 
@@ -130,11 +115,11 @@ async def test_a_wrong_type_in_what_is_read_is_an_answer(
 
 
 async def test_a_refusal_is_an_answer_only_where_the_demand_is_read(
-    server: Server, db: redis.Redis, outcomes: list[Outcome]
+    process: Server, db: redis.Redis, outcomes: list[Outcome]
 ) -> None:
     """The demand loop goes on without a refused source; no other call can be done without."""
     db.acl_setuser("poor", enabled=True, nopass=True, keys="*", commands=["-@all"])
-    port = patient(f"redis://poor:x@127.0.0.1:{server.port}/0", KEYS, outcome=outcomes.append)
+    port = patient(f"redis://poor:x@127.0.0.1:{process.port}/0", KEYS, outcome=outcomes.append)
     for read in (
         port.leases(),
         port.not_in_set([b"A"]),
@@ -185,12 +170,12 @@ async def test_what_is_not_answered_is_a_failure(tmp_path: Path, outcomes: list[
 
 
 async def test_a_cancelled_call_reports_nothing(
-    server: Server, port: RedisPort, outcomes: list[Outcome]
+    process: Server, port: RedisPort, outcomes: list[Outcome]
 ) -> None:
     """A caller that gives up says nothing about Redis, and neither does an outer time limit."""
     await port.leader()
     outcomes.clear()
-    server.freeze()
+    process.freeze()
     try:
         asking = asyncio.create_task(port.leader())
         await asyncio.sleep(0)
@@ -201,7 +186,7 @@ async def test_a_cancelled_call_reports_nothing(
             async with asyncio.timeout(0.01):
                 await port.leader()
     finally:
-        server.thaw()
+        process.thaw()
     assert outcomes == []
 
 

@@ -15,6 +15,7 @@ import redis
 from spotd.core.leadership import LeaderKeyAnswer
 from spotd.errors import NotLeaderError, RedisUnavailableError
 from spotd.keys import Keys
+from spotd.redis.demand import DemandRead, SameDemand
 from spotd.redis.errors import WrongTypeError
 from spotd.redis.port import MAX_FIELDS_PER_CALL, SCAN_ABOVE, RedisPort
 from tests.kit.recorder import Recorder
@@ -37,14 +38,6 @@ def process(
         pytest.skip("redis-server is not installed")
     with Server(tmp_path_factory.mktemp("redis"), binary=binary) as running:
         yield running
-
-
-@pytest.fixture
-def db(process: Server) -> Iterator[redis.Redis]:
-    """Yield the server, empty, for what the test itself says and reads."""
-    with process.client() as client:
-        client.flushall()
-        yield client
 
 
 @pytest.fixture
@@ -432,26 +425,73 @@ async def test_entries_that_left_are_asked_by_name(port: RedisPort, db: redis.Re
     assert await port.not_leased(names, now) == names[:2]
 
 
+async def read_of(port: RedisPort, known: bytes = b"") -> DemandRead:
+    """Return a demand that is not the known one."""
+    read = await port.demand(known)
+    assert isinstance(read, DemandRead)
+    return read
+
+
 async def test_a_demand_is_read_in_one_round_trip(port: RedisPort, db: redis.Redis) -> None:
     """Set and leases come together, also at a server that does not know the script yet."""
     db.sadd(KEYS.symbols, "SPY", "QQQ")
     db.zadd(KEYS.leases, {"DIA@a": time.time() + 600, "IWM@a": 1.0})
     db.script_flush()
     for lapsed in ([(b"IWM@a", 1.0)], []):
-        read = await port.demand()
-        assert read is not None
-        assert [set(some) async for some in port.demand_rest(read)] == [{b"SPY", b"QQQ"}]
+        read = await read_of(port)
+        assert [set(some) async for some in port.demand_entries(read)] == [{b"SPY", b"QQQ"}]
         assert (read.leases.live, read.leases.lapsed) == ([b"DIA@a"], lapsed)
+        assert (read.size, read.leased) == (2, 1)
 
 
-async def test_the_rest_of_a_large_set_is_scanned(port: RedisPort, db: redis.Redis) -> None:
+async def test_a_large_set_is_scanned(port: RedisPort, db: redis.Redis) -> None:
     """What one round trip does not bring of a set comes in slices, and nothing is missing."""
     names = {f"S{n}".encode() for n in range(2 * SCAN_ABOVE)}
     db.sadd(KEYS.symbols, *names)
-    read = await port.demand()
-    assert read is not None
-    assert read.cursor
-    assert {name async for some in port.demand_rest(read) for name in some} == names
+    read = await read_of(port)
+    assert read.size == len(names)
+    slices = [set(some) async for some in port.demand_entries(read)]
+    assert len(slices) > 1
+    assert set[bytes]().union(*slices) == names
+
+
+async def test_a_demand_that_is_known_is_not_returned(port: RedisPort, db: redis.Redis) -> None:
+    """Its digest tells; any change of set or leases, and each lease that lapses, has it returned.
+
+    A lease that had lapsed before it came changes nothing, and is returned nevertheless.
+    """
+    db.sadd(KEYS.symbols, *(f"S{n}" for n in range(2 * SCAN_ABOVE)))
+    db.zadd(KEYS.leases, {"DIA@a": 4e9})
+    read = await read_of(port)
+    changes: tuple[Callable[[], object], ...] = (
+        lambda: db.srem(KEYS.symbols, "S1"),
+        lambda: db.sadd(KEYS.symbols, "S1"),
+        lambda: db.zadd(KEYS.leases, {"DIA@b": 4e9}),
+        lambda: db.zadd(KEYS.leases, {"DIA@b": 4e9 + 1}),
+        lambda: db.zadd(KEYS.leases, {"DIA@b": 1.0}),
+        lambda: db.zadd(KEYS.leases, {"IWM@a": 1.0}),
+        lambda: db.delete(KEYS.leases),
+        lambda: db.delete(KEYS.symbols),
+    )
+    for change in changes:
+        assert isinstance(await port.demand(read.digest), SameDemand)
+        change()
+        read = await read_of(port, read.digest)
+    assert read == ((read.leases.unix_s, [], [], []), read.digest, 0, 0, [])
+
+
+async def test_a_server_that_tells_no_digest_returns_each_demand(
+    port: RedisPort, db: redis.Redis
+) -> None:
+    """Without DUMP the digest is empty, and an empty one is never taken for known."""
+    db.sadd(KEYS.symbols, "SPY")
+    db.acl_setuser("default", enabled=True, commands=["+@all", "-dump"])
+    try:
+        for _ in range(2):
+            read = await read_of(port)
+            assert (read.digest, read.entries) == (b"", [b"SPY"])
+    finally:
+        db.acl_setuser("default", enabled=True, commands=["+@all"])
 
 
 @pytest.mark.parametrize("key", [KEYS.symbols, KEYS.leases])

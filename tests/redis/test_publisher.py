@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from typing import Any
 
 import hiredis
@@ -26,13 +26,6 @@ KEYS = Keys()
 def update(symbol: str, seq: int) -> bytes:
     """Return one line that a subscriber can read."""
     return b'{"symbol":"%s","seq":%d}\n' % (symbol.encode(), seq)
-
-
-@pytest.fixture
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """Yield a server of its own for each test: some kill it."""
-    with Server(tmp_path_factory.mktemp("publisher")) as running:
-        yield running
 
 
 @pytest.fixture

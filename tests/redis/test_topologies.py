@@ -15,7 +15,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from spotd.daemon.daemon import Daemon
 from spotd.errors import RedisUnavailableError, SettingsError
 from spotd.keys import Keys
-from spotd.redis.addresses import connect
+from spotd.redis.clients import connect
 from spotd.redis.port import RedisPort
 from spotd.settings import Settings
 from spotd.simulator import Simulator

@@ -69,7 +69,7 @@ def test_stops_after_the_given_time(tmp_path: Path) -> None:
     path.write_text(LINE + "{\n")
     result = CliRunner().invoke(simulate, ["--replay", str(path), "--at-once", "--seconds", "0.5"])
     assert result.exit_code == 0, result.output
-    assert "1 malformed lines left out; first line 2" in result.stderr
+    assert "1 malformed line left out; first line 2" in result.stderr
     assert "rounds done 1" in result.stderr.splitlines()[-1]
 
 

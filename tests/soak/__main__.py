@@ -45,7 +45,7 @@ def print_rules(ttl_s: float) -> None:
         print(f"{rule.grace_s:5.2f} s  {rule.name}\n         {rule.why}")
     for name, kind in KINDS.items():
         lasts = f"{kind.shortest_s:g} to {kind.longest_s:g} s" if kind.longest_s else "at once"
-        hides = f", noticed within {kind.hides_s:g} s" if kind.hides_s else ""
+        hides = "".join(f", {truth} hidden for {s:g} s" for truth, s in kind.hides.items())
         print(f"{name:20} {lasts}{hides}")
 
 

@@ -6,12 +6,12 @@ where it lasts longer. For every rule the checker keeps the longest time, so tha
 much of each grace is used.
 
 Time in which a process concerned was ready to run and got no CPU does not count: ``waited_s`` is a
-clock of such time.
+clock of such time. Nor does time in which a fault hides the truth from spotd.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -24,17 +24,24 @@ class Rule(NamedTuple):
     why: str
 
 
+class Window(NamedTuple):
+    """A time, in monotonic seconds."""
+
+    begins: float
+    ends: float
+
+
 class Wrong(NamedTuple):
     """What is wrong with one subject at one moment.
 
-    ``more_s`` is added to the grace: something is known that hides the truth from spotd.
+    ``hidden``: the times in which a fault hides it from spotd.
     """
 
     rule: Rule
     subject: str
     said: str
     true: str
-    more_s: float = 0.0
+    hidden: tuple[Window, ...] = ()
 
 
 @dataclass(slots=True)
@@ -65,8 +72,10 @@ class Violation:
 @dataclass(slots=True)
 class _Episode:
     since: float
+    seen_at: float
+    began_waited_s: float
     waited_s: float
-    more_s: float
+    counted_s: float = 0.0
     violation: Violation | None = None
 
 
@@ -90,11 +99,14 @@ class Contradictions:
             del self._episodes[key]
         new = []
         for key, one in wrong.items():
-            episode = self._episodes.setdefault(key, _Episode(now, waited_s, one.more_s))
-            episode.more_s = max(episode.more_s, one.more_s)
-            waited = waited_s - episode.waited_s
+            episode = self._episodes.setdefault(key, _Episode(now, now, waited_s, waited_s))
+            step_s = now - episode.seen_at - (waited_s - episode.waited_s)
+            step_s -= covered_s(Window(episode.seen_at, now), one.hidden)
+            episode.counted_s += max(0.0, step_s)
+            episode.seen_at, episode.waited_s = now, waited_s
+            waited = waited_s - episode.began_waited_s
             lasted_s = now - episode.since
-            counted_s = lasted_s - waited - episode.more_s
+            counted_s = episode.counted_s
             name = one.rule.name
             self.longest_s[name] = max(self.longest_s.get(name, 0.0), counted_s)
             if episode.violation is not None:
@@ -105,3 +117,14 @@ class Contradictions:
                 )
                 new.append(episode.violation)
         return new
+
+
+def covered_s(window: Window, others: Iterable[Window]) -> float:
+    """Return how much of a window the others cover, in seconds; they may overlap."""
+    covered_s, reached = 0.0, window.begins
+    for other in sorted(others):
+        begins, ends = max(other.begins, reached), min(other.ends, window.ends)
+        if ends > begins:
+            covered_s += ends - begins
+            reached = ends
+    return covered_s

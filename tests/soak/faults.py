@@ -8,18 +8,19 @@ from __future__ import annotations
 import asyncio
 import signal
 import time
-from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections import Counter, defaultdict
+from collections.abc import Awaitable, Callable, Iterable
 
 from spotd.simulator import Faults
 from tests.soak.contradictions import Violation
-from tests.soak.plan import KINDS, Planned
+from tests.soak.plan import KINDS, Hidden, Hiding, Planned, Target, hidden
 from tests.soak.processes import STOP_S, Process
 from tests.soak.testbed import Testbed
 
 _FAIL_OVER_S = 6.0  # a fail-over that has not begun by then was refused
 _OWNER_EVERY_S = 0.2
-_LINGERS_S = 5.0  # after the end of a fault that spotd may not have noticed yet
+_LINGERS_S = 2.0  # after the end of a fault, until the next quote of each symbol is everywhere
+_KEPT_S = 180.0  # windows of faults that are over
 
 Leader = Callable[[], Process | None]
 
@@ -34,18 +35,17 @@ class Injector:
         self._bed, self._leader = bed, leader
         self._under_way: dict[int, Planned] = {}
         self._ended_at = time.monotonic()
-        self._hides_until: dict[str, float] = {}
+        self._hiding: list[Hiding] = []
+        self._locks: defaultdict[Target, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     @property
     def calm_since(self) -> float | None:
         """Since when there has been no fault, in monotonic seconds; None: there is one."""
         return None if self._under_way else self._ended_at
 
-    def hides_s(self, now: float) -> float:
-        """Return for how long a fault may stay unnoticed, now or shortly after one."""
-        kinds = {planned.kind for planned in self._under_way.values()}
-        kinds |= {kind for kind, until in self._hides_until.items() if now < until}
-        return max((KINDS[kind].hides_s for kind in kinds), default=0.0)
+    def hidden(self, opened: Iterable[float]) -> Hidden:
+        """Return when faults hid something from spotd. ``opened``: when its sessions were."""
+        return hidden(self._hiding, opened)
 
     async def round(self, planned: list[Planned]) -> None:
         """Carry out the faults of one round, and return when all are over."""
@@ -53,6 +53,11 @@ class Injector:
 
     async def _carry_out(self, planned: Planned) -> None:
         await asyncio.sleep(planned.at_s)
+        # What a fault takes beside its duration is not planned: a stop takes up to 5 s.
+        async with self._locks[KINDS[planned.kind].target]:
+            await self._act(planned)
+
+    async def _act(self, planned: Planned) -> None:
         bed = self._bed
         self.counts[planned.kind] += 1
         self._under_way[id(planned)] = planned
@@ -65,13 +70,16 @@ class Injector:
         else:
             act = self._daemon(planned)
         bed.say(f"fault: {planned}")
+        now = time.monotonic()
+        hiding = Hiding(planned.kind, now)
+        self._hiding = [*(each for each in self._hiding if each.ends > now - _KEPT_S), hiding]
         try:
             await act
         finally:
             now = time.monotonic()
             del self._under_way[id(planned)]
             self._ended_at = now
-            self._hides_until[planned.kind] = now + _LINGERS_S
+            hiding.ends = now + _LINGERS_S
             bed.say(f"over: {planned}")
 
     # Redis

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
+
+from tests.soak.plan import Hidden
 
 Json: TypeAlias = dict[str, Any]
 
@@ -19,7 +22,13 @@ class Said:
     connected: bool
     ready: bool
     reasons: str
+    quotes: int = 0
+    trades: int = 0
     published: int = 0
+    symbols: Mapping[str, int] = field(default_factory=dict)
+    """State to number of symbols, by ``spotd_symbols``."""
+    breaker: str = "closed"
+    breaker_metric: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +38,8 @@ class AlpacaSession:
     id: int
     symbols: frozenset[str] = frozenset()
     """Those whose quotes are subscribed."""
+    since: Mapping[str, float] = field(default_factory=dict)
+    """Symbol to when it was first seen to be subscribed, in monotonic seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +57,11 @@ class DaemonNow:
     sessions: tuple[AlpacaSession, ...] = ()
     key_seen_at: float = float("-inf")
     """When the leader key was last read as its own, in monotonic seconds."""
+    attempted: int = 0
+    """The newest session that it opened or tried to open."""
+    attempted_at: float = float("-inf")
+    published_at: float = float("-inf")
+    """When it was last read that its number of published updates had risen."""
 
     @property
     def subscribed(self) -> frozenset[str]:
@@ -79,8 +95,10 @@ class Moment:
     """Symbol to the time of the first quote that no update reflects."""
     calm_since: float | None = None
     """Since when there has been no fault; None: there is one."""
-    hides_s: float = 0.0
-    """How long a fault of the stream may stay unnoticed, now or shortly after it."""
+    unread_at: float = float("-inf")
+    """When Redis was last found not to answer."""
+    hidden: Hidden = field(default_factory=dict)
+    """When faults of the stream hid something from spotd, lately and now."""
     relay_ready: bool | None = None
 
     @property

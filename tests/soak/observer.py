@@ -22,9 +22,10 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
-from tests.soak.contradictions import Contradictions, Violation
+from tests.soak.contradictions import Contradictions, Violation, Window
+from tests.soak.counts import Counts
 from tests.soak.faults import Injector
-from tests.soak.moment import AlpacaSession, DaemonNow, Moment, RedisNow, Said
+from tests.soak.moment import AlpacaSession, DaemonNow, Json, Moment, RedisNow, Said
 from tests.soak.prices import Prices
 from tests.soak.processes import Process, waited_for_cpu_s
 from tests.soak.rules import Rules
@@ -38,6 +39,10 @@ _NUMBER = r"\s(\S+)$"
 _LEADER = re.compile(r"^spotd_leader" + _NUMBER, re.MULTILINE)
 _CONNECTED = re.compile(r"^spotd_stream_connected" + _NUMBER, re.MULTILINE)
 _PUBLISHED = re.compile(r"^spotd_updates_published_total" + _NUMBER, re.MULTILINE)
+_QUOTES = re.compile(r"^spotd_quotes_received_total" + _NUMBER, re.MULTILINE)
+_TRADES = re.compile(r"^spotd_trades_received_total" + _NUMBER, re.MULTILINE)
+_SYMBOLS = re.compile(r'^spotd_symbols\{state="(\w+)"\}' + _NUMBER, re.MULTILINE)
+_BREAKER = re.compile(r"^spotd_breaker_state\{.*\}" + _NUMBER, re.MULTILINE)
 _UNTIMED = frozenset(
     (
         "a price that Alpaca did not send",
@@ -61,8 +66,12 @@ class Observer:
         self.rules = Rules(bed.times)
         self.contradictions = Contradictions(bed.begun_at)
         self.reads = 0
-        self.silences: list[float] = []
-        """How long no update came at all, in seconds, where it was longer than a second."""
+        self.silences: list[Window] = []
+        """When no update came at all for longer than a second, in unix seconds."""
+        self.gaps: dict[tuple[str, str], Json] = {}
+        """The gaps that ``spotd:status`` told of, by begin and end."""
+        self.connections = 0
+        """How often the channels were subscribed to."""
         self.waited_s = 0.0
         """For how long any process of ours waited for the CPU, without overlaps."""
         self._bed, self._prices = bed, prices
@@ -74,6 +83,11 @@ class Observer:
         self._client: tuple[int, Any] | None = None
         self._heard_at = time.monotonic()
         self._hosts: dict[int, str] = {}
+        self._attempts = 0
+        self._opened: dict[int, float] = {}
+        """When each open session was first seen, in monotonic seconds."""
+        self._subscribed: dict[tuple[int, str], float] = {}
+        self._unread_at = float("-inf")
 
     def leader(self) -> Process | None:
         """Return the daemon whose token the leader key held when it was last read."""
@@ -90,6 +104,22 @@ class Observer:
         """By how much this process itself was late lately."""
         since = time.monotonic() - 3.0
         return max((late for at, late in self._lateness if at >= since), default=0.0)
+
+    def counts(self) -> Counts | None:
+        """Return what the leader counted when it was last read; None without one that streams."""
+        holder, stats = self.moment.holder, self._bed.sim.stats
+        if holder is None or holder.said is None or len(holder.sessions) != 1:
+            return None
+        said = holder.said
+        return Counts(
+            told=(said.instance, holder.sessions[0].id, self.connections),
+            quotes=said.quotes,
+            trades=said.trades,
+            published=said.published,
+            quotes_sent=stats.quotes_sent,
+            trades_sent=stats.trades_sent,
+            heard=self._prices.updates,
+        )
 
     # The loops
 
@@ -139,6 +169,7 @@ class Observer:
                 pubsub = client.pubsub()
                 try:
                     await pubsub.psubscribe(f"{prefix}*")
+                    self.connections += 1
                     while self._is_reader(reader.port):
                         message = await pubsub.get_message(timeout=_READ_LIMIT_S)
                         if message is not None and message["type"] == "pmessage":
@@ -158,7 +189,8 @@ class Observer:
     def _hear(self, raw: bytes) -> None:
         now = time.monotonic()
         if now - self._heard_at > 1.0:
-            self.silences.append(now - self._heard_at)
+            unix_s = time.time()
+            self.silences.append(Window(unix_s - (now - self._heard_at), unix_s))
             self._bed.say(f"prices again, after {now - self._heard_at:.2f} s")
         self._heard_at = now
         update = json.loads(raw)
@@ -178,9 +210,13 @@ class Observer:
             asyncio.gather(*(_said(http, daemon) for daemon in daemons)),
         )
         now = time.monotonic()
+        if stored is None:
+            self._unread_at = now
         if (stored is not None) != self._redis_ok:
             self._redis_ok, self._redis_since = stored is not None, now
             self._bed.say("Redis answers" if stored else "Redis does not answer")
+        self._see_sessions(now)
+        self._see_attempts(daemons)
         read = Moment(
             now=now,
             daemons=tuple(self._daemon(*each) for each in zip(daemons, said, strict=True)),
@@ -188,11 +224,14 @@ class Observer:
             redis_since=self._redis_since,
             behind=self._prices.behind(),
             calm_since=self.injector.calm_since,
-            hides_s=self.injector.hides_s(now),
+            unread_at=self._unread_at,
+            hidden=self.injector.hidden(self._opened.values()),
             relay_ready=relay,
         )
         if relay is not None:
             self._bed.relay.instance = "relay"
+        for gap in (stored.status or {}).get("gaps", ()) if stored else ():
+            self.gaps[gap["from"], gap["to"]] = gap
         holder = read.holder
         if stored is not None and (holder.name if holder else "") != self._holder:
             self._holder = holder.name if holder else ""
@@ -205,12 +244,17 @@ class Observer:
     def _daemon(self, daemon: Process, said: Said | None) -> DaemonNow:
         if said is not None:
             daemon.instance = said.instance
+            if said.published > daemon.published:
+                daemon.published, daemon.published_at = said.published, time.monotonic()
         sessions = [
-            AlpacaSession(session.id, frozenset(session.quotes))
+            AlpacaSession(
+                session.id,
+                frozenset(session.quotes),
+                {symbol: self._subscribed[session.id, symbol] for symbol in session.quotes},
+            )
             for session in self._bed.sim.sessions
-            if session.authenticated and not session.closing
-            and self._host(session.id).startswith(f"{daemon.host}:")
-        ]  # fmt: skip
+            if session.id in self._opened and self._host(session.id).startswith(f"{daemon.host}:")
+        ]
         return DaemonNow(
             name=daemon.name,
             # What was asked before a freeze, a stop or a start says nothing of the time after.
@@ -221,7 +265,29 @@ class Observer:
             acts_since=daemon.acts_since,
             sessions=tuple(sessions),
             key_seen_at=daemon.key_seen_at,
+            attempted=daemon.attempted,
+            attempted_at=daemon.attempted_at,
+            published_at=daemon.published_at,
         )
+
+    def _see_sessions(self, now: float) -> None:
+        """Note since when sessions are open, and symbols subscribed."""
+        open_ = {s.id: s for s in self._bed.sim.sessions if s.authenticated and not s.closing}
+        self._opened = {number: self._opened.get(number, now) for number in open_}
+        pairs = [(number, symbol) for number, s in open_.items() for symbol in s.quotes]
+        self._subscribed = {pair: self._subscribed.get(pair, now) for pair in pairs}
+
+    def _see_attempts(self, daemons: list[Process]) -> None:
+        """Note the newest session that each daemon opened, or tried to open."""
+        sim = self._bed.sim
+        if sim.stats.connections == self._attempts:
+            return
+        self._attempts = sim.stats.connections
+        for record in sim.received.of("connect"):
+            host = record.headers.get("Host", "").partition(":")[0]
+            for daemon in daemons:
+                if daemon.host == host and record.session > daemon.attempted:
+                    daemon.attempted, daemon.attempted_at = record.session, record.at
 
     def _host(self, session: int) -> str:
         """Return the Host header with which a session was opened."""
@@ -356,7 +422,12 @@ async def _said(http: aiohttp.ClientSession, process: Process) -> Said | None:
         connected=bool(float(_found(_CONNECTED, metrics))),
         ready=ready == 200,
         reasons=reasons,
+        quotes=int(float(_found(_QUOTES, metrics))),
+        trades=int(float(_found(_TRADES, metrics))),
         published=int(float(_found(_PUBLISHED, metrics))),
+        symbols={state: int(float(number)) for state, number in _SYMBOLS.findall(metrics)},
+        breaker=told["breaker"],
+        breaker_metric=float(_found(_BREAKER, metrics)),
     )
 
 

@@ -8,12 +8,18 @@ the recovery from each kind can be told apart. Each kind comes once before any c
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from math import inf
+from types import MappingProxyType
 from typing import Literal, NamedTuple, TypeAlias
+
+from tests.soak.contradictions import Window
 
 Topology = Literal["server", "sentinel", "cluster"]
 Target = Literal["redis", "stream", "daemon"]
+Truth = Literal["prices", "answers", "connection"]
 TOPOLOGIES: tuple[Topology, ...] = ("server", "sentinel", "cluster")
 
 _MOST_FAULTS = 4  # of one round
@@ -27,17 +33,22 @@ class Kind(NamedTuple):
     target: Target
     shortest_s: float = 0.0
     longest_s: float = 0.0
-    hides_s: float = 0.0
-    """How long spotd may take to notice it, because nothing tells it (silence is no sign)."""
+    hides: Mapping[Truth, float] = MappingProxyType({})
+    """What does not reach spotd meanwhile (prices, Alpaca's answers, the end of a connection), and
+    how long spotd may take to notice that, in seconds: silence is no sign."""
 
 
 _Kinds: TypeAlias = dict[str, Kind]
+Hidden: TypeAlias = Mapping[Truth, tuple[Window, ...]]
 
-# A ping that is not answered ends a session after 10 + 5 s. A mute stream is found after 30 s of
-# silence by asking REST, which has 10 s to answer, and after 5 minutes while the market is closed
-# (the contract, section 3). A slow stream is no fault while it delivers.
-_UNANSWERED_PING_S = 15.0
-_MUTE_S = 320.0
+# A ping that is not answered ends a session after 10 + 5 s. REST is asked about a mute stream
+# after 10 s of silence, as while the market is open (``counted``). Another 10 s are the grace for
+# its prices, and 5 s are for the call to REST. A slow stream is no fault while it delivers.
+#
+# While it is half-open, the simulator reads nothing. So it counts a session that spotd gave up.
+_FREEZE: Mapping[Truth, float] = {"prices": 15.0, "answers": 15.0, "connection": inf}
+_MUTE: Mapping[Truth, float] = {"prices": 25.0}
+_SLOW: Mapping[Truth, float] = {"prices": 10.0, "answers": 10.0}
 
 KINDS: _Kinds = {
     "redis_kill": Kind("redis", 0.1, 8.0),
@@ -48,12 +59,12 @@ KINDS: _Kinds = {
     "redis_client_pause": Kind("redis", 0.3, 3.0),
     "redis_failover": Kind("redis"),
     "stream_cut": Kind("stream"),
-    "stream_freeze": Kind("stream", 3.0, 25.0, hides_s=_UNANSWERED_PING_S),
-    "stream_mute": Kind("stream", 2.0, 50.0, hides_s=_MUTE_S),
+    "stream_freeze": Kind("stream", 3.0, 25.0, _FREEZE),
+    "stream_mute": Kind("stream", 2.0, 50.0, _MUTE),
     "stream_406": Kind("stream", 1.0, 8.0),
     "stream_429": Kind("stream", 1.0, 4.0),
     "stream_503": Kind("stream", 1.0, 6.0),
-    "stream_slow": Kind("stream", 2.0, 6.0, hides_s=10.0),
+    "stream_slow": Kind("stream", 2.0, 6.0, _SLOW),
     "stream_damage": Kind("stream", 2.0, 6.0),
     "rest_fails": Kind("stream", 2.0, 8.0),
     "leader_freeze": Kind("daemon", 0.5, 12.0),
@@ -82,6 +93,29 @@ class Planned:
         return f"{self.kind} {self.lasts_s:.1f} s" if self.lasts_s else self.kind
 
 
+@dataclass(slots=True)
+class Hiding:
+    """A fault that may hide something from spotd, in monotonic seconds; it ends when it is over."""
+
+    kind: str
+    begins: float
+    ends: float = inf
+
+
+def hidden(faults: Iterable[Hiding], opened: Iterable[float]) -> Hidden:
+    """Return when faults hid something from spotd. ``opened``: when its sessions were opened.
+
+    A session that is opened during such a fault has the whole time to notice it.
+    """
+    sessions = tuple(opened)
+    windows: dict[Truth, list[Window]] = defaultdict(list)
+    for fault in faults:
+        starts = [fault.begins, *(at for at in sessions if fault.begins < at < fault.ends)]
+        for truth, seconds in KINDS[fault.kind].hides.items():
+            windows[truth] += [Window(at, min(at + seconds, fault.ends)) for at in starts]
+    return {truth: tuple(each) for truth, each in windows.items()}
+
+
 def kinds_of(topology: Topology) -> list[str]:
     """Return the kinds of faults that a topology can have, in the order of the table."""
     return [kind for kind in KINDS if kind != "redis_failover" or topology != "server"]
@@ -108,7 +142,7 @@ def _spread(kinds: list[str], rng: random.Random) -> list[Planned]:
     free_at_s: dict[Target, float] = {}
     planned = []
     for kind in kinds:
-        target, shortest_s, longest_s, _ = KINDS[kind]
+        target, shortest_s, longest_s, *_ = KINDS[kind]
         lasts_s = _skewed(rng, shortest_s, longest_s)
         at_s = max(rng.uniform(0.0, _SPREAD_S), free_at_s.get(target, 0.0))
         free_at_s[target] = at_s + lasts_s + _APART_S

@@ -46,6 +46,10 @@ class Process:
     stopping: bool = False
     ended_by_us: bool = False
     key_seen_at: float = float("-inf")
+    attempted: int = 0
+    attempted_at: float = float("-inf")
+    published: int = 0
+    published_at: float = float("-inf")
     sizes: list[Size] = field(default_factory=list)
     read_to: int = 0
     """How much of its log was searched for defects."""

@@ -18,6 +18,7 @@ READ_S = 0.3  # between two readings, with what a reading takes
 CALL_S = 0.8  # spotd gives a call to Redis up after this
 CONNECT_S = 0.5  # and a connection to it after this
 CLOSE_S = 1.0  # the close handshake with Alpaca
+BREAKERS = ("closed", "half_open", "open")  # by the number of ``spotd_breaker_state``
 LEADS = ("idle", "connecting", "streaming", "waiting")
 _BEHIND_S = 0.5  # throttle window 0.2 s, its slack 0.05 s, and a reading
 
@@ -81,6 +82,21 @@ class Rules:
             learns_s + CONNECT_S + CLOSE_S,
             "as for leads without the key, then the close handshake of up to 1 s",
         )
+        self.second_session = Rule(
+            "a second session beside an open one",
+            2 * READ_S,
+            "a daemon ends a session before it opens the next; our reading 0.3 s",
+        )
+        self.asks_without_right = Rule(
+            "a session is opened without the right to one",
+            2 * READ_S,
+            "the key is read up to 0.3 s after it was taken; that it was lost is learnt as above",
+        )
+        self.publishes_without_key = Rule(
+            "publishes without the key",
+            2 * READ_S,
+            "an update is counted with the answer of its call, which takes up to 0.8 s",
+        )
         self.ready_without_redis = Rule(
             "ready while Redis does not answer",
             max(times.renew_s, 0.5) + CALL_S + CONNECT_S + READ_S,
@@ -106,6 +122,19 @@ class Rules:
             2.5,
             "states are written first, then the status, each with a call of up to 0.8 s",
         )
+        self.counted = Rule(
+            "spotd_symbols counts other states than spotd:states holds",
+            2.5,
+            "states are written with a call of up to 0.8 s, and its retry",
+        )
+        self.desired = Rule(
+            "spotd:status tells another number of desired symbols",
+            2.5,
+            "the contract's 1 s, and the status' call of up to 0.8 s",
+        )
+        self.breaker = Rule(
+            "status and spotd_breaker_state disagree", 2 * READ_S, "two pages are two requests"
+        )
         self.no_state = Rule(
             "a desired symbol has no state",
             2.5,
@@ -130,6 +159,11 @@ class Rules:
             1.0,
             "throttle and reading are counted before; the contract's 1 s after Redis' return",
         )
+        self.withheld = Rule(
+            "a newer price is not published though stream and Redis work",
+            1.0 + READ_S,
+            "the contract's 1 s after Redis' return, our reading 0.3 s; throttle counted before",
+        )
         self.silent_http = Rule(
             "HTTP does not answer", 2.0, "each page is answered at once; the limit is 1 s"
         )
@@ -146,7 +180,7 @@ class Rules:
     def wrong(self, moment: Moment) -> list[Wrong]:
         """Return all that is wrong at a moment."""
         checks: tuple[Callable[[Moment], Iterator[Wrong]], ...] = (
-            self._each_daemon, self._leaders, self._stored, self._relay,
+            self._each_daemon, self._leaders, self._withheld, self._stored, self._relay,
         )  # fmt: skip
         return [wrong for check in checks for wrong in check(moment)]
 
@@ -157,6 +191,8 @@ class Rules:
             if daemon.frozen:
                 continue
             yield from self._right_to_session(moment, daemon)
+            yield from self._sessions(moment, daemon)
+            yield from self._publishes(moment, daemon)
             if daemon.said is None:
                 if not daemon.stopping:
                     yield Wrong(self.silent_http, daemon.name, "nothing", "it runs")
@@ -173,6 +209,13 @@ class Rules:
         if moment.holder is daemon and not said.leader and not daemon.stopping:
             yield Wrong(
                 self.key_without_lead, daemon.name, f"{said.state} ({said.code})", "the key is its"
+            )
+        if said.breaker_metric != BREAKERS.index(said.breaker):
+            yield Wrong(
+                self.breaker,
+                daemon.name,
+                said.breaker,
+                f"spotd_breaker_state {said.breaker_metric}",
             )
         if said.state != "stopping" and said.leader != (said.state in LEADS):
             yield Wrong(
@@ -205,7 +248,7 @@ class Rules:
         if said.connected != bool(daemon.sessions):
             yield Wrong(
                 self.connected, daemon.name, f"spotd_stream_connected {said.connected:d}",
-                f"{len(daemon.sessions)} sessions", more_s=moment.hides_s,
+                f"{len(daemon.sessions)} sessions", moment.hidden.get("connection", ()),
             )  # fmt: skip
 
     def _right_to_session(self, moment: Moment, daemon: DaemonNow) -> Iterator[Wrong]:
@@ -218,6 +261,36 @@ class Rules:
         else:
             return
         yield Wrong(self.session_without_right, daemon.name, "an open session", why)
+
+    def _sessions(self, moment: Moment, daemon: DaemonNow) -> Iterator[Wrong]:
+        newest = max((session.id for session in daemon.sessions), default=daemon.attempted)
+        if len(daemon.sessions) > 1 or daemon.attempted > newest:
+            yield Wrong(
+                self.second_session, daemon.name, f"session {daemon.attempted}",
+                f"{[session.id for session in daemon.sessions]} is open",
+                moment.hidden.get("connection", ()),
+            )  # fmt: skip
+        if moment.holder is daemon or moment.redis is None:
+            return
+        had_right_at = max(daemon.key_seen_at, moment.unread_at)
+        since_s = daemon.attempted_at - had_right_at
+        if since_s > self.session_without_right.grace_s:
+            yield Wrong(
+                self.asks_without_right, daemon.name, f"session {daemon.attempted}",
+                f"the key was last its {since_s:.1f} s before",
+            )  # fmt: skip
+
+    def _publishes(self, moment: Moment, daemon: DaemonNow) -> Iterator[Wrong]:
+        """Yield where a daemon went on publishing, also where it does not say that it leads."""
+        if moment.holder is daemon or moment.redis is None:
+            return
+        had_right_at = max(daemon.key_seen_at, moment.unread_at)
+        since_s = daemon.published_at - had_right_at
+        if since_s > CALL_S + 2 * READ_S:
+            yield Wrong(
+                self.publishes_without_key, daemon.name, "spotd_updates_published_total rises",
+                f"the key was last its {since_s:.1f} s before",
+            )  # fmt: skip
 
     def _may_keep(self, moment: Moment) -> bool:
         """Return whether a stream may be kept while nobody is known to hold the key."""
@@ -262,6 +335,24 @@ class Rules:
             token = None if moment.redis is None else moment.redis.token
             yield Wrong(self.two_leaders, "all", " and ".join(leaders), f"the key holds {token}")
 
+    # Prices
+
+    def _withheld(self, moment: Moment) -> Iterator[Wrong]:
+        """Yield the prices that a daemon could publish, whatever is said of them."""
+        redis, holder = moment.redis, moment.holder
+        for daemon in moment.daemons:
+            if redis is None or daemon.frozen or daemon.stopping or holder not in (daemon, None):
+                continue
+            for session in daemon.sessions:
+                for symbol in session.symbols & redis.desired & moment.behind.keys():
+                    came_at = max(moment.behind[symbol], session.since.get(symbol, moment.now))
+                    if moment.now - came_at > _BEHIND_S:
+                        yield Wrong(
+                            self.withheld, symbol, f"{redis.states.get(symbol)}",
+                            f"{daemon.name} got a newer quote {moment.now - came_at:.2f} s ago",
+                            moment.hidden.get("prices", ()),
+                        )  # fmt: skip
+
     # What is stored
 
     def _stored(self, moment: Moment) -> Iterator[Wrong]:
@@ -270,6 +361,7 @@ class Rules:
             return
         if holder.said is not None and holder.said.leader:
             yield from self._stored_status(holder, redis)
+            yield from self._counted(holder, redis)
             yield from self._stored_states(moment, holder, redis)
 
     def _stored_status(self, holder: DaemonNow, redis: RedisNow) -> Iterator[Wrong]:
@@ -283,6 +375,16 @@ class Rules:
         held = dict(Counter(redis.states.values()))
         if told and counted != held:
             yield Wrong(self.counts, holder.name, f"{counted}", f"{held}")
+
+    def _counted(self, holder: DaemonNow, redis: RedisNow) -> Iterator[Wrong]:
+        assert holder.said is not None
+        counted = {state: number for state, number in holder.said.symbols.items() if number}
+        held = dict(Counter(redis.states.values()))
+        if counted != held:
+            yield Wrong(self.counted, holder.name, f"{counted}", f"{held}")
+        told = (redis.status or {}).get("symbols", {}).get("desired")
+        if redis.status and told != len(redis.desired):
+            yield Wrong(self.desired, holder.name, f"{told}", f"{len(redis.desired)}")
 
     def _stored_states(self, moment: Moment, holder: DaemonNow, redis: RedisNow) -> Iterator[Wrong]:
         states, subscribed = redis.states, holder.subscribed
@@ -298,13 +400,14 @@ class Rules:
                 yield Wrong(self.live_unsubscribed, symbol, "live", f"{holder.name} has it not")
             elif state in ("pending", "stale") and symbol in subscribed:
                 yield Wrong(
-                    self.subscribed_not_live, symbol, state, "subscribed", more_s=moment.hides_s
-                )
+                    self.subscribed_not_live, symbol, state, "subscribed",
+                    moment.hidden.get("answers", ()),
+                )  # fmt: skip
             old_s = moment.now - moment.behind.get(symbol, moment.now)
             if state == "live" and old_s > _BEHIND_S:
                 yield Wrong(
                     self.live_and_old, symbol, "live", f"a newer quote came {old_s:.2f} s ago",
-                    more_s=moment.hides_s,
+                    moment.hidden.get("prices", ()),
                 )  # fmt: skip
 
     # The relay

@@ -7,7 +7,6 @@ of each symbol and falls silent, and these final values must be everywhere.
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from collections import defaultdict
 from dataclasses import dataclass, field
@@ -16,14 +15,18 @@ from typing import Any
 
 import redis
 
+from spotd.models import utc
 from tests.soak.consumers import Consumer, follow_by_client, follow_by_relay
 from tests.soak.contradictions import Violation
+from tests.soak.counts import Counts, wrong_counts
+from tests.soak.finals import not_final
 from tests.soak.load import ALWAYS, Services, Source
 from tests.soak.moment import Moment
 from tests.soak.observer import Observer
 from tests.soak.plan import KINDS, Planned, Topology, rounds
-from tests.soak.prices import Prices, number_of
-from tests.soak.processes import Process
+from tests.soak.prices import Prices
+from tests.soak.silences import untold
+from tests.soak.sizes import YOUNG_S, grown, size_of
 from tests.soak.testbed import THROTTLE_S, Testbed
 
 # After the last fault. Pauses between tries grow to 30.5 s where sessions fail in a row; Alpaca
@@ -32,12 +35,15 @@ WHOLE_S = 45.0
 NEVER_S = 120.0
 FINAL_S = 1.0  # the contract: within 1 s
 CONSUMERS_S = 2.0
+GAP_S = 3.0  # a gap is told with the next status
 _FINALS_TRIES = 3
 _FRESH_S = 0.6
 _CALM_S = 2.0  # between two rounds
-_GROWTH, _GROWTH_BYTES = 1.25, 12_000_000
-_YOUNG_S = 60.0  # a process grows while it is young
-_MOST_DESCRIPTORS, _MOST_TASKS, _MOST_THREADS = 80, 80, 40
+_QUIET_S = 0.6  # after the last quote: throttle window 0.2 s, and all is read every 0.2 s
+# Whose silences are gaps. What only comes late is none: a slow, frozen or mute stream that goes on
+# before it is noticed, a daemon that froze for less than its term.
+_GAPS = ("redis_kill", "redis_freeze", "stream_cut", "stream_406", "stream_429", "stream_503",
+         "leader_kill", "leader_stop")  # fmt: skip
 
 
 @dataclass(slots=True)
@@ -70,6 +76,8 @@ class Soak:
         violated = self.observer.violated
         self.consumers = [Consumer("SpotClient", violated), Consumer("relay", violated)]
         self._finals_s: list[float] = []
+        self._finals_again = 0
+        self._counted = 0
 
     async def run(self, result: Result, ends_at: float, only: tuple[str, ...]) -> None:
         """Run rounds until ``ends_at``, in monotonic seconds, and one at least."""
@@ -95,13 +103,17 @@ class Soak:
     async def _round(self, result: Result, planned: list[Planned]) -> None:
         result.rounds += 1
         names = ", ".join(map(str, planned))
+        begun_unix_s = time.time()
         self.bed.say(f"round {result.rounds}: {names}")
         await self.observer.injector.round(planned)
         took_s = await self._whole(names)
         if len(planned) == 1 and took_s is not None:
             result.recoveries[planned[0].kind].append(took_s)
+            if planned[0].kind in _GAPS:
+                await self._told_of_gaps(names, begun_unix_s)
         await self._finals()
-        await asyncio.sleep(_CALM_S)
+        await self._calm()
+        self.source.paused = self.services.paused = False
 
     # Recovery
 
@@ -131,7 +143,9 @@ class Soak:
             lacks, stored_s, took_s = await self._send_finals()
             if not lacks or owner is await asyncio.to_thread(self.bed.servers.owner):
                 break
-            self.bed.say("a fail-over met the final values")
+            self._finals_again += 1
+            self.bed.say(f"a fail-over met the final values: {'; '.join(lacks[:6])}")
+            self.source.paused = self.services.paused = False
             await self._whole("a fail-over of Redis' own")
         self._finals_s.append(took_s)
         if lacks or took_s > CONSUMERS_S:
@@ -160,9 +174,40 @@ class Soak:
             if not lacks:
                 break
             await asyncio.sleep(0.02)
-        took_s = time.monotonic() - begun
-        self.source.paused = self.services.paused = False
-        return lacks, stored_s, took_s
+        return lacks, stored_s, time.monotonic() - begun
+
+    async def _calm(self) -> None:
+        """Let prices flow for a while between two quiet moments, and compare what was counted."""
+        before = await self._quiet()
+        self.source.paused = False
+        await asyncio.sleep(_CALM_S)
+        self.source.paused = True
+        after = await self._quiet()
+        if before is None or after is None:
+            return
+        self._counted += before.told == after.told
+        for counter, said, true in wrong_counts(before, after):
+            self.observer.violated("counters tell what happened", counter, said, true)
+
+    async def _quiet(self) -> Counts | None:
+        """Wait until all that was sent is counted. Return what is counted then."""
+        quiet_at = time.monotonic() + _QUIET_S + self.observer.slack_s
+        while True:
+            if self.observer.moment.now > quiet_at:
+                return self.observer.counts()
+            await asyncio.sleep(0.05)
+
+    async def _told_of_gaps(self, after: str, since_unix_s: float) -> None:
+        """Check that each silence since then was told as a gap."""
+        silences = [each for each in self.observer.silences if each.begins >= since_unix_s]
+        told_by = time.monotonic() + GAP_S
+        while missing := untold(silences, self.observer.gaps.values()):
+            if time.monotonic() > told_by:
+                said = [f"{g['from']} to {g['to']}" for g in [*self.observer.gaps.values()][-2:]]
+                true = [f"{utc(begins)} to {utc(ends)}" for begins, ends in missing]
+                self.observer.violated("silences are told as gaps", after, f"{said}", f"{true}")
+                return
+            await asyncio.sleep(0.1)
 
     def _not_final(self, live: set[str]) -> list[str]:
         """Return what lacks the final value of which symbol. Blocks for some milliseconds."""
@@ -172,24 +217,9 @@ class Soak:
                 stored: dict[str, str] = client.hgetall(keys.last)
         except (redis.RedisError, OSError) as error:
             return [f"Redis cannot be read: {error}"]
-        lacks = []
-        for symbol in sorted(live):
-            sent, heard = self.prices.newest(symbol)
-            update = json.loads(stored.get(symbol, "{}"))
-            found = number_of(update.get("bid_price", 0.0))
-            if found != sent:
-                lacks.append(f"spotd:last of {symbol} is {found}, not {sent}")
-            if update.get("last_price") != self.source.last_sales[symbol]:
-                last_price = update.get("last_price")
-                lacks.append(f"last_price of {symbol} is {last_price}")
-            if heard != sent:
-                lacks.append(f"the channel of {symbol} brought {heard}, not {sent}")
-            lacks += [
-                f"{consumer.name} holds {consumer.newest.get(symbol)} of {symbol}, not {sent}"
-                for consumer in self.consumers
-                if consumer.newest.get(symbol) != sent
-            ]
-        return lacks
+        told = {consumer.name: consumer.newest for consumer in self.consumers}
+        finals = {symbol: self.prices.newest(symbol) for symbol in live}
+        return not_final(finals, self.source.last_sales, stored, told)
 
     # The end
 
@@ -198,12 +228,12 @@ class Soak:
         result.seconds = time.monotonic() - bed.begun_at
         result.faults = dict(observer.injector.counts)
         for process in (*bed.ended, *bed.daemons, bed.relay):
-            for problem in grown(process):
+            for problem in grown(process.started_at, process.sizes):
                 observer.violated(
                     "memory, descriptors and tasks are bounded", process.name, *problem
                 )
-            if process.sizes and process.sizes[-1].at - process.sizes[0].at > _YOUNG_S / 2:
-                result.sizes[process.name] = size_of(process)
+            if process.sizes and process.sizes[-1].at - process.sizes[0].at > YOUNG_S / 2:
+                result.sizes[process.name] = size_of(process.sizes)
         result.violations = observer.violations
         longest = observer.contradictions.longest_s
         result.longest = [
@@ -221,7 +251,12 @@ class Soak:
             ),
             "406 answered": bed.sim.stats.refused[406],
             "sessions opened": bed.sim.stats.connections,
-            "longest without any price, s": round(max(observer.silences, default=0.0), 2),
+            "longest without any price, s": round(
+                max((ends - begins for begins, ends in observer.silences), default=0.0), 2
+            ),
+            "gaps told": len(observer.gaps),
+            "calm times in which counters were compared": self._counted,
+            "final values sent again, since a fail-over met them": self._finals_again,
             "closest updates of a symbol by seq, ms": round(prices.closest_s * 1000, 1),
             "most updates of a symbol within 1 s": prices.most_in_1_s,
             "final values after at most, s": round(max(self._finals_s, default=0.0), 2),
@@ -250,37 +285,6 @@ def lacking(moment: Moment, since: float) -> str:
     if old:
         lacks.append(f"old: {old}")
     return "; ".join(lacks)
-
-
-def grown(process: Process) -> list[tuple[str, str]]:
-    """Return by what a process grew more than it may: what it uses, and what is allowed."""
-    found = []
-    adult = [size for size in process.sizes if size.at - process.started_at > _YOUNG_S]
-    if adult:
-        first, last = adult[0].rss_bytes, adult[-1].rss_bytes
-        most = int(first * _GROWTH) + _GROWTH_BYTES
-        if last > most:
-            found.append((f"{last / 1e6:.1f} MB", f"{first / 1e6:.1f} MB when {_YOUNG_S:g} s old"))
-    for what, most, used in (
-        ("descriptors", _MOST_DESCRIPTORS, [size.descriptors for size in process.sizes]),
-        ("threads", _MOST_THREADS, [size.threads for size in process.sizes]),
-        ("tasks", _MOST_TASKS, [size.tasks for size in process.sizes]),
-    ):
-        if max(used, default=0) > most:
-            found.append((f"{max(used)} {what}", f"at most {most}"))
-    return found
-
-
-def size_of(process: Process) -> str:
-    """Return how large a process was at its begin and at its end."""
-    first, last = process.sizes[0], process.sizes[-1]
-    tasks = [size.tasks for size in process.sizes if size.tasks >= 0]
-    return (
-        f"{last.at - first.at:5.0f} s: RSS {first.rss_bytes / 1e6:.1f} -> "
-        f"{last.rss_bytes / 1e6:.1f} MB, descriptors {first.descriptors} -> {last.descriptors} "
-        f"(most {max(size.descriptors for size in process.sizes)}), tasks at most "
-        f"{max(tasks, default=-1)}, threads {last.threads}"
-    )
 
 
 async def soak(

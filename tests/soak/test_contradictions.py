@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from tests.soak.contradictions import Contradictions, Rule, Wrong
+from tests.soak.contradictions import Contradictions, Rule, Window, Wrong, covered_s
 
 RULE = Rule("ready", 1.0, "a reason")
 
 
-def _wrong(subject: str = "a", more_s: float = 0.0) -> list[Wrong]:
-    return [Wrong(RULE, subject, "200", "no session", more_s)]
+def _wrong(subject: str = "a", *hidden: Window) -> list[Wrong]:
+    return [Wrong(RULE, subject, "200", "no session", hidden)]
 
 
 def test_it_is_a_violation_once_where_it_lasts_longer_than_the_grace() -> None:
@@ -47,9 +47,25 @@ def test_time_without_cpu_does_not_count() -> None:
     assert seen.seen(_wrong(), 3.6, 12.5)
 
 
-def test_what_hides_the_truth_adds_to_the_grace() -> None:
-    """A fault that nobody can notice at once gives more time, also where it is over meanwhile."""
+def test_time_in_which_the_truth_is_hidden_does_not_count() -> None:
+    """What a fault hides for 10 s may be wrong for 10 s and the grace, and no longer."""
     seen = Contradictions(begun_at=0.0)
-    seen.seen(_wrong(more_s=10.0), 0.0, 0.0)
-    assert not seen.seen(_wrong(), 10.9, 0.0)
-    assert seen.seen(_wrong(), 11.1, 0.0)
+    fault = Window(-5.0, 10.0)
+    for at in range(12):
+        assert not seen.seen(_wrong("a", fault), float(at), 0.0)
+    assert seen.seen(_wrong("a", fault), 11.1, 0.0)
+
+
+def test_a_fault_that_ended_soon_hides_no_longer() -> None:
+    """A fault that could hide something for long hides nothing after its end."""
+    seen = Contradictions(begun_at=0.0)
+    seen.seen(_wrong("a", Window(0.0, 320.0)), 0.0, 0.0)
+    seen.seen(_wrong("a", Window(0.0, 3.0)), 3.9, 0.0)
+    assert seen.seen(_wrong("a", Window(0.0, 3.0)), 4.1, 0.0)
+
+
+def test_windows_that_overlap_cover_once() -> None:
+    """Two faults at one time hide it once."""
+    windows = [Window(4.0, 6.0), Window(1.0, 3.0), Window(2.0, 5.0), Window(8.0, 20.0)]
+    assert covered_s(Window(2.5, 9.0), windows) == 3.5 + 1.0
+    assert covered_s(Window(6.5, 7.5), windows) == 0.0

@@ -7,7 +7,17 @@ from itertools import islice, pairwise
 
 import pytest
 
-from tests.soak.plan import KINDS, TOPOLOGIES, Planned, Topology, kinds_of, rounds
+from tests.soak.contradictions import Window
+from tests.soak.plan import (
+    KINDS,
+    TOPOLOGIES,
+    Hiding,
+    Planned,
+    Topology,
+    hidden,
+    kinds_of,
+    rounds,
+)
 
 
 def _first(number: int, seed: int = 7, topology: Topology = "server") -> list[list[Planned]]:
@@ -51,3 +61,18 @@ def test_some_kinds_alone() -> None:
     """Only the kinds that were asked for come."""
     chosen = islice(rounds(1, "server", ("stream_cut", "leader_kill")), 20)
     assert {each.kind for planned in chosen for each in planned} == {"stream_cut", "leader_kill"}
+
+
+def test_a_fault_hides_the_truth_for_its_time_and_not_after_its_end() -> None:
+    """A stream that is mute for 50 s hides prices for 25 s of each session, and nothing else."""
+    whole = hidden([Hiding("stream_mute", 100.0, 150.0)], [90.0, 128.0])
+    assert whole == {"prices": (Window(100.0, 125.0), Window(128.0, 150.0))}
+    assert hidden([Hiding("stream_mute", 100.0, 104.0)], []) == {"prices": (Window(100.0, 104.0),)}
+    assert not hidden([Hiding("redis_kill", 100.0)], [101.0])
+
+
+def test_the_end_of_a_half_open_connection_is_hidden_until_it_is_over() -> None:
+    """The simulator reads nothing meanwhile, so it counts a session that spotd has given up."""
+    found = hidden([Hiding("stream_freeze", 100.0, 127.0)], [])
+    assert found["connection"] == (Window(100.0, 127.0),)
+    assert found["prices"] == found["answers"] == (Window(100.0, 115.0),)

@@ -6,16 +6,30 @@ from dataclasses import replace
 
 import pytest
 
+from tests.soak.contradictions import Window
 from tests.soak.moment import AlpacaSession, DaemonNow, Moment, RedisNow, Said
+from tests.soak.plan import Truth
 from tests.soak.rules import Rules, Times
 
 RULES = Rules(Times(ttl_s=5.0))
 NOW = 1_000.0
 LEADER = DaemonNow(
     name="a1",
-    said=Said("streaming", None, "host-1", leader=True, connected=True, ready=True, reasons="[]"),
+    said=Said(
+        "streaming",
+        None,
+        "host-1",
+        leader=True,
+        connected=True,
+        ready=True,
+        reasons="[]",
+        symbols={"live": 1, "refused": 1, "stale": 0},
+    ),
     instance="host-1",
-    sessions=(AlpacaSession(1, frozenset({"SPY"})),),
+    attempted=1,
+    attempted_at=NOW - 90,
+    published_at=NOW - 0.2,
+    sessions=(AlpacaSession(1, frozenset({"SPY"}), {"SPY": NOW - 90}),),
     key_seen_at=NOW,
 )
 STANDBY = DaemonNow(
@@ -78,7 +92,8 @@ def test_nothing_is_wrong_where_all_is_well() -> None:
 
 NOBODY = replace(REDIS, token=None)
 CUT = replace(LEADER, sessions=())
-DOWN = _said(CUT, state="waiting", code="backoff", connected=False, ready=False, reasons="[…]")
+DOWN = _said(CUT, state="waiting", code="backoff", connected=False, ready=False, reasons="[…]",
+             symbols={"stale": 1})  # fmt: skip
 TOLD_DOWN = replace(
     REDIS,
     status={
@@ -103,6 +118,26 @@ LIES: list[tuple[str, Moment]] = [
     ("connected", _with(CUT)),
     ("session_without_right", _with(redis=replace(REDIS, token="host-2:ef"))),
     ("session_without_right", _away(5.1)),
+    ("second_session", _with(replace(LEADER, attempted=2))),
+    (
+        "second_session",
+        _with(replace(LEADER, sessions=(*LEADER.sessions, AlpacaSession(0)))),
+    ),
+    ("asks_without_right", _with(standby=replace(STANDBY, attempted=2, attempted_at=NOW - 1))),
+    (
+        "asks_without_right",
+        _with(
+            standby=replace(STANDBY, attempted=2, attempted_at=NOW - 1, key_seen_at=NOW - 10),
+        ),
+    ),
+    ("publishes_without_key", _with(standby=replace(STANDBY, published_at=NOW))),
+    (
+        "publishes_without_key",
+        _with(
+            replace(LEADER, key_seen_at=NOW - 1.7, published_at=NOW),
+            redis=replace(REDIS, token="host-2:ef"),
+        ),
+    ),
     ("ready_without_redis", _away(0.5)),
     ("ready_without_session", _with(CUT)),
     ("unready", _with(_said(LEADER, ready=False, reasons="[…]"))),
@@ -110,6 +145,19 @@ LIES: list[tuple[str, Moment]] = [
     ("status", _with(redis=replace(REDIS, status=None))),
     ("status", _with(redis=TOLD_DOWN)),
     ("counts", _with(redis=replace(REDIS, states={"SPY": "live"}))),
+    ("counted", _with(_said(LEADER, symbols={"live": 2, "refused": 1}))),
+    ("counted", _with(_said(LEADER, symbols={"stale": 1, "refused": 1}))),
+    ("desired", _with(redis=replace(REDIS, desired=frozenset({"SPY", "QQQ"})))),
+    ("breaker", _with(_said(LEADER, breaker="open"))),
+    ("withheld", _with(behind={"SPY": NOW - 0.6})),
+    (
+        "withheld",
+        _with(
+            _said(LEADER, state="waiting", code="redis_away", ready=False, leader=False),
+            redis=replace(REDIS, token=None, states={"SPY": "stale"}),
+            behind={"SPY": NOW - 9.0},
+        ),
+    ),
     ("no_state", _with(redis=replace(REDIS, desired=frozenset({"SPY", "QQQ"})))),
     ("undesired", _with(redis=replace(REDIS, desired=frozenset()))),
     ("undesired", _with(redis=replace(REDIS, last=frozenset({"SPY", "OLD"})))),
@@ -150,6 +198,22 @@ TRUTHS = {
             stopping=True,
         )
     ),
+    "one that published while Redis could not be read": _with(
+        standby=replace(STANDBY, published_at=NOW - 5, attempted_at=NOW - 5),
+        unread_at=NOW - 4,
+    ),
+    "a symbol that was subscribed a moment ago": _with(
+        replace(
+            _said(LEADER, symbols={"pending": 1}),
+            sessions=(AlpacaSession(1, frozenset({"SPY"}), {"SPY": NOW - 0.4}),),
+        ),
+        redis=replace(
+            REDIS,
+            states={"SPY": "pending"},
+            status={**(REDIS.status or {}), "symbols": {"desired": 1, "pending": 1}},
+        ),
+        behind={"SPY": NOW - 600},
+    ),
     "a symbol that is stale and old": _with(
         DOWN,
         redis=replace(TOLD_DOWN, states={"SPY": "stale"}),
@@ -163,7 +227,8 @@ TRUTHS = {
 def test_the_truth_is_no_lie(moment: Moment) -> None:
     """What is told as it is breaks no rule, however bad it is."""
     found = _found(replace(moment, relay_ready=None))
-    assert not found - {"spotd_stream_connected is not what Alpaca sees"}
+    late = {"spotd_stream_connected is not what Alpaca sees", RULES.subscribed_not_live.name}
+    assert not found - late
 
 
 def test_a_stream_may_be_kept_while_redis_is_away() -> None:
@@ -172,3 +237,37 @@ def test_a_stream_may_be_kept_while_redis_is_away() -> None:
     name = rules.session_without_right.name
     assert name not in {wrong.rule.name for wrong in rules.wrong(_away(24.0))}
     assert name in {wrong.rule.name for wrong in rules.wrong(_away(26.0))}
+
+
+def test_a_leader_may_learn_that_it_lost_the_key() -> None:
+    """What it publishes or opens up to a call after that breaks no rule yet."""
+    found = _found(
+        _with(
+            replace(LEADER, key_seen_at=NOW - 1.0, attempted_at=NOW - 0.5, published_at=NOW - 0.1),
+            redis=replace(REDIS, token="host-2:ef"),
+        )
+    )
+    assert not found & {RULES.publishes_without_key.name, RULES.asks_without_right.name}
+
+
+@pytest.mark.parametrize(
+    ("rule", "truth"),
+    [("live_and_old", "prices"), ("withheld", "prices"), ("subscribed_not_live", "answers"),
+     ("connected", "connection")],
+)  # fmt: skip
+def test_what_a_fault_hides_is_told_with_what_is_wrong(rule: str, truth: Truth) -> None:
+    """A rule about prices has time while prices are hidden, and none while the end of a connection
+    is."""
+    windows = (Window(NOW - 5, NOW),)
+    wrong = _with(
+        _said(LEADER, connected=False),
+        redis=replace(REDIS, states={"SPY": "stale"}),
+        behind={"SPY": NOW - 3},
+    )
+    live = replace(wrong, redis=REDIS)
+    name = getattr(RULES, rule).name
+    truths: tuple[Truth, ...] = ("prices", "answers", "connection")
+    for hidden in truths:
+        moments = (replace(each, hidden={hidden: windows}) for each in (wrong, live))
+        found = [w.hidden for m in moments for w in RULES.wrong(m) if w.rule.name == name]
+        assert set(found) == {windows if hidden == truth else ()}

@@ -91,6 +91,8 @@ class Testbed:
 
     async def start_daemon(self, place: str) -> Process:
         """Start a daemon in a place, in which the one before has ended."""
+        if place in self.slots and self.slots[place].running:
+            raise AssertionError(f"{self.slots[place].name} still runs")
         self._number[place] += 1
         name = f"{place}{self._number[place]}"
         host = f"127.0.{1 + self._number.total() // 250}.{1 + self._number.total() % 250}"

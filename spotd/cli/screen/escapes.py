@@ -6,6 +6,7 @@ Sources: ECMA-48 and xterm's control sequences. Must not send it.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 from spotd.cli.screen.styles import Line, sgr
 
@@ -22,7 +23,6 @@ class Painter:
 
     def __init__(self, *, colours: bool = True) -> None:
         self._colours = colours
-        self._codes: dict[str, str] = {}
         self._size = (0, 0)
         self._shown: list[Line | None] = []
 
@@ -40,19 +40,20 @@ class Painter:
             if line != self._shown[number]:
                 self._shown[number] = line
                 # Erased before: behind the last column, that would take the character in it.
-                parts.append(f"\x1b[{number + 1}H\x1b[K{self._styled(line)}")
+                parts.append(f"\x1b[{number + 1}H\x1b[K{styled(line, colours=self._colours)}")
         return f"{_BEGIN}{''.join(parts)}{_END}" if parts else ""
 
-    def _styled(self, line: Line) -> str:
-        parts = []
-        for text, style in line:
-            code = self._code(style)
-            parts.append(f"{code}{text}\x1b[0m" if code else text)
-        return "".join(parts)
 
-    def _code(self, style: str) -> str:
-        code = self._codes.get(style)
-        if code is None:
-            parameters = sgr(style, colours=self._colours)
-            code = self._codes[style] = f"\x1b[{parameters}m" if parameters else ""
-        return code
+def styled(line: Line, *, colours: bool) -> str:
+    """Return a line with its styles, for a terminal."""
+    parts = []
+    for text, style in line:
+        code = _code(style, colours)
+        parts.append(f"{code}{text}\x1b[0m" if code else text)
+    return "".join(parts)
+
+
+@lru_cache(64)
+def _code(style: str, colours: bool) -> str:
+    parameters = sgr(style, colours=colours)
+    return f"\x1b[{parameters}m" if parameters else ""

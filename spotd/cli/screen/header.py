@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from spotd.cli.screen.lines import cut_line, joined, line_width
 from spotd.cli.screen.rows import Row, shown_state
 from spotd.cli.screen.styles import STATES, Line, Segment
-from spotd.cli.table import NO_DAEMON, gap_text, span_text
+from spotd.cli.table import LAST_KNOWN, gap_text, span_text
 from spotd.cli.text import printable
 from spotd.models import DaemonStatus, Gap
 from spotd.reasons import MEANINGS
@@ -62,7 +62,7 @@ def reason_line(daemon: Daemon, selected: Row | None, width: int, unix_s: float)
     if daemon.why:
         line: Line = (("redis_away: ", "bad"), (printable(daemon.why), ""))
     elif daemon.absent:
-        line = (("no_daemon: ", "bad"), (f"{NO_DAEMON}. {MEANINGS['no_daemon'].action}", ""))
+        line = (("no_daemon: ", "bad"), (f"{LAST_KNOWN}. {MEANINGS['no_daemon'].action}", ""))
     elif selected is not None and selected.state is not None and selected.state.reason:
         line = _of_symbol(selected)
     elif status is not None and status.reason:

@@ -26,6 +26,33 @@ def cut_line(line: Iterable[Segment], width: int) -> Line:
     return tuple(cut_off)
 
 
+def wrapped(line: Line, width: int, indent: int) -> list[Line]:
+    """Return a line as several that fit, broken at spaces. All but the first are indented.
+
+    What has no space to break at is cut.
+    """
+    lines: list[Line] = []
+    while line_width(line) > width:
+        text = "".join(text for text, _ in line)
+        fits = len(cut(text, width + 1)) - 1  # without the ellipsis, which takes a cell
+        at = text.rfind(" ", indent + 1, fits + 1)
+        if at < 0:
+            break
+        lines.append(_split(line, at)[0])
+        line = ((" " * indent, ""), *_split(line, at + 1)[1])
+    return [*lines, cut_line(line, width)]
+
+
+def _split(line: Line, at: int) -> tuple[Line, Line]:
+    """Return what stands before a character of a line, and from it on."""
+    before, after = [], []
+    for text, style in line:
+        before.append((text[: max(0, at)], style))
+        after.append((text[max(0, at) :], style))
+        at -= len(text)
+    return tuple(part for part in before if part[0]), tuple(part for part in after if part[0])
+
+
 def joined(parts: Iterable[Line], width: int, space: str = "  ") -> Line:
     """Return the parts beside each other, without those at the end that do not fit.
 

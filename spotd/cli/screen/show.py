@@ -6,7 +6,6 @@ Talks to Redis by the client. Must not decide what is shown.
 from __future__ import annotations
 
 import asyncio
-import signal
 import time
 from collections.abc import Iterable, Sequence
 from contextlib import AsyncExitStack, suppress
@@ -53,13 +52,7 @@ async def show(
             stack.push_async_callback(_ended, task)
         stack.enter_context(stderr_afterwards())
         with Terminal(watching.pressed, watching.changed, watching.quit.set) as terminal:
-            loop = asyncio.get_running_loop()
-            # Like Ctrl-C. By itself Ctrl-\ would leave the terminal as it is.
-            loop.add_signal_handler(signal.SIGQUIT, signal.raise_signal, signal.SIGTERM)
-            try:
-                await watching.paint(terminal)
-            finally:
-                loop.remove_signal_handler(signal.SIGQUIT)
+            await watching.paint(terminal)
 
 
 async def _see_everything(spot: SpotClient, watching: _Watching) -> None:

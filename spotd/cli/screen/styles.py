@@ -7,24 +7,24 @@ from typing import NamedTuple
 Segment = tuple[str, str]  # a text, and the name of its style; no name: as the terminal has it
 Line = tuple[Segment, ...]
 
-# ``SGR`` parameters (ECMA-48, 8.3.117) without colour, colour, and the same for rich.
-_STYLES: dict[str, tuple[str, str, str]] = {
-    "up": ("", "32", "green"),
-    "down": ("", "31", "red"),
-    "good": ("", "32", "green"),
-    "doubtful": ("", "33", "yellow"),
-    "halted": ("", "35", "magenta"),
-    "bad": ("1", "31", "bold red"),
-    "badge good": ("7", "32", "reverse green"),
-    "badge doubtful": ("7", "33", "reverse yellow"),
-    "badge bad": ("7", "31", "reverse bold red"),
-    "dim": ("2", "", "dim"),
-    "strong": ("1", "", "bold"),
-    "sorted": ("1;4", "", "bold underline"),
-    "selected": ("7", "", "reverse"),
-    "key": ("1", "36", "bold cyan"),
+# ``SGR`` parameters (ECMA-48, 8.3.117) without colour, and the colour.
+_STYLES: dict[str, tuple[str, str]] = {
+    "up": ("", "32"),
+    "down": ("", "31"),
+    "good": ("", "32"),
+    "doubtful": ("", "33"),
+    "halted": ("", "35"),
+    "bad": ("1", "31"),
+    "badge good": ("7", "32"),
+    "badge doubtful": ("7", "33"),
+    "badge bad": ("7", "31"),
+    "dim": ("2", ""),
+    "strong": ("1", ""),
+    "sorted": ("1;4", ""),
+    "selected": ("7", ""),
+    "key": ("1", "36"),
 }
-RICH = {name: rich for name, (_, _, rich) in _STYLES.items()}
+STYLES = frozenset(_STYLES)
 
 STATES = {
     "live": "good",
@@ -52,14 +52,13 @@ class Glyphs(NamedTuple):
     ascending: str = "▴"
     descending: str = "▾"
     dash: str = "–"
-    ellipsis: str = "…"
 
 
 UNICODE = Glyphs()
-ASCII = Glyphs("_.,-~=+^", "+", "-", "^", "v", "-", "~")
+ASCII = Glyphs("_.,-~=+^", "+", "-", "^", "v", "-")
 
 
 def sgr(style: str, *, colours: bool) -> str:
     """Return the parameters that turn a style on, empty for none."""
-    plain, colour, _ = _STYLES.get(style, ("", "", ""))
+    plain, colour = _STYLES.get(style, ("", ""))
     return ";".join(filter(None, (plain, colour if colours else "")))

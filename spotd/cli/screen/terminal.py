@@ -75,7 +75,8 @@ class Terminal:
 
     ``pressed`` is called with what was typed, ``changed`` when the terminal may show something
     else than before or has another size, ``lost`` when it is gone. They are called on the loop.
-    Ctrl-C stays a signal; the terminal is given back while Ctrl-Z suspends the process.
+    Ctrl-C stays a signal, and Ctrl-\\ becomes SIGTERM, since by itself it would leave the terminal
+    as it is. The terminal is given back while Ctrl-Z suspends the process.
     """
 
     def __init__(
@@ -102,6 +103,7 @@ class Terminal:
             self._loop.add_signal_handler(signal.SIGWINCH, self._changed)
             self._loop.add_signal_handler(signal.SIGTSTP, self._suspend)
             self._loop.add_signal_handler(signal.SIGCONT, self._resume)
+            self._loop.add_signal_handler(signal.SIGQUIT, signal.raise_signal, signal.SIGTERM)
         except BaseException:
             self.__exit__(None, None, None)
             raise
@@ -113,7 +115,7 @@ class Terminal:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        for number in (signal.SIGWINCH, signal.SIGTSTP, signal.SIGCONT):
+        for number in (signal.SIGWINCH, signal.SIGTSTP, signal.SIGCONT, signal.SIGQUIT):
             self._loop.remove_signal_handler(number)
         self._loop.remove_reader(self._fd)
         self._give_back()

@@ -55,5 +55,6 @@ def marks_of(prices: Sequence[float], levels: str) -> str:
     half_range = highest / 2 - lowest / 2
     if half_range <= 0:
         return levels[(len(levels) - 1) // 2] * len(prices)
-    scale = (len(levels) - 1) / half_range
-    return "".join([levels[round((price / 2 - lowest / 2) * scale)] for price in prices])
+    most = len(levels) - 1
+    # Divided first: of a tiny range, the quotient of most and range would not be finite.
+    return "".join([levels[round((p / 2 - lowest / 2) / half_range * most)] for p in prices])

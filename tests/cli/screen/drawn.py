@@ -5,7 +5,7 @@ from __future__ import annotations
 from spotd.cli.screen.controls import Action
 from spotd.cli.screen.lines import line_width
 from spotd.cli.screen.screen import Screen
-from spotd.cli.screen.styles import RICH, Line
+from spotd.cli.screen.styles import STYLES, Line
 from tests.kit.publisher import AT, update_of
 
 
@@ -35,7 +35,7 @@ class Drawn:
         assert len(lines) == height
         for line in lines:
             assert line_width(line) <= width
-            assert all(style in RICH or not style for _, style in line)
+            assert all(style in STYLES or not style for _, style in line)
         return lines
 
     def lines(self, width: int = 80, height: int = 24) -> list[str]:

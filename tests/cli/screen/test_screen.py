@@ -207,7 +207,7 @@ class TestHeader:
         drawn.screen.status(None)
         top, below, _, row = drawn.lines()[:4]
         assert top == "spotd  no daemon"
-        assert below.startswith("no_daemon: no daemon answers: prices are the last known. Start")
+        assert below.startswith("no_daemon: no daemon runs here: prices are the last known. Start")
         assert row.endswith("stale")
         drawn.screen.status(status_of())
         assert drawn.lines()[3].endswith("live")

@@ -21,6 +21,7 @@ PRICES = st.floats(min_value=-1.7e308, max_value=1.7e308)
         ([1.0, 8.0], "▁█"),
         ([1, 2, 3, 4, 5, 6, 7, 8], "▁▂▃▄▅▆▇█"),
         ([-1.7e308, 1.7e308], "▁█"),
+        ([1e-310, 2e-310, 4e-310], "▁▃█"),
     ],
 )
 def test_marks(prices: list[float], marks: str) -> None:

@@ -1,0 +1,97 @@
+"""A process whose event loop hangs ends itself, whatever hung and whoever supervises it."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.kit.processes import environment
+from tests.kit.waiting import GUARD_S, until_sync
+
+# It turns until SIGUSR1. Then it blocks, as a call does that never returns.
+_LOOP = """
+import asyncio, signal, time
+from spotd.ops.hang import ended_when_hung
+signal.signal(signal.SIGUSR1, lambda *_: time.sleep(1_000))
+async def main():
+    async with ended_when_hung(0.3):
+        while True:
+            await asyncio.sleep(0.01)
+            print("turns", flush=True)
+asyncio.run(main())
+"""
+_DAEMON = """
+import signal, time
+from spotd.daemon.process import run_daemon
+from spotd.settings import Settings
+signal.signal(signal.SIGUSR1, lambda *_: time.sleep(1_000))
+raise SystemExit(run_daemon(Settings.load(), hang_limit_s=2.0))
+"""
+
+
+@contextmanager
+def _python(home: Path, *args: str, **env: str) -> Iterator[subprocess.Popen[bytes]]:
+    with (home / "stdout").open("wb") as out, (home / "stderr").open("wb") as err:
+        process = subprocess.Popen(
+            [sys.executable, "-c", *args], cwd=home, env=environment(**env), stdout=out, stderr=err
+        )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _turns(home: Path) -> int:
+    return len((home / "stdout").read_bytes().splitlines())
+
+
+def test_a_loop_that_hangs_ends_the_process(tmp_path: Path) -> None:
+    """The exit code is 1, and stderr shows where each thread was."""
+    with _python(tmp_path, _LOOP) as process:
+        until_sync(lambda: _turns(tmp_path), "a turn")
+        process.send_signal(signal.SIGUSR1)
+        assert process.wait(GUARD_S) == 1
+    said = (tmp_path / "stderr").read_text()
+    assert "the event loop hung" in said
+    assert "most recent call first" in said
+
+
+def test_a_process_that_was_stopped_goes_on(tmp_path: Path) -> None:
+    """Time in which the process did not run is no hang, also if it is longer than the limit."""
+    with _python(tmp_path, _LOOP) as process:
+        until_sync(lambda: _turns(tmp_path), "a turn")
+        process.send_signal(signal.SIGSTOP)
+        stopped_at = time.monotonic()
+        until_sync(lambda: time.monotonic() > stopped_at + 1.0, "more than the limit")
+        process.send_signal(signal.SIGCONT)
+        turns = _turns(tmp_path)
+        until_sync(lambda: _turns(tmp_path) > turns + 50, "more turns")
+        assert process.poll() is None
+
+
+@pytest.mark.long  # the daemon's own pulses are half a second apart
+def test_a_daemon_that_hangs_ends(tmp_path: Path) -> None:
+    """Docker restarts it then, and a standby takes over, as after any other death."""
+    settings = {
+        "ALPACA_API_KEY": "key",
+        "ALPACA_SECRET_KEY": "secret",
+        "SPOTD_REDIS_URL": "redis://127.0.0.1:1/0",
+        "SPOTD_STREAM_URL": "ws://127.0.0.1:1/v2/iex",
+        "SPOTD_DATA_URL": "http://127.0.0.1:1",
+        "SPOTD_HTTP_PORT": "0",
+        "SPOTD_LOG_FORMAT": "json",
+    }
+    with _python(tmp_path, _DAEMON, **settings) as process:
+        stderr = tmp_path / "stderr"
+        until_sync(lambda: "starting" in stderr.read_text(), "its first line")
+        process.send_signal(signal.SIGUSR1)
+        assert process.wait(GUARD_S) == 1
+        assert "the event loop hung" in stderr.read_text()

@@ -1,0 +1,63 @@
+"""The fence by Redis' clock in a cluster: a deposed leader's call comes late, and does nothing."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+
+from spotd.errors import RedisUnavailableError
+from spotd.keys import Keys
+from spotd.redis.port import RedisPort
+from tests.kit.recorder import Recorder
+from tests.kit.servers import ClusterServers
+from tests.kit.waiting import until
+from tests.redis.test_cluster import goes_on
+
+KEYS = Keys("{spotd}:", "spot:")
+
+
+@pytest.mark.long  # a promotion takes 4 s
+async def test_a_late_call_of_a_deposed_leader_publishes_nothing(tmp_path: Path) -> None:
+    """The owner of the slot freezes with a call in its socket, and its replica leads meanwhile.
+
+    When it goes on, it takes itself for the owner, and the key of its data is the deposed leader's.
+    Subscribers at other nodes would hear the call behind what the new leader published.
+    """
+    with ClusterServers(tmp_path, node_timeout_ms=500) as cluster:
+        owner = cluster.owner(KEYS.leader)
+        replica = cluster.add_replica(owner)
+        spared = next(node for node in cluster.nodes if node not in (owner, replica))
+        deposed = RedisPort(cluster.url, KEYS, call_timeout_s=0.2)
+        successor = RedisPort(cluster.url, KEYS)
+        ends: list[Exception | None] = []
+        async with Recorder(spared.url, keys=KEYS) as heard:
+            await deposed.lead("deposed", 600.0)
+            deposed.begin_publishing("deposed", _update("first"), 1, ends.append)
+            await until(lambda: ends == [None], "a call that succeeds")
+            owner.freeze()
+            try:
+                deposed.begin_publishing("deposed", _update("late"), 2, ends.append)
+                await until(lambda: len(ends) == 2, "the end of the call")
+                assert isinstance(ends[1], RedisUnavailableError)
+                over = time.monotonic() + 0.1  # its time was counted from a later moment
+                with replica.client() as client:
+                    await until(lambda: client.info("replication")["role"] == "master", "promotion")
+                    client.delete(KEYS.leader)
+                await goes_on(successor, "successor")
+                await until(lambda: time.monotonic() > over, "the end of its time")
+            finally:
+                owner.thaw()
+            with owner.client() as client:
+                await until(lambda: client.info("replication")["role"] == "slave", "its demotion")
+            before = len(heard.of("SPY"))
+            await goes_on(successor, "successor")
+            await until(lambda: len(heard.of("SPY")) > before, "its next update")
+        await deposed.close()
+        await successor.close()
+    assert [raw for raw in heard.raw("SPY") if b"by" in raw] == [_update("first").strip()]
+
+
+def _update(by: str) -> bytes:
+    return b'{"symbol":"SPY","by":"%s"}\n' % by.encode()
