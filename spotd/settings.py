@@ -1,24 +1,15 @@
-"""Every setting, from the environment, a ``.env`` file, Docker secrets or systemd credentials.
+"""Every setting of the daemon: its name, its default, its limits, and what it means.
 
-Precedence: environment, ``.env`` in the working directory, then files named like the variable
-(any case) in ``/run/secrets`` or ``$CREDENTIALS_DIRECTORY``. An empty value counts as not set.
-An unknown ``SPOTD_*`` name is an error that names the nearest known one: a mistyped setting that
-is silently ignored costs more than a start that fails. Variables that Kubernetes injects for a
-Service count as not set.
+``setting_sources`` says where they are read. An empty value counts as not set.
 """
 
 from __future__ import annotations
 
-import difflib
-import os
 import re
 from collections.abc import Iterable, Mapping
-from io import StringIO
-from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
-from dotenv.parser import parse_stream
 from pydantic import (
     AfterValidator,
     AliasChoices,
@@ -41,11 +32,10 @@ from spotd.errors import SettingsError
 from spotd.keys import Keys
 from spotd.kubernetes import is_injected
 from spotd.redis.addresses import check_address, secrets_in
+from spotd.setting_sources import ENCODING, PREFIX, check_sources, secret_directories
 
 Feed = Literal["iex", "sip", "delayed_sip", "boats", "overnight", "test"]
 
-_ENCODING = "utf-8-sig"  # UTF-8; an editor may have put a mark in front
-_PREFIX = "SPOTD_"  # of every variable that is spotd's own
 _STREAM_HOST = "wss://stream.data.alpaca.markets"
 _STREAM_PATHS: dict[Feed, str] = {
     "iex": "/v2/iex",
@@ -85,21 +75,17 @@ Prefix = Annotated[
 ]
 
 
-# Names of one thing. The other names of a setting may belong to another program.
-_SAME = (("ALPACA_API_KEY", "APCA_API_KEY_ID"), ("ALPACA_SECRET_KEY", "APCA_API_SECRET_KEY"))
-
-
 class Settings(BaseSettings):
     """The settings of one daemon; field descriptions are the README's configuration table."""
 
     model_config = SettingsConfigDict(
         env_file=".env",
-        env_file_encoding=_ENCODING,
+        env_file_encoding=ENCODING,
         env_ignore_empty=True,
         # The variable of a field is its name behind this prefix, unless the field lists its own.
         # Without a prefix, pydantic-settings would read variables that are named like fields, such
         # as `LOG_LEVEL` and `FEED`, which belong to other programs.
-        env_prefix=_PREFIX,
+        env_prefix=PREFIX,
         extra="ignore",
         frozen=True,
         hide_input_in_errors=True,
@@ -316,11 +302,8 @@ class Settings(BaseSettings):
         Raises SettingsError, with one clause for each thing that is wrong.
         """
         try:
-            own = {name: v for name, v in os.environ.items() if not is_injected(name, v)}
-            sources = (own, _env_file(), _secret_files())
-            reject_unknown({name for source in sources for name in source})
-            _reject_contradictions(sources)
-            return cls(_secrets_dir=_secret_directories(), **overrides)  # type: ignore[call-arg]
+            check_sources(known_names())
+            return cls(_secrets_dir=secret_directories(), **overrides)  # type: ignore[call-arg]
         except ValidationError as error:
             raise SettingsError("; ".join(_explain(error, cls))) from None
         except OSError as error:
@@ -336,87 +319,13 @@ def names_of(field_name: str, settings: type[BaseSettings] = Settings) -> tuple[
     aliases = settings.model_fields[field_name].validation_alias
     if isinstance(aliases, AliasChoices):
         return tuple(str(choice) for choice in aliases.choices)
-    return (_PREFIX + field_name.upper(),)
+    return (PREFIX + field_name.upper(),)
 
 
 def known_names() -> tuple[str, ...]:
     """Return every variable that spotd reads."""
     own = (name for field in Settings.model_fields for name in names_of(field))
     return (*own, *RELAY_NAMES)
-
-
-def reject_unknown(names: Iterable[str]) -> None:
-    """Raise SettingsError for each ``SPOTD_*`` name that no setting has."""
-    known = set(known_names())
-    wrong = []
-    for name in names:
-        upper = name.upper()
-        if not upper.startswith(_PREFIX) or upper in known:
-            continue
-        nearest = difflib.get_close_matches(upper, sorted(known), n=1, cutoff=0.0)
-        wrong.append(f"{name} is not a setting of spotd; did you mean {nearest[0]}?")
-    if wrong:
-        raise SettingsError("; ".join(sorted(wrong)))
-
-
-def _reject_contradictions(sources: Iterable[Mapping[str, str]]) -> None:
-    """Raise SettingsError where one source gives two names of one thing different values.
-
-    Of different sources, the one that goes before the others counts, under whichever name.
-    """
-    wrong = []
-    for source in sources:
-        values = {name.upper(): value.strip() for name, value in source.items()}
-        for one, other in _SAME:
-            if len({values.get(one), values.get(other)} - {None, ""}) > 1:
-                wrong.append(f"{one} and {other} have different values: set one of them")
-    if wrong:
-        raise SettingsError("; ".join(dict.fromkeys(wrong)))
-
-
-def _env_file() -> dict[str, str]:
-    """Return what ``.env`` sets.
-
-    Raises SettingsError for a line that is no assignment, and for a file that is not UTF-8.
-    """
-    path = Path(".env")
-    if not path.exists():
-        return {}
-    values = {}
-    for binding in parse_stream(StringIO(_text_of(path))):
-        if binding.error:
-            raise SettingsError(f".env, line {binding.original.line}: not NAME=value")
-        if binding.key is not None:
-            values[binding.key] = binding.value or ""
-    return values
-
-
-def _secret_files() -> dict[str, str]:
-    """Return what the files of secrets that are named like a setting set."""
-    known = set(known_names())
-    return {
-        file.name: _text_of(file) if file.name.upper() in known and file.is_file() else ""
-        for folder in _secret_directories()
-        for file in folder.iterdir()
-    }
-
-
-def _text_of(path: Path) -> str:
-    """Return the text of a file. Raises SettingsError where it is not UTF-8."""
-    raw = path.read_bytes()
-    try:
-        return raw.decode(_ENCODING)
-    except UnicodeDecodeError as error:
-        line = raw.count(b"\n", 0, error.start) + 1
-        # Not chained: the error holds the whole text.
-        raise SettingsError(f"{path}, line {line}: not UTF-8") from None
-
-
-def _secret_directories() -> list[Path]:
-    candidates = [Path("/run/secrets")]
-    if systemd := os.environ.get("CREDENTIALS_DIRECTORY"):
-        candidates.append(Path(systemd))
-    return [path for path in candidates if path.is_dir()]
 
 
 def _require_url(value: str, schemes: tuple[str, ...]) -> None:

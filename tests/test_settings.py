@@ -11,7 +11,8 @@ from pydantic import SecretStr
 from spotd.errors import SettingsError
 from spotd.keys import Keys
 from spotd.relay.settings import RelaySettings
-from spotd.settings import Feed, Settings, known_names, names_of, reject_unknown
+from spotd.setting_sources import refuse_unknown
+from spotd.settings import Feed, Settings, known_names, names_of
 
 SECRET = "tell-nobody"
 
@@ -312,7 +313,7 @@ def test_an_unknown_name_is_an_error_that_names_the_nearest(
 def test_however_far_off_a_name_is_there_is_a_nearest() -> None:
     """Every unknown name has a nearest known one, and all unknown names are told at once."""
     with pytest.raises(SettingsError) as caught:
-        reject_unknown(["SPOTD_ZZZ", "SPOTD_", "PATH", "SPOTD_FEED"])
+        refuse_unknown(["SPOTD_ZZZ", "SPOTD_", "PATH", "SPOTD_FEED"], known_names())
     assert str(caught.value).count("did you mean SPOTD_") == 2
 
 
@@ -402,9 +403,9 @@ def test_no_address_is_shown_by_repr(monkeypatch: pytest.MonkeyPatch) -> None:
     assert SECRET not in repr(Settings.load())
 
 
-def test_known_names_are_not_rejected() -> None:
+def test_known_names_are_not_refused() -> None:
     """Known names are accepted, and so are the relay's, which may stand in the same file."""
-    reject_unknown([*known_names(), "spotd_feed", "SPOTD_RELAY_TOKEN"])
+    refuse_unknown([*known_names(), "spotd_feed", "SPOTD_RELAY_TOKEN"], known_names())
 
 
 @pytest.mark.parametrize(

@@ -30,10 +30,10 @@ from spotd.cli.screen.terminal import has_screen
 from spotd.cli.table import counted, event_line, price_line
 from spotd.client import Event, SpotClient, symbols_of
 from spotd.daemon.daemon import Daemon
-from spotd.daemon.process import stop_on_signals
 from spotd.errors import SpotdError
 from spotd.models import DaemonStatus, SpotPriceUpdate, SymbolState
 from spotd.ops import logs
+from spotd.ops.stop_signals import stop_on_signals
 from spotd.settings import Settings
 from spotd.simulator import MarketModel, Replay, Simulator
 

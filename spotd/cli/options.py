@@ -6,7 +6,6 @@ Talks to nothing itself. Must not require Alpaca keys, since the small commands 
 from __future__ import annotations
 
 import asyncio
-import signal
 from collections.abc import Callable, Coroutine, Iterable
 from contextlib import suppress
 from typing import Any
@@ -15,6 +14,7 @@ import click
 from pydantic import SecretStr
 
 from spotd.client import SpotClient
+from spotd.ops.stop_signals import stop_on_signals
 from spotd.redis.observer import Observer
 from spotd.settings import Settings
 
@@ -61,18 +61,14 @@ def observer_of(settings: Settings) -> Observer:
 
 
 def until_stopped(body: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    """Run a body until it ends, or until SIGINT, SIGTERM or SIGHUP cancels it. None is a failure.
+    """Run a body until it ends, or until a signal that asks to stop cancels it. None is a failure.
 
-    A SIGHUP that is ignored, as under nohup, stays so. Since the signals cancel the body, it
-    removes its leases from Redis before it ends.
+    Since the signals cancel the body, it removes its leases from Redis before it ends.
     """
 
     async def supervise() -> None:
-        loop = asyncio.get_running_loop()
         task = asyncio.ensure_future(body())
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            if number is not signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
-                loop.add_signal_handler(number, task.cancel)
+        stop_on_signals(asyncio.get_running_loop(), task.cancel)
         with suppress(asyncio.CancelledError):
             await task
 

@@ -127,7 +127,7 @@ class Recording:
         self._is_away = False
 
     async def run(self, seconds: float | None) -> None:
-        """Record until cancelled, for so many seconds, or until the bound. Say how it went."""
+        """Record until cancelled, until a time is over, or until the bound. Say how it went."""
         tick = asyncio.create_task(self._tick(), name="record: flush")
         read = asyncio.create_task(self._read(), name="record: read")
         try:

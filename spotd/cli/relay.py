@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import signal
 
 import click
+
+from spotd.ops.stop_signals import stop_on_signals
 
 
 @click.command()
@@ -19,6 +20,7 @@ def relay() -> None:
 
     settings = RelaySettings.load()
 
+    from spotd.ops.hang import ended_when_hung  # noqa: PLC0415 - as below
     from spotd.relay.server import (  # noqa: PLC0415 - wrong settings are told before
         configure_logs,
         run_relay,
@@ -28,8 +30,8 @@ def relay() -> None:
 
     async def serve() -> None:
         stop_asked = asyncio.Event()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            asyncio.get_running_loop().add_signal_handler(number, stop_asked.set)
-        await run_relay(settings, stop_asked)
+        stop_on_signals(asyncio.get_running_loop(), stop_asked.set)
+        async with ended_when_hung():
+            await run_relay(settings, stop_asked)
 
     asyncio.run(serve())

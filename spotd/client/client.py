@@ -162,8 +162,8 @@ class SpotClient(Requests, ClosedByAsyncWith):
 
         With ``demand`` (the default) leases hold the symbols while the iteration runs. Without it,
         only what others demand arrives. A consumer that is slow gets the newest price of each
-        symbol; ``skipped`` of the iterator counts the others. ``max_hz``: at most so many prices of
-        a symbol in a second.
+        symbol; ``skipped`` of the iterator counts the others. ``max_hz`` limits the
+        prices of a symbol in a second.
 
         A step that has waited ``timeout`` seconds raises TimeoutError, and the next one goes on::
 

@@ -5,18 +5,17 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
-import signal
 import threading
-from collections.abc import Callable
 
 from spotd.alpaca import threads
 from spotd.daemon.daemon import Daemon
 from spotd.ops import hang, logs
+from spotd.ops.stop_signals import stop_on_signals
 from spotd.settings import Settings
 
 
 def run_daemon(settings: Settings, *, hang_limit_s: float = hang.LIMIT_S) -> int:
-    """Run one daemon in this process until SIGTERM or SIGINT. Return the exit code.
+    """Run one daemon in this process until it is asked to stop. Return the exit code.
 
     A daemon whose event loop hangs for ``hang_limit_s`` ends the process with 1.
     """
@@ -39,20 +38,10 @@ def _threads_are_busy() -> bool:
 
 async def _main(settings: Settings, hang_limit_s: float) -> int:
     daemon = Daemon(settings)
-    over = hang.end_when_hung(lambda: daemon.pulses, hang_limit_s)
     # Imported modules are never garbage. A search through all of them would hold the loop for
     # about 50 ms, sooner or later in the middle of a busy market.
     gc.freeze()
     loop = asyncio.get_running_loop()
     stop_on_signals(loop, daemon.stop)
-    try:
+    async with hang.ended_when_hung(hang_limit_s):
         return await daemon.run()
-    finally:
-        over.set()
-
-
-def stop_on_signals(loop: asyncio.AbstractEventLoop, stop: Callable[[], None]) -> None:
-    """Call ``stop`` on SIGTERM and SIGINT, and on SIGHUP unless it is ignored, as under nohup."""
-    for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        if signum is not signal.SIGHUP or signal.getsignal(signum) is not signal.SIG_IGN:
-            loop.add_signal_handler(signum, stop)

@@ -33,7 +33,7 @@ from spotd.redis.dial import Connect, Discard, dial, first_answer
 from spotd.redis.master import Master
 
 _REDIRECTIONS = 4  # of one call, while slots move from node to node
-_OVERDUE_S = 0.3  # an owner that did not answer for so long may hang: the others are asked
+_OVERDUE_S = 0.3  # an owner that has not answered by then may hang: the others are asked
 _ASK_AGAIN_S = 0.2  # the pause between two such questions
 _ANSWER_LIMIT_S = 0.5  # of one node, where all are asked
 

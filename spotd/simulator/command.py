@@ -166,11 +166,12 @@ def _of_group(group: str, flags: Mapping[str, Any]) -> dict[str, Any]:
 async def serve(
     simulator: Simulator, seconds: float | None, progress_s: float = PROGRESS_S
 ) -> None:
-    """Serve until SIGINT, SIGTERM, the given time, or a failure, which is raised."""
+    """Serve until SIGINT, SIGTERM or SIGHUP, the given time, or a failure, which is raised."""
     asked = asyncio.Event()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, asked.set)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN or number is not signal.SIGHUP:
+            loop.add_signal_handler(number, asked.set)
     try:
         await simulator.start()
     except OSError as problem:

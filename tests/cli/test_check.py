@@ -123,13 +123,15 @@ class TestRedis:
         assert server.keys() == []
 
     async def test_leader(self, server: redis.Redis) -> None:
-        """The leader is named by the status, or by its token where there is no status."""
-        server.set(KEYS.leader, "token-1")
-        assert (await on_redis(Settings.load()))["leader"] == ("ok", "led by token-1", "", 1)
+        """The leader is named by its token, with its state where the status is its own."""
+        server.set(KEYS.leader, "host-1-ab:1")
+        assert (await on_redis(Settings.load()))["leader"] == ("ok", "led by host-1-ab", "", 1)
         server.set(KEYS.status, status_of().to_json())
         found = await on_redis(Settings.load())
         assert found["leader"].text == "led by host-1-ab (streaming)"
-        assert server.get(KEYS.leader) == b"token-1"
+        assert server.get(KEYS.leader) == b"host-1-ab:1"
+        server.set(KEYS.leader, "host-2-cd:1")
+        assert (await on_redis(Settings.load()))["leader"].text == "led by host-2-cd"
 
     async def test_what_the_server_is_set_to(self, server: redis.Redis) -> None:
         """Persistence, eviction and buffers are read from the server itself."""

@@ -11,7 +11,7 @@ import pytest
 from spotd.keys import Keys
 from tests.cli.conftest import Call
 from tests.kit.ports import free_port
-from tests.kit.publisher import state_of, status_of, update_of
+from tests.kit.publisher import state_of, status_of, update_of, write_status
 from tests.kit.servers import ClusterServers, Server
 
 KEYS = Keys(key_prefix="{spotd}:")
@@ -39,7 +39,7 @@ def test_commands(process: Call, cluster: ClusterServers) -> None:
     assert "no daemon runs here" in process("status").out
     [holder] = [node for node in cluster.nodes if _holds(node, KEYS.symbols)]
     with holder.client() as client:
-        client.set(KEYS.status, status_of().to_json())
+        write_status(client, status_of(), KEYS)
         client.hset(KEYS.last, "SPY", update_of("SPY").to_json())
         client.hset(KEYS.states, "SPY", state_of("SPY", "stale").to_json())
     assert process("status").out.startswith("state        streaming since")

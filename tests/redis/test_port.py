@@ -463,7 +463,7 @@ async def test_a_demand_that_is_known_is_not_returned(port: RedisPort, db: redis
     db.sadd(KEYS.symbols, *(f"S{n}" for n in range(2 * SCAN_ABOVE)))
     db.zadd(KEYS.leases, {"DIA@a": 4e9})
     read = await read_of(port)
-    for change in (
+    changes: tuple[Callable[[], object], ...] = (
         lambda: db.srem(KEYS.symbols, "S1"),
         lambda: db.sadd(KEYS.symbols, "S1"),
         lambda: db.zadd(KEYS.leases, {"DIA@b": 4e9}),
@@ -472,7 +472,8 @@ async def test_a_demand_that_is_known_is_not_returned(port: RedisPort, db: redis
         lambda: db.zadd(KEYS.leases, {"IWM@a": 1.0}),
         lambda: db.delete(KEYS.leases),
         lambda: db.delete(KEYS.symbols),
-    ):
+    )
+    for change in changes:
         assert isinstance(await port.demand(read.digest), SameDemand)
         change()
         read = await read_of(port, read.digest)
