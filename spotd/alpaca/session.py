@@ -207,11 +207,14 @@ class Session(picows.WSListener):
             return
         # Alpaca sends a control message alone in its frame (its documentation). As a consequence,
         # the first message tells whether there are any.
+        # It is an answer to us, and no data: a mute stream acknowledges each change of the demand.
         if type(messages[0]) in _CONTROLS:
             for message in messages:
                 if isinstance(message, Success | Error | Acknowledgement):
                     self._control(message)
-        self._on_data(messages)
+            messages = [message for message in messages if type(message) not in _CONTROLS]
+        if messages:
+            self._on_data(messages)
 
     def _control(self, message: Control) -> None:
         if isinstance(message, Error):

@@ -20,6 +20,7 @@ def relay() -> None:
 
     settings = RelaySettings.load()
 
+    from spotd.ops.hang import ended_when_hung  # noqa: PLC0415 - as below
     from spotd.relay.server import (  # noqa: PLC0415 - wrong settings are told before
         configure_logs,
         run_relay,
@@ -30,6 +31,7 @@ def relay() -> None:
     async def serve() -> None:
         stop_asked = asyncio.Event()
         stop_on_signals(asyncio.get_running_loop(), stop_asked.set)
-        await run_relay(settings, stop_asked)
+        async with ended_when_hung():
+            await run_relay(settings, stop_asked)
 
     asyncio.run(serve())

@@ -51,7 +51,7 @@ from spotd.daemon.states import STATUS_EVERY_S, StatesLoop
 from spotd.daemon.stream import PAUSE_IN_ROW_S, StreamLoop
 from spotd.daemon.tap import Taps
 from spotd.daemon.trading_days import FIRST_AFTER_S, ReadDays, TradingDaysLoop, read_trading_days
-from spotd.daemon.value import Value
+from spotd.daemon.value import Value, beat_before
 from spotd.errors import RedisUnavailableError, SpotdError
 from spotd.ops import systemd
 from spotd.ops.http import HttpServer
@@ -106,7 +106,6 @@ class Daemon:
         self._timing = Timing() if timing is None else timing
         self.instance = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:4]}"
         self.metrics = Metrics()
-        self.pulses = 0  # rises while the event loop turns
         self._redactor = Redactor(settings.secrets())
         self._key = LeaderKey(
             ttl_s=settings.leader_ttl_s,
@@ -380,10 +379,9 @@ class Daemon:
         every_s = min(_PULSE_EVERY_S, watchdog.call_every_s)
         loop = asyncio.get_running_loop()
         while True:
-            due = loop.time() + every_s
-            await asyncio.sleep(every_s)
+            due = beat_before(loop.time() + every_s)
+            await asyncio.sleep(due - loop.time())
             now = loop.time()
-            self.pulses += 1
             self.metrics.loop_lag.observe(max(0.0, now - due))
             watchdog.feed(now)
 

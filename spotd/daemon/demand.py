@@ -32,7 +32,7 @@ from spotd.core.leadership import Leadership
 from spotd.core.leases import FAR_AHEAD_S, DoubtfulLease, LeaseDoubt, LeaseDoubts
 from spotd.core.states import StreamState
 from spotd.daemon.prices import Prices
-from spotd.daemon.value import Value, WakeUp
+from spotd.daemon.value import Value, WakeUp, beat_before
 from spotd.errors import RedisUnavailableError
 from spotd.models import SpotPriceUpdate, SymbolState
 from spotd.redis.demand import DemandRead, LeasesRead, SameDemand
@@ -103,7 +103,7 @@ class DemandLoop:
         while True:
             if self._leadership.get().may_publish(time.monotonic()):
                 await self._read_all()
-            await self.wake_up.wait(time.monotonic() + self._read_every_s)
+            await self.wake_up.wait(beat_before(time.monotonic() + self._read_every_s))
 
     async def _read_all(self) -> None:
         term = self._leadership.get().term

@@ -13,7 +13,7 @@ from spotd.alpaca.stream import AlpacaStream
 from spotd.core.lag import Lag, LagState
 from spotd.core.states import StreamState
 from spotd.daemon.questions import Questions
-from spotd.daemon.value import Value, WakeUp
+from spotd.daemon.value import Value, WakeUp, beat_before
 from spotd.errors import StreamError
 
 MEASURE_EVERY_S = 1.0
@@ -58,7 +58,7 @@ class LagLoop:
             if behind is not None:
                 self._alpaca.give_up(StreamError(behind.text, reason="lagging"))
             pause_s = self._measure_every_s * (1 if flows else _SILENT_PAUSES)
-            await self._wake_up.wait(time.monotonic() + pause_s)
+            await self._wake_up.wait(beat_before(time.monotonic() + pause_s))
 
     def _measure(self, now: float) -> bool:
         """Measure, and publish what follows. Return whether quotes flow."""

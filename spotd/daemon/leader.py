@@ -16,7 +16,7 @@ from spotd.core.leadership import Change, LeaderKey, Leadership
 from spotd.core.redis_health import RedisHealth
 from spotd.daemon.prices import Prices
 from spotd.daemon.redis_calls import RedisCalls
-from spotd.daemon.value import Value, WakeUp
+from spotd.daemon.value import Value, WakeUp, beat_before
 from spotd.errors import RedisUnavailableError
 from spotd.redis.port import Outcome, RedisPort
 
@@ -53,7 +53,7 @@ class LeaderLoop:
             await self._ask()
             self._calls.checked(time.monotonic())
             calm = self._health.get().away is None
-            await self.wake_up.wait(self._key.next_try_at(calm=calm))
+            await self.wake_up.wait(beat_before(self._key.next_try_at(calm=calm)))
 
     async def _ask(self) -> None:
         self._apply(self._key.checked(time.monotonic()))

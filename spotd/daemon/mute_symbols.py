@@ -16,7 +16,7 @@ from spotd.core.lag import LagState
 from spotd.core.states import StreamState
 from spotd.daemon.prices import Prices
 from spotd.daemon.questions import Questions
-from spotd.daemon.value import Value, WakeUp
+from spotd.daemon.value import Value, WakeUp, beat_before
 from spotd.models import utc
 from spotd.symbols import WILDCARD
 
@@ -61,7 +61,7 @@ class MuteSymbolLoop:
             lag_s = self._prices.lag.samples.median_s(now)
             if lag_s is None or self._lag.get().behind is not None:
                 # Of a stream that is silent or behind, single symbols tell nothing.
-                await self._wake_up.wait(now + self._flow_every_s)
+                await self._wake_up.wait(beat_before(now + self._flow_every_s))
                 continue
             self._follow()
             self._judge(now, lag_s - self._lag.get().clock_ahead_s)

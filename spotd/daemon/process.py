@@ -38,13 +38,10 @@ def _threads_are_busy() -> bool:
 
 async def _main(settings: Settings, hang_limit_s: float) -> int:
     daemon = Daemon(settings)
-    over = hang.end_when_hung(lambda: daemon.pulses, hang_limit_s)
     # Imported modules are never garbage. A search through all of them would hold the loop for
     # about 50 ms, sooner or later in the middle of a busy market.
     gc.freeze()
     loop = asyncio.get_running_loop()
     stop_on_signals(loop, daemon.stop)
-    try:
+    async with hang.ended_when_hung(hang_limit_s):
         return await daemon.run()
-    finally:
-        over.set()

@@ -32,7 +32,7 @@ from spotd.core.states import Facts, StreamState, daemon_state, not_ready_becaus
 from spotd.core.trading_hours import TradingHours
 from spotd.core.verdicts import Verdict, Verdicts
 from spotd.daemon.prices import Prices
-from spotd.daemon.value import Value, WakeUp
+from spotd.daemon.value import Value, WakeUp, beat_before
 from spotd.errors import NotLeaderError, RedisUnavailableError
 from spotd.models import DaemonStateName, DaemonStatus, Gap, SymbolState, utc
 from spotd.ops import systemd
@@ -134,7 +134,8 @@ class StatesLoop:
                 except RedisUnavailableError:
                     pause_s = _RETRY_S
                 await asyncio.sleep(_AT_MOST_EVERY_S)
-            await self._wake_up.wait(time.monotonic() + min(pause_s, self._market_changes_in_s()))
+            pause_s = min(pause_s, self._market_changes_in_s())
+            await self._wake_up.wait(beat_before(time.monotonic() + pause_s))
 
     async def last_words(self) -> None:
         """Write the states of a stopping daemon: no symbol is live any more.

@@ -13,10 +13,23 @@ Must not decide anything, and must not copy values.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
+
+BEAT_S = 0.5
+
+
+def beat_before(at: float) -> float:
+    """Return the last beat, a multiple of ``BEAT_S``, until ``at``, if it is still to come.
+
+    Else return ``at``. Both are monotonic seconds. For a wait that may end early: what several
+    loops do now and then, they do in one wake of the process, since a wake costs more than that.
+    """
+    beat = at // BEAT_S * BEAT_S
+    return beat if beat > time.monotonic() else at
 
 
 class WakeUp:

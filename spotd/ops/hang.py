@@ -9,42 +9,66 @@ machine that slept) did not hang. Memory may be used up, so nothing new is neede
 
 from __future__ import annotations
 
+import asyncio
 import faulthandler
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 THREAD = "hang detector"
 LIMIT_S = 15.0  # as the watchdog of the systemd unit
 _TICKS = 15
+_SMALL = 200  # Python keeps integers up to 256, so counting needs no memory
 _STDERR = 2
 _EXIT_CODE = 1  # a defect
 _SAID = b'{"event": "the event loop hung: this is a defect", "level": "critical"}\n'
 
 
-def end_when_hung(pulses: Callable[[], int], limit_s: float = LIMIT_S) -> threading.Event:
-    """End this process when ``pulses`` does not change for ``limit_s``, until the event is set.
+@asynccontextmanager
+async def ended_when_hung(limit_s: float = LIMIT_S) -> AsyncIterator[None]:
+    """End this process with 1 when its event loop does not turn for ``limit_s``.
 
-    ``pulses`` returns a number that the event loop changes more often than each ``limit_s / 15``.
+    One that holds Python's lock while it hangs, within a library in C, is not found.
     """
-    over = threading.Event()
+    pulses = _Pulses()
+    detector = threading.Thread(
+        target=_detect, args=(pulses, limit_s / _TICKS), name=THREAD, daemon=True
+    )
+    detector.start()
+    beating = asyncio.create_task(pulses.beat(limit_s / _TICKS), name=THREAD)
+    try:
+        yield
+    finally:
+        pulses.over = True
+        beating.cancel()
 
-    def run() -> None:
-        before, missed = pulses(), 0
-        while not over.is_set():
-            time.sleep(limit_s / _TICKS)
-            try:
-                now = pulses()
-            except MemoryError:
-                now = before
-            missed = missed + 1 if now == before else 0
-            before = now
-            if missed > _TICKS:
-                _end()
 
-    threading.Thread(target=run, name=THREAD, daemon=True).start()
-    return over
+class _Pulses:
+    """How often the event loop turned. The loop writes it, and the detector reads it."""
+
+    __slots__ = ("number", "over")
+
+    def __init__(self) -> None:
+        self.number = 0
+        self.over = False
+
+    async def beat(self, every_s: float) -> None:
+        while True:
+            await asyncio.sleep(every_s)
+            self.number = (self.number + 1) % _SMALL
+
+
+def _detect(pulses: _Pulses, every_s: float) -> None:
+    before, missed = 0, 0
+    while not pulses.over:
+        time.sleep(every_s)
+        now = pulses.number
+        missed = missed + 1 if now == before else 0
+        before = now
+        if missed > _TICKS:
+            _end()
 
 
 def _end() -> None:

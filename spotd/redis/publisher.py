@@ -30,6 +30,7 @@ from spotd.redis.scripts import PUBLISH
 Ended = Callable[[Exception | None], None]
 
 _ELSEWHERE = ("MOVED ", "CLUSTERDOWN ")
+_SELDOM_S = 0.1  # between two calls
 _SHA = hashlib.sha1(PUBLISH.encode(), usedforsecurity=False).hexdigest()
 
 
@@ -79,8 +80,10 @@ class Publisher:
         self._asking: asyncio.Task[None] | None = None
         self._call: _Call | None = None
         # One timer for the oldest unanswered call. It outlives calls: setting one for each would
-        # cost more than a call that is answered needs.
+        # cost more than a call that is answered needs. Where calls are seldom, it would wake the
+        # process for nothing, which costs more still.
         self._guard: asyncio.TimerHandle | None = None
+        self._former_sent_at = 0.0
 
     def begin(
         self, token: str, lines: bytes, highest_seq: int, too_high: int, ended: Ended
@@ -195,7 +198,12 @@ class Publisher:
             self._refused(call, str(answer))
             return
         self._call = None
-        self._outcome(Outcome(call.sent_at or call.began_at, time.monotonic(), None))
+        sent_at = call.sent_at or call.began_at
+        if self._guard is not None and sent_at - self._former_sent_at > _SELDOM_S:
+            self._guard.cancel()
+            self._guard = None
+        self._former_sent_at = sent_at
+        self._outcome(Outcome(sent_at, time.monotonic(), None))
         call.ended(None if answer else NotLeaderError("the leader key does not hold our token"))
 
     def _refused(self, call: _Call, words: str) -> None:

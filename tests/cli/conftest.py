@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,6 +11,7 @@ import redis
 
 from spotd.cli.main import main
 from tests.cli.terminal import Outcome
+from tests.kit.processes import popen
 from tests.kit.servers import Server
 from tests.kit.waiting import GUARD_S
 
@@ -61,10 +60,8 @@ def process() -> Call:
     """Return a function that runs the command as a process of its own."""
 
     def call(*args: str) -> Outcome:
-        ran = subprocess.run(
-            [sys.executable, "-m", "spotd", *args],
-            capture_output=True, text=True, timeout=GUARD_S, check=False,
-        )  # fmt: skip
-        return Outcome(ran.returncode, ran.stdout, ran.stderr)
+        with popen(*args) as running:
+            out, err = running.communicate(timeout=GUARD_S)
+            return Outcome(running.wait(), out, err)
 
     return call

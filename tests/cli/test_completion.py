@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,7 @@ from tests.kit.waiting import GUARD_S
 
 # What bash does when a person presses the tab key behind these words.
 _TAB = r"""
-eval "$(spotd completion bash)"
+eval "$1"; shift
 COMP_WORDS=("$@") COMP_CWORD=$(($# - 1))
 function=$(complete -p spotd | sed -E 's/.*-F ([^ ]+) .*/\1/')
 $function spotd
@@ -38,10 +39,19 @@ def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", f"{script.parent}:{os.environ['PATH']}")
 
 
+@cache
+def script() -> str:
+    """Return what the command says for bash."""
+    return subprocess.run(
+        ["spotd", "completion", "bash"],
+        capture_output=True, text=True, check=True, timeout=GUARD_S,
+    ).stdout  # fmt: skip
+
+
 def tab(*words: str) -> list[str]:
     """Return what bash offers for the last of the words."""
     ran = subprocess.run(
-        ["bash", "--norc", "-c", _TAB, "bash", "spotd", *words],
+        ["bash", "--norc", "-c", _TAB, "bash", script(), "spotd", *words],
         capture_output=True, text=True, check=True, timeout=GUARD_S,
     )  # fmt: skip
     assert ran.stderr == ""

@@ -26,7 +26,8 @@ from spotd.errors import SpotdError
 from spotd.relay.close_codes import STOPPING
 from tests.cli.conftest import Call
 from tests.kit.ports import free_port
-from tests.kit.processes import SPOTD, Command
+from tests.kit.processes import Command, popen, popen_on
+from tests.kit.template import Popen
 from tests.kit.waiting import GUARD_S, until
 
 PRICE = re.compile(r"^\S+Z (\S+) bid=([\d.]+) ask=([\d.]+) mid=([\d.]+) last=(\S+)$", re.MULTILINE)
@@ -35,24 +36,16 @@ SUMMARY = re.compile(r"^# (\d+) quotes and \d+ trades in, (\d+) updates out", re
 
 
 @contextmanager
-def demo(*args: str, cwd: Path, **env: str) -> Iterator[subprocess.Popen[str]]:
+def demo(*args: str, cwd: Path, **env: str) -> Iterator[Popen | subprocess.Popen[str]]:
     """Run the demo with its output in a pipe; it is killed when the block ends."""
-    process = subprocess.Popen(
-        [SPOTD, "demo", *args],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd=cwd,
-        env={**os.environ, **env},
-    )
-    with process:
+    with popen("demo", *args, cwd=cwd, env=env) as process:
         try:
             yield process
         finally:
             process.kill()
 
 
-def stopped(process: subprocess.Popen[str], when: re.Pattern[str], times: int = 1) -> str:
+def stopped(process: Popen | subprocess.Popen[str], when: re.Pattern[str], times: int = 1) -> str:
     """Return all output of a demo that is told to stop when it has shown something this often."""
     assert process.stdout is not None
     shown = ""
@@ -207,20 +200,10 @@ def test_wrong_usage_is_told(spotd: Call, args: tuple[str, ...], said: str) -> N
 
 
 @contextmanager
-def on_terminal(cwd: Path) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
+def on_terminal(cwd: Path) -> Iterator[tuple[Popen | subprocess.Popen[bytes], int]]:
     """Yield the demo on a terminal of its own, as the leader of the foreground process group."""
     master, slave = pty.openpty()
-    process = subprocess.Popen(
-        [SPOTD, "demo"],
-        stdin=slave,
-        stdout=slave,
-        stderr=slave,
-        start_new_session=True,
-        cwd=cwd,
-        env={**os.environ, "TERM": "xterm", "COLUMNS": "110", "LINES": "40"},
-        # Where the tests run under nohup, the demo would inherit that the signal is ignored.
-        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),  # noqa: PLW1509
-    )
+    process = popen_on(slave, "demo", cwd=cwd, env={"COLUMNS": "110", "LINES": "40"})
     os.close(slave)
     try:
         yield process, master

@@ -14,7 +14,7 @@ import sys
 import termios
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 import pytest
@@ -22,7 +22,9 @@ import redis
 
 from tests.cli.conftest import Call
 from tests.kit.ports import free_port
+from tests.kit.processes import popen, popen_on
 from tests.kit.publisher import KEYS, publish, state_of, status_of, update_of
+from tests.kit.template import Popen
 from tests.kit.waiting import GUARD_S, until_sync
 
 
@@ -47,14 +49,9 @@ def publishing(server: redis.Redis, *symbols: str) -> Iterator[None]:
         thread.join()
 
 
-def start(*args: str) -> subprocess.Popen[str]:
+def start(*args: str) -> Popen | subprocess.Popen[str]:
     """Start watching in a process of its own, with its output in a pipe."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "spotd", "watch", *args],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    return popen("watch", *args)
 
 
 @contextmanager
@@ -78,15 +75,12 @@ def watching(server: redis.Redis, *symbols: str) -> Iterator[Callable[[], set[st
 
 
 @contextmanager
-def in_session(server: redis.Redis) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
+def in_session(
+    server: redis.Redis,
+) -> Iterator[tuple[Popen | subprocess.Popen[bytes], int]]:
     """Yield a watch of SPY on a terminal that controls it, and our end of that."""
     ours, theirs = pty.openpty()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "spotd", "watch", "SPY"],
-        stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True,
-        env={**os.environ, "TERM": "xterm"},
-        preexec_fn=lambda: control(0),  # noqa: PLW1509 - no thread holds a lock
-    )  # fmt: skip
+    process = popen_on(theirs, "watch", "SPY")
     os.close(theirs)
     try:
         yield process, ours
@@ -94,12 +88,6 @@ def in_session(server: redis.Redis) -> Iterator[tuple[subprocess.Popen[bytes], i
         process.kill()
         process.wait()
         os.close(ours)
-
-
-def control(fd: int) -> None:
-    """Make a terminal control this new session; under nohup SIGHUP would stay ignored."""
-    fcntl.ioctl(fd, termios.TIOCSCTTY, 0)
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def read_until(ours: int, wanted: bytes) -> bytes:
@@ -276,19 +264,24 @@ class TestTerminal:
         press: bytes = b"",
         when: str = "",
         term: str = "xterm",
-        python: Sequence[str] = ("-m", "spotd"),
+        script: str | None = None,
     ) -> tuple[int, str]:
         """Watch on a terminal; return the exit code and what the terminal was sent.
 
-        ``press`` is typed as soon as the terminal was sent ``when``.
+        ``press`` is typed as soon as the terminal was sent ``when``. ``script`` is what the process
+        runs instead of the command.
         """
         ours, theirs = pty.openpty()
         before = termios.tcgetattr(theirs)
-        process = subprocess.Popen(
-            [sys.executable, *python, "watch", *args],
-            stdin=theirs, stdout=theirs, stderr=theirs,
-            env={**os.environ, "TERM": term, "COLUMNS": "100", "NO_COLOR": "1"},
-        )  # fmt: skip
+        env = {"TERM": term, "COLUMNS": "100", "NO_COLOR": "1"}
+        process: Popen | subprocess.Popen[bytes]
+        if script is None:
+            process = popen_on(theirs, "watch", *args, leads=False, env=env)
+        else:
+            process = subprocess.Popen(
+                [sys.executable, "-c", script, "watch", *args],
+                stdin=theirs, stdout=theirs, stderr=theirs, env={**os.environ, **env},
+            )  # fmt: skip
         sent = bytearray()
         try:
             while process.poll() is None:
@@ -305,7 +298,7 @@ class TestTerminal:
             process.wait()
             os.close(ours)
             os.close(theirs)
-        return process.returncode, sent.decode()
+        return process.wait(), sent.decode()
 
     def test_screen(self, server: redis.Redis) -> None:
         """On a terminal there is a screen without colours where NO_COLOR is set; q ends it."""
@@ -339,7 +332,7 @@ class TestTerminal:
             "        await show(spot, (), everything=True, most_rows=1)\n"
             "asyncio.run(main())\n"
         )
-        code, _ = self.watch(press=b"q", when="1–1 of 1, 2 not shown", python=("-c", script))
+        code, _ = self.watch(press=b"q", when="1–1 of 1, 2 not shown", script=script)
         assert code == 0
 
     def test_add_and_remove(self, server: redis.Redis) -> None:
@@ -424,7 +417,7 @@ class TestTerminal:
             "Screen.draw = None\n"
             "sys.exit(main())\n"
         )
-        code, sent = self.watch("SPY", python=("-c", script))
+        code, sent = self.watch("SPY", script=script)
         assert code == 1
         left, _, behind = sent.partition("\x1b[?1049l")
         assert "Traceback" not in left

@@ -659,6 +659,32 @@ async def test_a_message_on_the_wake_channel_has_the_demand_read(server: Server)
             await until(read, f"{wanted} to be read")
 
 
+async def test_a_demand_that_did_not_change_is_not_scanned_again(server: Server) -> None:
+    """What is new is found all the same, also by a read that follows a scan which ended early."""
+    names = [f"A{name}" for name in MANY] + [f"B{name}" for name in MANY]
+    async with RedisProxy.to(server) as proxy, Values(server.url) as values:
+        await values.want(*names)
+
+        async def calls(command: str) -> int:
+            stats = await values.redis.info("commandstats")
+            return int(stats[f"cmdstat_{command}"]["calls"])
+
+        async with Alone.run(proxy.url, read_every_s=0.01) as alone:
+            await until(lambda: len(alone.demand.get().symbols) == len(names), "all to be desired")
+            scanned, read = await calls("sscan"), await calls("evalsha")
+
+            async def read_again() -> bool:
+                return await calls("evalsha") > read + 5
+
+            await until(read_again, "reads")
+            assert await calls("sscan") == scanned
+            proxy.cuts_scans = True
+            await values.want("ZZZ")
+            await until(lambda: proxy.scans_cut > 1, "scans that end early, one after the other")
+            proxy.cuts_scans = False
+            await until(lambda: "ZZZ" in alone.demand.get().symbols, "what is new")
+
+
 async def test_what_was_read_in_an_earlier_term_is_not_applied(server: Server) -> None:
     """Each demand carries the term in which it was read whole, also where the term changes."""
     async with RedisProxy.to(server) as proxy, Values(server.url) as values:

@@ -5,6 +5,8 @@ When REST is asked, and what its answer means, is proved in tests/core/test_fres
 
 from __future__ import annotations
 
+import asyncio
+from itertools import cycle
 from typing import Any
 
 from spotd.simulator import Simulator
@@ -54,6 +56,23 @@ async def test_a_mute_stream_is_stale_and_opened_anew_with_the_prices_of_rest(
         await daemon.send(quote("SPY", 102.0, t="2026-01-05T15:00:31Z"))
         await until(lambda: recorder.bids("SPY") == [100.0, 101.0, 102.0], "the new session")
         assert daemon.daemon.metrics.reconnects == {"mute": 1}
+
+
+async def test_a_mute_stream_is_found_while_the_demand_changes(rig: NewRig, sim: Simulator) -> None:
+    """An acknowledgement is no data, however many come."""
+    async with rig(silence_s=0.5) as daemon:
+        await begin(daemon)
+        await go_mute(sim, quote("SPY", 101.0, t=LATER))
+
+        async def change() -> None:
+            for symbol in cycle(("QQQ", "IWM")):
+                await daemon.want_only("SPY", symbol)
+
+        before = len(sim.received.messages("subscribe"))
+        changing = asyncio.create_task(change())
+        await until(lambda: daemon.daemon.metrics.reconnects["mute"], "the verdict")
+        changing.cancel()
+        assert len(sim.received.messages("subscribe")) > before + 2
 
 
 async def test_rest_brings_no_last_price_where_trades_are_not_streamed(

@@ -174,7 +174,8 @@ def test_rules_name_metrics_that_exist() -> None:
 
 @pytest.mark.parametrize("rule", rules(), ids=lambda rule: rule["alert"])
 def test_a_person_knows_what_to_do(rule: dict[str, Any]) -> None:
-    """Each alert has a severity, says what is wrong, and what to do."""
+    """Each alert has a severity, says what is wrong and what to do, and names its runbook."""
+    annotations = rule["annotations"]
     assert rule["labels"]["severity"] in {"critical", "warning", "info"}
-    assert set(rule["annotations"]) == {"summary", "action"}
-    assert all(text.endswith((".", "?")) for text in rule["annotations"].values())
+    assert set(annotations) == {"summary", "action", "runbook"}
+    assert all(annotations[name].endswith((".", "?")) for name in ("summary", "action"))

@@ -46,9 +46,13 @@ def program(name: str) -> str | None:
 
 
 def load_compose(path: Path) -> dict[str, Any]:
-    """Return the content of a compose file."""
+    """Return the content of a compose file, with what its services take from another one."""
     document = yaml.safe_load(path.read_text())
     assert isinstance(document, dict)
+    for name, service in document["services"].items():
+        if "extends" in service:
+            other = load_compose(path.parent / service["extends"]["file"])["services"]
+            document["services"][name] = other[service["extends"]["service"]] | service
     return document
 
 
@@ -154,17 +158,29 @@ class TestCompose:
         assert set(document["secrets"]) == set(document["services"]["spotd"]["secrets"])
         assert {name.upper() for name in document["secrets"]} <= set(known_names())
 
-    def test_prometheus_scrapes_every_daemon_and_relay(self) -> None:
-        """Each of our services is a target, at the port of its command."""
-        config = load_compose(DEPLOY / "prometheus" / "prometheus.yaml")
+    @pytest.mark.parametrize("path", COMPOSE_FILES, ids=lambda path: path.name)
+    def test_complete(self, path: Path) -> None:
+        """Both have a leader and a standby, a relay, a server, and what watches them."""
+        assert set(load_compose(path)["services"]) - {"simulator"} == {
+            *("valkey", "spotd", "spotd-standby", "relay", "prometheus", "grafana")
+        }
+
+    @pytest.mark.parametrize("path", COMPOSE_FILES, ids=lambda path: path.name)
+    def test_prometheus_scrapes_every_daemon_and_relay(self, path: Path) -> None:
+        """Each daemon and relay is a target, at the port of its command."""
+        config = yaml.safe_load((DEPLOY / "prometheus" / "prometheus.yaml").read_text())
         found = {
             target
             for job in config["scrape_configs"]
             for static in job["static_configs"]
             for target in static["targets"]
         }
-        document = load_compose(DEPLOY / "compose.yaml")["services"]
-        ours = {name: each for name, each in document.items() if each["image"] == "spotd"}
+        document = load_compose(path)["services"]
+        ours = {
+            name: each
+            for name, each in document.items()
+            if each["image"] == "spotd" and name != "simulator"
+        }
 
         assert found == {
             f"{name}:{9811 if service.get('command') == ['relay'] else 9810}"

@@ -30,7 +30,14 @@ async def _streaming(setup: Setup, ttl_s: int, **more: str) -> Command:
     await setup.streaming(*SYMBOLS)
     await _prices(setup, 100)
     await setup.until(partial(_last_are, setup, 100), "first prices")
+    # The state of each symbol is announced once more when it has its first quote.
+    await setup.until(partial(_have_quotes, setup), "the last word on the states")
     return daemon
+
+
+async def _have_quotes(setup: Setup) -> bool:
+    states = await setup.values.states()
+    return all(states[symbol]["reason"] is None for symbol in SYMBOLS)
 
 
 async def test_a_redis_that_comes_back_empty(setup: Setup) -> None:

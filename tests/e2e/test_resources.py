@@ -61,10 +61,9 @@ async def test_no_descriptor_is_left(setup: Setup) -> None:
 
 @pytest.mark.long  # exotic
 async def test_no_memory_is_left(setup: Setup) -> None:
-    """A leader that gets no more memory goes on, ends or hangs: in the end somebody serves.
+    """A leader that gets no more memory goes on or ends: in the end somebody serves.
 
-    Which of the three is the allocator's doing. A daemon that hangs does not answer ``/livez``, and
-    neither publishes nor keeps the leader key.
+    Which of the two is the allocator's doing. One that hangs ends itself (tests/ops/test_hang.py).
     """
     setup.sim.limits.connections = 2
     first = await setup.daemon("first", SPOTD_LEADER_TTL_S="1")

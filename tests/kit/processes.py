@@ -6,23 +6,27 @@ import asyncio
 import json
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, BinaryIO, TypeAlias
 
 import aiohttp
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.kit import template
-from tests.kit.template import Running
+from tests.kit.template import AVAILABLE, STDIN, Forked, Popen, Running, lead_session
 from tests.kit.waiting import GUARD_S
 
 SPOTD = Path(sys.executable).parent / "spotd"
 _OURS = ("SPOTD_", "ALPACA_", "APCA_", "REDIS_URL")
 _TAIL_CHARS = 6_000
 _HTTP_LIMIT_S = 5.0
+
+NOTHING: Mapping[str, str] = MappingProxyType({})
 
 Json: TypeAlias = dict[str, Any]
 
@@ -31,6 +35,44 @@ def environment(**settings: str) -> dict[str, str]:
     """Return this process's environment with these settings of spotd and no others."""
     inherited = {k: v for k, v in os.environ.items() if not k.startswith(_OURS)}
     return {**inherited, **settings}
+
+
+def popen(
+    *args: str, cwd: Path | None = None, env: Mapping[str, str] = NOTHING
+) -> Popen | subprocess.Popen[str]:
+    """Start the installed command with its output in pipes, read as text.
+
+    ``env`` is added to the environment of this process.
+    """
+    whole = {**os.environ, **env}
+    if AVAILABLE:
+        return Popen(SPOTD, *args, cwd=cwd, env=whole)
+    return subprocess.Popen(
+        [SPOTD, *args], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        cwd=cwd, env=whole,
+    )  # fmt: skip
+
+
+def popen_on(
+    terminal: int,
+    *args: str,
+    leads: bool = True,
+    cwd: Path | None = None,
+    env: Mapping[str, str] = NOTHING,
+) -> Popen | subprocess.Popen[bytes]:
+    """Start the installed command on a terminal.
+
+    If it ``leads``, it leads a session, which the terminal controls. ``env`` is added to the
+    environment of this process.
+    """
+    whole = {**os.environ, "TERM": "xterm", **env}
+    if AVAILABLE:
+        return Popen(SPOTD, *args, cwd=cwd, env=whole, terminal=terminal, leads=leads)
+    return subprocess.Popen(
+        [SPOTD, *args], stdin=terminal, stdout=terminal, stderr=terminal, cwd=cwd, env=whole,
+        start_new_session=leads,
+        preexec_fn=partial(lead_session, STDIN) if leads else None,  # noqa: PLW1509 - no locks here
+    )  # fmt: skip
 
 
 def _opened(home: Path, name: str) -> BinaryIO:
@@ -53,7 +95,7 @@ class Command:
         home: Path,
         env: Mapping[str, str],
         http_port: int = 0,
-        forked: bool = template.AVAILABLE,
+        forked: bool = AVAILABLE,
     ) -> Command:
         """Start it in a directory of its own, with these settings and no others.
 
@@ -64,9 +106,8 @@ class Command:
         with _opened(home, "stdout") as out, _opened(home, "stderr") as err:
             process: Running
             if forked:
-                process = await template.start(
-                    SPOTD, *args, cwd=home, env=whole, stdout=out.fileno(), stderr=err.fileno()
-                )
+                stdio = STDIN, out.fileno(), err.fileno()
+                process = Forked(SPOTD, *args, cwd=home, env=whole, stdio=stdio)
             else:
                 process = await asyncio.create_subprocess_exec(
                     str(SPOTD), *args, cwd=home, env=whole, stdout=out, stderr=err

@@ -1,12 +1,17 @@
-"""The tables of settings in the documents, made from the settings."""
+"""The tables of settings in the documents, made from the settings.
+
+python -m tests.kit.settings_table    # prints that of README.md, and that of docs/web.md
+"""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable
 
 from pydantic import SecretStr
 from pydantic_core import PydanticUndefined
 
+from spotd.relay.settings import RelaySettings
 from spotd.settings import Settings, names_of
 
 # What the documents say where no value, or a long one, is the default.
@@ -47,3 +52,9 @@ def _default(settings: type[Settings], name: str) -> str:
     if isinstance(default, bool):
         return f"`{str(default).lower()}`"
     return f"`{default:g}`" if isinstance(default, float) else f"`{default}`"
+
+
+if __name__ == "__main__":
+    own = [name for name in RelaySettings.model_fields if name not in Settings.model_fields]
+    daemon = settings_rows(Settings, Settings.model_fields)
+    sys.stdout.write("\n".join([*daemon, "", *settings_rows(RelaySettings, own), ""]))

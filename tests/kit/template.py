@@ -5,14 +5,15 @@ skips that second. It runs the installed command, imports spotd itself, and has 
 directory, environment and output, as if it had been started. The system says one thing else of it:
 ``/proc/PID/cmdline`` is that of this template.
 
-``start`` is for tests. As a program (``python -m tests.kit.template FD``) this is the template. It
-must not import spotd, which reads the environment.
+``Forked`` and ``Popen`` are for tests. As a program (``python -m tests.kit.template FD``) this is
+the template. It must not import spotd, which reads the environment.
 """
 
 from __future__ import annotations
 
 import asyncio
 import atexit
+import fcntl
 import gc
 import json
 import os
@@ -22,13 +23,17 @@ import signal
 import socket
 import subprocess
 import sys
+import termios
 import time
 from collections.abc import Mapping
-from contextlib import suppress
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, suppress
 from functools import cache
 from importlib import import_module
 from pathlib import Path
-from typing import NoReturn, Protocol
+from typing import NoReturn, Protocol, Self, TextIO
+
+from tests.kit.waiting import GUARD_S, until_sync
 
 AVAILABLE = sys.platform == "linux"  # its forks are safe, and a socket keeps messages apart
 
@@ -46,7 +51,9 @@ _IMPORTED = (
     "structlog",
     "tenacity",
 )
-_REQUEST_BYTES = 1 << 17
+STDIN = 0
+_ORDER_BYTES = 1 << 17
+_ANSWER_BYTES = 64
 _CHECK_EVERY_S = 0.005
 
 
@@ -71,12 +78,30 @@ class Running(Protocol):
         """End it at once."""
 
 
-class Forked:
-    """A process that was forked from the template. Its end is told by ``status``."""
+class _Forked:
+    """A process that was forked from the template. ``stdio`` are its three streams.
 
-    def __init__(self, pid: int, status: socket.socket) -> None:
-        self.pid = pid
-        self._status = status
+    With ``leads`` its standard input is a terminal, which controls the session that it leads.
+    """
+
+    def __init__(
+        self,
+        program: Path,
+        *args: str,
+        cwd: Path,
+        env: Mapping[str, str],
+        stdio: tuple[int, int, int],
+        leads: bool = False,
+    ) -> None:
+        order = {"argv": [str(program), *args], "cwd": str(cwd), "env": dict(env), "leads": leads}
+        self._status, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            fds = [theirs.fileno(), *stdio]
+            socket.send_fds(_template(), [json.dumps(order).encode()], fds)
+        told = self._status.recv(_ANSWER_BYTES)
+        assert told, "the template has ended"
+        self.pid = int(told)
+        self._status.setblocking(False)
         self._returncode: int | None = None
 
     @property
@@ -84,7 +109,7 @@ class Forked:
         """Its exit code, or the number of the signal that ended it, negative; None before."""
         if self._returncode is None:
             try:
-                told = self._status.recv(64)
+                told = self._status.recv(_ANSWER_BYTES)
             except BlockingIOError:
                 return None
             self._status.close()
@@ -92,36 +117,87 @@ class Forked:
             self._returncode = int(told)
         return self._returncode
 
+    def send_signal(self, signal: int, /) -> None:
+        """Send it a signal, unless it has ended."""
+        if self.returncode is None:
+            os.kill(self.pid, signal)
+
+    def kill(self) -> None:
+        """End it at once."""
+        self.send_signal(signal.SIGKILL)
+
+
+class Forked(_Forked):
+    """A forked process for code that awaits, as ``asyncio.subprocess`` has it."""
+
     async def wait(self) -> int:
         """Return ``returncode`` once it has ended."""
         while (code := self.returncode) is None:  # noqa: ASYNC110 - the template alone is told
             await asyncio.sleep(_CHECK_EVERY_S)
         return code
 
-    def send_signal(self, signal: int, /) -> None:
-        """Send it a signal. Raise ProcessLookupError if it has ended."""
-        if self.returncode is not None:
-            raise ProcessLookupError
-        os.kill(self.pid, signal)
 
-    def kill(self) -> None:
-        """End it at once. Raise ProcessLookupError if it has ended."""
-        self.send_signal(signal.SIGKILL)
+class Popen(_Forked):
+    """A forked process for code that blocks, with what tests use of ``subprocess.Popen``.
+
+    Without ``terminal`` its output is in pipes, read as text. A terminal becomes all its streams,
+    and controls the session that the process leads if it ``leads``.
+    """
+
+    def __init__(
+        self,
+        program: Path,
+        *args: str,
+        cwd: Path | None = None,
+        env: Mapping[str, str] | None = None,
+        terminal: int | None = None,
+        leads: bool = False,
+    ) -> None:
+        with ExitStack() as theirs:
+            if terminal is None:
+                (self.stdout, out), (self.stderr, err) = _pipe(theirs), _pipe(theirs)
+                stdio = STDIN, out, err
+            else:
+                stdio = terminal, terminal, terminal
+            super().__init__(
+                program, *args, stdio=stdio, leads=leads,
+                cwd=cwd or Path.cwd(), env=os.environ if env is None else env,
+            )  # fmt: skip
+
+    def __enter__(self) -> Self:
+        """Do nothing."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close the pipes, and wait for its end."""
+        self.stdout.close()
+        self.stderr.close()
+        self.wait()
+
+    def poll(self) -> int | None:
+        """Return ``returncode``."""
+        return self.returncode
+
+    def wait(self, timeout: float = GUARD_S) -> int:
+        """Return ``returncode`` once it has ended. ``timeout`` is in seconds."""
+        until_sync(lambda: self.returncode is not None, "the end of a process", guard_s=timeout)
+        assert self._returncode is not None
+        return self._returncode
+
+    def communicate(self, timeout: float = GUARD_S) -> tuple[str, str]:
+        """Return the rest of its output, once it has ended. ``timeout`` is in seconds."""
+        with ThreadPoolExecutor(1) as aside:
+            err = aside.submit(self.stderr.read)
+            told = self.stdout.read(), err.result()
+        self.wait(timeout)
+        return told
 
 
-async def start(
-    program: Path, *args: str, cwd: Path, env: Mapping[str, str], stdout: int, stderr: int
-) -> Forked:
-    """Run a program of Python in a process forked from the template."""
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    ours.setblocking(False)
-    request = {"argv": [str(program), *args], "cwd": str(cwd), "env": dict(env)}
-    with theirs:
-        fds = [theirs.fileno(), stdout, stderr]
-        socket.send_fds(_template(), [json.dumps(request).encode()], fds)
-    told = await asyncio.get_running_loop().sock_recv(ours, 64)
-    assert told, "the template has ended"
-    return Forked(int(told), ours)
+def _pipe(theirs: ExitStack) -> tuple[TextIO, int]:
+    """Return both ends of a pipe. That of the process is closed with ``theirs``."""
+    ours, end = os.pipe()
+    theirs.callback(os.close, end)
+    return open(ours), end  # noqa: PTH123 - the process is the context
 
 
 @cache
@@ -160,10 +236,10 @@ def _serve(orders: socket.socket) -> list[str]:
                 _tell(status, os.waitstatus_to_exitcode(ended))
                 status.close()
                 continue
-            order, fds, _, _ = socket.recv_fds(orders, _REQUEST_BYTES, 3)
-            if not order:
+            message, fds, _, _ = socket.recv_fds(orders, _ORDER_BYTES, 4)
+            if not message:
                 _end([pid for pid, _ in running.values()])
-            request = json.loads(order)
+            order = json.loads(message)
             status = socket.socket(fileno=fds[0])
             pid = os.fork()
             if not pid:
@@ -173,7 +249,8 @@ def _serve(orders: socket.socket) -> list[str]:
                     other.close()
                 status.close()
                 orders.close()
-                return _become(request["argv"], request["cwd"], request["env"], fds[1:])
+                _become(order["cwd"], order["env"], fds[1:], leads=order["leads"])
+                return list(order["argv"])
             for fd in fds[1:]:
                 os.close(fd)
             _tell(status, pid)
@@ -196,16 +273,25 @@ def _end(pids: list[int]) -> NoReturn:
     os._exit(0)  # it has nothing to write or to close
 
 
-def _become(argv: list[str], cwd: str, env: dict[str, str], output: list[int]) -> list[str]:
-    """Take directory, environment and output of an order. Return its arguments."""
-    for fd, number in zip(output, (1, 2), strict=True):
+def lead_session(terminal: int) -> None:
+    """Have a terminal control the session that this process leads."""
+    fcntl.ioctl(terminal, termios.TIOCSCTTY, 0)
+    # Where the tests run under nohup, this signal would stay ignored.
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
+def _become(cwd: str, env: dict[str, str], stdio: list[int], *, leads: bool) -> None:
+    """Take directory, environment and streams of an order."""
+    if leads:
+        os.setsid()
+        lead_session(stdio[0])
+    for number, fd in enumerate(stdio):
         os.dup2(fd, number)
         os.close(fd)
     os.chdir(cwd)
     os.environ.clear()
     os.environ.update(env)
     time.tzset()
-    return argv
 
 
 if __name__ == "__main__":

@@ -18,16 +18,13 @@ from tests.kit.waiting import GUARD_S, until_sync
 # It turns until SIGUSR1. Then it blocks, as a call does that never returns.
 _LOOP = """
 import asyncio, signal, time
-from spotd.ops.hang import end_when_hung
-pulses = 0
+from spotd.ops.hang import ended_when_hung
 signal.signal(signal.SIGUSR1, lambda *_: time.sleep(1_000))
 async def main():
-    global pulses
-    end_when_hung(lambda: pulses, 0.3)
-    while True:
-        await asyncio.sleep(0.01)
-        pulses += 1
-        print(pulses, flush=True)
+    async with ended_when_hung(0.3):
+        while True:
+            await asyncio.sleep(0.01)
+            print("turns", flush=True)
 asyncio.run(main())
 """
 _DAEMON = """
@@ -52,14 +49,14 @@ def _python(home: Path, *args: str, **env: str) -> Iterator[subprocess.Popen[byt
         process.wait()
 
 
-def _pulses(home: Path) -> int:
+def _turns(home: Path) -> int:
     return len((home / "stdout").read_bytes().splitlines())
 
 
 def test_a_loop_that_hangs_ends_the_process(tmp_path: Path) -> None:
     """The exit code is 1, and stderr shows where each thread was."""
     with _python(tmp_path, _LOOP) as process:
-        until_sync(lambda: _pulses(tmp_path), "a pulse")
+        until_sync(lambda: _turns(tmp_path), "a turn")
         process.send_signal(signal.SIGUSR1)
         assert process.wait(GUARD_S) == 1
     said = (tmp_path / "stderr").read_text()
@@ -70,13 +67,13 @@ def test_a_loop_that_hangs_ends_the_process(tmp_path: Path) -> None:
 def test_a_process_that_was_stopped_goes_on(tmp_path: Path) -> None:
     """Time in which the process did not run is no hang, also if it is longer than the limit."""
     with _python(tmp_path, _LOOP) as process:
-        until_sync(lambda: _pulses(tmp_path), "a pulse")
+        until_sync(lambda: _turns(tmp_path), "a turn")
         process.send_signal(signal.SIGSTOP)
         stopped_at = time.monotonic()
         until_sync(lambda: time.monotonic() > stopped_at + 1.0, "more than the limit")
         process.send_signal(signal.SIGCONT)
-        pulses = _pulses(tmp_path)
-        until_sync(lambda: _pulses(tmp_path) > pulses + 50, "more pulses")
+        turns = _turns(tmp_path)
+        until_sync(lambda: _turns(tmp_path) > turns + 50, "more turns")
         assert process.poll() is None
 
 

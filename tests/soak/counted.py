@@ -28,7 +28,9 @@ def _ask_soon() -> None:
 
     soon_s = SilenceTimes().open_s
     times = SilenceTimes(extended_s=soon_s, closed_s=soon_s, unknown_s=soon_s)
-    process.Daemon = partial(daemon.Daemon, timing=daemon.Timing(silence=times))  # type: ignore[attr-defined, assignment]
+    process.Daemon = partial(  # type: ignore[attr-defined, assignment]
+        daemon.Daemon, timing=daemon.Timing(silence=times)
+    )
 
 
 if __name__ == "__main__":
