@@ -30,11 +30,12 @@ def day(bench: Bench) -> Row:
         row.notes.append(f"not measured: there is no {schedules.RECORDING}")
         return row
     with bench.setup() as setup:
-        contenders = _contenders(bench, setup, 1)
+        contenders = [*_contenders(bench, setup, 1), bench.floor_publish(setup, 1)]
         setup.source.ask("recorded", name="day", seconds=plan.day_s)
         values = bench.each_round(lambda: _beyond_rest(bench, setup, contenders, together=True))
     _figures(row, contenders, values)
     row.reached = row.figures[-2].median <= _THIRD
+    row.ratio("floor / naive", values["floor"], values["naive"])
     return row
 
 
