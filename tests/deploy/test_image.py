@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import shutil
 import signal
 import time
 from collections.abc import Iterator
@@ -38,12 +39,16 @@ COMPILERS = r"(.*-)?(as|c\+\+|c89|c99|cc|clang|cpp|g\+\+|gcc|ld|make|rustc|tcc)(
 
 
 @pytest.fixture(scope="module")
-def image(tmp_path_factory: pytest.TempPathFactory) -> Image:
+def image(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Image]:
     """Return the image with what the demo needs."""
     kept = os.environ.get("TEST_SPOTD_IMAGE_CACHE")
-    builder = Builder(Path(kept) if kept else tmp_path_factory.mktemp("buildah"))
+    home = Path(kept) if kept else tmp_path_factory.mktemp("buildah")
+    builder = Builder(home)
     base = os.environ.get("TEST_SPOTD_IMAGE_BASE") or builder.base()
-    return builder.build(ROOT, BASE=base, EXTRAS="demo")
+    yield builder.build(ROOT, BASE=base, EXTRAS="demo")
+    builder.clear()
+    if not kept:
+        shutil.rmtree(home)  # more than a gigabyte
 
 
 def python(container: Container, code: str) -> str:
