@@ -1,4 +1,4 @@
-"""Talks to systemd: that its loop turns, and its status. Must not decide either."""
+"""Talks to systemd: that the relay's loop turns, and its status. Must not decide either."""
 
 from __future__ import annotations
 
