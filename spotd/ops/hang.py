@@ -19,7 +19,7 @@ from contextlib import asynccontextmanager
 
 THREAD = "hang detector"
 LIMIT_S = 15.0  # as the watchdog of the systemd unit
-_TICKS = 15
+_TICKS = 5  # few: each one takes Python's lock for a moment
 _SMALL = 200  # Python keeps integers up to 256, so counting needs no memory
 _STDERR = 2
 _EXIT_CODE = 1  # a defect

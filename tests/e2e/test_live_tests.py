@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import time
 from asyncio.subprocess import PIPE, STDOUT
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -17,11 +18,12 @@ from xml.etree import ElementTree
 import pytest
 
 from spotd.simulator import Limits, MarketModel, Simulator
-from tests.e2e.setup import KEY, SECRET
+from tests.e2e.setup import KEY, SECRET, quote, trade
 from tests.kit.processes import environment
-from tests.live.test_alpaca import MADE_UP
+from tests.live.test_alpaca import FEW, MADE_UP
 
 ROOT = Path(__file__).resolve().parents[2]
+QUIET = FEW[1]
 LIVE = "tests/live/test_alpaca.py"
 OUTCOMES = ("failure", "error", "skipped")
 
@@ -37,10 +39,19 @@ class Run(NamedTuple):
 
 @pytest.fixture
 async def alpaca() -> AsyncIterator[Simulator]:
-    """Yield an Alpaca with the free plan's limit and a market that never closes."""
+    """Yield an Alpaca with the free plan's limit, and a market that never closes."""
     limits = Limits(symbols=30)
     market = MarketModel(seed=7, quotes_per_s=200.0)
     async with Simulator(keys={KEY: SECRET}, limits=limits, market=market) as simulator:
+        # A quiet symbol: what REST has of it is older than any test.
+        simulator.faults.mute_symbols = {QUIET}
+        hour_ago_ns = time.time_ns() - 3_600 * 10**9
+        await simulator.send(
+            [
+                quote(QUIET, 190.0, 190.1, t=hour_ago_ns),
+                trade(QUIET, 190.05, t=hour_ago_ns),
+            ]
+        )
         yield simulator
 
 
