@@ -59,6 +59,17 @@ class Rules:
             times.renew_s + CALL_S / 2,
             "where FLUSHALL deleted the key, the former leader learns it from its next call",
         )
+        self.nobody_leads = Rule(
+            "nobody leads though the key is free",
+            0.5 + 1.0 + CONNECT_S + CALL_S + READ_S,
+            "a standby asks each 0.5 s, and waits 1 s where its last request failed, so that who "
+            "holds the stream is first; a new connection, the call, our reading 0.3 s",
+        )
+        self.held_by_nobody = Rule(
+            "the key is held by no daemon that runs",
+            times.ttl_s + CALL_S + READ_S,
+            "the key of a dead leader lapses after its TTL; a call of it may still arrive",
+        )
         self.state_and_metric = Rule(
             "state and spotd_leader disagree", 2 * READ_S, "two pages are two requests"
         )
@@ -334,6 +345,14 @@ class Rules:
         if len(leaders) > 1:
             token = None if moment.redis is None else moment.redis.token
             yield Wrong(self.two_leaders, "all", " and ".join(leaders), f"the key holds {token}")
+        redis = moment.redis
+        able = [d.name for d in moment.daemons if d.said and not d.frozen and not d.stopping]
+        if redis is None or moment.holder is not None or not able:
+            return
+        if redis.token is None:
+            yield Wrong(self.nobody_leads, "all", "nothing", " and ".join(able))
+        else:
+            yield Wrong(self.held_by_nobody, "all", redis.token, " and ".join(able))
 
     # Prices
 

@@ -110,6 +110,8 @@ LIES: list[tuple[str, Moment]] = [
     ("leads_without_key", _away(5.1)),
     ("key_without_lead", _with(_said(LEADER, leader=False, state="standby"))),
     ("two_leaders", _with(standby=_said(STANDBY, leader=True, state="connecting"))),
+    ("nobody_leads", _with(redis=NOBODY)),
+    ("held_by_nobody", _with(redis=replace(REDIS, token="host-3:ef"))),
     ("state_and_metric", _with(standby=_said(STANDBY, state="idle"))),
     ("streams_without_session", _with(CUT)),
     ("streams_without_session", _with(replace(LEADER, sessions=(AlpacaSession(1),)))),
