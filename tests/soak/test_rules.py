@@ -9,7 +9,8 @@ import pytest
 from tests.soak.contradictions import Window
 from tests.soak.moment import AlpacaSession, DaemonNow, Moment, RedisNow, Said
 from tests.soak.plan import Truth
-from tests.soak.rules import Rules, Times
+from tests.soak.rule_table import Times
+from tests.soak.rules import Rules
 
 RULES = Rules(Times(ttl_s=5.0))
 NOW = 1_000.0
