@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     )
     from spotd.models import DaemonStatus, Gap, SpotPriceUpdate, SymbolCounts, SymbolState
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _HOME = {
     "Event": "spotd.client",

@@ -6,9 +6,8 @@ On a terminal it shows the screen, which ``spotd.cli.screen`` draws. Otherwise i
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing, suppress
-from typing import Any
 
 import click
 
@@ -24,7 +23,7 @@ from spotd.cli.screen.show import show
 from spotd.cli.screen.terminal import has_screen
 from spotd.cli.table import LAST_KNOWN, event_line, price_line, state_text
 from spotd.client import SpotClient, symbols_of
-from spotd.client.tasks import stop
+from spotd.client.tasks import until_first_ends
 from spotd.errors import RedisUnavailableError, SpotdError
 from spotd.models import DaemonStatus, Gap, SpotPriceUpdate
 from spotd.settings import Settings
@@ -148,8 +147,12 @@ async def _lines(
 
     if await spot.status() is None:
         no_daemon()  # before the first price
-    await _until_first_ends(
-        prices=take_prices(), states=take_states(), daemon=_check_for_daemon(spot, no_daemon)
+    await until_first_ends(
+        {
+            "watch-prices": take_prices(),
+            "watch-states": take_states(),
+            "watch-daemon": _check_for_daemon(spot, no_daemon),
+        }
     )
 
 
@@ -163,14 +166,3 @@ async def _check_for_daemon(spot: SpotClient, missing: Callable[[], None]) -> No
             if await spot.status() is None:
                 missing()
         await asyncio.sleep(_PRESENCE_S)
-
-
-async def _until_first_ends(**bodies: Coroutine[Any, Any, None]) -> None:
-    """Run all until one ends, then cancel the others. Raise the error of the one that ended."""
-    tasks = [asyncio.create_task(body, name=f"watch-{name}") for name, body in bodies.items()]
-    try:
-        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        for task in done:
-            task.result()
-    finally:
-        await stop(*tasks)

@@ -20,7 +20,7 @@ from spotd.client.checks import CHECK_EVERY_S, next_check_in_s
 from spotd.client.connection import Connection
 from spotd.client.joins import Batch, Joins, Reader
 from spotd.client.role import Role
-from spotd.client.tasks import raise_if_cancelled, stop
+from spotd.client.tasks import raise_if_cancelled, stop, until_first_ends
 from spotd.client.telling import Counts, Stored, Teller
 from spotd.errors import RedisUnavailableError
 from spotd.keys import Keys
@@ -151,19 +151,14 @@ class Subscription:
 
     async def _use(self, connection: Connection, limit: asyncio.Timeout) -> None:
         """Read, write and try a connection until one of these fails, and raise that failure."""
-        bodies = {
-            "reader": connection.read(),
-            "heartbeat": connection.try_silent(self._heartbeat_s),
-            "joins": self._keep_joined(connection, limit),
-            "role": self._check_role(),
-        }
-        tasks = [asyncio.create_task(b, name=f"spotd-client-{n}") for n, b in bodies.items()]
-        try:
-            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            for task in done:
-                task.result()
-        finally:
-            await stop(*tasks)
+        await until_first_ends(
+            {
+                "spotd-client-reader": connection.read(),
+                "spotd-client-heartbeat": connection.try_silent(self._heartbeat_s),
+                "spotd-client-joins": self._keep_joined(connection, limit),
+                "spotd-client-role": self._check_role(),
+            }
+        )
 
     async def _check_role(self) -> NoReturn:
         """Drop all connections when the server was replaced by another one.

@@ -1,8 +1,9 @@
-"""The end of a task. Must not know what the task does."""
+"""How tasks run together, and end. Must not know what they do."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Coroutine, Mapping
 from typing import Any
 
 _CANCEL_AGAIN_S = 1.0
@@ -19,6 +20,20 @@ async def stop(*tasks: asyncio.Task[Any]) -> None:
     for task in tasks:
         if not task.cancelled():
             task.exception()  # marks it as seen
+
+
+async def until_first_ends(bodies: Mapping[str, Coroutine[Any, Any, object]]) -> None:
+    """Run all, each as a task of its name, until one ends; stop the others.
+
+    Raises the error of the one that ended.
+    """
+    tasks = [asyncio.create_task(body, name=name) for name, body in bodies.items()]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+    finally:
+        await stop(*tasks)
 
 
 def raise_if_cancelled() -> None:

@@ -239,9 +239,7 @@ class Subscriptions:
             self._channels.statuses_acknowledged(request.action)
         elif request.action == "unsubscribe":
             if active:
-                raise UnexpectedAnswerError(
-                    f"{len(active)} symbols are still active after an unsubscribe"
-                )
+                raise UnexpectedAnswerError(f"still active after an unsubscribe: {len(active)}")
         else:
             missing = frozenset(request.symbols) - active
             self._refuse(missing, "not in the acknowledgement", now)

@@ -65,7 +65,7 @@ class SymbolLimit:
         limit, most = self.limit, self._max_symbols
         if limit == most:  # the plan's limit is below the setting, or it is not known
             return Refusal(_REASON, f"SPOTD_MAX_SYMBOLS={most} is the limit")
-        return Refusal(_REASON, f"{limit} symbols are the limit of the Alpaca plan")
+        return Refusal(_REASON, f"the limit of the Alpaca plan is {limit}")
 
     def room(self, active: int) -> int | None:
         """Return how many symbols may join ``active`` active ones; None: no limit is known."""

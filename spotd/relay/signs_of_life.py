@@ -1,4 +1,4 @@
-"""Talks to systemd: the relay's loop turns, and how the relay stands. Must not decide either."""
+"""Talks to systemd: that the relay's loop turns, and its status. Must not decide either."""
 
 from __future__ import annotations
 

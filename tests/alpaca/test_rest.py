@@ -1,23 +1,24 @@
 """Latest values over REST: what is asked, what is read, and what a hanging server costs."""
 
+import _thread
 import asyncio
 import contextlib
 import socket
 import string
-import threading
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 from pydantic import SecretStr
 
+from spotd.alpaca import threads
 from spotd.alpaca.rest import MAX_SYMBOLS_PER_CALL, Snapshot, Snapshots
 from spotd.core.messages import Quote, Trade
 from spotd.errors import AlpacaRefusedError, SnapshotError
 from spotd.settings import Feed
 from spotd.simulator import Faults, Limits, Simulator
 from tests.kit.stream import KEY, SECRET, settings_for
-from tests.kit.waiting import GUARD_S, until
+from tests.kit.waiting import GUARD_S, until, until_sync
 from tests.kit.websocket import answering, tcp_server
 
 AT = datetime(2026, 1, 20, 15, 0, 0, 572_049, tzinfo=UTC)
@@ -263,12 +264,12 @@ async def test_an_error_names_the_host_and_no_credentials() -> None:
 async def test_without_a_thread_there_are_no_latest_values(monkeypatch: pytest.MonkeyPatch) -> None:
     """A thread that cannot be started, as at the system's limit, is a SnapshotError."""
 
-    def refused(_: threading.Thread) -> None:
+    def refused(*_: object) -> None:
         raise RuntimeError("can't start new thread")
 
     async with Simulator() as sim:
         snapshots = snapshots_of(sim)
-        monkeypatch.setattr(threading.Thread, "start", refused)
+        monkeypatch.setattr(_thread, "start_new_thread", refused)
         with pytest.raises(SnapshotError, match="thread"):
             await snapshots.fetch(["SPY"], deadline_s=GUARD_S)
 
@@ -315,10 +316,6 @@ async def test_a_server_that_asks_to_wait_is_left_alone(
             assert least_s < caught.value.after_s <= 300.0
 
 
-def _threads() -> list[threading.Thread]:
-    return [thread for thread in threading.enumerate() if thread.name == "snapshots"]
-
-
 class _Late:
     """A server that answers once it is told to."""
 
@@ -334,15 +331,15 @@ class _Late:
 
 
 async def test_a_hanging_server_holds_a_thread_and_nothing_else() -> None:
-    """The wait ends at its deadline, and the thread is one that the exit does not wait for."""
+    """The wait ends at its deadline, and the thread goes on until it has its answer."""
     late = _Late(_http(b"{}"))
     async with Simulator() as sim, tcp_server(late) as port:
         snapshots = snapshots_of(sim, data_url=f"http://127.0.0.1:{port}")
         with pytest.raises(SnapshotError, match=r"0\.2 s"):
             await snapshots.fetch(["SPY"], deadline_s=0.2)
-        assert [thread.daemon for thread in _threads()] == [True]
+        assert threads.are_busy()
         late.answer.set()
-        await until(lambda: not _threads(), "the thread to end")
+        await until(lambda: not threads.are_busy(), "the thread to end")
         snapshots.close()
 
 
@@ -352,7 +349,7 @@ async def test_the_timeout_of_the_socket_ends_the_thread() -> None:
         snapshots = Snapshots(settings_for(sim), socket_timeout_s=0.1)
         with pytest.raises(SnapshotError, match="ReadTimeout"):
             await snapshots.fetch(["SPY"], deadline_s=GUARD_S)
-        await until(lambda: not _threads(), "the thread to end")
+        await until(lambda: not threads.are_busy(), "the thread to end")
 
 
 async def test_nothing_is_asked_after_the_deadline() -> None:
@@ -362,7 +359,7 @@ async def test_nothing_is_asked_after_the_deadline() -> None:
     async with Simulator(faults=faults) as sim:
         with pytest.raises(SnapshotError, match="within"):
             await snapshots_of(sim).fetch(bad, deadline_s=0.25)
-        await until(lambda: not _threads(), "the thread to end")
+        await until(lambda: not threads.are_busy(), "the thread to end")
         assert sim.stats.rest_requests < len(bad)
 
 
@@ -377,9 +374,9 @@ async def test_a_cancelled_wait_leaves_nothing_that_complains(response: bytes) -
         fetching.cancel()
         with pytest.raises(asyncio.CancelledError):
             await fetching
-        assert _threads()  # the request is still under way
+        assert threads.are_busy()  # the request is still under way
         late.answer.set()
-        await until(lambda: not _threads(), "the thread to end")
+        await until(lambda: not threads.are_busy(), "the thread to end")
 
 
 def test_an_answer_after_the_end_of_the_loop() -> None:
@@ -399,10 +396,9 @@ def test_an_answer_after_the_end_of_the_loop() -> None:
         url = f"http://127.0.0.1:{server.getsockname()[1]}"
         snapshots = Snapshots(settings_for(Simulator(), data_url=url))
         asyncio.run(ask())
-        [thread] = _threads()
+        assert threads.are_busy()
         connections[0].close()
-    thread.join(GUARD_S)
-    assert not thread.is_alive()
+    until_sync(lambda: not threads.are_busy(), "the thread to end")
     snapshots.close()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -81,7 +82,7 @@ def test_usage(spotd: Call, args: tuple[str, ...]) -> None:
     """Wrong usage is exit code 2, with a hint where to look."""
     outcome = spotd(*args)
     assert outcome.code == 2
-    assert "--help" in outcome.err
+    assert re.search(r"Try 'spotd.* (-h|--help)' for help", outcome.err)
     assert outcome.out == ""
 
 

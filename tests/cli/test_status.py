@@ -9,6 +9,7 @@ import re
 import signal
 import subprocess
 import sys
+import termios
 from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
@@ -359,6 +360,32 @@ class TestWatch:
             watching.kill()
             os.close(ours)
 
+    def test_a_terminal_that_changes(self, server: redis.Redis) -> None:
+        """After a resize and Ctrl-L all is shown anew, broken at its width; a hang-up ends it."""
+        write_status(server, status_of("waiting", "no answer from the other side of the network"))
+        ours, theirs = pty.openpty()
+        termios.tcsetwinsize(theirs, (24, 100))
+        watching = self.start("--every", "3600", stdout=theirs)
+        shown = bytearray()
+
+        def shows(words: bytes) -> bool:
+            shown.extend(os.read(ours, 65_536))
+            return words in shown
+
+        try:
+            until_sync(lambda: shows(b"no answer from the other side of the network"), "a line")
+            termios.tcsetwinsize(theirs, (24, 40))
+            watching.send_signal(signal.SIGWINCH)
+            until_sync(lambda: shows(b"\x1b[1;31mside of the network"), "a second line")
+            shown.clear()
+            os.write(ours, b"\x0c")
+            until_sync(lambda: shows(b"\x1b[1;31mside of the network"), "it again")
+            os.close(theirs)
+            os.close(ours)
+            assert watching.wait(GUARD_S) == 0
+        finally:
+            watching.kill()
+
     @staticmethod
     def start(*options: str, stdout: Any) -> subprocess.Popen[str]:
         """Start watching."""
@@ -366,7 +393,8 @@ class TestWatch:
             *(sys.executable, "-u", "-m", "spotd", "status", "--watch", "--every", "0.2"),
             *options,
         )
-        return subprocess.Popen(command, stdout=stdout, text=True)
+        env = {**os.environ, "TERM": "xterm", "NO_COLOR": ""}
+        return subprocess.Popen(command, stdout=stdout, text=True, env=env)
 
     @staticmethod
     def stop(watching: subprocess.Popen[str]) -> None:

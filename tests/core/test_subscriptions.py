@@ -229,7 +229,7 @@ def test_the_limit_is_learned_and_filled() -> None:
     assert len(talk.subs.active) == 15
     assert len(talk.refused("symbol_limit")) == 85
     assert {refusal.detail for refusal in talk.subs.state().refused.values()} == {
-        "15 symbols are the limit of the Alpaca plan"
+        "the limit of the Alpaca plan is 15"
     }
 
 

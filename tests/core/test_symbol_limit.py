@@ -121,7 +121,7 @@ def test_a_larger_plan_is_noticed() -> None:
 def test_the_reason_names_the_limit() -> None:
     """It is the limit that counts: the setting by its name, or the plan."""
     setting = "symbol_limit", "SPOTD_MAX_SYMBOLS=30 is the limit"
-    plan = "symbol_limit", "8 symbols are the limit of the Alpaca plan"
+    plan = "symbol_limit", "the limit of the Alpaca plan is 8"
     assert SymbolLimit(30).refusal == setting
     assert searching(active=40, asked=1, max_symbols=30).refusal == setting
     assert searching(active=8, asked=1).refusal == plan

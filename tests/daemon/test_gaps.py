@@ -127,7 +127,7 @@ async def test_after_redis_was_away_while_the_stream_was_kept(
     rig: NewRig, server: Server, sim: Simulator
 ) -> None:
     """The time without the key is one gap, although no session ended and no symbol was lost."""
-    async with Recorder(server.url) as recorder, rig(leader_ttl_s=1.0) as daemon:
+    async with Recorder(server.url) as recorder, rig(leader_ttl_s=3.0) as daemon:
         await daemon.want("SPY", "QQQ")
         await daemon.quote("SPY", 10)
         await until(lambda: recorder.bids("SPY") == [10], "the first price")

@@ -102,7 +102,7 @@ async def test_a_leader_key_that_runs_out_ends_the_session(
     rig: NewRig, sim: Simulator, server: Server
 ) -> None:
     """The clock alone ends it, while Redis says nothing."""
-    async with rig(leader_ttl_s=1.0, keep_stream_s=0) as daemon:
+    async with rig(leader_ttl_s=3.0, keep_stream_s=0) as daemon:
         await daemon.want("SPY")
         server.freeze()
         try:

@@ -134,9 +134,7 @@ async def test_what_is_live_keeps_its_room_over_a_restart(
     settings = {"max_symbols": 2} if limit == "setting" else {}
     sim.limits.symbols, sim.limits.count = (None if settings else 2), "symbols"
     detail = (
-        "SPOTD_MAX_SYMBOLS=2 is the limit"
-        if settings
-        else ("2 symbols are the limit of the Alpaca plan")
+        "SPOTD_MAX_SYMBOLS=2 is the limit" if settings else ("the limit of the Alpaca plan is 2")
     )
     async with rig(**settings) as daemon:
         await daemon.values.lease("Y@a", for_s=600)

@@ -1,4 +1,4 @@
-"""Daemon and relay keep their side of the units: ready, alive, how they stand, and stopping.
+"""Daemon and relay keep their side of the units: ready, alive, their status, and stopping.
 
 The test has the manager's end of a real notify socket.
 """
@@ -23,7 +23,7 @@ from tests.kit.ports import free_port
 from tests.kit.processes import environment
 from tests.kit.waiting import GUARD_S, until_sync
 
-WATCHDOG_S = 1.0
+WATCHDOG_S = 0.4
 
 # The command, with a signal that makes its event loop hang as a defect would.
 PROGRAM = """
@@ -85,8 +85,8 @@ class Service:
     """A command as its unit runs it, without Redis and without Alpaca."""
 
     def __init__(self, command: str, home: Path, manager: Manager, **more: str) -> None:
+        self.command = command
         self.port = free_port()
-        self.manager = manager
         self._stderr = home / "stderr"
         with self._stderr.open("wb") as stderr:
             self.process = subprocess.Popen(
@@ -120,6 +120,16 @@ class Service:
         with urllib.request.urlopen(url, timeout=GUARD_S) as answer:
             return bytes(answer.read())
 
+    def told_over_http(self) -> str:
+        """Return its status by `/status`, or by the relay's `/readyz`."""
+        if self.command == "run":
+            status = msgspec.json.decode(self.get("/status"))
+            return f"{status['state']}: {status['reason']}"
+        with pytest.raises(urllib.error.HTTPError) as unready:
+            self.get("/readyz")
+        with unready.value as answer:
+            return "; ".join(msgspec.json.decode(answer.read()))
+
     def end(self) -> None:
         self.process.kill()
         self.process.wait()
@@ -142,16 +152,21 @@ def service(request: pytest.FixtureRequest, tmp_path: Path, manager: Manager) ->
 
 
 def test_unit_notifications(service: Service, manager: Manager) -> None:
-    """Ready once it answers, without Redis or Alpaca, then signs of life, then stopping."""
+    """Ready once it answers, without Redis or Alpaca, then signs of life, then stopping.
+
+    Its status is always what it says over HTTP, too.
+    """
     assert manager.hears("READY=1")
     assert service.get("/livez")
     for _ in range(3):
         assert manager.hears("WATCHDOG=1")
+    until_sync(lambda: manager.status == service.told_over_http(), "its status")
 
     service.process.send_signal(signal.SIGTERM)
 
     assert manager.hears("STOPPING=1")
     assert service.process.wait(timeout=GUARD_S) == 0
+    assert manager.status.startswith("stopping")
     assert manager.heard.count("READY=1") == manager.heard.count("STOPPING=1") == 1
 
 
@@ -166,43 +181,11 @@ def test_never_ready_where_it_cannot_serve(command: str, tmp_path: Path, manager
     assert not manager.hears_one(lambda said: said in ("READY=1", "WATCHDOG=1"), guard_s=0.1)
 
 
-def test_status_of_the_daemon(tmp_path: Path, manager: Manager) -> None:
-    """`systemctl status` shows the state and the reason that `/status` has."""
-    daemon = Service("run", tmp_path, manager)
-
-    def is_told() -> bool:
-        status = msgspec.json.decode(daemon.get("/status"))
-        return manager.status == f"{status['state']}: {status['reason']}"
-
-    try:
-        assert manager.hears("READY=1")
-        until_sync(is_told, "the daemon's status")
-        daemon.process.send_signal(signal.SIGTERM)
-        assert manager.hears_one(lambda said: said.startswith("STATUS=stopping: "))
-    finally:
-        daemon.end()
-
-
-def test_status_of_the_relay(tmp_path: Path, manager: Manager) -> None:
-    """`systemctl status` shows why the relay is not ready, as `/readyz` has it."""
-    relay = Service("relay", tmp_path, manager)
-
-    def is_told() -> bool:
-        with pytest.raises(urllib.error.HTTPError) as unready:
-            relay.get("/readyz")
-        with unready.value as answer:
-            return manager.status == "; ".join(msgspec.json.decode(answer.read()))
-
-    try:
-        assert manager.hears("READY=1")
-        until_sync(is_told, "the relay's status")
-        relay.process.send_signal(signal.SIGTERM)
-        assert manager.hears("STATUS=stopping")
-    finally:
-        relay.end()
-
-
-@pytest.mark.parametrize("number", [signal.SIGSTOP, signal.SIGUSR1], ids=["stopped", "loop hangs"])
+@pytest.mark.parametrize(
+    "number",
+    [pytest.param(signal.SIGSTOP, marks=pytest.mark.long), signal.SIGUSR1],
+    ids=["stopped", "loop hangs"],
+)
 def test_unit_watchdog(service: Service, manager: Manager, number: signal.Signals) -> None:
     """A process that stands still, or whose loop hangs, sends no sign of life.
 

@@ -64,6 +64,28 @@ async def test_a_feed_outside_the_plan_ends_it_with_3(setup: Setup) -> None:
     assert await setup.redis.exists("spotd:leader", "spotd:status") == 0
 
 
+@pytest.mark.long
+async def test_a_killed_daemon_is_no_leader(setup: Setup, tmp_path: Path) -> None:
+    """`status` ends with 0 while it leads, and with 1 once its key has lapsed."""
+    await setup.daemon(SPOTD_LEADER_TTL_S="1")
+    await setup.streaming("SPY")
+
+    async def status() -> tuple[int, str]:
+        asked = await Command.start("status", home=tmp_path / "status", env=setup.settings())
+        return await asked.ends(), asked.output
+
+    assert (await status())[0] == 0
+    await setup.commands[0].kill()
+    assert await setup.redis.persist("spotd:status")  # however long the command takes to start
+    await setup.until(lambda: _is_gone(setup), "the leader key to lapse")
+    code, told = await status()
+    assert (code, "no leader (last status is " in told) == (1, True)
+
+
+async def _is_gone(setup: Setup) -> bool:
+    return not await setup.redis.exists("spotd:leader")
+
+
 async def test_an_unknown_setting_ends_it_with_2_naming_the_nearest(setup: Setup) -> None:
     """A mistyped name is an error, not a default."""
     daemon = await _ends(setup, SPOTD_TROTTLE_MS="100")

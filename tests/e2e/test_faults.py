@@ -88,7 +88,7 @@ async def test_a_redis_that_comes_back_with_its_data(tmp_path: Path) -> None:
 
 async def test_a_redis_away_for_longer_than_the_leader_ttl(setup: Setup) -> None:
     """The stream is closed with the leadership, opened again, and REST knows what was missed."""
-    daemon = await _streaming(setup, ttl_s=1, SPOTD_KEEP_STREAM_S="0")
+    daemon = await _streaming(setup, ttl_s=3, SPOTD_KEEP_STREAM_S="0")
     setup.server.kill()
     await setup.until(setup.closes, "the stream is closed")
     assert setup.closes() == [1000]
@@ -108,7 +108,7 @@ async def test_a_redis_away_for_longer_than_the_leader_ttl(setup: Setup) -> None
 
 async def test_a_redis_that_hangs_is_like_one_that_is_gone(setup: Setup) -> None:
     """A Redis that hangs for longer than the TTL closes the stream; after it all is as before."""
-    daemon = await _streaming(setup, ttl_s=1, SPOTD_KEEP_STREAM_S="0")
+    daemon = await _streaming(setup, ttl_s=3, SPOTD_KEEP_STREAM_S="0")
     recorder = await setup.recorder()
     setup.server.freeze()
     await _prices(setup, 200)

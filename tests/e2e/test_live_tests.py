@@ -7,7 +7,9 @@ environment.
 from __future__ import annotations
 
 import asyncio
+import subprocess
 import sys
+import time
 from asyncio.subprocess import PIPE, STDOUT
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -17,11 +19,12 @@ from xml.etree import ElementTree
 import pytest
 
 from spotd.simulator import Limits, MarketModel, Simulator
-from tests.e2e.setup import KEY, SECRET
+from tests.e2e.setup import KEY, SECRET, quote, trade
 from tests.kit.processes import environment
-from tests.live.test_alpaca import MADE_UP
+from tests.live.test_alpaca import FEW, MADE_UP
 
 ROOT = Path(__file__).resolve().parents[2]
+QUIET = FEW[1]
 LIVE = "tests/live/test_alpaca.py"
 OUTCOMES = ("failure", "error", "skipped")
 
@@ -37,10 +40,19 @@ class Run(NamedTuple):
 
 @pytest.fixture
 async def alpaca() -> AsyncIterator[Simulator]:
-    """Yield an Alpaca with the free plan's limit and a market that never closes."""
+    """Yield an Alpaca with the free plan's limit, and a market that never closes."""
     limits = Limits(symbols=30)
     market = MarketModel(seed=7, quotes_per_s=200.0)
     async with Simulator(keys={KEY: SECRET}, limits=limits, market=market) as simulator:
+        # A quiet symbol: what REST has of it is older than any test.
+        simulator.faults.mute_symbols = {QUIET}
+        hour_ago_ns = time.time_ns() - 3_600 * 10**9
+        await simulator.send(
+            [
+                quote(QUIET, 190.0, 190.1, t=hour_ago_ns),
+                trade(QUIET, 190.05, t=hour_ago_ns),
+            ]
+        )
         yield simulator
 
 
@@ -123,7 +135,7 @@ def _refuses_every_subscribe(alpaca: Simulator) -> None:
         ("test_iex_snapshots", _rest_is_empty),
         ("test_the_plans_symbol_limit", _refuses_every_subscribe),
     ],
-    ids=lambda value: value if isinstance(value, str) else "",
+    ids=lambda value: value if isinstance(value, str) else value.__name__.strip("_"),
 )
 async def test_they_fail(
     name: str, fault: Callable[[Simulator], None], alpaca: Simulator, tmp_path: Path
@@ -148,11 +160,27 @@ async def test_a_second_connection_that_is_granted(alpaca: Simulator, tmp_path: 
 
 
 async def test_without_keys_they_are_skipped(tmp_path: Path) -> None:
-    """Without keys nothing is started; without `-m live` nothing is selected."""
+    """Without keys nothing is started."""
     run = await run_live(tmp_path, {})
 
     assert set(run.outcomes.values()) == {"skipped"}, run.output
     assert "set ALPACA_API_KEY and ALPACA_SECRET_KEY" in run.output
+
+
+@pytest.mark.parametrize("marks", [(), ("-m", "long")], ids=["plain", "long"])
+def test_no_other_run_selects_them(marks: tuple[str, ...]) -> None:
+    """A plain run and the long one, which CI makes, leave them out, also where keys are set."""
+    found = subprocess.run(
+        [sys.executable, "-m", "pytest", "--collect-only", "-n", "0", *marks, "tests/live"],
+        cwd=ROOT,
+        env=environment(ALPACA_API_KEY=KEY, ALPACA_SECRET_KEY=SECRET),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert found.returncode == pytest.ExitCode.NO_TESTS_COLLECTED, found.stdout
+    assert "deselected" in found.stdout
 
 
 async def test_keys_are_cut_out_of_failures(tmp_path: Path) -> None:

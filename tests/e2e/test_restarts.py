@@ -125,7 +125,7 @@ async def test_a_rolling_restart_under_load(setup: Setup, times: int) -> None:
 async def test_leaders_that_are_killed_one_after_the_other(setup: Setup, times: int) -> None:
     """SIGKILL under load: no older price after a newer one, and the last one arrives."""
     setup.sim.limits.connections = 2  # a session of the dead may still be there
-    load, env = Load(setup), {"SPOTD_LEADER_TTL_S": "1", "SPOTD_THROTTLE_MS": "20"}
+    load, env = Load(setup), {"SPOTD_LEADER_TTL_S": "3", "SPOTD_THROTTLE_MS": "20"}
     daemons = [await setup.daemon("first", **env)]
     await setup.streaming(*SYMBOLS)
     daemons.append(await setup.daemon("second", **env))

@@ -18,7 +18,8 @@ from tests.kit.recorder import Recorder
 
 
 async def _pair(setup: Setup, **settings: str) -> tuple[Command, Command]:
-    env = {"SPOTD_LEADER_TTL_S": "1", **settings}
+    """Return the leader and the standby. The TTL is long enough for a busy machine to renew in."""
+    env = {"SPOTD_LEADER_TTL_S": "3", **settings}
     first = await setup.daemon("first", **env)
     await setup.streaming("SPY", "QQQ")
     second = await setup.daemon("second", **env)
@@ -52,7 +53,7 @@ async def test_a_stopped_leader_hands_over_at_once(market: Setup) -> None:
 
 async def test_a_stopped_standby_takes_nothing_from_the_leader(setup: Setup) -> None:
     """A standby that is stopped leaves the leader's key and status alone."""
-    leader, standby = await _pair(setup)
+    leader, standby = await _pair(setup, SPOTD_LEADER_TTL_S="300")
     token = await setup.values.token()
 
     assert await standby.stop() == 0
@@ -67,7 +68,7 @@ async def test_a_killed_leader_is_replaced(market: Setup) -> None:
 
     When the dead session is given up, its next try succeeds and prices go on in order.
     """
-    market.sim.limits.dead_session_hold_s = 2.5  # longer than the TTL
+    market.sim.limits.dead_session_hold_s = 6.0  # longer than the TTL
     first, second = await _pair(market)
     recorder = await market.recorder()
     await market.until(lambda: recorder.of("SPY") and recorder.of("QQQ"), "prices")
@@ -145,7 +146,7 @@ async def test_a_frozen_leader_that_wakes_publishes_nothing(setup: Setup) -> Non
 async def test_a_frozen_leader_frees_the_connection_for_its_successor(market: Setup) -> None:
     """With one connection allowed, the successor waits at 406 until the frozen session is cut."""
     market.sim.limits.ping_period_s = 0.5
-    market.sim.limits.ping_timeout_s = 2.0
+    market.sim.limits.ping_timeout_s = 6.0  # longer than the TTL
     market.sim.limits.close_timeout_s = 0.3
     first, second = await _pair(market)
     recorder = await market.recorder()
@@ -168,7 +169,7 @@ async def test_leaders_that_freeze_and_wake_never_break_the_order(market: Setup)
     market.sim.limits.connections = 4
     freezes_s = [1.0, 1.1, 2.2, 2.3]  # the longest two beyond TTL and a read
     random.shuffle(freezes_s)
-    first, second = await _pair(market, SPOTD_THROTTLE_MS="50")
+    first, second = await _pair(market, SPOTD_THROTTLE_MS="50", SPOTD_LEADER_TTL_S="1")
     recorder = await market.recorder()
     takeovers = 0
     for freeze_s in freezes_s:

@@ -21,6 +21,7 @@ from tests.kit.waiting import GUARD_S, until_sync
 
 SUITE = "trixie"  # Debian's, with the Python of the image's own base
 _PACKAGES = "python3,python3-venv,ca-certificates"
+_IMAGE = "localhost/spotd-test"
 _NEEDED = ("buildah", "debootstrap", "nsenter", "setpriv", "unshare")
 _SOURCES = (Path("/etc/pip.conf"), Path("/etc/ssl/certs/ca-certificates.crt"))
 _NO_PRIVILEGES = (
@@ -93,15 +94,19 @@ class Builder:
         # What this machine needs to reach its index. The content does not stay in the image.
         volumes = [f"--volume={path}:{path}:ro" for path in _SOURCES if path.exists()]
         given = [f"--build-arg={name}={value}" for name, value in arguments.items()]
-        name = "localhost/spotd-test"
         options = ["--isolation=chroot", "--format=docker", "--network=host", "--quiet"]
-        self._buildah("bud", *options, *volumes, *given, f"--tag={name}", str(context))
-        inspected = json.loads(self._buildah("inspect", "--type=image", name))
-        root = Path(self._buildah("mount", self._buildah("from", name)))
+        self._buildah("bud", *options, *volumes, *given, f"--tag={_IMAGE}", str(context))
+        inspected = json.loads(self._buildah("inspect", "--type=image", _IMAGE))
+        root = Path(self._buildah("mount", self._buildah("from", _IMAGE)))
         # What a container's engine makes to mount on.
         for directory in ("dev", "proc", "run/secrets", "sys", "tmp"):
             (root / directory).mkdir(parents=True, exist_ok=True)
         return Image(inspected["Docker"]["config"], root)
+
+    def clear(self) -> None:
+        """Remove all that was built but the base."""
+        self._buildah("rm", "--all")
+        self._buildah("rmi", "--force", _IMAGE)
 
     def _buildah(self, *arguments: str) -> str:
         # vfs and chroot ask the least of the kernel: no overlay, no namespaces.

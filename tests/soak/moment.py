@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
-from tests.soak.plan import Hidden
+from tests.soak.contradictions import Window
+from tests.soak.plan import Hidden, Truth
 
 Json: TypeAlias = dict[str, Any]
 
@@ -110,6 +111,10 @@ class Moment:
             if daemon.instance and self.redis.token.startswith(f"{daemon.instance}:"):
                 return daemon
         return None
+
+    def hides(self, *truths: Truth) -> tuple[Window, ...]:
+        """Return when faults hid any of these from spotd."""
+        return tuple(window for truth in truths for window in self.hidden.get(truth, ()))
 
     def calm_for(self, seconds: float) -> bool:
         """Return whether there has been no fault for so long."""

@@ -244,8 +244,7 @@ class Observer:
     def _daemon(self, daemon: Process, said: Said | None) -> DaemonNow:
         if said is not None:
             daemon.instance = said.instance
-            if said.published > daemon.published:
-                daemon.published, daemon.published_at = said.published, time.monotonic()
+            daemon.see_published(said.published, time.monotonic())
         sessions = [
             AlpacaSession(
                 session.id,

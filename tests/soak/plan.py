@@ -45,7 +45,8 @@ Hidden: TypeAlias = Mapping[Truth, tuple[Window, ...]]
 # after 10 s of silence, as while the market is open (``counted``). Another 10 s are the grace for
 # its prices, and 5 s are for the call to REST. A slow stream is no fault while it delivers.
 #
-# While it is half-open, the simulator reads nothing. So it counts a session that spotd gave up.
+# While it is half-open, the simulator reads nothing. So it counts a session that spotd gave up, and
+# what spotd then says of it (stale, not connected) is true.
 _FREEZE: Mapping[Truth, float] = {"prices": 15.0, "answers": 15.0, "connection": inf}
 _MUTE: Mapping[Truth, float] = {"prices": 25.0}
 _SLOW: Mapping[Truth, float] = {"prices": 10.0, "answers": 10.0}

@@ -50,6 +50,7 @@ class Process:
     attempted_at: float = float("-inf")
     published: int = 0
     published_at: float = float("-inf")
+    published_read_at: float = float("-inf")
     sizes: list[Size] = field(default_factory=list)
     read_to: int = 0
     """How much of its log was searched for defects."""
@@ -79,6 +80,15 @@ class Process:
     def running(self) -> bool:
         """Whether it has not ended."""
         return self.command.running
+
+    def see_published(self, number: int, now: float) -> None:
+        """Take in how many updates it has published.
+
+        After a freeze it counts the call whose answer came when it was frozen: that one is older.
+        """
+        if number > self.published and self.published_read_at > self.acts_since:
+            self.published_at = now
+        self.published, self.published_read_at = number, now
 
     def freeze(self) -> None:
         """Stop it with SIGSTOP."""

@@ -248,7 +248,7 @@ class Rules:
         if said.connected != bool(daemon.sessions):
             yield Wrong(
                 self.connected, daemon.name, f"spotd_stream_connected {said.connected:d}",
-                f"{len(daemon.sessions)} sessions", moment.hidden.get("connection", ()),
+                f"{len(daemon.sessions)} sessions", moment.hides("connection"),
             )  # fmt: skip
 
     def _right_to_session(self, moment: Moment, daemon: DaemonNow) -> Iterator[Wrong]:
@@ -268,7 +268,7 @@ class Rules:
             yield Wrong(
                 self.second_session, daemon.name, f"session {daemon.attempted}",
                 f"{[session.id for session in daemon.sessions]} is open",
-                moment.hidden.get("connection", ()),
+                moment.hides("connection"),
             )  # fmt: skip
         if moment.holder is daemon or moment.redis is None:
             return
@@ -350,7 +350,7 @@ class Rules:
                         yield Wrong(
                             self.withheld, symbol, f"{redis.states.get(symbol)}",
                             f"{daemon.name} got a newer quote {moment.now - came_at:.2f} s ago",
-                            moment.hidden.get("prices", ()),
+                            moment.hides("prices", "connection"),
                         )  # fmt: skip
 
     # What is stored
@@ -401,13 +401,13 @@ class Rules:
             elif state in ("pending", "stale") and symbol in subscribed:
                 yield Wrong(
                     self.subscribed_not_live, symbol, state, "subscribed",
-                    moment.hidden.get("answers", ()),
+                    moment.hides("answers", "connection"),
                 )  # fmt: skip
             old_s = moment.now - moment.behind.get(symbol, moment.now)
             if state == "live" and old_s > _BEHIND_S:
                 yield Wrong(
                     self.live_and_old, symbol, "live", f"a newer quote came {old_s:.2f} s ago",
-                    moment.hidden.get("prices", ()),
+                    moment.hides("prices"),
                 )  # fmt: skip
 
     # The relay

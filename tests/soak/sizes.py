@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from tests.soak.processes import Size
 
 YOUNG_S = 60.0  # a process grows while it is young
-_GROWTH_BYTES = 12_000_000
-_MOST_DESCRIPTORS, _MOST_TASKS, _MOST_THREADS = 80, 80, 40
+_GROWTH_BYTES = 8_000_000
+_MOST_DESCRIPTORS, _MOST_TASKS, _MOST_THREADS = 40, 40, 12
 
 
 def grown(started_at: float, sizes: Sequence[Size]) -> Iterator[tuple[str, str]]:
