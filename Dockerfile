@@ -34,7 +34,7 @@ RUN /pip/bin/pip wheel --no-cache-dir --no-deps --no-build-isolation --wheel-dir
 FROM ${BASE}
 ARG BASE
 # A test holds it equal to the version of the package.
-ARG VERSION=0.1.0
+ARG VERSION=0.2.0
 LABEL org.opencontainers.image.title="spotd" \
       org.opencontainers.image.description="One Alpaca stock stream for a whole company, on one Redis channel per symbol" \
       org.opencontainers.image.licenses="MIT" \

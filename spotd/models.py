@@ -271,7 +271,7 @@ class DaemonStatus(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", 
     at: Annotated[Moment, told("When this was written, UTC.")]
     symbols: SymbolCounts
     last_message_at: Annotated[
-        Moment | None, told("When the newest message of Alpaca came, UTC; null before one.")
+        Moment | None, told("When data of Alpaca came last, UTC; null before any.")
     ]
     lag_ms: Annotated[
         float | None,

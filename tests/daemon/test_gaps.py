@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from datetime import datetime
+from itertools import groupby
 from typing import Any
 
 from spotd.keys import Keys
@@ -127,7 +128,7 @@ async def test_after_redis_was_away_while_the_stream_was_kept(
     rig: NewRig, server: Server, sim: Simulator
 ) -> None:
     """The time without the key is one gap, although no session ended and no symbol was lost."""
-    async with Recorder(server.url) as recorder, rig(leader_ttl_s=3.0) as daemon:
+    async with Recorder(server.url) as recorder, rig(leader_ttl_s=1.0) as daemon:
         await daemon.want("SPY", "QQQ")
         await daemon.quote("SPY", 10)
         await until(lambda: recorder.bids("SPY") == [10], "the first price")
@@ -140,7 +141,8 @@ async def test_after_redis_was_away_while_the_stream_was_kept(
         assert (gap["code"], gap["symbols"]) == ("redis_away", 2)
         assert gap["from"] <= frozen_at
         assert gap["to"] >= back_at
-        assert recorder.bids("SPY") == [10, 11]
+        # A call that was given up may have reached the server, and is made again.
+        assert [bid for bid, _ in groupby(recorder.bids("SPY"))] == [10, 11]
         assert len(sim.received.of("connect")) == 1
 
 

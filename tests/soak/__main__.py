@@ -20,7 +20,8 @@ from pathlib import Path
 os.environ.setdefault("PYTEST_XDIST_WORKER", "gw5")
 
 from tests.soak.plan import KINDS, TOPOLOGIES, kinds_of
-from tests.soak.rules import Rules, Times
+from tests.soak.rule_table import Times
+from tests.soak.rules import Rules
 from tests.soak.soak import Result, soak
 
 

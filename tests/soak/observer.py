@@ -12,7 +12,6 @@ import os
 import re
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack, suppress
 from typing import Any
 
@@ -26,6 +25,7 @@ from tests.soak.contradictions import Contradictions, Violation, Window
 from tests.soak.counts import Counts
 from tests.soak.faults import Injector
 from tests.soak.moment import AlpacaSession, DaemonNow, Json, Moment, RedisNow, Said
+from tests.soak.pages import ready, said_by
 from tests.soak.prices import Prices
 from tests.soak.processes import Process, waited_for_cpu_s
 from tests.soak.rules import Rules
@@ -35,14 +35,6 @@ READ_EVERY_S = 0.2
 _READ_LIMIT_S = 0.5
 _HTTP_LIMIT_S = 1.0
 _SYMBOL = re.compile(r"[A-Z]{1,8}(\.[A-Z]{1,4})?")
-_NUMBER = r"\s(\S+)$"
-_LEADER = re.compile(r"^spotd_leader" + _NUMBER, re.MULTILINE)
-_CONNECTED = re.compile(r"^spotd_stream_connected" + _NUMBER, re.MULTILINE)
-_PUBLISHED = re.compile(r"^spotd_updates_published_total" + _NUMBER, re.MULTILINE)
-_QUOTES = re.compile(r"^spotd_quotes_received_total" + _NUMBER, re.MULTILINE)
-_TRADES = re.compile(r"^spotd_trades_received_total" + _NUMBER, re.MULTILINE)
-_SYMBOLS = re.compile(r'^spotd_symbols\{state="(\w+)"\}' + _NUMBER, re.MULTILINE)
-_BREAKER = re.compile(r"^spotd_breaker_state\{.*\}" + _NUMBER, re.MULTILINE)
 _UNTIMED = frozenset(
     (
         "a price that Alpaca did not send",
@@ -206,8 +198,8 @@ class Observer:
         daemons = list(self._bed.daemons)
         stored, relay, said = await asyncio.gather(
             self._read_redis(),
-            _ready(http, self._bed.relay),
-            asyncio.gather(*(_said(http, daemon) for daemon in daemons)),
+            ready(http, self._bed.relay),
+            asyncio.gather(*(said_by(http, daemon) for daemon in daemons)),
         )
         now = time.monotonic()
         if stored is None:
@@ -380,56 +372,3 @@ def _client(port: int) -> Any:
         socket_connect_timeout=_READ_LIMIT_S,
         retry=Retry(NoBackoff(), 0),
     )
-
-
-async def _page(http: aiohttp.ClientSession, process: Process, path: str) -> tuple[int, str]:
-    async with http.get(f"http://127.0.0.1:{process.command.http_port}{path}") as answer:
-        return answer.status, await answer.text()
-
-
-async def _answered(asked: Awaitable[Any]) -> Any:
-    try:
-        return await asked
-    except (aiohttp.ClientError, OSError, TimeoutError):
-        return None
-
-
-async def _ready(http: aiohttp.ClientSession, process: Process) -> bool | None:
-    found = await _answered(_page(http, process, "/readyz"))
-    return None if found is None else found[0] == 200
-
-
-async def _said(http: aiohttp.ClientSession, process: Process) -> Said | None:
-    if process.frozen or not process.running:
-        return None
-    pages: list[Callable[[], Awaitable[Any]]] = [
-        lambda path=path: _page(http, process, path)  # type: ignore[misc]
-        for path in ("/status", "/readyz", "/metrics")
-    ]
-    found = [await _answered(page()) for page in pages]
-    if None in found or process.frozen:
-        return None
-    (_, status), (ready, reasons), (_, metrics) = found
-    told = json.loads(status)
-    if f"-{process.pid}-" not in told["instance"]:
-        return None  # another program took the port before it
-    return Said(
-        state=told["state"],
-        code=told.get("code"),
-        instance=told["instance"],
-        leader=bool(float(_found(_LEADER, metrics))),
-        connected=bool(float(_found(_CONNECTED, metrics))),
-        ready=ready == 200,
-        reasons=reasons,
-        quotes=int(float(_found(_QUOTES, metrics))),
-        trades=int(float(_found(_TRADES, metrics))),
-        published=int(float(_found(_PUBLISHED, metrics))),
-        symbols={state: int(float(number)) for state, number in _SYMBOLS.findall(metrics)},
-        breaker=told["breaker"],
-        breaker_metric=float(_found(_BREAKER, metrics)),
-    )
-
-
-def _found(pattern: re.Pattern[str], text: str) -> str:
-    match = pattern.search(text)
-    return "0" if match is None else match[1]

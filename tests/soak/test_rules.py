@@ -9,7 +9,8 @@ import pytest
 from tests.soak.contradictions import Window
 from tests.soak.moment import AlpacaSession, DaemonNow, Moment, RedisNow, Said
 from tests.soak.plan import Truth
-from tests.soak.rules import Rules, Times
+from tests.soak.rule_table import Times
+from tests.soak.rules import Rules
 
 RULES = Rules(Times(ttl_s=5.0))
 NOW = 1_000.0
@@ -110,6 +111,8 @@ LIES: list[tuple[str, Moment]] = [
     ("leads_without_key", _away(5.1)),
     ("key_without_lead", _with(_said(LEADER, leader=False, state="standby"))),
     ("two_leaders", _with(standby=_said(STANDBY, leader=True, state="connecting"))),
+    ("nobody_leads", _with(redis=NOBODY)),
+    ("held_by_nobody", _with(redis=replace(REDIS, token="host-3:ef"))),
     ("state_and_metric", _with(standby=_said(STANDBY, state="idle"))),
     ("streams_without_session", _with(CUT)),
     ("streams_without_session", _with(replace(LEADER, sessions=(AlpacaSession(1),)))),

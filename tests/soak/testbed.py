@@ -16,7 +16,7 @@ from spotd.settings import Settings
 from spotd.simulator import Limits, Simulator
 from tests.soak.plan import Topology
 from tests.soak.processes import Process, http_port
-from tests.soak.rules import Times
+from tests.soak.rule_table import Times
 from tests.soak.topologies import Servers
 
 KEY, SECRET = "PKSOAKTESTKEY0000001", "soakTestSecretDoNotPrint000000000000001"
