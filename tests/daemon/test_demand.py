@@ -34,6 +34,7 @@ from spotd.daemon.prices import Prices
 from spotd.daemon.value import Value
 from spotd.keys import Keys
 from spotd.ops.metrics import Metrics
+from spotd.redis.demand import SCAN_COUNT
 from spotd.redis.port import SCAN_ABOVE, RedisPort
 from spotd.simulator import Simulator
 from tests.daemon.redis_proxy import RedisProxy
