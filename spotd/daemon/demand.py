@@ -90,6 +90,7 @@ class DemandLoop:
         self._leases_read_unix_s = 0.0  # by Redis' clock
         # Of the demand that was taken in last; empty: it is not known, or was not taken in whole.
         self._digest = b""
+        self._taken_in = 0  # slices of entries that came or left
         self._whole_at = 0.0  # when a demand of that digest is read nevertheless
         self._floors_of_term = 0
         self._were_live: frozenset[str] = frozenset()  # for the daemon that led before
@@ -114,6 +115,7 @@ class DemandLoop:
                 self.lease_doubts.begin()
             now = time.monotonic()
             known = b"" if begins or now >= self._whole_at else self._digest
+            taken_in = self._taken_in
             read = await self._port.demand(known, far_s=FAR_AHEAD_S)
             if isinstance(read, SameDemand):
                 self._see_clock(read.unix_s)
@@ -135,7 +137,11 @@ class DemandLoop:
                 self._prices.take_over_halts(_halted_since(states))
                 self._floors_of_term = term
             await self._apply(term)
-            if isinstance(read, DemandRead) and self._has_all(read):
+            # A set that changed while it was scanned may have changed back. Its digest therefore
+            # counts from the first scan that finds nothing new.
+            at_once = isinstance(read, DemandRead) and read.entries is not None
+            settled = at_once or self._taken_in == taken_in
+            if isinstance(read, DemandRead) and settled and self._has_all(read):
                 self._digest, self._whole_at = read.digest, now + WHOLE_EVERY_S
 
     async def _read_entries(self, read: DemandRead | None) -> None:
@@ -240,6 +246,7 @@ class DemandLoop:
     async def _take_in(self, source: str, entries: list[bytes], *, left: bool = False) -> None:
         if not entries:
             return
+        self._taken_in += 1
         known, reader = self._known[source], self._reader
         take: Callable[[Iterable[bytes]], None]
         match source:

@@ -34,6 +34,7 @@ from spotd.daemon.prices import Prices
 from spotd.daemon.value import Value
 from spotd.keys import Keys
 from spotd.ops.metrics import Metrics
+from spotd.redis.demand import SCAN_COUNT
 from spotd.redis.port import SCAN_ABOVE, RedisPort
 from spotd.simulator import Simulator
 from tests.daemon.redis_proxy import RedisProxy
@@ -660,7 +661,10 @@ async def test_a_message_on_the_wake_channel_has_the_demand_read(server: Server)
 
 
 async def test_a_demand_that_did_not_change_is_not_scanned_again(server: Server) -> None:
-    """What is new is found all the same, also by a read that follows a scan which ended early."""
+    """What is new is found all the same, also by a read that follows a scan which ended early.
+
+    What a scan brought is scanned once more: the set may have changed meanwhile, and changed back.
+    """
     names = [f"A{name}" for name in MANY] + [f"B{name}" for name in MANY]
     async with RedisProxy.to(server) as proxy, Values(server.url) as values:
         await values.want(*names)
@@ -671,13 +675,18 @@ async def test_a_demand_that_did_not_change_is_not_scanned_again(server: Server)
 
         async with Alone.run(proxy.url, read_every_s=0.01) as alone:
             await until(lambda: len(alone.demand.get().symbols) == len(names), "all to be desired")
-            scanned, read = await calls("sscan"), await calls("evalsha")
+            read = await calls("evalsha")
 
             async def read_again() -> bool:
                 return await calls("evalsha") > read + 5
 
+            await until(read_again, "the read that takes the digest")
+            scanned, read = await calls("sscan"), await calls("evalsha")
             await until(read_again, "reads")
             assert await calls("sscan") == scanned
+            once = values.redis.sscan_iter(values.keys.symbols, count=SCAN_COUNT)
+            assert {name.decode() async for name in once} == {*names}
+            assert scanned == 2 * (await calls("sscan") - scanned)
             proxy.cuts_scans = True
             await values.want("ZZZ")
             await until(lambda: proxy.scans_cut > 1, "scans that end early, one after the other")

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from tests.soak.contradictions import Window
+from tests.soak.contradictions import Contradictions, Window
 from tests.soak.moment import AlpacaSession, DaemonNow, Moment, RedisNow, Said
 from tests.soak.plan import Truth
 from tests.soak.rule_table import Times
@@ -178,6 +178,21 @@ LIES: list[tuple[str, Moment]] = [
 def test_a_lie_is_found(rule: str, moment: Moment) -> None:
     """The rule about this lie says so."""
     assert getattr(RULES, rule).name in _found(moment)
+
+
+@pytest.mark.parametrize(("rule", "moment"), LIES, ids=[rule for rule, _ in LIES])
+def test_a_lie_that_lasts_is_a_violation(rule: str, moment: Moment) -> None:
+    """A recording in which nothing changes breaks the rule once its grace is over, and not before.
+
+    The checker reads every 0.2 s.
+    """
+    broken = getattr(RULES, rule)
+    seen, found, violated_at = Contradictions(begun_at=0.0), RULES.wrong(moment), []
+    for reading in range(200):
+        now = reading * 0.2
+        violations = seen.seen(found, now, waited_s=0.0)
+        violated_at += [now for violation in violations if violation.rule == broken.name]
+    assert broken.grace_s < violated_at[0] < broken.grace_s + 0.41
 
 
 def test_every_rule_is_tried() -> None:
