@@ -37,7 +37,7 @@ from spotd.errors import RedisUnavailableError
 from spotd.models import SpotPriceUpdate, SymbolState
 from spotd.redis.demand import DemandRead, LeasesRead, SameDemand
 from spotd.redis.errors import RefusedError
-from spotd.redis.port import MAX_FIELDS_PER_CALL, RedisPort
+from spotd.redis.port import MAX_FIELDS_PER_CALL, SCAN_ABOVE, RedisPort
 from spotd.symbols import as_written
 
 READ_EVERY_S = 0.5
@@ -137,9 +137,13 @@ class DemandLoop:
                 self._prices.take_over_halts(_halted_since(states))
                 self._floors_of_term = term
             await self._apply(term)
-            # A set that changed while it was scanned may have changed back. Its digest therefore
+            # What changed while it was scanned may have changed back. The digest therefore
             # counts from the first scan that finds nothing new.
-            at_once = isinstance(read, DemandRead) and read.entries is not None
+            at_once = (
+                isinstance(read, DemandRead)
+                and read.entries is not None
+                and read.leased <= SCAN_ABOVE
+            )
             settled = at_once or self._taken_in == taken_in
             if isinstance(read, DemandRead) and settled and self._has_all(read):
                 self._digest, self._whole_at = read.digest, now + WHOLE_EVERY_S

@@ -73,6 +73,10 @@ def _detect(pulses: _Pulses, every_s: float) -> None:
 
 def _end() -> None:
     try:
+        # A pipe that nobody reads may be what the loop hangs at. It must not hold up the end. A
+        # terminal is left as it is, because its other programs would inherit the change.
+        if not os.isatty(_STDERR):
+            os.set_blocking(_STDERR, False)
         os.write(_STDERR, _SAID)
         faulthandler.dump_traceback(_STDERR, all_threads=True)
     finally:

@@ -173,7 +173,7 @@ async def log_in(connection: Any) -> None:
     a try to connect, if that is longer.
     """
     master: Master | None = getattr(connection, "master", None)
-    limit_s = TRY_S if master is None else max(TRY_S, master.try_s)
+    limit_s = max(TRY_S, connection.socket_connect_timeout or TRY_S)
     try:
         async with asyncio.timeout(limit_s):
             await connection.on_connect()

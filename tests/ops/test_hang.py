@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -62,6 +63,29 @@ def test_a_loop_that_hangs_ends_the_process(tmp_path: Path) -> None:
     said = (tmp_path / "stderr").read_text()
     assert "the event loop hung" in said
     assert "most recent call first" in said
+
+
+def test_a_pipe_of_stderr_that_nobody_reads_does_not_hold_up_the_end(tmp_path: Path) -> None:
+    """Such a pipe may be what the loop hangs at, so nothing waits for room in it."""
+    reads, writes = os.pipe()
+    os.set_blocking(writes, False)
+    with suppress(BlockingIOError):
+        while True:
+            os.write(writes, bytes(65_536))
+    os.set_blocking(writes, True)
+    with (tmp_path / "stdout").open("wb") as out:
+        process = subprocess.Popen(
+            [sys.executable, "-c", _LOOP], env=environment(), stdout=out, stderr=writes
+        )
+    try:
+        until_sync(lambda: _turns(tmp_path), "a turn")
+        process.send_signal(signal.SIGUSR1)
+        assert process.wait(GUARD_S) == 1
+    finally:
+        process.kill()
+        process.wait()
+        os.close(reads)
+        os.close(writes)
 
 
 def test_a_process_that_was_stopped_goes_on(tmp_path: Path) -> None:

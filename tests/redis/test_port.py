@@ -15,7 +15,7 @@ import redis
 from spotd.core.leadership import LeaderKeyAnswer
 from spotd.errors import NotLeaderError, RedisUnavailableError
 from spotd.keys import Keys
-from spotd.redis.demand import DemandRead, SameDemand
+from spotd.redis.demand import DIGEST_UP_TO, DemandRead, SameDemand
 from spotd.redis.errors import WrongTypeError
 from spotd.redis.port import MAX_FIELDS_PER_CALL, SCAN_ABOVE, RedisPort
 from tests.kit.recorder import Recorder
@@ -492,6 +492,16 @@ async def test_a_server_that_tells_no_digest_returns_each_demand(
             assert (read.digest, read.entries) == (b"", [b"SPY"])
     finally:
         db.acl_setuser("default", enabled=True, commands=["+@all"])
+
+
+async def test_a_demand_that_is_very_large_has_no_digest(port: RedisPort, db: redis.Redis) -> None:
+    """The server would be held for too long. Set and leases count together."""
+    db.sadd(KEYS.symbols, *(f"S{n}" for n in range(DIGEST_UP_TO - 1)))
+    db.zadd(KEYS.leases, {"DIA@a": 4e9})
+    assert isinstance(await port.demand((await read_of(port)).digest), SameDemand)
+    db.zadd(KEYS.leases, {"DIA@b": 4e9})
+    read = await read_of(port)
+    assert (read.digest, read.size, read.leased) == (b"", DIGEST_UP_TO - 1, 2)
 
 
 @pytest.mark.parametrize("key", [KEYS.symbols, KEYS.leases])
