@@ -19,8 +19,8 @@ from spotd.redis.scripts import DEMAND, LEASES
 MAX_FIELDS_PER_CALL = 500  # so that the server is never held for more than about 2 ms
 SCAN_ABOVE = 2_000  # a larger demand is read in slices, which hold neither us nor the server long
 SCAN_COUNT = 1_000  # a slice takes us about 0.5 ms, and the server less than 0.1 ms
-# A larger demand, set and leases together, has no digest: the server would be held for longer than a
-# few ms (0.3 to 0.6 ms per 1,000 entries of 50 bytes). The contract allows for 21,500 entries.
+# A larger demand, set and leases together, has no digest: the server would be held for longer than
+# a few ms (0.1 to 0.5 ms per 1,000 entries). The contract allows for 21,500 entries.
 DIGEST_UP_TO = 25_000
 NEVER_S = 1e12
 _DEMAND_SHA = hashlib.sha1(DEMAND.encode(), usedforsecurity=False).hexdigest()

@@ -150,12 +150,12 @@ LEASES = f"""
 return {{now, lapsed, far, live}}
 """
 # KEYS leases; ARGV as above, a digest, the key of the set, which is no KEY because a user needs the
-# right to write for each of these, and how many entries may have a digest. Returns the clock alone where both keys hold what the digest
-# says and no lease has lapsed. Else it returns what LEASES does, the digest, the number of leases
-# and of entries of the set, and these entries, or nil where they are too many. Equal sets may have
-# unequal digests, since their order may differ, but not the reverse. To DUMP a set costs the server
-# less than to return it. Where the server or the user may not, or there are too many entries, the digest
-# is empty.
+# right to write for each of these, and how many entries may have a digest. Returns the clock alone
+# where both keys hold what the digest says and no lease has lapsed. Else it returns what LEASES
+# does, the digest, the number of leases and of entries of the set, and these entries, or nil where
+# they are too many. Equal sets may have unequal digests, since their order may differ, but not the
+# reverse. To DUMP a set costs the server less than to return it. The digest is empty where the
+# server or the user may not, and where there are too many entries.
 DEMAND = f"""
 local size = redis.pcall('SCARD', ARGV[5])
 if type(size) ~= 'number' then return size end
