@@ -32,8 +32,9 @@ _SAID = b'{"event": "the event loop hung: this is a defect", "level": "critical"
 async def ended_when_hung(limit_s: float = LIMIT_S) -> AsyncIterator[None]:
     """End this process with 1 when its event loop does not turn for ``limit_s``.
 
-    The end comes up to two ticks later, after 1.4 times that at the latest. A loop that holds
-    Python's lock while it hangs, within a library in C, is not found.
+    The end comes up to two ticks later, after 1.4 times that at the latest. A loop each turn of
+    which takes more than half of that may be ended, too, since it serves nobody either. A loop that
+    holds Python's lock while it hangs, within a library in C, is not found.
     """
     turns = _Turns()
     detector = threading.Thread(
