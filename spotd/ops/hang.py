@@ -47,6 +47,7 @@ async def ended_when_hung(limit_s: float = LIMIT_S) -> AsyncIterator[None]:
     finally:
         turns.over = True
         counting.cancel()
+        await asyncio.wait([counting])
 
 
 class _Turns:
