@@ -146,8 +146,7 @@ MEANINGS: dict[Code, Meaning] = {
     "no_leader": Meaning(
         "A status is there, but no daemon holds the leader key: the one that wrote it was killed, "
         "or cannot reach Redis. `spotd status` says so.",
-        "Nothing, where a standby runs: it leads within `SPOTD_LEADER_TTL_S`. Else start "
-        "`spotd run`.",
+        "Nothing, where a standby runs: it leads within a second. Else start `spotd run`.",
     ),
     "no_quote_yet": Meaning(
         "The symbol is live, and no quote of it has come yet.",

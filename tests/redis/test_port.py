@@ -494,14 +494,29 @@ async def test_a_server_that_tells_no_digest_returns_each_demand(
         db.acl_setuser("default", enabled=True, commands=["+@all"])
 
 
-async def test_a_demand_that_is_very_large_has_no_digest(port: RedisPort, db: redis.Redis) -> None:
-    """The server would be held for too long. Set and leases count together."""
-    db.sadd(KEYS.symbols, *(f"S{n}" for n in range(DIGEST_UP_TO - 1)))
+async def test_a_demand_whose_digest_would_hold_the_server_has_none(
+    port: RedisPort, db: redis.Redis
+) -> None:
+    """Leases and entries count together; one fewer, and the digest is told again."""
+    db.sadd(KEYS.symbols, *range(DIGEST_UP_TO))
+    assert (await read_of(port)).digest
     db.zadd(KEYS.leases, {"DIA@a": 4e9})
-    assert isinstance(await port.demand((await read_of(port)).digest), SameDemand)
-    db.zadd(KEYS.leases, {"DIA@b": 4e9})
     read = await read_of(port)
-    assert (read.digest, read.size, read.leased) == (b"", DIGEST_UP_TO - 1, 2)
+    assert (read.digest, read.size, read.leased) == (b"", DIGEST_UP_TO, 1)
+    db.srem(KEYS.symbols, 0)
+    assert (await read_of(port)).digest
+
+
+async def test_what_is_scanned_is_not_read_at_once(port: RedisPort, db: redis.Redis) -> None:
+    """Neither a set nor leases that are more than one round trip brings."""
+    names = [f"S{n}@a" for n in range(SCAN_ABOVE + 1)]
+    db.zadd(KEYS.leases, dict.fromkeys(names[1:], 4e9))
+    assert (await read_of(port)).at_once
+    db.zadd(KEYS.leases, {names[0]: 4e9})
+    assert not (await read_of(port)).at_once
+    db.delete(KEYS.leases)
+    db.sadd(KEYS.symbols, *names)
+    assert not (await read_of(port)).at_once
 
 
 @pytest.mark.parametrize("key", [KEYS.symbols, KEYS.leases])
