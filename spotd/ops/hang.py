@@ -81,6 +81,10 @@ def _end() -> None:
         # A write to a full pipe that nobody reads would hang this thread, too.
         if not select.select([], [_STDERR], [], 0)[1]:
             return
+        # It may have room for a part of the stacks. A terminal is left as it is, because its other
+        # programs would inherit the change.
+        if not os.isatty(_STDERR):
+            os.set_blocking(_STDERR, False)
         os.write(_STDERR, _SAID)
         faulthandler.dump_traceback(_STDERR, all_threads=True)
     finally:

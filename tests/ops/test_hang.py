@@ -89,6 +89,28 @@ def test_a_loop_that_hangs_ends_the_process_where_nobody_reads_stderr(tmp_path: 
         os.close(full)
 
 
+def test_a_pipe_with_room_for_a_part_of_the_stacks_does_not_hold_up_the_end(tmp_path: Path) -> None:
+    """What does not fit is left out."""
+    read, nearly_full = os.pipe()
+    os.set_blocking(nearly_full, False)
+    with suppress(BlockingIOError):
+        while True:
+            os.write(nearly_full, bytes(4_096))
+    os.set_blocking(nearly_full, True)
+    os.read(read, 4_096)
+    name = "deep" * 20
+    deep = f"def {name}(n): time.sleep(1_000) if n == 0 else {name}(n - 1)\n"
+    loop = deep + _LOOP.replace("time.sleep(1_000)", f"{name}(200)")
+    try:
+        with _python(tmp_path, loop, stderr=nearly_full) as process:
+            until_sync(lambda: _turns(tmp_path), "a turn")
+            process.send_signal(signal.SIGUSR1)
+            assert process.wait(GUARD_S) == 1
+    finally:
+        os.close(read)
+        os.close(nearly_full)
+
+
 def test_a_process_that_was_stopped_goes_on(tmp_path: Path) -> None:
     """Time in which the process did not run is no hang, also if it is longer than the limit."""
     with _python(tmp_path, _LOOP) as process:
