@@ -115,8 +115,9 @@ def address_of(settings: Settings) -> str:
 
 def _in_words(error: Exception) -> str:
     """Return the system's words for a connection that was refused, else those of the error."""
-    if isinstance(error, aiohttp.ClientConnectorError) and (error.errno or 0) > 0:
-        return os.strerror(error.errno)
+    number = error.errno if isinstance(error, aiohttp.ClientConnectorError) else None
+    if number is not None and number > 0:  # those of the resolver are below
+        return os.strerror(number)
     return str(error) or type(error).__name__
 
 
