@@ -153,8 +153,8 @@ MEANINGS: dict[Code, Meaning] = {
     "no_leader": Meaning(
         "A status is there, but no daemon holds the leader key: the one that wrote it was killed, "
         "cannot reach Redis, or Redis takes no writes. `spotd status` says so.",
-        "Nothing, where a standby runs: it leads within `SPOTD_LEADER_TTL_S`. If it does not, "
-        "`spotd check`. Without one, start `spotd run`.",
+        "Nothing, where a standby runs: it leads within a second. If it does not, `spotd check`. "
+        "Without one, start `spotd run`.",
     ),
     "no_quote_yet": Meaning(
         "The symbol is live, and no quote of it has come yet.",

@@ -378,7 +378,7 @@ class Daemon:
         return 0, "the daemon was asked to stop"
 
     async def _pulse(self) -> None:
-        """Feed the watchdog from the event loop, and measure how late the loop runs timers."""
+        """Tell the watchdog that the event loop turns, and measure how late it runs timers."""
         watchdog = systemd.Watchdog(systemd.watchdog_s())
         every_s = min(_PULSE_EVERY_S, watchdog.call_every_s)
         loop = asyncio.get_running_loop()
@@ -387,7 +387,7 @@ class Daemon:
             await asyncio.sleep(due - loop.time())
             now = loop.time()
             self.metrics.loop_lag.observe(max(0.0, now - due))
-            watchdog.feed(now)
+            watchdog.alive(now)
 
     # Stopping
 

@@ -137,11 +137,8 @@ class DemandLoop:
                 self._prices.take_over_halts(_halted_since(states))
                 self._floors_of_term = term
             await self._apply(term)
-            # A set that changed while it was scanned may have changed back. Its digest therefore
-            # counts from the first scan that finds nothing new.
-            at_once = isinstance(read, DemandRead) and read.entries is not None
-            settled = at_once or self._taken_in == taken_in
-            if isinstance(read, DemandRead) and settled and self._has_all(read):
+            nothing_new = self._taken_in == taken_in
+            if isinstance(read, DemandRead) and self._is_whole(read, nothing_new=nothing_new):
                 self._digest, self._whole_at = read.digest, now + WHOLE_EVERY_S
 
     async def _read_entries(self, read: DemandRead | None) -> None:
@@ -150,11 +147,16 @@ class DemandLoop:
         await self._read("symbols", entries)
         await self._read("leases", self._leases(None if read is None else read.leases))
 
-    def _has_all(self, read: DemandRead) -> bool:
-        """Return whether what we know is what was read: a scan may end early, or find changes."""
+    def _is_whole(self, read: DemandRead, *, nothing_new: bool) -> bool:
+        """Return whether what we know is what the digest of ``read`` tells.
+
+        A scan may end early. What changed while it was scanned may have changed back, so of scans
+        only one that found nothing new counts.
+        """
         known = self._known
         sizes = len(known["symbols"]), len(known["leases"])
-        return sizes == (read.size, read.leased) and not self._unreadable
+        has_all = sizes == (read.size, read.leased) and not self._unreadable
+        return has_all and (read.at_once or nothing_new)
 
     async def _apply(self, term: int) -> None:
         """Publish the demand that was read, and carry out what follows, in one or more steps."""

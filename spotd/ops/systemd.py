@@ -31,19 +31,20 @@ def watchdog_s() -> float | None:
 
 
 class Watchdog:
-    """Feeds systemd's watchdog: call ``feed`` at least every ``call_every_s`` seconds.
+    """Tells systemd's watchdog that we live: call ``alive`` each ``call_every_s`` s or sooner.
 
-    It then hears of this process more often than twice in its timeout, as sd_watchdog_enabled(3)
-    asks. ``timeout_s`` is that of this process; None: systemd set none, and nothing is sent.
+    systemd then hears of this process more often than twice in its timeout, as
+    sd_watchdog_enabled(3) asks. ``timeout_s`` is that of this process; None: systemd set none, and
+    nothing is sent.
     """
 
     def __init__(self, timeout_s: float | None) -> None:
         self._timeout_s = inf if timeout_s is None else timeout_s
-        self._fed_at = -inf
+        self._told_at = -inf
         self.call_every_s = self._timeout_s / 8
 
-    def feed(self, now: float) -> None:
+    def alive(self, now: float) -> None:
         """Send a sign of life where a third of the timeout has passed. ``now`` is monotonic."""
-        if self._timeout_s != inf and now - self._fed_at >= self._timeout_s / 3:
+        if self._timeout_s != inf and now - self._told_at >= self._timeout_s / 3:
             notify("WATCHDOG=1")
-            self._fed_at = now
+            self._told_at = now

@@ -149,21 +149,24 @@ LEASES = f"""
 {_LIVE}
 return {{now, lapsed, far, live}}
 """
-# KEYS leases; ARGV as above, a digest, and the key of the set, which is no KEY because a user needs
-# the right to write for each of these. Returns the clock alone where both keys hold what the digest
-# says and no lease has lapsed. Else it returns what LEASES does, the digest, the number of leases
-# and of entries of the set, and these entries, or nil where they are too many. Equal sets may have
-# unequal digests, since their order may differ, but not the reverse. To DUMP a set costs the server
-# less than to return it. Where the server or the user may not, the digest is empty.
+# KEYS leases; ARGV as above, a digest, the key of the set, which is no KEY because a user needs the
+# right to write for each of these, and of how many leases and entries a digest is made. Returns
+# the clock alone where both keys hold what the digest says and no lease has lapsed. Else it returns
+# what LEASES does, the digest, the number of leases and of entries of the set, and these entries,
+# or nil where they are too many. Equal sets may have unequal digests, since their order may differ,
+# but not the reverse. To DUMP a set costs the server less than to return it. The digest is empty
+# where the server or the user may not DUMP, and where that would hold the server for too long.
 DEMAND = f"""
 local size = redis.pcall('SCARD', ARGV[5])
 if type(size) ~= 'number' then return size end
 {_LAPSED}
 local digest = ''
-local leases, entries = redis.pcall('DUMP', KEYS[1]) or '', redis.pcall('DUMP', ARGV[5]) or ''
-if type(leases) == 'string' and type(entries) == 'string' then
-  digest = redis.sha1hex(#leases .. ' ' .. leases .. entries)
-  if digest == ARGV[4] and #lapsed == 0 then return {{now}} end
+if size + redis.call('ZCARD', KEYS[1]) <= tonumber(ARGV[6]) then
+  local leases, entries = redis.pcall('DUMP', KEYS[1]) or '', redis.pcall('DUMP', ARGV[5]) or ''
+  if type(leases) == 'string' and type(entries) == 'string' then
+    digest = redis.sha1hex(#leases .. ' ' .. leases .. entries)
+    if digest == ARGV[4] and #lapsed == 0 then return {{now}} end
+  end
 end
 {_LIVE}
 local all = size <= tonumber(ARGV[2]) and redis.call('SMEMBERS', ARGV[5])

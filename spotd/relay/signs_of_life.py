@@ -12,13 +12,13 @@ _CHECK_EVERY_S = 1.0
 
 
 async def tell_systemd(relay: Relay) -> NoReturn:
-    """Feed the watchdog, and tell the relay's status at every change, until cancelled."""
+    """Tell the watchdog that the loop turns, and the relay's status at every change."""
     watchdog = systemd.Watchdog(systemd.watchdog_s())
     every_s = min(_CHECK_EVERY_S, watchdog.call_every_s)
     loop = asyncio.get_running_loop()
     told = ""
     while True:
-        watchdog.feed(loop.time())
+        watchdog.alive(loop.time())
         status = "; ".join(relay.not_ready()) or "ready"
         if status != told:
             systemd.notify(f"STATUS={status}")

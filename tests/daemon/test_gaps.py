@@ -117,11 +117,12 @@ async def test_after_redis_was_away_for_too_long(rig: NewRig, server: Server) ->
         await daemon.want("SPY")
         await until(lambda: "live" in recorder.states("SPY"), "live")
         with frozen(server):
-            frozen_at = rfc3339(utc(time.time()))
+            await until(lambda: daemon.daemon.health.get().away, "the outage to be known")
+            known_at = rfc3339(utc(time.time()))
             await until(lambda: daemon.daemon.stream.get().phase == "closed", "the stream's end")
         gap = await one_gap(recorder, daemon)
         assert (gap["code"], gap["symbols"]) == ("redis_away", 1)
-        assert gap["from"] <= frozen_at
+        assert gap["from"] <= known_at
 
 
 async def test_after_redis_was_away_while_the_stream_was_kept(
@@ -133,13 +134,13 @@ async def test_after_redis_was_away_while_the_stream_was_kept(
         await daemon.quote("SPY", 10)
         await until(lambda: recorder.bids("SPY") == [10], "the first price")
         with frozen(server):
-            frozen_at = rfc3339(utc(time.time()))
             await until(lambda: not daemon.daemon.leadership.get().leads, "the end of the term")
+            missed_at = rfc3339(utc(time.time()))
             await daemon.quote("SPY", 11)
             back_at = rfc3339(utc(time.time()))
         gap = await one_gap(recorder, daemon)
         assert (gap["code"], gap["symbols"]) == ("redis_away", 2)
-        assert gap["from"] <= frozen_at
+        assert gap["from"] <= missed_at
         assert gap["to"] >= back_at
         # A call that was given up may have reached the server, and is made again.
         assert [bid for bid, _ in groupby(recorder.bids("SPY"))] == [10, 11]

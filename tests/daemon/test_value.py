@@ -6,6 +6,9 @@ import asyncio
 import time
 from dataclasses import dataclass, field
 
+from hypothesis import given
+from hypothesis import strategies as st
+
 from spotd.core.leadership import Leadership
 from spotd.daemon.value import BEAT_S, Value, WakeUp, beat_before
 
@@ -19,6 +22,16 @@ def test_waits_of_about_the_same_length_end_at_the_same_beat() -> None:
     assert beat_before(beat) == beat_before(beat + 0.99 * BEAT_S) == beat
     assert beat_before(now) == now
     assert beat_before(float("inf")) == float("inf")
+
+
+@given(after_s=st.floats(-2.0, 400.0))
+def test_a_beat_ends_a_wait_early_by_less_than_a_beat(after_s: float) -> None:
+    """No time that the contract promises is exceeded, and no loop wakes again at once."""
+    now = time.monotonic()
+    at = now + after_s
+    chosen = beat_before(at)
+    assert at - BEAT_S < chosen <= at
+    assert chosen == at or chosen > now
 
 
 @dataclass(frozen=True)

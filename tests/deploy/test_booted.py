@@ -62,8 +62,11 @@ class Machine:
             return await self.show(unit, name) == value
 
         what = f"{name}={value} of {unit}"
-        logs = self.systemd.journal(unit)
-        await until(has, what, guard_s=guard_s, logs=lambda: logs)
+        try:
+            await until(has, what, guard_s=guard_s)
+        except AssertionError as error:
+            error.add_note(await self.journal(unit))
+            raise
 
     async def prices_flow(self) -> None:
         """Check that a new price of Alpaca arrives in Redis, and at a client of the relay."""

@@ -163,7 +163,7 @@ def test_demo(image: Image, tmp_path: Path) -> None:
     # Its server has a socket and a log there.
     with Container(image, *demo, home=tmp_path, tmpfs="/tmp") as container:  # noqa: S108
         assert container.ends() == 0
-        assert re.search(r"^# .*, [1-9][\d,]* updates out", container.output, re.MULTILINE)
+        assert re.search(r"^# .*, [1-9][\d,]* updates? out", container.output, re.MULTILINE)
 
 
 async def test_run(image: Image, tmp_path: Path) -> None:

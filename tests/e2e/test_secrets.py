@@ -29,6 +29,7 @@ from tests.kit.marked import Marked, found_in, marked
 from tests.kit.ports import free_port
 from tests.kit.processes import Command
 from tests.kit.servers import Server, make_certificates
+from tests.kit.template import AVAILABLE
 from tests.kit.websocket import ServerEnd, frame, framed, tcp_server, websocket_server
 
 REDIS = marked("redisPw")
@@ -193,7 +194,7 @@ async def _parrot(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) ->
 async def test_whatever_fails_no_secret_is_told(
     scene: Scene, failure: Callable[[Scene], Awaitable[dict[str, str]]]
 ) -> None:
-    """Logs at level debug, HTTP, arguments, and ``spotd check`` and ``status`` hold no secret."""
+    """Logs at level debug, HTTP, and ``spotd check`` and ``status`` hold no secret."""
     setup = scene.setup
     await setup.values.want("SPY")
     changed = {
@@ -207,7 +208,6 @@ async def test_whatever_fails_no_secret_is_told(
     others = [await _started(setup, name, changed) for name in ("check", "status")]
     await setup.until(lambda: _failed(daemon), "the failure")
     told = [(page, (await daemon.get(page))[1]) for page in PAGES]
-    told += [(each.home.name, await _arguments(each)) for each in (daemon, *others)]
     codes = [await each.ends() for each in others]
     if daemon.running:
         await daemon.stop()
@@ -220,8 +220,31 @@ async def test_whatever_fails_no_secret_is_told(
         assert "Traceback" not in text
 
 
-async def _started(setup: Setup, name: str, changed: dict[str, str]) -> Command:
-    command = await Command.start(name, home=setup.home / name, env=setup.settings(**changed))
+@pytest.mark.parametrize("name", ["run", "relay"])
+async def test_no_argument_holds_a_secret(setup: Setup, name: str) -> None:
+    """The list of processes shows how it was called, and nothing of its settings."""
+    changed = {
+        "ALPACA_API_KEY": API_KEY.text,
+        "ALPACA_SECRET_KEY": API_SECRET.text,
+        "SPOTD_REDIS_URL": f"redis://:{REDIS.quoted}@127.0.0.1:{setup.server.port}/0",
+        "SPOTD_RELAY_TOKEN": TOKEN.text,
+        "SPOTD_RELAY_PORT": str(free_port()),
+    }
+    # Of a forked one, the list shows how the template was called.
+    command = await _started(setup, name, changed, forked=False)
+    await setup.until(lambda: command.output, "its first word")
+    arguments = await _arguments(command)
+
+    assert arguments.split("\0")[-2:] == [name, ""]
+    assert found_in([("arguments", arguments)], ALL) == []
+
+
+async def _started(
+    setup: Setup, name: str, changed: dict[str, str], *, forked: bool = AVAILABLE
+) -> Command:
+    command = await Command.start(
+        name, home=setup.home / name, env=setup.settings(**changed), forked=forked
+    )
     setup.commands.append(command)
     return command
 
@@ -237,9 +260,7 @@ async def _arguments(command: Command) -> str:
 
 
 def _command_line(pid: int) -> str:
-    with suppress(FileNotFoundError, ProcessLookupError):
-        return Path(f"/proc/{pid}/cmdline").read_text("utf-8", "replace")
-    return ""
+    return Path(f"/proc/{pid}/cmdline").read_text("utf-8", "replace")
 
 
 # Settings
@@ -496,7 +517,7 @@ async def test_a_relay_tells_no_secret(setup: Setup) -> None:
     relay = await _started(setup, "relay", changed)
     relay.http_port = port
     await setup.until(lambda: _answers(relay), "the relay to listen")
-    told = [("arguments", await _arguments(relay))]
+    told: list[tuple[str, str]] = []
     for secret in (given, TOKEN):
         told += await _asked(port, secret)
     assert await relay.stop() == 0

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
 
-from tests.kit.processes import environment
+from tests.kit.processes import NOTHING, environment
 from tests.kit.waiting import GUARD_S, until_sync
 
 # It turns until SIGUSR1. Then it blocks, as a call does that never returns.
@@ -37,10 +38,16 @@ raise SystemExit(run_daemon(Settings.load(), hang_limit_s=2.0))
 
 
 @contextmanager
-def _python(home: Path, *args: str, **env: str) -> Iterator[subprocess.Popen[bytes]]:
+def _python(
+    home: Path, program: str, *, stderr: int | None = None, env: Mapping[str, str] = NOTHING
+) -> Iterator[subprocess.Popen[bytes]]:
     with (home / "stdout").open("wb") as out, (home / "stderr").open("wb") as err:
         process = subprocess.Popen(
-            [sys.executable, "-c", *args], cwd=home, env=environment(**env), stdout=out, stderr=err
+            [sys.executable, "-c", program],
+            cwd=home,
+            env=environment(**env),
+            stdout=out,
+            stderr=err if stderr is None else stderr,
         )
     try:
         yield process
@@ -62,6 +69,24 @@ def test_a_loop_that_hangs_ends_the_process(tmp_path: Path) -> None:
     said = (tmp_path / "stderr").read_text()
     assert "the event loop hung" in said
     assert "most recent call first" in said
+
+
+def test_a_loop_that_hangs_ends_the_process_where_nobody_reads_stderr(tmp_path: Path) -> None:
+    """A pipe that is full holds up the last words, but not the end."""
+    unread, full = os.pipe()
+    os.set_blocking(full, False)
+    with suppress(BlockingIOError):
+        while True:
+            os.write(full, bytes(4_096))
+    os.set_blocking(full, True)
+    try:
+        with _python(tmp_path, _LOOP, stderr=full) as process:
+            until_sync(lambda: _turns(tmp_path), "a turn")
+            process.send_signal(signal.SIGUSR1)
+            assert process.wait(GUARD_S) == 1
+    finally:
+        os.close(unread)
+        os.close(full)
 
 
 def test_a_process_that_was_stopped_goes_on(tmp_path: Path) -> None:
@@ -89,7 +114,7 @@ def test_a_daemon_that_hangs_ends(tmp_path: Path) -> None:
         "SPOTD_HTTP_PORT": "0",
         "SPOTD_LOG_FORMAT": "json",
     }
-    with _python(tmp_path, _DAEMON, **settings) as process:
+    with _python(tmp_path, _DAEMON, env=settings) as process:
         stderr = tmp_path / "stderr"
         until_sync(lambda: "starting" in stderr.read_text(), "its first line")
         process.send_signal(signal.SIGUSR1)

@@ -91,36 +91,36 @@ def test_the_watchdog_is_ours_or_none(
 
 
 @pytest.mark.parametrize("timeout_s", [0.5, 15.0, 3_600.0])
-def test_the_watchdog_is_fed_more_often_than_twice_in_its_timeout(
+def test_the_watchdog_hears_more_often_than_twice_in_its_timeout(
     timeout_s: float, address: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Called as often as it asks, it sends a sign of life at once and then well within the half."""
     monkeypatch.setenv("NOTIFY_SOCKET", address)
     watchdog = systemd.Watchdog(timeout_s)
-    fed_at = []
+    told_at = []
     with manager(address) as listening:
         listening.setblocking(False)
         for call in range(40):
             now = 1_000.0 + call * watchdog.call_every_s
-            watchdog.feed(now)
+            watchdog.alive(now)
             with suppress(BlockingIOError):
                 assert listening.recv(1_000) == b"WATCHDOG=1"
-                fed_at.append(now)
+                told_at.append(now)
 
-    pauses = [after - before for before, after in pairwise(fed_at)]
-    assert fed_at[0] == 1_000.0
+    pauses = [after - before for before, after in pairwise(told_at)]
+    assert told_at[0] == 1_000.0
     assert len(pauses) > 10
     assert timeout_s / 3 <= min(pauses)
     assert max(pauses) < timeout_s / 2
 
 
-def test_no_watchdog_is_not_fed(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_watchdog_is_told_nothing(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where systemd set no timeout, nothing is sent, and nobody need call."""
     monkeypatch.setenv("NOTIFY_SOCKET", address)
     watchdog = systemd.Watchdog(None)
     with manager(address) as listening:
         listening.setblocking(False)
-        watchdog.feed(1_000.0)
+        watchdog.alive(1_000.0)
         with pytest.raises(BlockingIOError):
             listening.recv(1_000)
 

@@ -15,7 +15,7 @@ import redis
 from spotd.core.leadership import LeaderKeyAnswer
 from spotd.errors import NotLeaderError, RedisUnavailableError
 from spotd.keys import Keys
-from spotd.redis.demand import DemandRead, SameDemand
+from spotd.redis.demand import DIGEST_UP_TO, DemandRead, SameDemand
 from spotd.redis.errors import WrongTypeError
 from spotd.redis.port import MAX_FIELDS_PER_CALL, SCAN_ABOVE, RedisPort
 from tests.kit.recorder import Recorder
@@ -492,6 +492,31 @@ async def test_a_server_that_tells_no_digest_returns_each_demand(
             assert (read.digest, read.entries) == (b"", [b"SPY"])
     finally:
         db.acl_setuser("default", enabled=True, commands=["+@all"])
+
+
+async def test_a_demand_whose_digest_would_hold_the_server_has_none(
+    port: RedisPort, db: redis.Redis
+) -> None:
+    """Leases and entries count together; one fewer, and the digest is told again."""
+    db.sadd(KEYS.symbols, *range(DIGEST_UP_TO))
+    assert (await read_of(port)).digest
+    db.zadd(KEYS.leases, {"DIA@a": 4e9})
+    read = await read_of(port)
+    assert (read.digest, read.size, read.leased) == (b"", DIGEST_UP_TO, 1)
+    db.srem(KEYS.symbols, 0)
+    assert (await read_of(port)).digest
+
+
+async def test_what_is_scanned_is_not_read_at_once(port: RedisPort, db: redis.Redis) -> None:
+    """Neither a set nor leases that are more than one round trip brings."""
+    names = [f"S{n}@a" for n in range(SCAN_ABOVE + 1)]
+    db.zadd(KEYS.leases, dict.fromkeys(names[1:], 4e9))
+    assert (await read_of(port)).at_once
+    db.zadd(KEYS.leases, {names[0]: 4e9})
+    assert not (await read_of(port)).at_once
+    db.delete(KEYS.leases)
+    db.sadd(KEYS.symbols, *names)
+    assert not (await read_of(port)).at_once
 
 
 @pytest.mark.parametrize("key", [KEYS.symbols, KEYS.leases])
