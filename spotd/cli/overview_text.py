@@ -42,7 +42,8 @@ def lines_of(seen: Overview, now: datetime) -> Iterator[Named]:
     """Yield what a person needs to know, and what to do, at most 24 lines."""
     status = seen.status
     if seen.away is not None:
-        yield Named("state", f"unknown: {seen.away}", "bad")
+        yield Named("state", "unknown", "bad")
+        yield Named("reason", f"{seen.code}: {seen.away}", "bad")
     elif status is None:
         yield Named("state", seen.absent, "bad")
     elif seen.left:
