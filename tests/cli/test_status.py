@@ -222,7 +222,8 @@ def test_no_daemon(spotd: Call, server: redis.Redis) -> None:
     assert (outcome.code, outcome.err) == (1, "")
     assert outcome.out.splitlines() == [
         "state        no daemon runs here: Redis answers, but holds no status",
-        "do           Start spotd run.",
+        "do           Start spotd run. "
+        "If one runs already, spotd check says why Redis refuses its writes.",
         "demand       1 symbol in the set, 0 leases of 0 owners",
     ]
     outcome = spotd("status", "--json")
