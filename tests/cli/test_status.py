@@ -162,6 +162,13 @@ def test_nothing_is_carried_out_by_the_terminal(spotd: Call, server: redis.Redis
     assert "\x1b" not in outcome.out
 
 
+def test_a_text_of_megabytes_is_cut() -> None:
+    """Whoever may write a status may write a very long one, and a screen of it must still turn."""
+    seen = Overview(status_of("connecting", "a b " * 500_000), True, origins([], [], 1.0))
+    for line in lines_of(seen, AT):
+        assert sum(len(text) for text, _ in line.line) < 1_100
+
+
 def test_json(spotd: Call, server: redis.Redis) -> None:
     """Programs get the object of the contract, and beside it what else is known."""
     status = replace(status_of("streaming", "late"), code="lagging", gaps=(gap_of(),))
