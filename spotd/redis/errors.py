@@ -47,6 +47,8 @@ _TIME_LIMITS = (
     (re.compile(r"Timeout reading from \S+"), "no answer in time"),
     (re.compile(r"Timeout connecting to server"), "no connection in time"),
 )
+# Redis' own name of a script, behind what the script's command failed with.
+_SCRIPT = re.compile(r"\.? script: [0-9a-f]{40}, on @user_script:\d+\.")
 # The answer to SELECT, of older servers too.
 _NO_DATABASE = re.compile("DB index", re.IGNORECASE)
 # A script's error holds the code of the command that failed, in front or, before Redis 7, within.
@@ -113,7 +115,7 @@ def words_of(client: Any, error: BaseException) -> str:
     """
     words = without(passwords_of(client), " ".join(str(error).split()))
     # The text behind this repeats the arguments of a command that the server does not know.
-    words = words.partition(", with args")[0]
+    words = _SCRIPT.sub("", words.partition(", with args")[0])
     words = _connect_in_words(words, place_of(client))[:_MAX_WORDS]
     return words or ("no answer in time" if _timed_out(error) else type(error).__name__)
 

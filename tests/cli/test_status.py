@@ -18,7 +18,7 @@ import pytest
 import redis
 from msgspec.structs import replace
 
-from spotd.cli.overview import Overview
+from spotd.cli.overview import Overview, action_of
 from spotd.cli.overview_text import lines_of
 from spotd.core.demand_origins import origins
 from spotd.keys import Keys
@@ -222,8 +222,7 @@ def test_no_daemon(spotd: Call, server: redis.Redis) -> None:
     assert (outcome.code, outcome.err) == (1, "")
     assert outcome.out.splitlines() == [
         "state        no daemon runs here: Redis answers, but holds no status",
-        "do           Start spotd run. "
-        "If one runs already, spotd check says why Redis refuses its writes.",
+        f"do           {action_of('no_daemon')}",
         "demand       1 symbol in the set, 0 leases of 0 owners",
     ]
     outcome = spotd("status", "--json")

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
+from redis.exceptions import OutOfMemoryError
 
 from spotd.errors import RedisUnavailableError
 from spotd.keys import Keys
@@ -262,6 +263,16 @@ async def test_a_failed_connection_is_told_in_words(address: str, raised: str, t
         raise OSError(raised)
     await client.aclose()
     assert str(caught.value) == told
+
+
+async def test_the_name_of_a_script_is_left_out() -> None:
+    """An operator can do nothing with it, and it stands behind the words that count."""
+    client = connect("redis://h:1/0")
+    said = f"OOM command not allowed. script: {'a' * 40}, on @user_script:28."
+    with pytest.raises(RedisUnavailableError) as caught, translated(client):
+        raise OutOfMemoryError(said)
+    await client.aclose()
+    assert str(caught.value).endswith(": OOM command not allowed")
 
 
 async def test_a_refused_connection_is_told_once_and_in_words() -> None:
