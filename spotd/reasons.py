@@ -93,7 +93,10 @@ MEANINGS: dict[Code, Meaning] = {
         "The clock of the machine differs from Alpaca's, so the lag is measured by Alpaca's.",
         "Set the clock: `timedatectl`, chrony.",
     ),
-    "connecting": Meaning("The stream to Alpaca is being opened.", _NOTHING),
+    "connecting": Meaning(
+        "The stream to Alpaca is being opened.",
+        "Nothing, unless it lasts: then read the sentence, which names the last failure.",
+    ),
     "connection_limit": Meaning(
         "Another session holds the account's one connection (Alpaca's error 406).",
         "End the other program, or use keys of another account. A dead session is freed by Alpaca "
@@ -107,7 +110,8 @@ MEANINGS: dict[Code, Meaning] = {
     ),
     "demand_unreadable": Meaning(
         "Redis refuses to let spotd read a part of the demand.",
-        "`spotd check` names the command. Grant it, or delete the key of the wrong type.",
+        "Read the sentence. It names a key of the wrong type: delete that key. If a right is "
+        "missing, `spotd check` names the command to grant.",
     ),
     "interrupted": Meaning(
         "The stream to Alpaca was interrupted: a price may be older than the market's.",
@@ -142,11 +146,15 @@ MEANINGS: dict[Code, Meaning] = {
         "The stream was open without bringing prices that Alpaca's REST knew.",
         "Nothing: the stream is opened anew.",
     ),
-    "no_daemon": Meaning("No daemon runs; the relay says so.", "Start `spotd run`."),
+    "no_daemon": Meaning(
+        "No daemon runs, or Redis takes no writes, so no status is there. The relay says so.",
+        "Start `spotd run`. If one runs already, `spotd check` says why Redis refuses its writes.",
+    ),
     "no_leader": Meaning(
         "A status is there, but no daemon holds the leader key: the one that wrote it was killed, "
-        "or cannot reach Redis. `spotd status` says so.",
-        "Nothing, where a standby runs: it leads within a second. Else start `spotd run`.",
+        "cannot reach Redis, or Redis takes no writes. `spotd status` says so.",
+        "Nothing, where a standby runs: it leads within a second. If it does not, `spotd check`. "
+        "Without one, start `spotd run`.",
     ),
     "no_quote_yet": Meaning(
         "The symbol is live, and no quote of it has come yet.",

@@ -19,6 +19,7 @@ from spotd.models import DaemonStatus, Gap, SymbolState
 
 _MOST_GAPS, _MOST_OWNERS, _MOST_GROUPS = 3, 2, 3  # so that all fits a screen of 24 lines
 _NAMES_CHARS = 34  # of a list of names; then they are counted
+_MOST_CHARS = 1_000  # of one text. Whoever may write to Redis may write megabytes of a reason.
 
 
 NAME_CELLS = 13  # the names stand in a column of their own
@@ -34,14 +35,15 @@ class Named(NamedTuple):
     @property
     def line(self) -> Line:
         """Return the line as a terminal shows it."""
-        return (f"{self.name:<{NAME_CELLS}}", ""), (printable(self.text), self.style)
+        return (f"{self.name:<{NAME_CELLS}}", ""), (printable(self.text, _MOST_CHARS), self.style)
 
 
 def lines_of(seen: Overview, now: datetime) -> Iterator[Named]:
     """Yield what a person needs to know, and what to do, at most 24 lines."""
     status = seen.status
     if seen.away is not None:
-        yield Named("state", f"unknown: {seen.away}", "bad")
+        yield Named("state", "unknown", "bad")
+        yield Named("reason", f"{seen.code}: {seen.away}", "bad")
     elif status is None:
         yield Named("state", seen.absent, "bad")
     elif seen.left:

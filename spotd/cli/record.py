@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import json
+import os
 import sys
 import time
 from collections import Counter
@@ -112,6 +113,14 @@ def address_of(settings: Settings) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
+def _in_words(error: Exception) -> str:
+    """Return the system's words for a connection that was refused, else those of the error."""
+    number = error.errno if isinstance(error, aiohttp.ClientConnectorError) else None
+    if number is not None and number > 0:  # those of the resolver are below
+        return os.strerror(number)
+    return str(error) or type(error).__name__
+
+
 class _AwayError(SpotdError):
     """No daemon answers, or none that can be recorded."""
 
@@ -191,7 +200,7 @@ class Recording:
                 async for data in answer.content.iter_any():
                     yield data
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            why = printable(str(error) or type(error).__name__)
+            why = printable(_in_words(error))
             raise _AwayError(
                 f"no daemon can be recorded at {self._tap} ({why}): does it run on this machine, "
                 "with this SPOTD_HTTP_PORT?"

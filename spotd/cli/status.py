@@ -24,7 +24,6 @@ from spotd.cli.screen.escapes import styled
 from spotd.cli.screen.styles import Line
 from spotd.cli.screen.terminal import colours_wanted, has_screen
 from spotd.cli.screen.text import text_screen
-from spotd.errors import SpotdError
 from spotd.redis.observer import Observer
 from spotd.settings import Settings
 
@@ -58,8 +57,6 @@ def status(redis_url: str | None, as_json: bool, watch: bool, every_s: float) ->
     seen = asyncio.run(_once(settings))
     if as_json:
         click.echo(seen.to_json())
-    elif seen.away is not None:
-        raise SpotdError(seen.away)
     else:
         click.echo(_text(seen))
     raise click.exceptions.Exit(0 if seen.ready else 1)

@@ -84,7 +84,8 @@ def asked_lines(asked: Asked) -> Iterator[str]:
     if asked.subscribers is None:
         yield "  subscribers: unknown, the user of Redis may not ask (PUBSUB NUMSUB)"
     elif asked.subscribers:
-        hint = "" if asked.subscribers_are_demand else ", which are no demand"
+        verb = "is" if asked.subscribers == 1 else "are"
+        hint = "" if asked.subscribers_are_demand else f", which {verb} no demand"
         yield f"  {counted(asked.subscribers, 'subscriber')}{hint}"
     if asked.whole_market and asked.symbol != WILDCARD:
         yield "  the whole market is asked for (*)"

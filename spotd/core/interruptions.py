@@ -31,3 +31,14 @@ def why_waiting(label: str, sentence: str, breaker: BreakerStateName) -> Reason:
     if label == "connection_limit":
         return Reason("connection_limit", sentence)
     return Reason(_GIVEN_UP.get(label, "backoff"), sentence)
+
+
+def why_connecting(failure: str | None) -> Reason:
+    """Return the reason while the stream is opened. ``failure``: the sentence of the last failure.
+
+    Pauses may be shorter than tries. Without the sentence an operator would seldom read it.
+    """
+    text = "opening the stream"
+    if failure is not None:
+        text = f"{text}; the last one failed: {failure}"
+    return Reason("connecting", text)

@@ -264,6 +264,12 @@ class LeaderKey:
                 at = self._sent_at + self._renew_every_s
         return min(at, leadership.publish_until) if leadership.leads else at
 
+    @property
+    def claims_at(self) -> float | None:
+        """When a free key is asked for that was left to another daemon until then; else None."""
+        yields = self.leadership.free and self._now < self._yields_until
+        return self._yields_until if yields else None
+
     def _goes_first(self, now: float) -> bool:
         """Return whether no other daemon can be ahead of us, as far as we know.
 

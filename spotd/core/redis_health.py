@@ -52,7 +52,7 @@ class RedisMonitor:
     """
 
     def __init__(self, calm_s: float = 0.75) -> None:
-        """``calm_s`` must be longer than any loop waits before it repeats a failed call."""
+        """``calm_s``: longer than a loop waits before it repeats a failed call. ``wait`` else."""
         self.health = RedisHealth()
         # When ``checked`` may change something; None: only an outcome can. To be read only.
         self.check_at: float | None = None
@@ -98,6 +98,11 @@ class RedisMonitor:
             self._returned = True
             self.health = replace(self.health, returns=self.health.returns + 1)
         return self.checked(now)
+
+    def wait(self, until: float) -> None:
+        """Take in that a call that failed is not repeated before ``until``, so nothing is calm."""
+        if self.check_at is not None:
+            self.check_at = max(self.check_at, until)
 
     def lost_data(self) -> RedisHealth:
         """Take in that Redis answers and has lost what it had stored. Return the health."""

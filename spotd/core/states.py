@@ -13,7 +13,7 @@ from typing import Literal
 
 from spotd.core.channels import Channels
 from spotd.core.demand import PROMPT_UP_TO, Demand
-from spotd.core.interruptions import INTERRUPTED
+from spotd.core.interruptions import INTERRUPTED, why_connecting
 from spotd.core.lag import LagState
 from spotd.core.leadership import Leadership
 from spotd.core.redis_health import RedisHealth
@@ -26,7 +26,7 @@ Phase = Literal["closed", "connecting", "open", "waiting"]
 
 @dataclass(frozen=True, slots=True)
 class StreamState:
-    """The stream. ``reason`` says why it is ``waiting``.
+    """The stream. ``reason`` says why it is ``waiting``, or ``connecting`` after a failure.
 
     ``closed``: we have no right to a stream, or need none yet. ``open``: it is authenticated.
     ``waiting``: it is down and the next try is timed. ``stale`` is why prices that an earlier
@@ -68,7 +68,7 @@ _KEY_FREE = Reason("leader_key_free", "no daemon holds the leader key yet")
 _KEY_FAILED = Reason("leader_key_failed", "the last request for the leader key failed")
 _LEADER_UNKNOWN = Reason("leader_unknown", "Redis has not said yet who leads")
 _READING_DEMAND = Reason("reading_demand", "reading the demand")
-_CONNECTING = Reason("connecting", "opening the stream")
+_CONNECTING = why_connecting(None)
 _SUBSCRIBING = Reason("subscribing", "no symbol is acknowledged yet")
 _ALL_REFUSED = Reason("all_refused", "every desired symbol is refused")
 
@@ -110,7 +110,7 @@ def _leader_state(facts: Facts) -> tuple[DaemonStateName, Reason | None]:
     if stream.phase == "waiting":
         return "waiting", stream.reason
     if stream.phase != "open":
-        return "connecting", _CONNECTING
+        return "connecting", stream.reason or _CONNECTING
     if stream.subscriptions.active:
         return "streaming", unreadable or facts.lag.behind or _channels(
             facts

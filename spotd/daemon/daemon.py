@@ -314,12 +314,15 @@ class Daemon:
         log.info("starting", version=__version__, instance=self.instance, feed=settings.feed)
         loops = [asyncio.create_task(coro, name=name) for name, coro in self._loops().items()]
         systemd.notify("READY=1")
+        exit_code, why = 1, "a defect"
         try:
-            return await self._supervise(loops)
+            exit_code, why = await self._supervise(loops)
         finally:
             systemd.notify("STOPPING=1")
             await self._shut_down(loops)
-            log.info("stopped")
+            # An operator reads the last line of a log first.
+            log.info("stopped", exit_code=exit_code, why=why)
+        return exit_code
 
     # Views for HTTP
 
@@ -356,7 +359,8 @@ class Daemon:
             loops["snapshots"] = self._snapshot_loop.run()
         return loops
 
-    async def _supervise(self, loops: list[asyncio.Task[None]]) -> int:
+    async def _supervise(self, loops: list[asyncio.Task[None]]) -> tuple[int, str]:
+        """Return the exit code, and why the daemon ends."""
         stopping = asyncio.create_task(self._stop_asked.wait(), name="stop")
         try:
             await asyncio.wait((*loops, stopping), return_when=asyncio.FIRST_COMPLETED)
@@ -368,10 +372,10 @@ class Daemon:
             failure = loop.exception()
             if isinstance(failure, SpotdError) and failure.exit_code != 1:
                 log.critical("giving up", why=str(failure))
-                return failure.exit_code
+                return failure.exit_code, str(failure)
             log.critical("a loop ended: this is a defect", loop=loop.get_name(), exc_info=failure)
-            return 1
-        return 0
+            return 1, f"a defect: the loop {loop.get_name()!r} ended"
+        return 0, "the daemon was asked to stop"
 
     async def _pulse(self) -> None:
         """Tell the watchdog that the event loop turns, and measure how late it runs timers."""

@@ -12,7 +12,7 @@ import time
 
 import structlog
 
-from spotd.core.leadership import Change, LeaderKey, Leadership
+from spotd.core.leadership import RETRY_S, Change, LeaderKey, Leadership
 from spotd.core.redis_health import RedisHealth
 from spotd.daemon.prices import Prices
 from spotd.daemon.redis_calls import RedisCalls
@@ -80,6 +80,9 @@ class LeaderLoop:
             if lost and answer.held == "renewed":  # any other answer begins or ends a term
                 self._calls.lost_data()
             self._apply(self._key.answered(request, answer, time.monotonic()))
+            if (claims_at := self._key.claims_at) is not None:
+                # Redis may answer this request, which writes nothing, and refuse that one.
+                self._calls.wait(claims_at + RETRY_S)
 
     def _apply(self, change: Change) -> None:
         """Carry out a change, and publish its value in the same turn."""

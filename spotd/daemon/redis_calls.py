@@ -39,6 +39,10 @@ class RedisCalls:
         log.warning("redis lost data: all is written anew")
         self._set(self._monitor.lost_data())
 
+    def wait(self, until: float) -> None:
+        """Take in that a call that failed is not repeated before ``until`` (monotonic seconds)."""
+        self._monitor.wait(until)
+
     def checked(self, now: float) -> None:
         """Take in that time has passed. The leader loop calls this after each of its requests."""
         self._set(self._monitor.checked(now))

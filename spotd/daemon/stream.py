@@ -17,7 +17,13 @@ import structlog
 from spotd.alpaca.stream import AlpacaStream
 from spotd.core.demand import Demand, DemandStep, to_fetch
 from spotd.core.gaps import Gaps, GapsFound, silent_since, why_given_up
-from spotd.core.interruptions import BREAKER_OPEN, INTERRUPTED, why_stale, why_waiting
+from spotd.core.interruptions import (
+    BREAKER_OPEN,
+    INTERRUPTED,
+    why_connecting,
+    why_stale,
+    why_waiting,
+)
 from spotd.core.leadership import Leadership
 from spotd.core.pacing import Pacing
 from spotd.core.redis_health import RedisHealth
@@ -73,6 +79,7 @@ class StreamLoop:
         self._fetch = fetch
         self._metrics = metrics
         self._pause_in_row_s = pause_in_row_s
+        self._failure: str | None = None  # of the last try or session, until one is open
         self._right = WakeUp()  # wakes the guard of the session, and the wait for the next try
         self._wake_up = WakeUp()  # wakes the session
         leadership.wakes(self._right)
@@ -150,7 +157,7 @@ class StreamLoop:
 
     async def _session(self) -> None:
         """Serve one session, from its opening to its end, which it raises."""
-        self._tell("connecting")
+        self._tell("connecting", why_connecting(self._failure))
         why: StreamError | None = None
         try:
             await self._open()
@@ -187,6 +194,7 @@ class StreamLoop:
         log.info("connecting", endpoint=self._alpaca.endpoint)
         await self._alpaca.open()
         self._pacing.connected()
+        self._failure = None
         self._prices.begin_session()
         self._subscriptions.connected()
         self._tell("open")
@@ -244,6 +252,7 @@ class StreamLoop:
     def _down(self, error: StreamError, pause_s: float) -> None:
         """Publish and log why the stream is down and when it is tried again."""
         self._metrics.reconnects[error.reason] += 1
+        self._failure = str(error)
         self._tell("waiting", why_waiting(error.reason, str(error), self._pacing.breaker))
         log.warning(
             "stream is down",

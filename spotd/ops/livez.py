@@ -1,7 +1,7 @@
 """``python -m spotd.ops.livez``: asks ``/livez`` of the spotd in this container. The health check.
 
 Exit code 0: alive, or nothing to ask. 1: not alive. Process 1 tells which command runs here, and
-the environment tells where it listens. Must import nothing but the standard library, since it
+the environment tells where it listens. Must load no package but the standard library, since it
 runs every few seconds. As a consequence, it does not read settings from files.
 """
 
@@ -13,6 +13,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
+
+from spotd.kubernetes import is_injected
 
 LIMIT_S = 2.0  # below the limit of the health check, so that this process itself says why
 
@@ -47,9 +49,10 @@ def address(command: str, env: Mapping[str, str]) -> tuple[str, int] | None:
     listens = LISTENS.get(command)
     if listens is None:
         return None
-    # An empty value counts as not set, as in the settings.
-    host = env.get(listens.host_name, "").strip() or listens.host
-    port = int(env.get(listens.port_name, "").strip() or listens.port)
+    # As in the settings: names have any case, and an empty value counts as not set.
+    own = {name.upper(): v.strip() for name, v in env.items() if not is_injected(name, v)}
+    host = own.get(listens.host_name) or listens.host
+    port = int(own.get(listens.port_name) or listens.port)
     return (_ANY.get(host, host), port) if port else None
 
 

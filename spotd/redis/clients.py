@@ -133,8 +133,8 @@ class _Client(aioredis.Redis):
     """A client that ends what its master began, too."""
 
     async def aclose(self, close_connection_pool: bool | None = None) -> None:
-        await super().aclose(close_connection_pool)
         await self.connection_pool.connection_kwargs["master"].aclose()
+        await super().aclose(close_connection_pool)
 
 
 def _client(kind: Any, master: Master, options: dict[str, Any]) -> Any:

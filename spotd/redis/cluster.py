@@ -88,6 +88,7 @@ class ClusterClient(aioredis.Redis):
 
     async def aclose(self, close_connection_pool: bool | None = None) -> None:
         """Close all connections, and ask no node any more."""
+        await self.master.aclose()
         tasks = [task for task in (self._asking, self._replacing) if task is not None]
         for task in tasks:
             task.cancel()
@@ -203,6 +204,9 @@ class ClusterClient(aioredis.Redis):
             await asyncio.shield(self._asking)
         except TimeoutError:
             raise RedisTimeoutError("no node of the cluster answers in time") from None
+        except asyncio.CancelledError:
+            self.master.check_open()  # the question was cancelled by ``aclose``, not its caller
+            raise
 
     async def _ask_any(self) -> None:
         await first_answer([_bound(self._ask_node, each) for each in self.nodes.to_ask()])

@@ -60,10 +60,16 @@ class _OfMaster:
         master = self.master or Master(
             itself.host, itself.port, try_s=itself.socket_connect_timeout or TRY_S
         )
+        master.check_open()
         try:
             streams = await master.open(self._open, _close)
         except AllFailedError as error:
             raise _as_one(error, master) from error
+        try:
+            master.check_open()
+        except redis.exceptions.ConnectionError:
+            _close(streams)  # it was not there when its pool was closed
+            raise
         itself._reader, itself._writer = streams
         master.add(self)
         self._set_options(streams[1])
@@ -91,6 +97,15 @@ class _OfMaster:
         # The end of an aborted connection is noticed only in the next turn of the loop.
         itself: Any = self
         return itself._writer is not None and bool(itself._writer.transport.is_closing())
+
+    async def disconnect(self, *args: Any, **options: Any) -> None:
+        """Close the connection. redis-py calls this, with why.
+
+        A server that hangs is not waited for: TLS would wait for its answer, and what is still to
+        be sent for room. All calls that matter have their answers by now.
+        """
+        self.drop()
+        await super().disconnect(*args, **options)  # type: ignore[misc]
 
     def drop(self) -> None:
         """Close the connection at once. redis-py notices at its next use, or while it reads."""
@@ -173,7 +188,7 @@ async def log_in(connection: Any) -> None:
     a try to connect, if that is longer.
     """
     master: Master | None = getattr(connection, "master", None)
-    limit_s = TRY_S if master is None else max(TRY_S, master.try_s)
+    limit_s = max(TRY_S, connection.socket_connect_timeout or TRY_S)
     try:
         async with asyncio.timeout(limit_s):
             await connection.on_connect()

@@ -61,35 +61,49 @@ async def race(
     Raises AllFailedError. What a try raises that is no error of a network or of Redis is raised as
     it is.
     """
+    running: dict[asyncio.Task[T], int] = {}
+    try:
+        winner = await _first(tries, running, try_s)
+    except BaseException:
+        await _end(running, discard)
+        raise
+    del running[winner]
+    try:
+        await _end(running, discard)
+    except BaseException:
+        discard(winner.result())  # the caller was cancelled, so nobody receives it
+        raise
+    return winner.result()
+
+
+async def _first(
+    tries: Sequence[Callable[[], Awaitable[T]]], running: dict[asyncio.Task[T], int], try_s: float
+) -> asyncio.Task[T]:
+    """Return the try that succeeds first. ``running`` then holds all that have not failed."""
     loop = asyncio.get_running_loop()
     plan = Tries(len(tries), loop.time(), try_s=try_s)
-    running: dict[asyncio.Task[T], int] = {}
     failures: dict[int, Exception] = {}
-    try:
-        while True:
-            now = loop.time()
-            number = plan.begin(now, idle=not running)
-            if number is not None:
-                limited = _limited(tries[number], plan.left_s(now))
-                running[asyncio.create_task(limited, name=f"try-{number}")] = number
-                continue
-            if not running:
-                raise AllFailedError([failures[number] for number in sorted(failures)])
-            done, _ = await asyncio.wait(
-                running, timeout=plan.wait_s(now), return_when=asyncio.FIRST_COMPLETED
-            )
-            for task in done:
-                failure = task.exception()
-                if failure is None:
-                    del running[task]
-                    return task.result()
-                number = running.pop(task)
-                if not isinstance(failure, OSError | RedisError | RedisClusterException):
-                    raise failure
-                plan.failed(number)
-                failures[number] = failure
-    finally:
-        await _end(running, discard)
+    while True:
+        now = loop.time()
+        number = plan.begin(now, idle=not running)
+        if number is not None:
+            limited = _limited(tries[number], plan.left_s(now))
+            running[asyncio.create_task(limited, name=f"try-{number}")] = number
+            continue
+        if not running:
+            raise AllFailedError([failures[number] for number in sorted(failures)])
+        done, _ = await asyncio.wait(
+            running, timeout=plan.wait_s(now), return_when=asyncio.FIRST_COMPLETED
+        )
+        for task in done:
+            failure = task.exception()
+            if failure is None:
+                return task
+            number = running.pop(task)
+            if not isinstance(failure, OSError | RedisError | RedisClusterException):
+                raise failure
+            plan.failed(number)
+            failures[number] = failure
 
 
 async def _limited(attempt: Callable[[], Awaitable[T]], limit_s: float) -> T:

@@ -42,6 +42,11 @@ _NO_CONNECTION = re.compile(
     r"Error (?P<number>-?\d+) connecting to (?P<address>\S+)\. "
     r"(?P<call>Connect call failed \(.*?\)\.?)?"
 )
+# What redis-py says of a time limit, in spotd's words. The address stands before it.
+_TIME_LIMITS = (
+    (re.compile(r"Timeout reading from \S+"), "no answer in time"),
+    (re.compile(r"Timeout connecting to server"), "no connection in time"),
+)
 # The answer to SELECT, of older servers too.
 _NO_DATABASE = re.compile("DB index", re.IGNORECASE)
 # A script's error holds the code of the command that failed, in front or, before Redis 7, within.
@@ -121,7 +126,10 @@ def _connect_in_words(words: str, place: str) -> str:
         where = "" if found["address"] in named else f"{found['address']}: "
         return where + (os.strerror(int(found["number"])) if found["call"] else "")
 
-    return _NO_CONNECTION.sub(in_words, words)
+    words = _NO_CONNECTION.sub(in_words, words)
+    for said, told in _TIME_LIMITS:
+        words = said.sub(told, words)
+    return words
 
 
 def answered(error: BaseException) -> bool:

@@ -15,6 +15,8 @@ from collections.abc import Awaitable, Callable
 from typing import Protocol, TypeVar
 from weakref import WeakSet
 
+from redis.exceptions import ConnectionError as RedisConnectionError
+
 from spotd.redis.dial import Address, Connect, Discard, dial
 from spotd.redis.tries import TRY_S, Drops
 
@@ -43,6 +45,7 @@ class Master:
         self.address: tuple[str, int] | None = (host, port)  # of the latest connection
         self._named = (host, port)
         self.drops = 0
+        self._is_closed = False
         self._wrong = Drops()
         self._connections: WeakSet[Droppable] = WeakSet()
         self._listeners: list[Callable[[str], None]] = []
@@ -85,5 +88,14 @@ class Master:
         if self._wrong.is_due(asyncio.get_running_loop().time()):
             self.drop(why)
 
+    def check_open(self) -> None:
+        """Raise redis-py's ConnectionError after ``aclose``: nobody would close a connection."""
+        if self._is_closed:
+            raise RedisConnectionError("the client was closed")
+
     async def aclose(self) -> None:
-        """End what was begun here. The connections are closed by whoever opened them."""
+        """End what was begun here, and open nothing more.
+
+        The connections are closed by whoever opened them, after this.
+        """
+        self._is_closed = True

@@ -94,7 +94,8 @@ class SentinelMaster(Master):
         raise redis.exceptions.ConnectionError(f"{_text(address)} is no master")
 
     async def aclose(self) -> None:
-        """End the listening, and close the connections to the Sentinels."""
+        """End the listening, and close the connections to the Sentinels; see ``Master.aclose``."""
+        await super().aclose()
         listening, self._listening = self._listening, None
         if listening is not None:
             listening.cancel()

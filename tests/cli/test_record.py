@@ -214,6 +214,7 @@ async def test_nothing_to_record_from(beside: Beside) -> None:
     command = await beside.record(str(path), begun=False)
     assert await command.ends() == 1
     assert f"no daemon can be recorded at http://127.0.0.1:{beside.port}" in command.stderr
+    assert "(Connection refused)" in command.stderr
     assert not path.exists()
     await beside.start()
     url = f"http://localhost:{beside.port}/nothing"

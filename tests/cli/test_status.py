@@ -162,6 +162,13 @@ def test_nothing_is_carried_out_by_the_terminal(spotd: Call, server: redis.Redis
     assert "\x1b" not in outcome.out
 
 
+def test_a_text_of_megabytes_is_cut() -> None:
+    """Whoever may write a status may write a very long one, and a screen of it must still turn."""
+    seen = Overview(status_of("connecting", "a b " * 500_000), True, origins([], [], 1.0))
+    for line in lines_of(seen, AT):
+        assert sum(len(text) for text, _ in line.line) < 1_100
+
+
 def test_json(spotd: Call, server: redis.Redis) -> None:
     """Programs get the object of the contract, and beside it what else is known."""
     status = replace(status_of("streaming", "late"), code="lagging", gaps=(gap_of(),))
@@ -277,20 +284,23 @@ def test_a_user_who_may_not_read_the_demand(spotd: Call, server: Any) -> None:
 
 @pytest.mark.parametrize("as_option", [True, False])
 def test_no_redis(spotd: Call, monkeypatch: pytest.MonkeyPatch, as_option: bool) -> None:
-    """A Redis that is not there is named without its password."""
+    """A Redis that is not there is named without its password, with code and remedy."""
     url = f"redis://:hunter2@127.0.0.1:{free_port()}/0"
     if not as_option:
         monkeypatch.setenv("SPOTD_REDIS_URL", url)
     options = ["--redis-url", url] if as_option else []
     outcome = spotd("status", *options)
     assert outcome.code == 1
-    assert outcome.err.startswith("Error: Redis at 127.0.0.1:")
-    assert outcome.err.count("\n") == 1
+    lines = [line.split(maxsplit=1) for line in outcome.out.splitlines()]
+    assert [name for name, _ in lines] == ["state", "reason", "do"]
+    assert lines[0][1] == "unknown"
+    assert lines[1][1].startswith("redis_away: Redis at 127.0.0.1:")
+    assert "spotd check" in lines[2][1]
     as_json = spotd("status", "--json", *options)
     assert as_json.code == 1
     told = json.loads(as_json.out)
     assert (told["state"], told["code"], told["ready"]) == ("unknown", "redis_away", False)
-    assert "hunter2" not in outcome.err + as_json.out
+    assert "hunter2" not in outcome.out + outcome.err + as_json.out
 
 
 def test_unreadable_address(spotd: Call) -> None:

@@ -222,7 +222,7 @@ class TestWho:
             "  lease of (no owner), n s left",
             "  lease of svc-a, n s left",
             "  lease of svc-b, never lapses",
-            "  1 subscriber, which are no demand",
+            "  1 subscriber, which is no demand",
             "  the whole market is asked for (*)",
             "DIA has no state",
             "  lease of js, n s left; is its score in milliseconds?",

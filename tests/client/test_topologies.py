@@ -25,7 +25,7 @@ from tests.kit.servers import (
     make_certificates,
     redis_server,
 )
-from tests.kit.waiting import until
+from tests.kit.waiting import GUARD_S, until
 
 IN_ONE_SLOT = Keys("{spotd}:", "spot:")
 
@@ -286,7 +286,10 @@ async def test_cluster_with_tls(tmp_path: Path) -> None:
                 lambda: "ok" in str(client.execute_command("CLUSTER INFO")["cluster_state"]),
                 "the cluster",
             )
-        address = f"rediss+cluster://127.0.0.1:{node.port}?ssl_ca_certs={certificates[0]}"
+        # Handshakes of TLS take as long as the machine is busy, so the limits only guard.
+        limits = f"socket_connect_timeout={GUARD_S:g}&socket_timeout={GUARD_S:g}"
+        place = f"127.0.0.1:{node.port}"
+        address = f"rediss+cluster://{place}?ssl_ca_certs={certificates[0]}&{limits}"
         async with (
             Publisher(connect(address), IN_ONE_SLOT) as daemon,
             SpotClient(address, key_prefix="{spotd}:") as spot,

@@ -448,9 +448,11 @@ class TestFreeKey:
         assert dialogue.ask().claim_unix_s == 0.0
         dialogue.answer("free", unix_s=1_110.7)
         assert dialogue.key.next_try_at(calm=True) == 110.0 + YIELD_S
+        assert dialogue.key.claims_at == 110.0 + YIELD_S
         dialogue.now = 110.0 + YIELD_S
         assert dialogue.ask().claim_unix_s == pytest.approx(1_000.0 + dialogue.now + CLAIM_S)
         assert dialogue.answer("acquired", unix_s=1_111.0).begins
+        assert dialogue.key.claims_at is None
 
     def test_a_failure_meanwhile_begins_the_wait_anew(self, dialogue: Dialogue) -> None:
         """Redis is not back before it answers."""

@@ -152,6 +152,21 @@ def test_the_table(steps: list[Step]) -> None:
         before = health
 
 
+def test_nothing_is_calm_before_the_call_that_failed_is_repeated() -> None:
+    """A Redis that answers reads and refuses writes is not back between two writes."""
+    monitor = RedisMonitor(CALM_S)
+    monitor.failed(1.0, "a")
+    monitor.wait(9.0)
+    assert monitor.check_at is None  # only an answer begins the calm
+    monitor.answered(1.1, 1.2)
+    monitor.wait(3.2)
+    monitor.wait(0.0)
+    assert monitor.checked(3.1).away == "a"
+    monitor.failed(3.1, "a")
+    monitor.answered(3.2, 3.3)
+    assert monitor.check_at == pytest.approx(3.3 + CALM_S)
+
+
 @pytest.mark.parametrize("away", [False, True])
 def test_data_that_was_lost_is_a_return(away: bool) -> None:
     """Everything has to be written anew, whether a call failed or not."""

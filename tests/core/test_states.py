@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from spotd.core.channels import Channels
 from spotd.core.demand import MAX_REFUSED_SHOWN, PROMPT_UP_TO, Demand
-from spotd.core.interruptions import INTERRUPTED, why_stale, why_waiting
+from spotd.core.interruptions import INTERRUPTED, why_connecting, why_stale, why_waiting
 from spotd.core.lag import LagState
 from spotd.core.leadership import Leadership
 from spotd.core.redis_health import RedisHealth
@@ -245,6 +245,15 @@ def test_what_is_said_of_a_failed_session(
     assert said.code == waiting
     assert said.text.startswith("some words")
     assert why_stale(label, "some words").code == stale
+
+
+def test_what_is_said_while_the_stream_is_opened_after_a_failure() -> None:
+    """The sentence of the last failure stands beside `connecting`, until a stream is open."""
+    said = why_connecting("no answer")
+    assert said == Reason("connecting", "opening the stream; the last one failed: no answer")
+    opening = replace(STREAMING, stream=StreamState("connecting", said))
+    assert daemon_state(opening, NOW) == ("connecting", said)
+    assert not_ready_because(opening, NOW) == [said]
 
 
 def test_the_clock_ends_what_is_said_of_leading() -> None:

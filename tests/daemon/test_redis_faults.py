@@ -14,10 +14,11 @@ from typing import TypeAlias
 
 import pytest
 import redis
+import structlog.testing
 
 from spotd.keys import Keys
 from spotd.simulator import Simulator
-from tests.daemon.rig import NewRig, Rig, quote
+from tests.daemon.rig import NewRig, Rig, logged, quote
 from tests.kit.idle_proxy import IdleProxy
 from tests.kit.recorder import Recorder
 from tests.kit.servers import Server
@@ -78,8 +79,10 @@ def no_memory(server: Server) -> Iterator[None]:
     """Have the server refuse what would take memory (``OOM``)."""
     with server.client() as client:
         client.config_set("maxmemory", 1)
-        yield
-        client.config_set("maxmemory", 0)
+        try:
+            yield
+        finally:
+            client.config_set("maxmemory", 0)
 
 
 @pytest.fixture
@@ -124,6 +127,17 @@ async def test_a_redis_that_refuses_writes(
         await until(lambda: heard.bids("SPY")[-1:] == [4], "it to be heard")
         assert 3 not in heard.bids("SPY")
     assert len(sim.received.of("connect")) == 1
+
+
+async def test_a_standby_of_a_redis_that_refuses_writes_does_not_say_that_it_is_back(
+    rig: NewRig, server: Server
+) -> None:
+    """Its requests that take no key are answered, and those that would take it are refused."""
+    with no_memory(server), structlog.testing.capture_logs() as lines:
+        async with rig(leads=False) as daemon:
+            await until(lambda: daemon.daemon.metrics.redis_errors >= 3, "three refused requests")
+            assert not logged(lines, "redis is back")
+            assert daemon.status["code"] == "redis_away"
 
 
 # Connections that are cut or held up

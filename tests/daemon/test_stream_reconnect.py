@@ -293,6 +293,29 @@ async def test_the_connection_limit_is_waited_for(rig: NewRig, sim: Simulator) -
         assert daemon.status["breaker"] == "closed"
 
 
+async def test_the_last_failure_is_told_while_the_stream_is_opened(
+    rig: NewRig, sim: Simulator
+) -> None:
+    """An operator reads it at any moment of an outage, and no more after a session."""
+    sim.faults.handshake_status = 503
+    async with rig() as daemon:
+        await daemon.values.want("SPY")
+        await until(lambda: daemon.waits("503"), "a failed try")
+        sim.faults.handshake_hang = True
+        await until(
+            lambda: (
+                daemon.status["state"] == "connecting"
+                and "the last one failed: " in daemon.status["reason"]
+                and "503" in daemon.status["reason"]
+            ),
+            "the reason",
+        )
+        sim.faults.handshake_hang = False
+        sim.faults.handshake_status = 0
+        await until(lambda: daemon.active, "the session")
+        await until(lambda: daemon.status["reason"] is None, "no reason")
+
+
 async def test_a_session_ends_the_row_of_406(rig: NewRig) -> None:
     """The next 406 is a first one, although no request was acknowledged between."""
     tries = 0

@@ -46,6 +46,8 @@ def test_command(command_line: list[str], command: str) -> None:
         ("run", {"SPOTD_HTTP_PORT": "0"}, None),
         ("relay", {"SPOTD_HTTP_PORT": "0", "SPOTD_RELAY_PORT": "98"}, ("127.0.0.1", 98)),
         ("relay", {"SPOTD_RELAY_PORT": "0"}, None),
+        ("run", {"spotd_http_port": "99"}, ("127.0.0.1", 99)),
+        ("relay", {"SPOTD_RELAY_PORT": "tcp://10.0.0.7:9811"}, ("127.0.0.1", 9811)),
         ("simulate", {}, None),
         ("demo", {}, None),
     ],

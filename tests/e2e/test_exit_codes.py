@@ -43,7 +43,7 @@ async def test_wrong_keys_end_it_with_3(setup: Setup, *, closes: bool) -> None:
 
     assert daemon.process.returncode == 3
     assert "402" in daemon.stderr
-    assert "check ALPACA_API_KEY and ALPACA_SECRET_KEY" in daemon.stderr
+    assert "check ALPACA_API_KEY and ALPACA_SECRET_KEY" in _sentence(daemon)
     assert "Traceback" not in daemon.output
     assert "wrongSecret" not in daemon.output
     assert setup.sim.stats.connections == 1  # it did not hammer
@@ -58,7 +58,7 @@ async def test_a_feed_outside_the_plan_ends_it_with_3(setup: Setup) -> None:
 
     assert daemon.process.returncode == 3
     assert "409" in daemon.stderr
-    assert "SPOTD_FEED" in daemon.stderr
+    assert "SPOTD_FEED" in _sentence(daemon)
     assert "Traceback" not in daemon.output
     assert setup.sim.stats.connections == 1
     assert await setup.redis.exists("spotd:leader", "spotd:status") == 0

@@ -95,3 +95,26 @@ async def test_a_caller_that_is_cancelled_leaves_no_try_behind() -> None:
     with pytest.raises(asyncio.CancelledError):
         await running
     assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+async def test_a_caller_that_is_cancelled_while_losers_end_discards_the_winner() -> None:
+    """A connection that was won is closed where its caller is cancelled before receiving it."""
+    discarded: list[str] = []
+    ending, may_end = asyncio.Event(), asyncio.Event()
+
+    async def loses() -> str:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            ending.set()
+            await may_end.wait()
+            raise
+        return "never"
+
+    racing = asyncio.create_task(race(tries(loses, answers), discarded.append))
+    await ending.wait()
+    racing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await racing
+    may_end.set()
+    assert discarded == ["answer"]

@@ -251,10 +251,12 @@ async def test_other_answers_are_unavailable_too(guarded: Server) -> None:
             "no node: Error 111 connecting to n:2. Connect call failed ('10.0.0.2', 2).",
             "Redis at the cluster of h:1: no node: n:2: Connection refused",
         ),
+        ("redis://h:1/0", "Timeout reading from h:1", "Redis at h:1/0: no answer in time"),
+        ("redis://h:1/0", "Timeout connecting to server", "Redis at h:1/0: no connection in time"),
     ],
 )
 async def test_a_failed_connection_is_told_in_words(address: str, raised: str, told: str) -> None:
-    """The system's words replace errno and Python's call, and no address stands there twice."""
+    """Its words are the system's or spotd's, and no address stands there twice."""
     client = connect(address)
     with pytest.raises(RedisUnavailableError) as caught, translated(client):
         raise OSError(raised)

@@ -103,7 +103,7 @@ def _market(status: DaemonStatus, unix_s: float) -> str:
     changes = status.market_changes_at
     if changes is None:
         return status.market
-    return f"{status.market} for {span_text(changes.timestamp() - unix_s)}"
+    return f"{status.market} for {span_text(changes.timestamp() - unix_s)} more"
 
 
 def _counts(status: DaemonStatus) -> Line:

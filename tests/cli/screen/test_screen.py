@@ -176,7 +176,7 @@ class TestHeader:
         drawn.screen.status(status)
         counts = "57 of 60 live, 2 stale, 1 refused"
         assert drawn.lines(120)[:2] == [
-            f"spotd  streaming   {counts}  lag 12 ms  market open for 2 h  feed iex", "",
+            f"spotd  streaming   {counts}  lag 12 ms  market open for 2 h more  feed iex", "",
         ]  # fmt: skip
         assert drawn.lines(78)[0].endswith("  lag 12 ms  market open")
         assert drawn.lines(30)[0] == "spotd  streaming"
