@@ -50,6 +50,8 @@ Hidden: TypeAlias = Mapping[Truth, tuple[Window, ...]]
 _FREEZE: Mapping[Truth, float] = {"prices": 15.0, "answers": 15.0, "connection": inf}
 _MUTE: Mapping[Truth, float] = {"prices": 25.0}
 _SLOW: Mapping[Truth, float] = {"prices": 10.0, "answers": 10.0}
+# A text frame cannot be read. What it held is lost, until the next quote of the symbol.
+_DAMAGE: Mapping[Truth, float] = {"prices": inf}
 
 KINDS: _Kinds = {
     "redis_kill": Kind("redis", 0.1, 8.0),
@@ -66,7 +68,7 @@ KINDS: _Kinds = {
     "stream_429": Kind("stream", 1.0, 4.0),
     "stream_503": Kind("stream", 1.0, 6.0),
     "stream_slow": Kind("stream", 2.0, 6.0, _SLOW),
-    "stream_damage": Kind("stream", 2.0, 6.0),
+    "stream_damage": Kind("stream", 2.0, 6.0, _DAMAGE),
     "rest_fails": Kind("stream", 2.0, 8.0),
     "leader_freeze": Kind("daemon", 0.5, 12.0),
     "leader_kill": Kind("daemon", 0.0, 4.0),
