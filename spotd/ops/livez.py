@@ -18,7 +18,8 @@ from spotd.kubernetes import is_injected
 
 LIMIT_S = 2.0  # below the limit of the health check, so that this process itself says why
 
-_ANY = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - nothing listens here
+# Nothing listens here: these are what a daemon listens on, and where it is then reached.
+_ANY = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  # nosec B104
 
 
 class Listens(NamedTuple):
