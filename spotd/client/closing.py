@@ -1,4 +1,4 @@
-"""What ends with its ``with``, or with its ``async with``. Must not know what it is."""
+"""Base classes of objects that close at the end of a ``with`` block. Must not know them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Self
 
 
 class ClosedByWith:
-    """A context manager that closes itself at the end of its block."""
+    """An object with ``close``, which the end of a ``with`` block calls."""
 
     def __enter__(self) -> Self:
         return self
@@ -21,12 +21,12 @@ class ClosedByWith:
         self.close()
 
     def close(self) -> None:
-        """End it."""
+        """Release what this holds. A second call does nothing."""
         raise NotImplementedError
 
 
 class ClosedByAsyncWith:
-    """The same with ``async with``."""
+    """An object with ``aclose``, which the end of an ``async with`` block awaits."""
 
     async def __aenter__(self) -> Self:
         return self
@@ -40,5 +40,5 @@ class ClosedByAsyncWith:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """End it."""
+        """Release what this holds. A second call does nothing."""
         raise NotImplementedError

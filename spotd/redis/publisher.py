@@ -30,7 +30,7 @@ from spotd.redis.scripts import PUBLISH
 Ended = Callable[[Exception | None], None]
 
 _ELSEWHERE = ("MOVED ", "CLUSTERDOWN ")
-_SELDOM_S = 0.1  # between two calls
+_RARE_S = 0.1  # between two calls
 _SHA = hashlib.sha1(PUBLISH.encode(), usedforsecurity=False).hexdigest()
 
 
@@ -80,7 +80,7 @@ class Publisher:
         self._asking: asyncio.Task[None] | None = None
         self._call: _Call | None = None
         # One timer for the oldest unanswered call. It outlives calls: setting one for each would
-        # cost more than a call that is answered needs. Where calls are seldom, it would wake the
+        # cost more than a call that is answered needs. Where calls are rare, it would wake the
         # process for nothing, which costs more still.
         self._guard: asyncio.TimerHandle | None = None
         self._former_sent_at = 0.0
@@ -199,7 +199,7 @@ class Publisher:
             return
         self._call = None
         sent_at = call.sent_at or call.began_at
-        if self._guard is not None and sent_at - self._former_sent_at > _SELDOM_S:
+        if self._guard is not None and sent_at - self._former_sent_at > _RARE_S:
             self._guard.cancel()
             self._guard = None
         self._former_sent_at = sent_at
