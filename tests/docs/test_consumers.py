@@ -8,7 +8,7 @@ import shutil
 import signal
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -39,7 +39,7 @@ async def running(*command: str, server: Server, cwd: Path | None = None) -> Asy
     try:
         yield process
     finally:
-        if process.returncode is None:
+        with suppress(ProcessLookupError):  # it has ended, which asyncio may not know yet
             os.killpg(process.pid, signal.SIGTERM)
         async with asyncio.timeout(GUARD_S):
             await process.communicate()
