@@ -120,7 +120,8 @@ class _Forked:
     def send_signal(self, signal: int, /) -> None:
         """Send it a signal, unless it has ended."""
         if self.returncode is None:
-            os.kill(self.pid, signal)
+            with suppress(ProcessLookupError):  # it has ended, and the template is about to tell
+                os.kill(self.pid, signal)
 
     def kill(self) -> None:
         """End it at once."""
