@@ -98,6 +98,19 @@ class _OfMaster:
         itself: Any = self
         return itself._writer is not None and bool(itself._writer.transport.is_closing())
 
+    async def send_packed_command(self, *args: Any, **options: Any) -> None:
+        """Send a command. redis-py calls this.
+
+        redis-py limits it by ``asyncio.wait_for``. In Python 3.11 that returns, and swallows a
+        cancellation, where both come in the same turn of the event loop (cpython issue 86296). As a
+        consequence, a task that is cancelled once would go on. The cancellation is raised here.
+        """
+        task = asyncio.current_task()
+        before = 0 if task is None else task.cancelling()
+        await super().send_packed_command(*args, **options)  # type: ignore[misc]
+        if task is not None and task.cancelling() > before:
+            raise asyncio.CancelledError
+
     async def disconnect(self, *args: Any, **options: Any) -> None:
         """Close the connection. redis-py calls this, with why.
 

@@ -12,7 +12,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 
 from spotd.redis.clients import connect
 from tests.kit.servers import SentinelServers, Server, make_certificates, redis_server
-from tests.kit.waiting import until
+from tests.kit.waiting import GUARD_S, until
 
 needs_redis = pytest.mark.skipif(redis_server() is None, reason="redis-server is not installed")
 
@@ -100,6 +100,27 @@ async def test_a_call_that_connects_while_its_client_is_closed_fails(
         with pytest.raises(RedisConnectionError):
             await call
         await until(lambda: not gate.connected, "the end of all connections")
+
+
+async def test_listening_to_sentinels_ends_in_whatever_turn_of_the_loop(
+    sentinel: tuple[int, str],
+) -> None:
+    """A client that is closed a few turns after it began to connect closes."""
+    server_port, address = sentinel
+    for turns in range(40):
+        async with Gate(server_port).listening() as gate:
+            client = connect(address.format(port=gate.port))
+            call = asyncio.ensure_future(client.get("key"))
+            async with asyncio.timeout(GUARD_S):
+                while not gate.accepted:  # noqa: ASYNC110 - the very turn counts
+                    await asyncio.sleep(0)
+                for _ in range(turns):
+                    await asyncio.sleep(0)
+                await client.aclose()
+                gate.opened.set()
+                with pytest.raises(RedisConnectionError):
+                    await call
+            await until(lambda: not gate.connected, "the end of all connections")
 
 
 @needs_redis
