@@ -32,8 +32,9 @@ is taken under two conditions:
 Each answer tells Redis' clock. As a consequence, the first request of a daemon takes no free key.
 
 Each term has a token of its own. A write of an earlier term that arrives late carries the old
-token, so Redis refuses it. ``former`` is the token of the term before: a key that still holds it
-is ours to take. Once another daemon's key was seen, no key holds a token of ours any more.
+token, so Redis refuses it. ``former`` is the token of the term before: a key that holds it is ours
+to take. That may be so even after another daemon's key was seen, where a fail-over of Redis leads
+to a server that missed that key. Without taking it, nobody would lead until it lapses.
 
 Where Redis lost its data it knows no seq, and nobody can tell who published last. Then the reign
 stays: a Redis that restarts empty must get the prices back that we hold.
@@ -313,8 +314,9 @@ class LeaderKey:
         if not self.leadership.another:
             reign = self.leadership.reign + 1
             self.leadership = replace(self.leadership, another=True, reign=reign)
+        if self.leadership.leads:
+            self._former = self.leadership.token
         self._end_term(hold_until=_NEVER)
-        self._former = ""
         return Change(self.leadership, forget=True, ends=ends)
 
     def _end_term(self, *, hold_until: float) -> None:

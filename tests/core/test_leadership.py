@@ -269,6 +269,24 @@ class TestEnd:
         assert change.leadership == Leadership(
             term=1, reign=1, token="us:2", another=True, **ANSWERED
         )
+        assert leader.ask().former == "us:1"
+
+    @pytest.mark.parametrize("by", ["us:1", "them:1"])
+    def test_a_fail_over_brings_our_former_key_back(self, leader: Dialogue, by: str) -> None:
+        """We take it, else nobody leads until it lapses. Prices of before count no more."""
+        leader.now += 1.0
+        leader.answer("another")
+        leader.now += 0.5
+        leader.answer("another")
+        leader.now += 0.5
+        request = leader.ask()
+        assert (request.token, request.former) == ("us:2", "us:1")
+        change = leader.answer("acquired", request=request, seq=7, by=by)
+        assert change.begins
+        assert change.forget
+        assert change.leadership.leads
+        assert not change.leadership.another
+        assert (change.leadership.term, change.leadership.reign) == (2, 1)
         assert leader.ask().former == ""
 
     def test_a_standby_hears_of_anothers_key_again_and_again(self, dialogue: Dialogue) -> None:
