@@ -1,4 +1,4 @@
-"""The runbook has a row for every reason, exit code and alert, and names settings as they are."""
+"""The runbook has a row for every reason, exit code and alert, and names only existing settings."""
 
 from __future__ import annotations
 

@@ -71,14 +71,20 @@ def test_a_loop_that_hangs_ends_the_process(tmp_path: Path) -> None:
     assert "most recent call first" in said
 
 
-def test_a_loop_that_hangs_ends_the_process_where_nobody_reads_stderr(tmp_path: Path) -> None:
-    """A pipe that is full holds up the last words, but not the end."""
-    unread, full = os.pipe()
-    os.set_blocking(full, False)
+def _full_pipe() -> tuple[int, int]:
+    """Return both ends of a pipe that takes nothing more; a write waits."""
+    read, write = os.pipe()
+    os.set_blocking(write, False)
     with suppress(BlockingIOError):
         while True:
-            os.write(full, bytes(4_096))
-    os.set_blocking(full, True)
+            os.write(write, bytes(4_096))
+    os.set_blocking(write, True)
+    return read, write
+
+
+def test_a_loop_that_hangs_ends_the_process_where_nobody_reads_stderr(tmp_path: Path) -> None:
+    """A pipe that is full holds up the last words, but not the end."""
+    unread, full = _full_pipe()
     try:
         with _python(tmp_path, _LOOP, stderr=full) as process:
             until_sync(lambda: _turns(tmp_path), "a turn")
@@ -91,12 +97,7 @@ def test_a_loop_that_hangs_ends_the_process_where_nobody_reads_stderr(tmp_path: 
 
 def test_a_pipe_with_room_for_a_part_of_the_stacks_does_not_hold_up_the_end(tmp_path: Path) -> None:
     """What does not fit is left out."""
-    read, nearly_full = os.pipe()
-    os.set_blocking(nearly_full, False)
-    with suppress(BlockingIOError):
-        while True:
-            os.write(nearly_full, bytes(4_096))
-    os.set_blocking(nearly_full, True)
+    read, nearly_full = _full_pipe()
     os.read(read, 4_096)
     name = "deep" * 20
     deep = f"def {name}(n): time.sleep(1_000) if n == 0 else {name}(n - 1)\n"
