@@ -25,8 +25,8 @@ from spotd.settings import Settings
 
 # In the order in which they are shown.
 NAMES = (
-    "settings", "redis", "version", "role", "rights", "clock", "buffers", "persistence", "memory",
-    "databases", "leader", "alpaca",
+    "settings", "redis", "version", "role", "rights", "demand", "clock", "buffers", "persistence",
+    "memory", "databases", "leader", "alpaca",
 )  # fmt: skip
 _MARKS = {"failure": "FAILED"}
 _STYLES = {"ok": "green", "warning": "yellow", "failure": "red"}

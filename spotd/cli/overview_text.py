@@ -58,8 +58,8 @@ def lines_of(seen: Overview, now: datetime) -> Iterator[Named]:
         yield from _fact_lines(status, now)
     if seen.demand is not None:
         yield from _demand_lines(seen.demand)
-    elif seen.away is None:
-        yield Named("demand", "unknown: the user of Redis may not read it")
+    for name, why in seen.refused.items():
+        yield Named(name, f"unknown: {why}", "doubtful")
     yield from _state_lines(seen.not_live)
 
 
