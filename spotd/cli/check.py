@@ -148,5 +148,7 @@ def _report(found: Mapping[str, Finding], redact: Redactor, *, as_json: bool) ->
     for name, each in rows:
         mark = f"{_MARKS.get(each.level, each.level):<8}"
         text = "; ".join(filter(None, (redact(each.text), each.remedy)))
-        click.echo(f"{name:<11} {click.style(mark, fg=_STYLES.get(each.level))} {printable(text)}")
+        click.echo(
+            f"{name:<11} {click.style(mark, fg=_STYLES.get(each.level))} {printable(text, None)}"
+        )
     return code

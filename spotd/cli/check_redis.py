@@ -13,6 +13,7 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any, cast
 
+from spotd.cli.text import printable
 from spotd.core.redis_fitness import (
     Finding,
     memory,
@@ -119,8 +120,8 @@ class RedisCheck:
         for database, leader in await port.leaders_elsewhere():
             return Finding(
                 "failure",
-                f"{leader} leads in database {database} with the same key prefix, and pub/sub "
-                "knows no databases",
+                f"{printable(leader)} leads in database {database} with the same key prefix, and "
+                "pub/sub knows no databases",
                 "give each daemon its own SPOTD_KEY_PREFIX and SPOTD_CHANNEL_PREFIX",
             )
         demand = await observer.demand_elsewhere()
@@ -148,10 +149,11 @@ class RedisCheck:
         if token is None:
             return Finding("ok", "no daemon leads")
         instance = token.rpartition(":")[0] or token
+        told = f"led by {printable(instance)}"
         status = await observer.status()
-        if status is None or status.instance != instance:  # one that led before wrote it
-            return Finding("ok", f"led by {instance}")
-        return Finding("ok", f"led by {instance} ({status.state})")
+        if status is not None and status.instance == instance:  # else one that led before wrote it
+            told += f" ({printable(status.state)})"
+        return Finding("ok", told)
 
 
 async def _demand(port: RedisPort) -> Finding:

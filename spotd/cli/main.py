@@ -120,7 +120,7 @@ class LazyGroup(click.Group):
         try:
             return super().invoke(ctx)
         except SpotdError as error:
-            raise Failure(printable(str(error)), error.exit_code) from error
+            raise Failure(printable(str(error), None), error.exit_code) from error
         except ModuleNotFoundError as error:
             package = (error.name or "").partition(".")[0]
             if package not in EXTRAS:

@@ -139,10 +139,9 @@ def _demand_fields(demand: DemandOrigins) -> dict[str, Any]:
     }
 
 
-_ORDER = ("refused", "stale", "halted", "pending", "live")
+_ORDER = ("refused", "stale", "halted", "pending", "live", "ended")
 
 
 def group_of(state: SymbolState) -> tuple[int, str]:
     """Return what states are grouped by, in the order in which they are shown: state, reason."""
-    order = _ORDER.index(state.state) if state.state in _ORDER else len(_ORDER)
-    return order, state.code or state.reason or ""
+    return _ORDER.index(state.state), state.code or state.reason or ""

@@ -21,7 +21,7 @@ from spotd.cli.options import (
     redis_url_option,
 )
 from spotd.cli.symbol_origins import Asked, asked_lines, read_asked
-from spotd.cli.table import NO_DAEMON, price_text
+from spotd.cli.table import NO_DAEMON, price_text, why_text
 from spotd.cli.text import printable
 from spotd.client import SpotClient, symbols_of
 from spotd.core.demand_origins import origins
@@ -114,7 +114,8 @@ def add(entries: tuple[str, ...], redis_url: str | None) -> None:
         return
     refused = [each for each in states.values() if each.state == "refused"]
     for each in refused:
-        click.echo(f"refused {printable(each.symbol)}: {_why(each)}", err=True)
+        why = why_text(each.reason, each.detail)
+        click.echo(f"refused {printable(each.symbol)}: {why}", err=True)
     raise click.exceptions.Exit(1 if refused else 0)
 
 
@@ -164,7 +165,7 @@ def list_(entries: tuple[str, ...], redis_url: str | None, as_json: bool) -> Non
     names_shown = [printable(row.symbol, MAX_ENTRY_CHARS) for row in rows]
     width = max(map(len, names_shown), default=0)
     for name, row in zip(names_shown, rows, strict=True):
-        why = printable(": ".join(text for text in (row.reason, row.detail) if text))
+        why = why_text(row.reason, row.detail)
         mid = price_text(row.mid_price)
         state = f"was {row.last_state}" if row.last_state else row.state or "-"
         click.echo(f"{name:<{width}}  {printable(state):<11} {mid:>12}  {why}".rstrip())
@@ -207,15 +208,11 @@ def _meant(entries: Iterable[str]) -> list[str]:
         raise click.UsageError(f"{error}. {_MALFORMED}{hint}") from error
 
 
-def _why(state: SymbolState) -> str:
-    return printable(": ".join(text for text in (state.reason, state.detail) if text))
-
-
 def _told(done: str, changed: list[str], else_: str, unchanged: list[str]) -> str:
     """Return one line that names the changed symbols and the unchanged ones."""
     parts = [f"{done} {len(changed)}: {', '.join(changed)}"] if changed else []
     parts += [f"{else_}: {', '.join(unchanged)}"] if unchanged else []
-    return printable("; ".join(parts))
+    return printable("; ".join(parts), None)
 
 
 async def _change(
@@ -269,7 +266,7 @@ async def _rows(settings: Settings) -> tuple[list[Row], DaemonStatus | None]:
     async with client_of(settings) as spot:
         desired, states, last = await spot.desired(), await spot.states(), await spot.latest()
         status = await spot.status()
-    # The daemon cuts a long entry in its states; here it is shown whole, as it has to be removed.
+    # The daemon cuts a long entry in its states. A row has it whole, as it has to be removed.
     told = {name: name[:MAX_ENTRY_CHARS] for name in desired}
     rows = [
         _row(name, states.get(told.get(name, name)), last.get(name), runs=status is not None)

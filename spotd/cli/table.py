@@ -43,6 +43,11 @@ def state_text(event: DaemonStatus | SymbolState) -> str:
     return printable(event.state + (f": {event.reason}" if event.reason else ""))
 
 
+def why_text(reason: str | None, detail: str | None) -> str:
+    """Return why a symbol is in its state; "" where nothing says so."""
+    return printable(": ".join(filter(None, (reason, detail))))
+
+
 def price_text(price: float | None) -> str:
     """Return a price in dollars with its cents, and with more digits where it has some.
 

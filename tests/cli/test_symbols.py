@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import redis
+from msgspec.structs import replace
 
 from tests.cli.conftest import Call
 from tests.kit.acl import rules_of
@@ -105,6 +106,20 @@ def test_list(spotd: Call, server: redis.Redis) -> None:
             "last_state": None,
         },
     ]
+
+
+@pytest.mark.parametrize("command", [("list",), ("who", "SPY"), ("add", "SPY")])
+def test_details_of_any_length_are_cut(
+    spotd: Call, server: redis.Redis, command: tuple[str, ...]
+) -> None:
+    """Whoever may write a state may write megabytes of a detail. A line of it stays short."""
+    server.set(KEYS.status, status_of().to_json())
+    state = replace(state_of("SPY", "refused", "symbol_limit"), detail="a b " * 500_000)
+    server.hset(KEYS.states, "SPY", state.to_json())
+    outcome = spotd("symbols", *command)
+    [line] = [line for line in (outcome.out + outcome.err).splitlines() if "symbol_limit" in line]
+    assert "symbol_limit: a b a b" in line
+    assert len(line) < 1_100
 
 
 def test_empty_list(spotd: Call, server: redis.Redis) -> None:
