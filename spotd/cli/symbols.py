@@ -19,11 +19,12 @@ from spotd.cli.options import (
     load_settings,
     observer_of,
     redis_url_option,
+    symbols_meant,
 )
 from spotd.cli.symbol_origins import Asked, asked_lines, read_asked
 from spotd.cli.table import NO_DAEMON, price_text, why_text
 from spotd.cli.text import printable
-from spotd.client import SpotClient, symbols_of
+from spotd.client import SpotClient
 from spotd.core.demand_origins import origins
 from spotd.errors import RedisUnavailableError, SpotdError
 from spotd.models import MAX_ENTRY_CHARS, DaemonStatus, SpotPriceUpdate, SymbolState
@@ -36,9 +37,6 @@ T = TypeVar("T")
 _ANSWER_WITHIN_S = 2.0  # the daemon sees a change within 1 s, and Alpaca answers at once
 _READ_AGAIN_S = 0.05
 _NO_DAEMON = f"{NO_DAEMON}, so nothing is streamed: spotd run"
-_MALFORMED = "A symbol is 1 to 8 letters, optionally a dot and 1 to 4 more."
-_NO_OWNER = "Name it without an owner: SPY for the lease SPY@service."
-
 _COMPLETE_WITHIN_S = 0.5  # a person waits at the prompt
 
 
@@ -199,13 +197,8 @@ def who(entries: tuple[str, ...], redis_url: str | None, as_json: bool) -> None:
 
 
 def _meant(entries: Iterable[str]) -> list[str]:
-    """Return the symbols that entries mean. Raises UsageError with all the malformed."""
-    entries = tuple(entries)
-    try:
-        return symbols_of(entries, allow_wildcard=True)
-    except ValueError as error:
-        hint = f" {_NO_OWNER}" if any("@" in entry for entry in entries) else ""
-        raise click.UsageError(f"{error}. {_MALFORMED}{hint}") from error
+    """Return the symbols that entries mean. The demand may hold ``*``. Raises UsageError."""
+    return symbols_meant(entries, allow_wildcard=True)
 
 
 def _told(done: str, changed: list[str], else_: str, unchanged: list[str]) -> str:

@@ -76,7 +76,18 @@ def test_version(spotd: Call) -> None:
 
 
 @pytest.mark.parametrize(
-    "args", [("nope",), ("status", "--nope"), ("watch", "--count", "0"), ("run", "--fast")]
+    "args",
+    [
+        ("nope",),
+        ("status", "--nope"),
+        ("status", "--every", "nan"),
+        ("watch", "--count", "0"),
+        ("watch", "--seconds", "inf"),
+        ("record", "--max-mb", "inf", "a.jsonl"),
+        ("record", "--symbols", ",", "a.jsonl"),
+        ("demo", "--quotes-per-s", "nan"),
+        ("run", "--fast"),
+    ],
 )
 def test_usage(spotd: Call, args: tuple[str, ...]) -> None:
     """Wrong usage is exit code 2, with a hint where to look."""
