@@ -32,7 +32,7 @@ from spotd.daemon.daemon import Daemon
 from spotd.errors import SpotdError
 from spotd.models import DaemonStatus, SymbolState
 from spotd.ops import logs
-from spotd.ops.stop_signals import stop_on_signals
+from spotd.ops.stop_signals import stop_on_signals, stop_signals
 from spotd.settings import Settings
 from spotd.simulator import MarketModel, Replay, Simulator
 
@@ -100,8 +100,7 @@ def _stops_noted() -> Iterator[list[int]]:
     """
     stops: list[int] = []
     before = {
-        number: signal.signal(number, lambda got, _: stops.append(got))
-        for number in (signal.SIGINT, signal.SIGTERM)
+        number: signal.signal(number, lambda got, _: stops.append(got)) for number in stop_signals()
     }
     try:
         yield stops

@@ -22,6 +22,7 @@ from click.shell_completion import CompletionItem
 from spotd import __version__
 from spotd.cli.text import printable
 from spotd.errors import SpotdError
+from spotd.ops.stop_signals import stop_signals
 
 INTERRUPTED = 130  # 128 + SIGINT, the shell's convention for a command that Ctrl-C ended
 
@@ -41,7 +42,7 @@ class Command(NamedTuple):
 
 
 COMMANDS = {
-    "run": Command("spotd.cli.run:run", "Run the daemon."),
+    "run": Command("spotd.cli.run:run", "Run the daemon.", endless=True),
     "demo": Command(
         "spotd.cli.demo:demo", "Run everything here, with a simulated market.", endless=True
     ),
@@ -166,7 +167,7 @@ def _end_quietly_until_closed(ctx: click.Context) -> None:
     """End with 0 on a stop signal before the subcommand handles signals itself."""
     if threading.current_thread() is not threading.main_thread():
         return
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in stop_signals():
         before = signal.signal(number, lambda *_: os._exit(0))  # nothing is open yet
         ctx.call_on_close(partial(signal.signal, number, before))
 
