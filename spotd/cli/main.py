@@ -126,11 +126,9 @@ class LazyGroup(click.Group):
             package = (error.name or "").partition(".")[0]
             if package not in EXTRAS:
                 raise
-            extra = EXTRAS[package]
-            # The bare name is not in the hint: on the public index it may be another project's.
-            hint = f"pip install '.[{extra}]' in the checkout, or 'spotd[{extra}]' from where "
-            hint += "spotd came"
-            raise Failure(f"{package} is not installed: {hint}", 2) from error
+            told = f"{package} is not installed, which the extra `{EXTRAS[package]}` brings: "
+            told += f"{sys.executable} -m pip install '{_requirement(package)}'"
+            raise Failure(told, 2) from error
         except (BrokenPipeError, BaseExceptionGroup) as error:
             if not _is_closed_pipe(error):
                 raise
@@ -170,6 +168,22 @@ def _end_quietly_until_closed(ctx: click.Context) -> None:
     for number in stop_signals():
         before = signal.signal(number, lambda *_: os._exit(0))  # nothing is open yet
         ctx.call_on_close(partial(signal.signal, number, before))
+
+
+def _requirement(package: str) -> str:
+    """Return a package with its versions, as spotd requires it.
+
+    It is right wherever spotd came from: a checkout, a wheel or an index of one's own. The name of
+    spotd would not be: on the public index it may be another project's.
+    """
+    from importlib.metadata import PackageNotFoundError, requires  # noqa: PLC0415 - rarely needed
+
+    with suppress(PackageNotFoundError):
+        for line in requires("spotd") or ():
+            requirement, _, extra = line.partition(";")
+            if extra and requirement.startswith(package):
+                return requirement.strip()
+    return package
 
 
 def _is_closed_pipe(error: BaseException) -> bool:

@@ -10,6 +10,7 @@ from types import ModuleType
 
 import click
 import pytest
+from packaging.requirements import Requirement
 
 from spotd import __version__, errors
 from spotd.cli.main import COMMANDS, EXTRAS, Command, main
@@ -157,12 +158,15 @@ def test_closed_pipe_of_demo() -> None:
 
 @pytest.mark.parametrize(("package", "extra"), EXTRAS.items())
 def test_missing_extra(spotd: Call, end_by: Ending, package: str, extra: str) -> None:
-    """A package that an extra installs is named together with that extra."""
+    """A package that an extra installs is named, with a command that is right for every install."""
     end_by(ModuleNotFoundError("no", name=f"{package}.server"))
     outcome = spotd("probe")
     assert outcome.code == 2
-    assert f"pip install '.[{extra}]' in the checkout" in outcome.err
-    assert f"pip install 'spotd[{extra}]'" not in outcome.err
+    assert f"the extra `{extra}`" in outcome.err
+    found = re.search(f"{sys.executable} -m pip install '({package}[^']*)'", outcome.err)
+    assert found is not None
+    assert Requirement(found[1]).name == package
+    assert Requirement(found[1]).specifier
 
 
 @pytest.mark.parametrize(
