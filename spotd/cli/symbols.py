@@ -97,14 +97,20 @@ def add(entries: tuple[str, ...], redis_url: str | None) -> None:
 
     A malformed one is exit code 2, and nothing is changed. Where a daemon runs, its answer is
     waited for, for 2 seconds at most: symbols that it refuses are told, and are exit code 1.
-    Without a daemon the demand is written all the same: that is told, and is exit code 0.
+    Without a daemon the demand is written all the same: that is told, and is exit code 0. So is an
+    answer that the user of Redis may not read.
     """
     settings = load_settings(redis_url)
     wanted = _meant(listed(entries))
     added = asyncio.run(_change(settings, lambda spot: spot.add(*wanted)))
     there = [symbol for symbol in wanted if symbol not in added]
     click.echo(_told("added", added, "already there", there))
-    status, states = asyncio.run(_observed(settings, lambda seen: _answer(seen, wanted)))
+    try:
+        status, states = asyncio.run(_observed(settings, lambda seen: _answer(seen, wanted)))
+    except RedisUnavailableError as error:  # what was asked for is done
+        click.echo(f"the daemon's answer is not known: {error}", err=True)
+        # A user who may not read the answer did all that it may.
+        raise click.exceptions.Exit(0 if isinstance(error, RefusedError) else 1) from error
     if status is None:
         click.echo(_NO_DAEMON, err=True)
         if "*" in wanted:
@@ -235,19 +241,12 @@ async def _answer(
     states: dict[str, SymbolState] = {}
     loop = asyncio.get_running_loop()
     over = loop.time() + _ANSWER_WITHIN_S
-    try:
-        status = await observer.status()
-        while status is not None:
-            states = await observer.states(*wanted)
-            open_ = [name for name in wanted if not _is_answered(states.get(name))]
-            if not open_ or loop.time() >= over:
-                break
-            await asyncio.sleep(_READ_AGAIN_S)
-    except RefusedError:
-        return None, {}
-    except RedisUnavailableError as error:  # what was asked for is done
-        click.echo(f"the daemon's answer is not known: {error}", err=True)
-        raise click.exceptions.Exit(1) from error
+    status = await observer.status()
+    while status is not None:
+        states = await observer.states(*wanted)
+        if all(_is_answered(states.get(name)) for name in wanted) or loop.time() >= over:
+            break
+        await asyncio.sleep(_READ_AGAIN_S)
     return status, states
 
 

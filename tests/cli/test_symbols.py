@@ -206,6 +206,20 @@ def test_a_refusal_is_told_at_once(spotd: Call, server: redis.Redis) -> None:
     assert spotd("symbols", "add", "SPY") == (0, "already there: SPY\n", "")
 
 
+def test_an_answer_that_may_not_be_read(spotd: Call, server: Any) -> None:
+    """The symbol is added, and nobody is told that no daemon runs."""
+    server.set(KEYS.status, status_of().to_json())
+    rules = ("reset", "on", ">pw", f"~{KEYS.symbols}", "&*", "+@all")
+    server.execute_command("ACL", "SETUSER", "poor", *rules)
+    url = f"redis://poor:pw@127.0.0.1:{server.get_connection_kwargs()['port']}/0"
+    try:
+        outcome = spotd("symbols", "add", "SPY", "--redis-url", url)
+    finally:
+        server.acl_deluser("poor")
+    assert (outcome.code, outcome.out) == (0, "added 1: SPY\n")
+    assert outcome.err.startswith("the daemon's answer is not known: Redis at ")
+
+
 def test_a_daemon_that_is_late(spotd: Call, server: redis.Redis) -> None:
     """The command ends all the same, and the symbol is added."""
     server.set(KEYS.status, status_of().to_json())
