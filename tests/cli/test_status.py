@@ -282,6 +282,7 @@ def test_a_user_who_may_not_read_all(spotd: Call, server: Any, denied: str, name
     assert re.search(f"^{name} +unknown: Redis at .* refused: ", outcome.out, re.MULTILINE)
     assert (told["demand"] is None) == (name == "demand")
     assert told["not_live"] == []
+    assert list(told["unreadable"]) == [name]
 
 
 def test_a_demand_of_the_wrong_type(spotd: Call, server: redis.Redis) -> None:
