@@ -24,8 +24,10 @@ from spotd.core.redis_fitness import Finding
 from spotd.settings import Settings
 from spotd.simulator import Faults, MarketModel, Simulator
 from tests.cli.conftest import Call
+from tests.cli.terminal import read_until
 from tests.kit.acl import rules_of
 from tests.kit.ports import free_port
+from tests.kit.processes import popen_on
 from tests.kit.publisher import KEYS, status_of
 from tests.kit.servers import Server
 
@@ -334,6 +336,21 @@ def test_unreadable_settings(spotd: Call, monkeypatch: pytest.MonkeyPatch) -> No
     assert outcome.code == 2
     assert outcome.out.startswith("settings    FAILED   SPOTD_FED is not a setting")
     assert outcome.out.count("\n") == 1
+
+
+@pytest.mark.parametrize(("no_color", "mark"), [("", b"\x1b[1;31mFAILED"), ("1", b"\x1b[1mFAILED")])
+def test_colours(monkeypatch: pytest.MonkeyPatch, no_color: str, mark: bytes) -> None:
+    """On a terminal the marks have colours, unless NO_COLOR is set."""
+    monkeypatch.setenv("SPOTD_FED", "iex")
+    ours, theirs = os.openpty()
+    process = popen_on(theirs, "check", env={"NO_COLOR": no_color})
+    os.close(theirs)
+    try:
+        read_until(ours, mark)
+    finally:
+        process.kill()
+        process.wait()
+        os.close(ours)
 
 
 def test_wrong_address(spotd: Call, monkeypatch: pytest.MonkeyPatch) -> None:
