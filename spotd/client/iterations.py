@@ -31,7 +31,8 @@ log = logging.getLogger("spotd.client")
 class Iteration(Generic[T]):
     """One reader of a client's subscription, with a slot per symbol for what is not yet taken.
 
-    ``wake`` is called on the event loop whenever ``take`` may return something else.
+    ``wake`` is called on the event loop whenever ``take`` may return something else, or ``defect``
+    is set: what ended the subscription. Whoever takes closes the iteration then, and raises it.
     """
 
     def __init__(
@@ -47,6 +48,7 @@ class Iteration(Generic[T]):
     ) -> None:
         self.wake: Callable[[], None] = _nothing
         self.closed = False
+        self.defect: BaseException | None = None
         self._subscription = subscription
         self._counts = counts
         self._symbols = symbols
@@ -58,7 +60,6 @@ class Iteration(Generic[T]):
         self._begun = False
         self._opened = False
         self._closing = asyncio.Lock()
-        self._defect: BaseException | None = None
 
     @property
     def opened(self) -> bool:
@@ -100,13 +101,8 @@ class Iteration(Generic[T]):
             self._joined()
 
     def take(self) -> T | None:
-        """Return the next value; None if there is none now. Raises the defect that ended it."""
-        if self.closed:
-            return None
-        value = self._slots.take(time.monotonic())
-        if value is None and self._defect is not None:
-            raise self._defect
-        return value
+        """Return the next value; None if there is none now."""
+        return None if self.closed else self._slots.take(time.monotonic())
 
     def wait_s(self) -> float | None:
         """Return after which seconds to take again, if ``wake`` is not called; None: only then."""
@@ -154,7 +150,7 @@ class Iteration(Generic[T]):
         self.wake()
 
     def _fail(self, defect: BaseException) -> None:
-        self._defect = defect
+        self.defect = defect
         self.wake()
 
     def _restore(self, symbol: str) -> None:
