@@ -11,7 +11,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from spotd.client.joins import Reader, Told
 from spotd.client.leases import Leases
@@ -188,21 +188,15 @@ class PriceIteration(Iteration[T]):
 
     def __init__(
         self,
-        *args: Subscription | Counts,
+        subscription: Subscription,
+        counts: Counts,
+        *,
         symbols: Sequence[str],
-        leases: Leases | None,
         explain: Callable[[Sequence[str]], Awaitable[Sequence[str]]],
         warn_after_s: float,
-        max_hz: float | None = None,
-        events: bool = False,
+        **options: Any,
     ) -> None:
-        super().__init__(
-            *args,  # type: ignore[arg-type]
-            symbols=symbols,
-            leases=leases,
-            events=events,
-            max_hz=max_hz,
-        )
+        super().__init__(subscription, counts, symbols=symbols, **options)
         self._unpriced = set(symbols)
         self._stored_alone = True  # no price came after those that were stored
         self._explain = explain
@@ -215,10 +209,7 @@ class PriceIteration(Iteration[T]):
             self._unpriced.discard(update.symbol)
         if self._opened:
             self._stored_alone = False
-        skipped = self._slots.skipped
-        self._slots.put_price(update.symbol, update, time.monotonic())  # type: ignore[arg-type]
-        self._counts.conflated += self._slots.skipped - skipped
-        self.wake()
+        self._put(self._slots.put_price, update.symbol, update, time.monotonic())
 
     async def aclose(self) -> None:
         """End the demand and the reading. May be called twice."""
@@ -252,24 +243,8 @@ class StateIteration(PriceIteration[SpotPriceUpdate | SymbolState]):
     told as ``stale``, and its state anew when both are back.
     """
 
-    def __init__(
-        self,
-        *args: Subscription | Counts,
-        symbols: Sequence[str],
-        leases: Leases | None,
-        explain: Callable[[Sequence[str]], Awaitable[Sequence[str]]],
-        warn_after_s: float,
-        max_hz: float | None = None,
-    ) -> None:
-        super().__init__(
-            *args,
-            symbols=symbols,
-            leases=leases,
-            explain=explain,
-            warn_after_s=warn_after_s,
-            max_hz=max_hz,
-            events=True,
-        )
+    def __init__(self, subscription: Subscription, counts: Counts, **options: Any) -> None:
+        super().__init__(subscription, counts, events=True, **options)
         self._states: dict[str, SymbolState] = {}
         self._daemon = False  # whether a status is there
         self._reader.joined = self._tell_all
