@@ -55,7 +55,7 @@ async def subscriptions(daemon: Publisher) -> int:
 class TestTelling:
     async def test_stored_then_newer(self, spot: SpotClient, told: Told, daemon: Publisher) -> None:
         """The connection, then what is stored, then what is newer, each with its bytes."""
-        await daemon.redis.set(KEYS.status, status_of().to_json())
+        await daemon.write_status(status_of())
         await daemon.announce("SPY", "live")
         await daemon.publish("SPY", 10)
         async with spot.follow(told) as follower:
@@ -120,7 +120,7 @@ class TestTelling:
 
     async def test_ends(self, follower: Follower, told: Told, daemon: Publisher) -> None:
         """A state that is removed, and a status that lapses, are told, each once."""
-        await daemon.redis.set(KEYS.status, status_of().to_json())
+        await daemon.write_status(status_of())
         await daemon.announce("SPY", "live")
         await told.until("daemon", "streaming")
         await daemon.redis.delete(KEYS.states)
@@ -136,7 +136,7 @@ class TestTelling:
         self, url: str, told: Told, daemon: Publisher
     ) -> None:
         """A user who may not ask for PTTL is told of the end of a daemon all the same."""
-        await daemon.redis.set(KEYS.status, status_of().to_json())
+        await daemon.write_status(status_of())
         await daemon.redis.execute_command(
             "ACL", "SETUSER", "poor", "on", ">pass", "~*", "&*", "+@all", "-pttl"
         )
@@ -145,7 +145,7 @@ class TestTelling:
             async with SpotClient(poor, heartbeat_s=HEARTBEAT_S) as spot, spot.follow(told):
                 await told.until("daemon", "streaming")
                 for state in ("idle", "streaming"):
-                    await daemon.redis.set(KEYS.status, status_of(state).to_json())
+                    await daemon.write_status(status_of(state))
                     await told.until("daemon", state)
                 await daemon.redis.delete(KEYS.status)
                 assert ("connection", False) not in await told.until("daemon", None)
@@ -157,7 +157,7 @@ class TestTelling:
     ) -> None:
         """A status that is refreshed without an announcement is told too."""
         for state in ("streaming", "idle"):
-            await daemon.redis.set(KEYS.status, status_of(state).to_json())
+            await daemon.write_status(status_of(state))
             await told.until("daemon", state)
         assert follower.status == status_of("idle")
 
@@ -371,7 +371,7 @@ class TestFaults:
             spot.follow(told) as follower,
         ):
             async with Publisher(own_server.url) as daemon:
-                await daemon.redis.set(KEYS.status, status_of().to_json())
+                await daemon.write_status(status_of())
                 await daemon.announce("SPY", "live")
                 follower.add("SPY")
                 await told.until("SPY", "live")
