@@ -96,7 +96,7 @@ class Iteration(Generic[T]):
                 return  # closed meanwhile, which ends an iteration without an error
             await self.aclose()
             raise
-        if not self.closed:
+        if not self.closed and not self._opened:  # another task may have opened it meanwhile
             self._opened = True
             self._joined()
 

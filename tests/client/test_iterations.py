@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import gc
 import sys
-import time
 from contextlib import aclosing
 from typing import Any
 
@@ -15,6 +14,7 @@ from redis.asyncio import Connection, ConnectionPool, Redis
 from spotd.client import SpotClient, symbols_of
 from spotd.errors import RedisUnavailableError, SpotdError, SymbolRefusedError
 from spotd.models import SpotPriceUpdate, SymbolState
+from tests.client.told import Told
 from tests.kit.publisher import KEYS, Publisher, state_of, status_of, update_of
 from tests.kit.servers import Server
 from tests.kit.waiting import until
@@ -91,6 +91,17 @@ class TestEnd:
 
             await until(no_leases, "the leases to end")
 
+    async def test_two_tasks_begin_it(self, url: str, daemon: Publisher) -> None:
+        """Each price goes to one of them, and the client's end leaves no task."""
+        async with SpotClient(url) as spot:
+            updates = spot.updates("SPY", "QQQ")
+            taking = [asyncio.ensure_future(anext(updates)) for _ in range(2)]
+            await until(lambda: daemon.subscribers(KEYS.channel("SPY")), "a subscriber")
+            await daemon.publish("SPY", 1)
+            await daemon.publish("QQQ", 1)
+            assert {update.symbol for update in await asyncio.gather(*taking)} == {"SPY", "QQQ"}
+        assert len(asyncio.all_tasks()) == 1
+
     async def test_async_with(self, url: str, daemon: Publisher) -> None:
         """``async with`` ends it at once, and a step after it is the end."""
         await daemon.publish("SPY", 1)
@@ -123,16 +134,8 @@ class TestEnd:
                 await plain()
         with pytest.raises(RuntimeError, match="the client is closed"):
             spot.events()
-
-    async def test_one_connection(self, url: str, daemon: Publisher) -> None:
-        """Whatever the number of iterations, the subscription is one connection."""
-        async with SpotClient(url) as spot:
-            symbols = [f"A{a}{b}" for a in "ABCDEFGHIJKLMNO" for b in "ABCDEFGHIJ"]
-            for symbol in symbols:
-                await daemon.publish(symbol, 1)
-            iterations = [spot.updates(symbol) for symbol in symbols]
-            await asyncio.gather(*(anext(each) for each in iterations))
-            assert len(await daemon.redis.client_list(_type="pubsub")) == 1
+        with pytest.raises(RuntimeError, match="the client is closed"):
+            spot.follow(Told())
 
 
 class TestSkipped:
@@ -534,16 +537,3 @@ def test_to_dict() -> None:
     }  # fmt: skip
     assert state_of("SPY").to_dict()["type"] == "symbol"
     assert status_of().to_dict()["type"] == "daemon"
-
-
-async def test_a_wrong_clock_of_ours_changes_nothing(
-    url: str, daemon: Publisher, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Leases lapse by Redis' clock, prices are newer by ``seq``: our wall clock plays no part."""
-    real = time.time
-    monkeypatch.setattr(time, "time", lambda: real() - 86_400.0)
-    async with SpotClient(url) as spot, spot.updates("SPY") as updates:
-        await daemon.publish("SPY", 1)
-        assert (await anext(updates)).seq == 1
-        [lapses_at] = (await daemon.leases()).values()
-        assert 0 < lapses_at - real() <= 30.0
