@@ -298,12 +298,11 @@ class TestClosing:
 
     async def test_closed_while_joining(self, own_server: Server) -> None:
         """Closing the client ends an iteration that has not joined yet, without an error."""
-        spot = SpotClient(f"{own_server.url}?socket_timeout=1")
+        spot = SpotClient(own_server.url)
         own_server.freeze()
         taking = asyncio.ensure_future(anext(spot.updates("SPY", demand=False), None))
-        async with Publisher(own_server.url):
-            for _ in range(10):  # until it waits for the join
-                await asyncio.sleep(0)
+        for _ in range(10):  # until it waits for the join
+            await asyncio.sleep(0)
         await spot.aclose()
         assert await taking is None
         own_server.thaw()
