@@ -134,7 +134,7 @@ class Follower:
         log.error("a follower was ended by a defect", exc_info=defect)
         self._defect = defect
         self._release()
-        if self._reader.connected:
+        if self._reader.connected is not False:
             self._reader.connected = False
             self._reader.listener.connection(False, "ended by a defect")
 

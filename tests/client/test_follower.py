@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack, aclosing
 from typing import Any
 
 import pytest
+from redis.exceptions import RedisError
 
 from spotd.client import Follower, SpotClient
 from spotd.client.calls import Calls
@@ -503,25 +504,40 @@ class TestClosing:
                 await anext(begun)
         assert len(asyncio.all_tasks()) == 1
 
+    @pytest.mark.parametrize("defect", [ZeroDivisionError, BrokenPipeError, RedisError])
+    @pytest.mark.parametrize("stored", [True, False])
     async def test_defect_of_the_listener(
-        self, spot: SpotClient, daemon: Publisher, caplog: pytest.LogCaptureFixture
+        self,
+        spot: SpotClient,
+        daemon: Publisher,
+        caplog: pytest.LogCaptureFixture,
+        *,
+        defect: type[Exception],
+        stored: bool,
     ) -> None:
-        """A listener that raises ends its follower, whose calls and whose end raise it."""
+        """A listener that raises ends its follower, whose calls and whose end raise it.
+
+        What it raises is no failure of Redis, whatever it is.
+        """
 
         class Broken(Told):
             def price(self, update: SpotPriceUpdate, raw: bytes) -> None:
-                raise ZeroDivisionError(raw)
+                raise defect
 
-        await daemon.publish("SPY", 1)
+        if stored:
+            await daemon.publish("SPY", 1)
         listener = Broken()
         follower = await spot.follow(listener).__aenter__()
         follower.add("SPY")
+        if not stored:
+            await until(lambda: daemon.subscribers(KEYS.channel("SPY")), "a subscriber")
+            await daemon.publish("SPY", 1)
         await listener.until("connection", False)
-        assert "defect" in caplog.text
+        assert "a follower was ended by a defect" in caplog.text
         assert not follower.connected
-        with pytest.raises(RuntimeError, match="defect"):
+        with pytest.raises(RuntimeError, match="ended by a defect"):
             follower.add("QQQ")
-        with pytest.raises(ZeroDivisionError):
+        with pytest.raises(defect):
             await follower.__aexit__(None, None, None)
         assert await daemon.leases() == {}
         async with aclosing(spot.updates("SPY")) as updates:
