@@ -53,9 +53,8 @@ class Iteration(Generic[T]):
         self._counts = counts
         self._symbols = symbols
         self._leases = leases
-        self._reader = Reader(
-            self, self._fail, events=events, everything=everything, ended=self._restore
-        )
+        ended = None if leases is None else leases.restore
+        self._reader = Reader(self, self._fail, events=events, everything=everything, ended=ended)
         self._slots: Slots[T] = Slots(max_hz=max_hz)
         self._begun = False
         self._opened = False
@@ -152,11 +151,6 @@ class Iteration(Generic[T]):
     def _fail(self, defect: BaseException) -> None:
         self.defect = defect
         self.wake()
-
-    def _restore(self, symbol: str) -> None:
-        # We demand it. That nobody does any more means that Redis has lost our lease.
-        if self._leases is not None:
-            self._leases.restore(symbol)
 
 
 class EventIteration(Iteration[Event]):

@@ -99,9 +99,10 @@ class Leases:
             await self._next_write()
 
     def restore(self, symbol: str) -> None:
-        """Write all leases again soon: the state of a symbol has ended, so they may be lost.
+        """Write all leases again soon, since the state of a symbol has ended.
 
-        This is done at most once a second. A symbol that is not held is passed over.
+        We demand it. That nobody does any more means that Redis has lost our lease. This is done
+        at most once a second. A symbol that is not held is passed over.
         """
         if symbol in self._held:
             self._doubted = True
