@@ -111,6 +111,8 @@ def address_of(settings: Settings) -> str:
 
 def _in_words(error: Exception) -> str:
     """Return the system's words for a connection that was refused, else those of the error."""
+    if isinstance(error, TimeoutError):
+        return "no answer in time"
     number = error.errno if isinstance(error, aiohttp.ClientConnectorError) else None
     if number is not None and number > 0:  # those of the resolver are below
         return os.strerror(number)
@@ -122,12 +124,23 @@ class _AwayError(SpotdError):
 
 
 class Recording:
-    """One run of the command. ``file``: its path and bounds; None: standard output."""
+    """One run of the command. ``file``: its path and bounds; None: standard output.
 
-    def __init__(self, tap: str, lines: Lines, file: tuple[Path, Bounds] | None) -> None:
+    A daemon that begins no answer for ``answer_limit_s`` is away.
+    """
+
+    def __init__(
+        self,
+        tap: str,
+        lines: Lines,
+        file: tuple[Path, Bounds] | None,
+        *,
+        answer_limit_s: float = 10.0,
+    ) -> None:
         self._tap = tap
         self._lines = lines
         self._file = file
+        self._answer_limit_s = answer_limit_s
         self._output: Output | None = None
         self._is_away = False
 
@@ -184,15 +197,16 @@ class Recording:
         """Yield what the daemon sends, until it ends. Raise _AwayError."""
         # A name other than localhost is refused, whatever it leads to.
         headers = {"Host": "localhost"}
-        limits = aiohttp.ClientTimeout(total=None, connect=10.0)
         try:
             async with (
-                aiohttp.ClientSession(timeout=limits) as http,
+                asyncio.timeout(self._answer_limit_s) as limit,
+                aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=None)) as http,
                 http.get(self._tap, headers=headers, allow_redirects=False) as answer,
             ):
                 if answer.status != 200:
                     said = (await answer.content.read(200)).decode("utf-8", "replace").strip()
                     raise _AwayError(f"{self._tap} answers {answer.status}: {printable(said)}")
+                limit.reschedule(None)  # a quiet stream is no failure
                 async for data in answer.content.iter_any():
                     yield data
         except (aiohttp.ClientError, OSError, ValueError) as error:

@@ -9,6 +9,7 @@ import re
 import resource
 import shutil
 import signal
+import socket
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,9 +18,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from spotd.cli.record import address_of
+from spotd.cli.record import Recording, address_of
 from spotd.cli.recording import Files, Full
-from spotd.core.recording import Bounds
+from spotd.core.recording import Bounds, Lines
 from spotd.core.states import StreamState
 from spotd.daemon.tap import Taps
 from spotd.daemon.value import Value
@@ -250,6 +251,17 @@ async def test_what_is_no_recording(tmp_path: Path, answer: bytes, says: str) ->
         command = await Command.start("record", "--url", url, "a.jsonl", home=tmp_path, env={})
         assert await command.ends() == 1
     assert says in command.stderr
+
+
+async def test_a_daemon_that_is_frozen(tmp_path: Path) -> None:
+    """It takes the connection and answers nothing, which is an error and makes no file."""
+    with socket.create_server(("127.0.0.1", 0)) as frozen:
+        url = f"http://127.0.0.1:{frozen.getsockname()[1]}/tap"
+        path = tmp_path / "a.jsonl"
+        file = path, Bounds(total_bytes=MB)
+        with pytest.raises(SpotdError, match=r"\(no answer in time\): does it run"):
+            await Recording(url, Lines([]), file, answer_limit_s=0.01).run(None)
+    assert not path.exists()
 
 
 async def test_a_file_that_exists_is_not_overwritten(beside: Beside) -> None:
