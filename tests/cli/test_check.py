@@ -24,10 +24,9 @@ from spotd.core.redis_fitness import Finding
 from spotd.settings import Settings
 from spotd.simulator import Faults, MarketModel, Simulator
 from tests.cli.conftest import Call
-from tests.cli.terminal import read_until
+from tests.cli.terminal import on_terminal, read_until
 from tests.kit.acl import rules_of
 from tests.kit.ports import free_port
-from tests.kit.processes import popen_on
 from tests.kit.publisher import KEYS, status_of
 from tests.kit.servers import Server
 
@@ -342,15 +341,8 @@ def test_unreadable_settings(spotd: Call, monkeypatch: pytest.MonkeyPatch) -> No
 def test_colours(monkeypatch: pytest.MonkeyPatch, no_color: str, mark: bytes) -> None:
     """On a terminal the marks have colours, unless NO_COLOR is set."""
     monkeypatch.setenv("SPOTD_FED", "iex")
-    ours, theirs = os.openpty()
-    process = popen_on(theirs, "check", env={"NO_COLOR": no_color})
-    os.close(theirs)
-    try:
+    with on_terminal("check", env={"NO_COLOR": no_color}) as (_, ours):
         read_until(ours, mark)
-    finally:
-        process.kill()
-        process.wait()
-        os.close(ours)
 
 
 def test_wrong_address(spotd: Call, monkeypatch: pytest.MonkeyPatch) -> None:

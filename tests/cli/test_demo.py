@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import pty
 import re
 import signal
 import socket
@@ -24,9 +23,9 @@ from spotd.cli.demo import DEFAULT_SYMBOLS, embedded_server
 from spotd.errors import SpotdError
 from spotd.relay.close_codes import STOPPING
 from tests.cli.conftest import Call
-from tests.cli.terminal import read_until
+from tests.cli.terminal import on_terminal, read_until
 from tests.kit.ports import free_port
-from tests.kit.processes import Command, popen, popen_on
+from tests.kit.processes import Command, popen
 from tests.kit.template import Popen
 from tests.kit.waiting import GUARD_S, until
 
@@ -199,20 +198,6 @@ def test_wrong_usage_is_told(spotd: Call, args: tuple[str, ...], said: str) -> N
     assert outcome.out == ""
 
 
-@contextmanager
-def on_terminal(cwd: Path) -> Iterator[tuple[Popen | subprocess.Popen[bytes], int]]:
-    """Yield the demo on a terminal of its own, as the leader of the foreground process group."""
-    master, slave = pty.openpty()
-    process = popen_on(slave, "demo", cwd=cwd, env={"COLUMNS": "110", "LINES": "40"} | marked(cwd))
-    os.close(slave)
-    try:
-        yield process, master
-    finally:
-        process.kill()
-        process.wait()
-        os.close(master)
-
-
 @pytest.mark.parametrize(
     ("event", "argument", "number"),
     [
@@ -256,14 +241,15 @@ def test_stopped_while_it_starts(
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
 def test_ctrl_c_leaves_nothing_running(tmp_path: Path, number: signal.Signals) -> None:
     """A screen on a terminal; a signal to its process group ends it with 0, and its server."""
-    with on_terminal(tmp_path) as (process, master):
-        shown = read_until(master, re.compile(rb"live +\x1b")).decode(errors="replace")
+    env = {"COLUMNS": "110", "LINES": "40"} | marked(tmp_path)
+    with on_terminal("demo", cwd=tmp_path, env=env) as (process, ours):
+        shown = read_until(ours, re.compile(rb"live +\x1b")).decode(errors="replace")
         assert "spread" in shown
         assert "no_daemon" not in shown  # the first screen waits for the daemon
         assert all(symbol in shown for symbol in DEFAULT_SYMBOLS.split(","))
         assert any("valkey-server" in line for line in left_of(tmp_path))
         os.killpg(process.pid, number)
-        read_until(master, b"updates out")
+        read_until(ours, b"updates out")
         assert process.wait(GUARD_S) == 0
         assert not left_of(tmp_path)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import pty
 import re
 import signal
 import subprocess
@@ -24,7 +23,7 @@ from spotd.core.demand_origins import origins
 from spotd.keys import Keys
 from spotd.models import DaemonStatus, SymbolCounts, SymbolState
 from tests.cli.conftest import Call
-from tests.cli.terminal import read_until
+from tests.cli.terminal import hang_up, on_terminal, read_until
 from tests.kit.ports import free_port
 from tests.kit.publisher import AT, KEYS, gap_of, state_of, status_of, write_status
 from tests.kit.waiting import GUARD_S
@@ -358,10 +357,7 @@ class TestWatch:
     @pytest.mark.parametrize("end", ["q", "Ctrl-C"])
     def test_on_a_terminal(self, server: redis.Redis, end: str) -> None:
         """The screen is drawn anew, q or Ctrl-C ends it with 0, and what it showed last stays."""
-        ours, theirs = pty.openpty()
-        watching = self.start(stdout=theirs)
-        os.close(theirs)
-        try:
+        with on_terminal("status", "--watch", "--every", "0.2") as (watching, ours):
             read_until(ours, b"no daemon runs here")
             write_status(server, status_of())
             read_until(ours, b"streaming since")
@@ -372,28 +368,19 @@ class TestWatch:
             # The alternate screen is left, and the last text is written below.
             read_until(ours, re.compile(rb"\x1b\[\?1049l.*streaming since", re.DOTALL))
             assert watching.wait(GUARD_S) == 0
-        finally:
-            watching.kill()
-            os.close(ours)
 
     def test_a_terminal_that_changes(self, server: redis.Redis) -> None:
         """After a resize and Ctrl-L all is shown anew, broken at its width; a hang-up ends it."""
         write_status(server, status_of("waiting", "no answer from the other side of the network"))
-        ours, theirs = pty.openpty()
-        termios.tcsetwinsize(theirs, (24, 100))
-        watching = self.start("--every", "3600", stdout=theirs)
-        try:
+        env = {"COLUMNS": "100", "NO_COLOR": ""}
+        with on_terminal("status", "--watch", "--every", "3600", env=env) as (watching, ours):
             read_until(ours, b"no answer from the other side of the network")
-            termios.tcsetwinsize(theirs, (24, 40))
-            watching.send_signal(signal.SIGWINCH)
+            termios.tcsetwinsize(ours, (24, 40))
             read_until(ours, b"\x1b[1;31mside of the network")
             os.write(ours, b"\x0c")
             read_until(ours, b"\x1b[1;31mside of the network")
-            os.close(theirs)
-            os.close(ours)
+            hang_up(ours)
             assert watching.wait(GUARD_S) == 0
-        finally:
-            watching.kill()
 
     @staticmethod
     def start(*options: str, stdout: Any) -> subprocess.Popen[str]:
