@@ -6,10 +6,7 @@ import json
 import os
 import re
 import signal
-import subprocess
-import sys
 import termios
-from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -25,6 +22,7 @@ from spotd.models import DaemonStatus, SymbolCounts, SymbolState
 from tests.cli.conftest import Call
 from tests.cli.terminal import hang_up, on_terminal, read_until
 from tests.kit.ports import free_port
+from tests.kit.processes import popen
 from tests.kit.publisher import AT, KEYS, gap_of, state_of, status_of, write_status
 from tests.kit.waiting import GUARD_S
 
@@ -321,38 +319,19 @@ def test_unreadable_address(spotd: Call) -> None:
     assert spotd("status", "--redis-url", "http://h").code == 2
 
 
-@pytest.mark.parametrize(
-    ("age", "words"),
-    [
-        (0.4, "(0.4 s ago)"),
-        (-5, "(0.0 s ago)"),
-        (61, "(1 min ago)"),
-        (7320, "(2 h ago)"),
-        (200_000, "(2 d ago)"),
-    ],
-)
-def test_ages(age: float, words: str) -> None:
-    """A time is shown with how long ago it was."""
-    told = said(Overview(status_of()), age)
-    assert told["state"] == [f"streaming since 2026-01-20 05:12:00Z {words}"]
-
-
 class TestWatch:
     """Shown again and again, until it is asked to stop."""
 
     def test_lines_of_json(self, server: redis.Redis) -> None:
         """A program reads one object a line, each with the state at its time."""
-        watching = self.start("--json", stdout=subprocess.PIPE)
-        assert watching.stdout is not None
-        try:
+        with popen("status", "--watch", "--every", "0.2", "--json") as watching:
+            assert watching.stdout is not None
             assert json.loads(watching.stdout.readline())["state"] == "absent"
             write_status(server, status_of())
             states = (json.loads(line)["state"] for line in watching.stdout)
             assert "streaming" in states
-            self.stop(watching)
-        finally:
-            watching.kill()
-            watching.stdout.close()
+            watching.send_signal(signal.SIGTERM)  # which is no failure
+            assert watching.wait(timeout=GUARD_S) == 0
 
     @pytest.mark.parametrize("end", ["q", "Ctrl-C"])
     def test_on_a_terminal(self, server: redis.Redis, end: str) -> None:
@@ -381,19 +360,3 @@ class TestWatch:
             read_until(ours, b"\x1b[1;31mside of the network")
             hang_up(ours)
             assert watching.wait(GUARD_S) == 0
-
-    @staticmethod
-    def start(*options: str, stdout: Any) -> subprocess.Popen[str]:
-        """Start watching."""
-        command: Sequence[str] = (
-            *(sys.executable, "-u", "-m", "spotd", "status", "--watch", "--every", "0.2"),
-            *options,
-        )
-        env = {**os.environ, "TERM": "xterm", "NO_COLOR": ""}
-        return subprocess.Popen(command, stdout=stdout, text=True, env=env)
-
-    @staticmethod
-    def stop(watching: subprocess.Popen[str]) -> None:
-        """Ask it to stop, which is no failure."""
-        watching.send_signal(signal.SIGTERM)
-        assert watching.wait(GUARD_S) == 0
