@@ -263,15 +263,8 @@ class RedisPort(DemandCalls):
         await self._fenced(ANNOUNCE, (self.keys.leader,), token, self.keys.events, json)
 
     async def drop_last(self, token: str, symbols: Iterable[str]) -> None:
-        """Remove the last prices of symbols that nobody wants."""
-        names = list(symbols)
-        for start in range(0, len(names), MAX_FIELDS_PER_CALL):
-            await self._fenced(
-                DROP_FIELDS,
-                (self.keys.leader, self.keys.last),
-                token,
-                *names[start : start + MAX_FIELDS_PER_CALL],
-            )
+        """Remove the last prices of 1 to ``MAX_FIELDS_PER_CALL`` symbols that nobody wants."""
+        await self._fenced(DROP_FIELDS, (self.keys.leader, self.keys.last), token, *symbols)
 
     # What is stored
 

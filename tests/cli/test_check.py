@@ -218,7 +218,7 @@ class TestRedis:
             ("-zrangebyscore", "for ZRANGEBYSCORE spotd:leases; "),
             ("-time", "for TIME; "),
             ("-smembers -sscan", "for SMEMBERS spotd:symbols, SSCAN spotd:symbols; "),
-            ("-hset", "for HSET spotd:last, HSET spotd:states; "),
+            ("-hset -hvals", "for HSET spotd:last, HSET spotd:states, HVALS spotd:last, HVALS sp"),
             ("resetchannels &spotd:*", "for PUBLISH spot:*, PUBLISH leaders:spot:, SUBSCRIBE lea"),
             (
                 "resetkeys ~spotd:l* ~spotd:s[^t]*",

@@ -189,19 +189,6 @@ async def test_a_demand_that_changes_in_another_s_term_is_met(rig: NewRig) -> No
         await forgotten(daemon, "SPY")
 
 
-async def test_what_a_predecessor_left_is_removed(rig: NewRig, server: Server) -> None:
-    """The demand that was there before is met, and prices that nobody desires leave."""
-    with server.client() as client:
-        client.hset("spotd:last", mapping={"OLD": "{}", "SPY": '{"bid_price":1}'})
-        client.hset("spotd:states", mapping={"OLD": "{}", "not-one": "{}"})
-        client.sadd("spotd:symbols", "SPY")
-    async with rig() as daemon:
-        await asks_for(daemon, "SPY")
-        await forgotten(daemon, "OLD")
-        await forgotten(daemon, "not-one")
-        assert await daemon.values.bid("SPY") == 1.0
-
-
 # What it may hold
 
 

@@ -308,8 +308,8 @@ async def test_a_reign_that_rises_ends_the_session_and_fetches_all_anew(
             await until(lambda: len(sim.received.of("connect")) == 2, "another session")
             await until(lambda: heard.bids("QQQ")[-1:] == [21], "the price that was fetched")
             await all_agrees(daemon)
-            [close] = sim.received.of("close")
-            assert close.data is not None
+            assert [close.data for close in sim.received.of("close")] == [1000]
+            assert not daemon.daemon.metrics.reconnects
             asked = " ".join(str(each.data) for each in sim.received.of("rest")[fetched:])
             assert "SPY" in asked
             assert "QQQ" in asked

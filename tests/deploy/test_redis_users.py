@@ -141,8 +141,9 @@ async def lead_and_publish(port: RedisPort, admin: Any) -> None:
         await port.write_states("t", {"SPY": b"{}"}, {"QQQ": b"{}"})
     await port.write_status("t", b"{}", 5.0, announce=True)
     await port.drop_last("t", ["SPY"])
-    for fields in (port.last_fields, port.last_prices, port.state_fields, port.leader):
-        await fields()
+    for read_all in (port.last_fields, port.last_prices, port.state_fields, port.states):
+        await read_all()
+    await port.leader()
     async with aclosing(cast("AsyncGenerator[None, None]", port.wakes())) as wakes:
         await anext(wakes)
         async with asyncio.TaskGroup() as group:

@@ -371,10 +371,10 @@ async def test_the_status_has_a_ttl_and_is_announced_when_asked(
     assert (recorder.heard[0].channel == KEYS.events) is announce
 
 
-async def test_any_number_of_last_prices_is_dropped(port: RedisPort, db: redis.Redis) -> None:
-    """What is too much for one call is dropped in several."""
+async def test_many_last_prices_are_dropped_in_one_call(port: RedisPort, db: redis.Redis) -> None:
+    """As many as a call may hold; no other price goes with them."""
     await port.lead(OURS, 5.0)
-    names = [f"S{n}" for n in range(MAX_FIELDS_PER_CALL * 2 + 1)]
+    names = [f"S{n}" for n in range(MAX_FIELDS_PER_CALL)]
     db.hset(KEYS.last, mapping=dict.fromkeys(names, "{}"))
     db.hset(KEYS.last, "SPY", "{}")
     await port.drop_last(OURS, names)
