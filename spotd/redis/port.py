@@ -9,8 +9,6 @@ need their keys in one slot: ``SPOTD_KEY_PREFIX={spotd}:``.
 
 from __future__ import annotations
 
-import asyncio
-import hashlib
 import re
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
@@ -84,12 +82,6 @@ class RedisPort(DemandCalls):
         )
         # Redis' unix seconds less our monotonic ones, as the last answer about the key told.
         self._redis_ahead_s: float | None = None
-        self._shas = {
-            script: hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest()
-            for script in (
-                WRITE_STATES, WRITE_STATUS, ANNOUNCE, DROP_FIELDS, LEAD, RELEASE,
-            )
-        }  # fmt: skip
 
     async def close(self) -> None:
         """Close all connections."""
@@ -212,26 +204,6 @@ class RedisPort(DemandCalls):
         until = time.monotonic() + self._limit.limit_s
         return round((until + self._redis_ahead_s) * 1000)
 
-    async def publish(self, token: str, lines: bytes, highest_seq: int) -> None:
-        """Publish and store updates, as ``begin_publishing`` does, and wait for the end.
-
-        Raises NotLeaderError and RedisUnavailableError.
-        """
-        end: asyncio.Future[Exception | None] = asyncio.get_running_loop().create_future()
-
-        def ended(error: Exception | None) -> None:
-            if not end.done():
-                end.set_result(error)
-
-        self.begin_publishing(token, lines, highest_seq, ended)
-        try:
-            error = await end
-        finally:
-            if not end.done() or end.cancelled():
-                self._publisher.give_up()
-        if error is not None:
-            raise error
-
     async def write_states(
         self, token: str, changed: Mapping[str, bytes], removed: Mapping[str, bytes]
     ) -> None:
@@ -312,12 +284,7 @@ class RedisPort(DemandCalls):
             return (len(keys), *keys, args[0], *until, *args[1:])
 
         async with self._asking(keys[0]):
-            try:
-                return await self._client.evalsha(self._shas[script], *arguments())
-            except redis.exceptions.NoScriptError:
-                # The server is new to us, or was restarted. EVAL leaves the script with it.
-                self._begin_again()
-                return await self._client.eval(script, *arguments())
+            return await self._evaluate(script, arguments)
 
 
 def _seq_bound() -> int:

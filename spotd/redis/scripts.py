@@ -6,6 +6,16 @@ leader key does not hold the token.
 
 from __future__ import annotations
 
+import hashlib
+from functools import cache
+
+
+@cache
+def digest_of(script: str) -> str:
+    """Return the digest by which EVALSHA names a script."""
+    return hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest()
+
+
 # A hash of ours that has another type was written by another program. It is replaced.
 _MEND = """
 local kind = redis.call('TYPE', KEYS[2]).ok

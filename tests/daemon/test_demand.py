@@ -37,9 +37,9 @@ from spotd.ops.metrics import Metrics
 from spotd.redis.demand import SCAN_COUNT
 from spotd.redis.port import SCAN_ABOVE, RedisPort
 from spotd.simulator import Simulator
-from tests.daemon.redis_proxy import RedisProxy
 from tests.daemon.rig import NewRig, Rig, logged
 from tests.kit.recorder import Recorder
+from tests.kit.redis_proxy import RedisProxy
 from tests.kit.servers import Server
 from tests.kit.values import Values
 from tests.kit.waiting import until
@@ -71,11 +71,7 @@ async def forgotten(daemon: Rig, symbol: str) -> None:
 async def prices_flow(daemon: Rig, symbol: str, bid: float) -> None:
     """Have Alpaca send a quote, and wait until it is published."""
     await daemon.quote(symbol, bid)
-
-    async def published() -> bool:
-        return await daemon.values.bid(symbol) == bid
-
-    await until(published, f"a price of {symbol}")
+    await until(lambda: daemon.values.has(symbol, bid), f"a price of {symbol}")
 
 
 # One demand from several sources

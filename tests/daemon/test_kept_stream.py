@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from spotd.simulator import Simulator
-from tests.daemon.redis_proxy import RedisProxy
 from tests.daemon.rig import NewRig, Rig, quote
 from tests.daemon.test_leader import TTL_S, all_agrees, given_up, only_one_works, stored
 from tests.kit.recorder import Recorder
+from tests.kit.redis_proxy import RedisProxy
 from tests.kit.servers import Server
 from tests.kit.waiting import until
 

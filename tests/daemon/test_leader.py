@@ -203,9 +203,6 @@ async def test_a_standby_opens_no_stream_and_takes_over_from_one_that_stops(
         heard.check_order()
 
 
-# A key that is not ours any more
-
-
 async def test_the_throttle_holds_over_a_hand_over(rig: NewRig, server: Server) -> None:
     """The first update of a new leader is a window away from the last one of the leader before."""
     window_ms = 2_000  # much longer than a hand-over takes
@@ -226,6 +223,9 @@ async def test_the_throttle_holds_over_a_hand_over(rig: NewRig, server: Server) 
         assert heard.bids("SPY") == [10, 11]
         # A seq is the publisher's wall clock in microseconds, and a window is monotonic.
         assert after - before >= 1000 * window_ms - 1_000
+
+
+# A key that is not ours any more
 
 
 async def test_a_server_that_was_emptied_is_written_anew_over_the_same_stream(
@@ -325,7 +325,7 @@ async def test_a_reign_that_rises_ends_the_session_and_fetches_all_anew(
 async def test_a_leader_that_froze_and_woke_writes_nothing(
     rig: NewRig, server: Server, left: bool
 ) -> None:
-    """Its loops run before the timer that ends its right, and each of them looks at the clock.
+    """Its loops run before the timer that ends its right, and each of them reads the clock.
 
     It froze with a price to publish, a field to drop and a state to write. None of them reaches
     Redis, nor does anything of them later.

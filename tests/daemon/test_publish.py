@@ -134,11 +134,7 @@ async def test_a_symbol_that_left_does_not_come_back(rig: NewRig, server: Server
             await source
         newest = bid + 1
         await daemon.quote("SPY", newest)
-
-        async def newest_is_stored() -> bool:
-            return await daemon.values.bid("SPY") == newest
-
-        await until(newest_is_stored, "the newest price")
+        await until(lambda: daemon.values.has("SPY", newest), "the newest price")
         assert list(await daemon.values.all_last()) == ["SPY"]
 
 

@@ -26,9 +26,9 @@ from spotd.daemon.value import Value
 from spotd.models import spot_price
 from spotd.ops.metrics import Metrics
 from spotd.simulator import Simulator
-from tests.daemon.redis_proxy import RedisProxy
 from tests.daemon.rig import NewRig, Rig, quote, trade
 from tests.kit.recorder import Recorder
+from tests.kit.redis_proxy import RedisProxy
 from tests.kit.servers import Server
 from tests.kit.stream import settings_for
 from tests.kit.waiting import GUARD_S, until

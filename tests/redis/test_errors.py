@@ -16,6 +16,7 @@ from spotd.redis.clients import connect
 from spotd.redis.errors import LoginRefusedError, RefusedError, answered, translated
 from spotd.redis.port import Outcome, RedisPort
 from tests.kit.ports import free_port
+from tests.kit.redis_port import publish
 from tests.kit.servers import Server
 
 KEYS = Keys()
@@ -180,7 +181,7 @@ async def test_what_is_not_permitted_is_refused(guarded: Server) -> None:
     feeder = RedisPort(url(guarded, "feeder"), KEYS)
     await feeder.lead("t", 5.0)
     with pytest.raises(RefusedError, match="permission"):
-        await feeder.publish("t", b'{"symbol":"SPY"}\n', 1)
+        await publish(feeder, "t", b'{"symbol":"SPY"}\n', 1)
     await feeder.release("t")
     await feeder.close()
     reader = RedisPort(url(guarded, "reader"), KEYS)
@@ -200,11 +201,11 @@ async def test_a_server_without_memory_publishes_nothing_and_renews_no_leadershi
         await port.lead("t", 60.0)
         client.config_set("maxmemory", 1)
         with pytest.raises(RedisUnavailableError, match="maxmemory"):
-            await port.publish("t", b'{"symbol":"SPY"}\n', 1)
+            await publish(port, "t", b'{"symbol":"SPY"}\n', 1)
         with pytest.raises(RedisUnavailableError, match="maxmemory"):
             await port.lead("t", 60.0)
         client.config_set("maxmemory", 0)
-        await port.publish("t", b'{"symbol":"SPY"}\n', 1)
+        await publish(port, "t", b'{"symbol":"SPY"}\n', 1)
         listening.get_message(timeout=5)  # subscribed
         heard = listening.get_message(timeout=5)
         assert heard is not None
