@@ -83,12 +83,14 @@ class LeaderKeyAnswer:
     "Free": the key holds no token, and the request was not to take it, or came too late.
     ``highest_seq`` is the highest seq that was ever published, ``published_by`` the token of the
     daemon that published it; both are None where Redis does not know. ``unix_s`` is Redis' clock.
+    ``leader`` is the token that the key holds where it is another daemon's, else None.
     """
 
     held: Held
     highest_seq: int | None = None
     published_by: str | None = None
     unix_s: float = field(default=0.0, compare=False)
+    leader: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +145,16 @@ class Change:
     begins: bool = False
     forget: bool = False
     ends: str | None = None
+
+
+def token_of(instance: str, feed: str, unique: str) -> str:
+    """Return a token: the daemon's name, a colon, what is ``unique`` to the term, and the feed."""
+    return f"{instance}:{unique}-{feed}"
+
+
+def feed_in(token: str) -> str | None:
+    """Return the feed of the daemon with this token; None where it tells none, as up to 0.2."""
+    return token.rpartition(":")[2].partition("-")[2] or None
 
 
 class LeaderKey:

@@ -142,7 +142,7 @@ class RedisPort(DemandCalls):
         taken until ``claim_unix_s`` by Redis' clock.
         """
         sent_at = time.monotonic()
-        held, seq, unix_ms = await self._call(
+        held, seq, unix_ms, *another = await self._call(
             LEAD,
             (self.keys.leader, self.keys.seq),
             token,
@@ -154,7 +154,8 @@ class RedisPort(DemandCalls):
         # Counted from sending: the way to Redis is not taken from the time of a call.
         self._redis_ahead_s = unix_ms / 1000 - sent_at
         highest_seq, published_by = _parse_seq(seq)
-        return LeaderKeyAnswer(_HELD[held], highest_seq, published_by, unix_ms / 1000)
+        leader = another[0].decode("utf-8", "replace") if another else None
+        return LeaderKeyAnswer(_HELD[held], highest_seq, published_by, unix_ms / 1000, leader)
 
     async def release(self, token: str) -> bool:
         """Delete leader key and status if the key holds our token. Return whether it did."""

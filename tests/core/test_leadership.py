@@ -23,6 +23,8 @@ from spotd.core.leadership import (
     LeaderKeyAnswer,
     LeaderKeyRequest,
     Leadership,
+    feed_in,
+    token_of,
 )
 
 ANSWERED = {"answered": True, "started": True}
@@ -511,6 +513,20 @@ class TestFreeKey:
         dialogue.answer("free", unix_s=5_000.0)
         assert dialogue.key.next_try_at(calm=True) == dialogue.now + RETRY_S
         assert dialogue.ask().claim_unix_s > 5_000.0
+
+
+@pytest.mark.parametrize(
+    ("token", "feed"),
+    [
+        (token_of("host-4711-ab12", "delayed_sip", "1a2b3c4d"), "delayed_sip"),
+        ("host-4711-ab12:1a2b3c4d", None),  # of version 0.2
+        ("", None),
+    ],
+)
+def test_a_token_tells_the_feed(token: str, feed: str | None) -> None:
+    """And the daemon's name stands in front of its last colon."""
+    assert feed_in(token) == feed
+    assert token.rpartition(":")[0] in ("host-4711-ab12", "")
 
 
 class TestNextTry:

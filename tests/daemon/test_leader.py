@@ -225,6 +225,17 @@ async def test_the_throttle_holds_over_a_hand_over(rig: NewRig, server: Server) 
         assert after - before >= 1000 * window_ms - 1_000
 
 
+async def test_a_standby_of_another_feed_says_so_once(rig: NewRig) -> None:
+    """With the same prefixes it would publish another feed's prices after a fail-over."""
+    with structlog.testing.capture_logs() as lines:
+        async with rig(feed="sip"):
+            for feed in ("iex", "sip"):
+                async with rig(feed=feed, leads=False) as standby:
+                    await until(standby.stands_by, "the standby")
+    told = [line for line in lines if "the leader streams another feed" in line["event"]]
+    assert [(line["feed"], line["feed_of_leader"]) for line in told] == [("iex", "sip")]
+
+
 # A key that is not ours any more
 
 

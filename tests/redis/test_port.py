@@ -98,7 +98,8 @@ async def test_a_free_key_is_acquired_and_then_renewed(port: RedisPort, db: redi
 async def test_a_held_key_is_left_alone(port: RedisPort, db: redis.Redis) -> None:
     """Another's key keeps its token and its TTL."""
     db.set(KEYS.leader, THEIRS, px=3_000)
-    assert (await port.lead(OURS, 60.0)).held == "another"
+    answer = await port.lead(OURS, 60.0)
+    assert (answer.held, answer.leader) == ("another", THEIRS)
     assert db.get(KEYS.leader) == THEIRS
     assert db.pttl(KEYS.leader) <= 3_000
 
