@@ -294,6 +294,11 @@ async def _connected(client: Any, key: str) -> Any:
     """Return a new connection of redis-py that has logged in at the server that owns ``key``."""
     if is_cluster(client):
         await client.get(key)  # a slot that moved is followed, and known from then on
-    connection = client.connection_pool.make_connection()
-    await connection.connect()
+    pool = client.connection_pool
+    connection = pool.make_connection()
+    try:
+        await pool.ensure_connection(connection)  # raises what the server says before any call
+    except BaseException:
+        await connection.disconnect(nowait=True)
+        raise
     return connection

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
+import redis
 from redis.exceptions import OutOfMemoryError
 
 from spotd.errors import RedisUnavailableError
@@ -18,6 +19,7 @@ from spotd.redis.port import Outcome, RedisPort
 from tests.kit.ports import free_port
 from tests.kit.redis_port import publish
 from tests.kit.servers import Server
+from tests.kit.websocket import tcp_server
 
 KEYS = Keys()
 SECRET = "hunter2-ä"
@@ -153,6 +155,39 @@ async def test_nobody_there_is_unavailable(address: str) -> None:
         lambda port: port.leader(), RedisPort(address.format(port=free_port()), KEYS)
     )
     assert "hunter2" not in said
+
+
+@pytest.mark.parametrize("place", ["127.0.0.1:{}/0", "127.0.0.1:{}/1", "localhost:{}/0"])
+async def test_a_server_that_has_no_room_for_us_says_so(
+    process: Server, db: redis.Redis, place: str
+) -> None:
+    """It says it and closes the connection, whether we log in first, ask first or publish first."""
+    before = str(db.config_get("maxclients")["maxclients"])
+    db.config_set("maxclients", 1)
+    try:
+        for ask in (
+            lambda port: port.leader(),
+            lambda port: publish(port, "t", b'{"symbol":"SPY"}\n', 1),
+        ):
+            port = RedisPort(f"redis://{place.format(process.port)}", KEYS)
+            assert "max number of clients reached" in await failure(ask, port)
+    finally:
+        db.config_set("maxclients", before)
+
+
+@pytest.mark.parametrize("database", [0, 1])
+async def test_a_server_in_protected_mode_says_so(database: int) -> None:
+    """It serves its own machine alone, and closes any other connection."""
+
+    async def turn_away(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"-DENIED Redis is running in protected mode because no password is set.\r\n")
+        await writer.drain()
+        writer.close()
+
+    async with tcp_server(turn_away) as number:
+        port = RedisPort(f"redis://127.0.0.1:{number}/{database}", KEYS)
+        said = await failure(lambda port: port.leader(), port)
+    assert "DENIED Redis is running in protected mode" in said
 
 
 async def test_a_missing_socket_is_unavailable(tmp_path: Path) -> None:

@@ -101,7 +101,7 @@ async def test_tls(tmp_path: Path, certificates: tuple[Path, Path, Path]) -> Non
 async def test_tls_with_a_client_certificate(
     tmp_path: Path, certificates: tuple[Path, Path, Path]
 ) -> None:
-    """Where the server asks for a certificate, that of the URL lets us in, and none does not."""
+    """Where the server asks for a certificate, that of the URL lets us in; else it says so."""
     authority, certificate, key = certificates
     with Server(tmp_path, binary=redis_server(), tls=certificates) as server:
         with server.client() as admin:
@@ -111,7 +111,7 @@ async def test_tls_with_a_client_certificate(
         assert await publishes(known)
         await known.close()
         unknown = patient(address, KEYS)
-        with pytest.raises(RedisUnavailableError):
+        with pytest.raises(RedisUnavailableError, match="certificate required"):
             await unknown.leader()
         await unknown.close()
 
