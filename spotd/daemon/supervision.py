@@ -24,6 +24,7 @@ async def first_end(loops: list[asyncio.Task[None]], stop_asked: asyncio.Event) 
         await asyncio.wait((*loops, stopping), return_when=asyncio.FIRST_COMPLETED)
     finally:
         stopping.cancel()
+        await asyncio.wait((stopping,))
     for loop in loops:
         if not loop.done():
             continue

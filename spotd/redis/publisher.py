@@ -33,7 +33,7 @@ _RARE_S = 0.1  # between two calls
 
 
 class _Call:
-    """One call: what is sent, who is told of its end, and when it was sent."""
+    """One call: its arguments, what is called at its end, and when it was sent."""
 
     __slots__ = ("arguments", "began_at", "ended", "has_script", "sent_at")
 
