@@ -193,8 +193,8 @@ class _OverTcp(_OfMaster):
     def _set_options(self, writer: asyncio.StreamWriter) -> None:
         itself: Any = self
         sock = writer.transport.get_extra_info("socket")
-        if sock is None:
-            return
+        if sock is None or sock.fileno() < 0:
+            return  # it is closed already, and whoever uses it next is told why
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if itself.socket_keepalive:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
