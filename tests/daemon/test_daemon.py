@@ -1,4 +1,4 @@
-"""The process around a daemon, and how a daemon ends by itself."""
+"""The process around a daemon, and what is left of one that has stopped."""
 
 from __future__ import annotations
 
