@@ -36,7 +36,7 @@ class ChannelMonitor:
     """
 
     def __init__(self, is_ours: Callable[[str], bool], *, ttl_s: float) -> None:
-        """``ttl_s`` is that of our leader key, which is renewed several times in it."""
+        """``ttl_s`` is that of our leader key, and it is renewed three times as often."""
         self.channels = Channels()
         self._is_ours = is_ours
         self._ttl_s = ttl_s

@@ -122,7 +122,9 @@ local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
 local held = redis.call('GET', KEYS[1])
 local seq = redis.pcall('GET', KEYS[2])
 if type(seq) ~= 'string' then seq = false end
-if held and held ~= ARGV[1] and held ~= ARGV[3] then return {0, seq, now, string.sub(held, 1, 256)} end
+if held and held ~= ARGV[1] and held ~= ARGV[3] then
+  return {0, seq, now, string.sub(held, 1, 256)}
+end
 if not held and now > tonumber(ARGV[5]) then return {3, seq, now} end
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
 redis.pcall('PUBLISH', ARGV[4], ARGV[1])
