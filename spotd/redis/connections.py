@@ -122,7 +122,7 @@ class _OfMaster:
             async with asyncio.timeout(0):  # only what is here already
                 said = await itself._parser.read_response()
         if isinstance(said, redis.exceptions.ResponseError):
-            raise redis.exceptions.ConnectionError(str(said)) from said
+            raise redis.exceptions.ConnectionError(str(said))  # it is no answer to a command
         return True
 
     async def send_packed_command(self, *args: Any, **options: Any) -> None:
@@ -177,7 +177,8 @@ class _OverTcp(_OfMaster):
                 if not line:
                     raise redis.exceptions.ConnectionError(f"{address.host} closed the connection")
                 if line.startswith(_TURNED_AWAY):
-                    raise itself._parser.parse_error(line[1:].decode("utf-8", "replace").strip())
+                    said = itself._parser.parse_error(line[1:].decode("utf-8", "replace").strip())
+                    raise redis.exceptions.ConnectionError(str(said))
         except BaseException:
             writer.transport.abort()
             raise
