@@ -221,7 +221,10 @@ class Conflator:
         self.end_windows(_INFINITY)
 
     def end_windows(self, now: float) -> None:
-        """End the windows that are over at ``now``, as ``take`` and ``settle`` do by themselves."""
+        """End the windows that are over at ``now``, as ``take`` and ``settle`` do by themselves.
+
+        Afterwards the first slot in ``ready`` has changed: ``take`` emits it.
+        """
         windows = self.windows
         while windows and windows[0].end <= now:
             batch = windows.popleft()
@@ -234,3 +237,10 @@ class Conflator:
                     self.ready.append(slot)
                 else:
                     slot.phase = _QUIET
+        ready = self.ready
+        while ready and not ready[0].changed:
+            # It was cleared while it waited. If it stayed first, a caller would begin a call for
+            # it, emit nothing, and not hear of the windows behind it.
+            ready.popleft().phase = _QUIET
+            if not ready:
+                self.edge_at = None

@@ -149,6 +149,20 @@ def test_what_was_cleared_while_ready_waits_anew() -> None:
     assert not conflator.ready
 
 
+def test_what_was_cleared_while_ready_hides_no_window() -> None:
+    """Where all that was ready was cleared, the end of the next window with news is awaited."""
+    conflator, a, b = Conflator(0.25), slot("A"), slot("B")
+    conflator.offer(a, 0.0)
+    conflator.settle(conflator.take(0.0, 10), 0.0, delivered=True)
+    conflator.offer(a, 0.125)
+    conflator.offer(b, 0.1875)
+    b.clear()
+    conflator.end_windows(0.1875)
+    assert not conflator.ready
+    assert edge_at(conflator) is None
+    assert conflator.next_at() == 0.25
+
+
 def test_an_empty_batch_changes_nothing() -> None:
     """An empty batch that is settled opens no window."""
     conflator = Conflator(0.25)

@@ -268,7 +268,10 @@ class Rehearsal:
 
     def take(self, limit: int) -> None:
         emitted = []
+        self.conflator.end_windows(self.now)
+        is_ready = bool(self.conflator.ready)
         self.flight = self.conflator.take(self.now, limit)
+        assert is_ready == bool(self.flight), "a call is begun where something goes out"
         self.taken_at = self.now
         for slot in self.flight:
             assert slot.quote is not None, "nothing goes out without a price"
