@@ -24,7 +24,6 @@ from enum import IntEnum
 from operator import attrgetter
 
 from spotd.core.last_sales import LastSales
-from spotd.core.messages import Quote
 
 
 class Phase(IntEnum):
@@ -74,19 +73,6 @@ class Slot(LastSales):
         self.phase = _QUIET
         self.due_at = 0.0  # monotonic seconds: since when it has been ready
         self.batch: Batch | None = None  # in which it was last emitted
-
-    @property
-    def quote(self) -> Quote | None:
-        """The newest two-sided quote, or None before there was one."""
-        if self.quoted_at is None:
-            return None
-        return Quote(self.symbol, self.bid, self.ask, self.quoted_at)
-
-    @quote.setter
-    def quote(self, quote: Quote) -> None:
-        self.bid = quote.bid
-        self.ask = quote.ask
-        self.quoted_at = quote.at
 
     def clear(self) -> None:
         """Forget the price. An open window stays open: a symbol that returns is throttled."""

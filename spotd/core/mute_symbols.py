@@ -99,8 +99,8 @@ class MuteSymbols:
     def follow(self, symbols: AbstractSet[str], served: AbstractSet[str]) -> None:
         """Take over the symbols that the stream should bring. The round goes on where it was.
 
-        ``served`` are those and desired ones that it brought before. A mute symbol stays mute while
-        it is unsubscribed to be renewed.
+        ``served`` are these, and the desired symbols that it brought before. A mute symbol stays
+        mute while it is unsubscribed to be renewed.
         """
         if not self.mute <= served:
             self.mute &= served

@@ -72,7 +72,7 @@ async def _nothing_connected(port: int) -> None:
 
 
 async def test_opens_with_the_keys_in_a_message_and_none_in_the_headers() -> None:
-    """Alpaca answers keys in both with 403. msgpack is asked for, and no extension is offered."""
+    """Alpaca may refuse keys in both. MessagePack is asked for, and no extension is offered."""
     async with Simulator() as sim:
         stream = stream_to(sim.stream_url())
         await stream.open()

@@ -8,7 +8,6 @@ from math import inf
 import pytest
 
 from spotd.core.conflate import Batch, Conflator, Phase, Slot
-from spotd.core.messages import Quote
 
 AT = datetime(2026, 1, 20, tzinfo=UTC)
 
@@ -16,7 +15,7 @@ AT = datetime(2026, 1, 20, tzinfo=UTC)
 def slot(symbol: str) -> Slot:
     """Return one with a price."""
     made = Slot(symbol)
-    made.quote = Quote(symbol, 1.0, 2.0, AT)
+    made.quoted_at = AT
     return made
 
 

@@ -83,7 +83,7 @@ class Desk:
         """Publish what is due; return the symbol, bid and last sale of every update."""
         taken = self.conflator.take(self.now, 1_000)
         self.conflator.settle(taken, self.now, delivered=True)
-        return [(s.symbol, s.quote.bid, s.last_price) for s in taken if s.quote is not None]
+        return [(slot.symbol, slot.bid, slot.last_price) for slot in taken]
 
 
 # Quotes
