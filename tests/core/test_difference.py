@@ -5,13 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from spotd.core.difference import Difference, SortedSymbols
 from spotd.core.refusals import Refusals
 from spotd.symbols import WILDCARD
-from tests.kit.properties import at_least
 
 ALL = 1_000
 NAMES = "ABCDEFGHIJ"
@@ -192,7 +191,6 @@ _events = st.lists(
 )
 
 
-@settings(max_examples=at_least(200))
 @given(_events)
 def test_small_changes_come_to_the_same_as_a_new_comparison(
     events: list[tuple[str, ...]],
