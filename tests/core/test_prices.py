@@ -709,22 +709,16 @@ def test_what_is_forgotten_is_still_throttled() -> None:
 
 # Halts
 
-HALT, RESUME, QUOTING = (TradingStatus("SPY", code, "C", at(5)) for code in "HTQ")
+HALT, RESUME = (TradingStatus("SPY", code, "C", at(5)) for code in "HT")
 
 
 @pytest.mark.parametrize(
     ("frame", "was_halted", "halted"),
     [
         ([HALT], False, True),
-        ([HALT], True, True),
-        ([RESUME], False, False),
         ([RESUME], True, False),
-        ([QUOTING], False, False),
-        ([QUOTING], True, True),
         ([HALT, RESUME], False, False),
         ([RESUME, HALT], True, True),
-        ([HALT, QUOTING], False, True),
-        ([RESUME, HALT, RESUME], True, False),
         ([quote()], True, True),
     ],
 )
