@@ -73,6 +73,10 @@ TABLE: dict[str, tuple[list[Step], float | None]] = {
     "older than a cancelled one": ([sold(1, 5), cancelled(1), sold(2, 3)], 2.0),
     "a late print before a cancelled one": ([sold(1), sold(3, 9), sold(2, 5), cancelled(3)], 2.0),
     "late as the one before it": ([sold(1, 5), sold(3, 9), sold(2, 5), cancelled(3)], 2.0),
+    "a late print before two": (
+        [sold(1), sold(3, 6), sold(4, 9), sold(2, 5), cancelled(4), cancelled(3)],
+        2.0,
+    ),
     # What was sold between the late print and the first sale that came is not known.
     "a late print before all": ([sold(3, 9), sold(2, 5), cancelled(3)], None),
     "corrected": ([sold(1), corrected(1, 2, 7.5)], 7.5),
