@@ -126,12 +126,13 @@ def test_what_was_cleared_in_flight_does_not_come_back() -> None:
 
 def test_what_was_cleared_while_ready_is_skipped() -> None:
     """A slot that was cleared while ready takes no room in the batch, and may be offered anew."""
-    conflator, a, b = Conflator(0.25), slot("A"), slot("B")
-    conflator.offer(a, 0.0)
-    conflator.offer(b, 0.0)
+    conflator, a, b, c, d = Conflator(0.25), *map(slot, "ABCD")
+    for each in (a, b, c, d):
+        conflator.offer(each, 0.0)
     a.clear()
-    assert conflator.take(0.0, 1) == [b]
-    assert a.phase is Phase.QUIET
+    c.clear()
+    assert conflator.take(0.0, 2) == [b, d]
+    assert (a.phase, c.phase) == (Phase.QUIET, Phase.QUIET)
     conflator.offer(a, 0.0)
     assert conflator.take(0.0, 1) == [a]
 
