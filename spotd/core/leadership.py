@@ -48,6 +48,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from spotd.reasons import Reason
+
 RENEWALS_PER_TTL = 4
 MARGIN_SHARE = 0.1  # of the TTL: clocks of two machines do not run at exactly the same speed
 STANDBY_TRIES_EVERY_S = 0.5
@@ -56,6 +58,9 @@ RETRY_S = 0.2
 RETRY_TO_KEEP_S = 0.05
 YIELD_S = 1.0  # to the daemon that holds the stream, once Redis is back
 CLAIM_S = 1.0  # how long after it was sent a request may take a free key
+
+ANOTHER_LEADS = Reason("another_leads", "another daemon is the leader")
+KEY_LAPSED = Reason("leader_key_lapsed", "the leader key lapsed before it was renewed")
 
 Held = Literal["acquired", "renewed", "another", "free"]
 
@@ -138,13 +143,13 @@ class Change:
 
     ``forget``: drop every price held here. ``begins``: a term begins; whatever an earlier term
     was going to drop from Redis must not be dropped, and all that is known is written anew.
-    ``ends`` is a sentence that says why a term ended, or None.
+    ``ends`` says why a term ended, None: none did.
     """
 
     leadership: Leadership
     begins: bool = False
     forget: bool = False
-    ends: str | None = None
+    ends: Reason | None = None
 
 
 def token_of(instance: str, feed: str, unique: str) -> str:
@@ -255,7 +260,7 @@ class LeaderKey:
             return Change(self.leadership)
         self._former = self.leadership.token
         self._end_term(hold_until=self.leadership.hold_until)
-        return Change(self.leadership, ends="the leader key lapsed before it was renewed")
+        return Change(self.leadership, ends=KEY_LAPSED)
 
     def next_try_at(self, *, calm: bool) -> float:
         """Return when to ask Redis again, in monotonic seconds; ``calm``: no call has failed.
@@ -322,7 +327,7 @@ class LeaderKey:
         return Change(self.leadership, begins=True, forget=forget)
 
     def _another_leads(self) -> Change:
-        ends = "another daemon is the leader" if self.leadership.leads else None
+        ends = ANOTHER_LEADS if self.leadership.leads else None
         if not self.leadership.another:
             reign = self.leadership.reign + 1
             self.leadership = replace(self.leadership, another=True, reign=reign)

@@ -104,7 +104,7 @@ class LeaderLoop:
     def _apply(self, change: Change) -> None:
         """Carry out a change, and publish its value in the same turn."""
         if change.ends is not None:
-            log.warning("not leading any more", why=change.ends)
+            log.warning("not leading any more", why=change.ends.text)
         if change.forget:
             self._prices.forget()
         if change.begins:

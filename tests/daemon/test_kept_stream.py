@@ -186,7 +186,7 @@ async def test_a_leader_that_was_cut_off_closes_its_stream_when_it_sees_anothers
         await until(first.stands_by, "the first to stand by")
         assert first.daemon.leadership.get().reign == 1
         cache = first.daemon.prices.cache
-        assert all(slot.quote is None for slot in cache.slots.values())
+        assert all(slot.quoted_at is None for slot in cache.slots.values())
         await second.quote("SPY", 12)
         await stored(second.values, SPY=12, QQQ=20)
 

@@ -283,7 +283,7 @@ async def test_anothers_key_ends_the_stream_and_the_prices_are_forgotten(
         await until(lambda: not sim.sessions, "the session to end")
         [close] = sim.received.of("close")
         assert close.data is not None
-        assert all(slot.quote is None for slot in daemon.daemon.prices.cache.slots.values())
+        assert all(slot.quoted_at is None for slot in daemon.daemon.prices.cache.slots.values())
         with server.client() as client:
             client.delete(KEYS.leader)
         await all_agrees(daemon)
