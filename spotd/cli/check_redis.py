@@ -149,11 +149,17 @@ class RedisCheck:
         if token is None:
             return Finding("ok", "no daemon leads")
         instance = token.rpartition(":")[0] or token
-        told = f"led by {printable(instance)}"
+        leader = printable(instance)
         status = await observer.status()
-        if status is not None and status.instance == instance:  # else one that led before wrote it
-            told += f" ({printable(status.state)})"
-        return Finding("ok", told)
+        if status is None or status.instance != instance:  # one that led before wrote it
+            return Finding("ok", f"led by {leader}")
+        if status.feed != self._settings.feed:
+            return Finding(
+                "warning",
+                f"led by {leader}, whose feed is {printable(status.feed)}",
+                "give the daemons of each feed their own SPOTD_KEY_PREFIX and SPOTD_CHANNEL_PREFIX",
+            )
+        return Finding("ok", f"led by {leader} ({status.state})")
 
 
 async def _demand(port: RedisPort) -> Finding:
