@@ -44,8 +44,8 @@ class Answers:
         Raises RefusedError.
         """
         wanted = self._symbols_asked(symbols)
-        if not wanted and not self._relay.has_room:
-            raise _full(Full("too_many_clients", "the relay is full", _RETRY_AFTER_S))
+        if not wanted and (full := self._relay.full()) is not None:
+            raise _full(full)
         try:
             # Without a symbol, it would be the whole market.
             prices = await self._prices.latest(*wanted) if wanted else {}

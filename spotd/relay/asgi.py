@@ -47,6 +47,8 @@ class Stream:
 
     async def run(self) -> None:
         """Serve the client until it leaves, or the relay lets it go."""
+        if self._relay.stops:  # it began to while the server answered the handshake
+            self.goodbye(STOPPING)
         try:
             async with asyncio.timeout_at(self._end_at) as self._life:
                 self._send_soon()

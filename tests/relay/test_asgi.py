@@ -223,6 +223,17 @@ async def test_a_relay_that_stops_sends_what_is_due_and_says_try_again() -> None
         assert setup.server.closed == [STOPPING.code]
 
 
+async def test_a_client_that_was_let_in_before_the_relay_stopped_is_told_too() -> None:
+    """A server takes its time for a handshake."""
+    relay, server = Relay(Limits()), Server()
+    assert relay.enter() is None
+    await relay.stop(GUARD_S)
+    async with asyncio.timeout(GUARD_S):
+        await WebSocket(relay, server.receive, server.send).run()
+    assert server.closed == [STOPPING.code]
+    assert relay.has_nobody
+
+
 async def test_event_streams_end_when_the_relay_stops() -> None:
     """With what is due. An EventSource comes again by itself."""
     async with serving(EventStream, "SPY") as setup:
