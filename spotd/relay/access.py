@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 from spotd.relay.refused import RefusedError
 
 SUBPROTOCOL = "spotd.v1"
+STREAM_PATHS = ("/ws", "/sse")  # their clients cannot always set headers
 _BEARER = "bearer."
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 

@@ -214,12 +214,10 @@ async def run_relay(
     ):
         log.info("listening", version=__version__, address=server.address)
         systemd.notify("READY=1")
-        telling = asyncio.create_task(tell_systemd(relay), name="systemd")
         started(server.address)
         try:
-            await serve_until(stop_asked, relay)
+            await serve_until(stop_asked, relay=relay.run(), systemd=tell_systemd(relay))
         finally:
-            telling.cancel()
             systemd.notify("STOPPING=1\nSTATUS=stopping")
     log.info("stopped")
 
