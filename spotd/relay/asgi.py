@@ -147,7 +147,7 @@ class Stream:
             if self._closing is not None:
                 await self._say_goodbye(self._closing)
                 self.abort()
-        except BaseException:  # the client has left, as the server tells whoever sends
+        except BaseException:  # the server raises it since the client has left
             self.abort()
             raise
 

@@ -43,7 +43,8 @@ class Connection(asyncio.Protocol):
 
     def start(self) -> None:
         """Take the transport over, and greet the client."""
-        # Without a limit, asyncio tells at once when the socket takes no more, and when all left.
+        # With a limit of 0, asyncio tells at once when the socket takes no more, and when all has
+        # left.
         self._transport.set_write_buffer_limits(high=0)
         self._transport.set_protocol(self)
         self._send(encoded(self.wire, "hello", self._relay.hello()))

@@ -166,7 +166,7 @@ async def _serve_websocket(edge: _Edge, websocket: WebSocket) -> None:
     except BaseException:  # the client has left, or the server stops
         running.relay.turn_back()
         raise
-    with suppress(WebSocketDisconnect):  # Starlette's word to whoever sends to a client that left
+    with suppress(WebSocketDisconnect):  # Starlette raises it where the client has left
         await stream.run()
 
 

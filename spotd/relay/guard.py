@@ -1,4 +1,4 @@
-"""Talks to whoever asks over HTTP before any route does: tokens, origins, and errors in one form.
+"""Stands before every route of HTTP: asks for tokens and origins, gives all errors one form.
 
 ``access`` decides, ``refused`` has the form of errors. No token is ever logged.
 """

@@ -2,8 +2,9 @@
 
 Every thing that is told (the price of a symbol, its state, the daemon's status) is a ``Cell`` that
 holds its newest message, encoded once for all clients. A client has the cells that it has not been
-told yet. A cell that changes again before is told once, with its newest value, so memory is bounded
-by clients times symbols, and a client that reads slowly never gets old prices.
+told yet. A cell that changes before it is told is told once, with its newest value. As a
+consequence, memory is bounded by clients times symbols, and a client that reads slowly never gets
+old prices.
 
 A client with something to be told is *listed* in its slice of the tick. ``due`` hands out the
 listed clients of a slice, ``take`` what to send. A client whose connection still holds bytes is
@@ -136,7 +137,7 @@ class Hub:
                 self._left[symbol] = slot
 
     def reserve(self, symbols: Iterable[str], now: float) -> Wanted:
-        """Want symbols for ``RESERVED_S``, also without a client."""
+        """Have symbols wanted for ``RESERVED_S``, also without a client."""
         wanted = Wanted([], [], {})
         for symbol in symbols:
             slot = self._slot(symbol, wanted)
@@ -157,7 +158,7 @@ class Hub:
     # What is told
 
     def price(self, symbol: str, raw: bytes, now: float, unix_s: float) -> None:
-        """Take in the newest price of a symbol. The source sees to it that it is newer."""
+        """Take in the newest price of a symbol. The source passes on no older one."""
         slot = self._slots.get(symbol)
         if slot is None:
             return
@@ -187,7 +188,7 @@ class Hub:
             self._tell(slot, slot.state, now)
 
     def ended(self, symbol: str, now: float, unix_s: float) -> None:
-        """Take in that a symbol is streamed no longer: its price is none any more."""
+        """Take in that a symbol is streamed no longer: its last price does not count any more."""
         slot = self._slots.get(symbol)
         if slot is None:
             return
@@ -197,7 +198,7 @@ class Hub:
             client.prices.pop(slot.price, None)
             pace.held = False
         slot.price.clear()
-        slot.state.put(protocol.ended(symbol, rfc3339(utc(unix_s))))
+        slot.state.put(protocol.ended(symbol, unix_s))
         self._tell(slot, slot.state, now)
 
     def daemon(self, raw: bytes | None, now: float) -> None:
@@ -206,7 +207,7 @@ class Hub:
         self._tell_everybody(self._daemon, now)
 
     def gap(self, raw: bytes, now: float) -> None:
-        """Take in a gap: whoever is here is told, and nobody who comes later."""
+        """Take in a gap: the present clients are told, later ones are not."""
         self._gap.put(raw)
         self._tell_everybody(self._gap, now)
 
@@ -236,7 +237,10 @@ class Hub:
                 self._offer_price(pace.client, pace.slot.price, now)
 
     def due(self, slice_: int) -> dict[Client, None]:
-        """Return the listed clients of a slice. ``take`` has to follow for each."""
+        """Return the listed clients of a slice, which are then listed no longer.
+
+        ``take`` has to follow for each.
+        """
         due, self._due[slice_] = self._due[slice_], {}
         self._listed -= len(due)
         return due

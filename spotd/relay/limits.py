@@ -37,7 +37,7 @@ class Bucket:
         self._at = now
 
     def take(self, now: float) -> bool:
-        """Take one token. Return False where there is none."""
+        """Take one token. Return False where no token is left."""
         self._left = min(self._burst, self._left + (now - self._at) * self._per_s)
         self._at = now
         if self._left < 1:

@@ -119,7 +119,7 @@ class Relay:
         self._serve_soon()
 
     def status(self, status: DaemonStatus | None, raw: bytes) -> None:
-        """Take in how the daemon stands; None: there is none."""
+        """Take in the daemon's newest status; None: no daemon runs."""
         self._status = status
         self._status_raw = b"" if status is None else protocol.for_clients(raw, status)
         self.hub.daemon(None if status is None else self._status_raw, self.clock())

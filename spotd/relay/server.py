@@ -32,8 +32,8 @@ from spotd.relay.wiring import serve_until, wired
 
 _SEND_BUFFER_BYTES = 16_384
 _BACKLOG = 2_048  # connections that wait to be accepted
-# At most so many of them are accepted in one turn of the event loop. asyncio tries as often where
-# no descriptor is left, and each failed try brings another turn.
+# Connections accepted in one turn of the event loop, at most. Where no descriptor is left, asyncio
+# tries that often nevertheless, and asks for another turn after each try.
 _ACCEPTED_AT_ONCE = 64
 _REQUEST_S = 30.0  # the longest life of a connection that is no stream
 MOST_REQUESTS = 4_096  # connections that are no streams

@@ -58,7 +58,7 @@ class SpotPrices {
   #openedAt = 0;
   #heardAt = 0;
   #pingedAt = null;
-  #asked = false; // whose silence it is, since anything was heard
+  #asked = false; // whether a ping asks whose silence it is, since anything was heard
   #checkTimer = null;
   #retryTimer = null;
   #hello = null;
@@ -139,13 +139,13 @@ class SpotPrices {
   }
 
   unsubscribe(symbols) {
-    for (const symbol of entriesOf(symbols)) {
-      if (!this.#entries.delete(symbol)) continue;
+    const left = entriesOf(symbols).filter((symbol) => this.#entries.delete(symbol));
+    for (const symbol of left) {
       this.#prices.delete(symbol);
       this.#states.delete(symbol);
       this.#requests.unsubscribe(symbol);
-      this.#askAgain();
     }
+    if (left.length > 0) this.#askAgain();
     this.#requestSoon();
   }
 
@@ -305,7 +305,7 @@ class SpotPrices {
     this.#requestTimer = this.#clock.setTimeout(() => this.#request(), wait);
   }
 
-  /** There may be room now for what the relay had none for. */
+  /** Ask again for symbols that the relay had no room for: there may be room now. */
   #askAgain() {
     for (const entry of this.#entries.values()) {
       if (!entry.wire?.byRelay) continue;
@@ -337,7 +337,7 @@ class SpotPrices {
       this.#call("onError", "the relay sent something that is not a JSON object");
       return;
     }
-    this.#clock.hear(message.timestamp ?? message.at);
+    this.#clock.hear(message.timestamp);
     if (this.#connection.state === "connecting") {
       this.#loss = null;
       this.#connection = connectionState({ state: "open" });
@@ -527,9 +527,9 @@ class Requests {
   }
 }
 
-/** The injected clock, timers and random numbers, and the relay's time of day. */
+/** The injected clock, timers and random numbers, and the time of day of relay and daemon. */
 class Clock {
-  #ahead = -Infinity; // of the relay's unix time, beyond our monotonic clock
+  #ahead = -Infinity; // how far their unix time is ahead of our monotonic clock
 
   constructor({ now, wall, setTimeout, clearTimeout, random }) {
     this.now = now ?? (() => performance.now());
@@ -539,13 +539,13 @@ class Clock {
     this.random = random ?? Math.random;
   }
 
-  /** A time that the relay has written is past when it arrives: the latest is the nearest. */
+  /** A time that they have written is past when it arrives: the latest is the nearest. */
   hear(timestamp) {
     const ahead = moment(timestamp) - this.now();
     if (ahead > this.#ahead) this.#ahead = ahead;
   }
 
-  /** Unix time in ms by the relay's clock; by our own before the relay has told any. */
+  /** Unix time in ms by their clocks; by our own before they have told any. */
   relayNow() {
     return this.#ahead === -Infinity ? this.wall() : this.now() + this.#ahead;
   }
@@ -631,7 +631,7 @@ function entriesOf(symbols) {
   return entries.map((entry) => upper(entry.trim()).slice(0, ENTRY_CHARS));
 }
 
-/** Return the object of a message; null where it is none. */
+/** Return the object of a message; null for any other text. */
 function parsed(text) {
   try {
     const message = JSON.parse(text);

@@ -19,7 +19,7 @@ test("the address of the relay becomes that of its websocket", () => {
   }
 });
 
-test("an address that is none is an error at once", () => {
+test("an address that is not valid is an error at once", () => {
   assert.throws(() => new Setup({}, "http://"), TypeError);
 });
 

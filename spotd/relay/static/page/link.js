@@ -7,7 +7,6 @@ const LINK_WORDS = {
   open: "Connected",
   waiting: "Disconnected",
   refused: "Refused",
-  closed: "Disconnected",
 };
 
 const GENERAL = {
@@ -62,9 +61,9 @@ export class Link {
       const { retryInMs } = connection;
       this.#retryAt = retryInMs === null ? null : performance.now() + retryInMs;
     }
-    const trouble = this.#trouble();
     // A try that goes on does not take away what is said of the last one.
     if (connection.state === "connecting" && !this.#parts.notice.hidden) return;
+    const trouble = this.#trouble();
     this.#parts.link.dataset.state = connection.state;
     this.#write("link-word", LINK_WORDS[connection.state]);
     if (connection.state === "open") this.#showFeed();
