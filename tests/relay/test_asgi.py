@@ -107,7 +107,7 @@ class Setup:
         return tick.samples[0].value
 
     async def handed_out(self, number: int) -> None:
-        """Wait until the hub has handed out so many prices."""
+        """Wait until the hub has handed out this number of prices."""
         await until(lambda: self.relay.hub.counts.updates == number, f"price {number}")
 
 

@@ -21,11 +21,8 @@ from spotd.relay.close_codes import (
 )
 from tests.kit.waiting import GUARD_S, until
 from tests.relay.conftest import NewSetup, Setup
+from tests.relay.examples import WEBSOCKET_REQUEST
 
-HANDSHAKE = (
-    b"GET /ws HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
-)
 SUBSCRIBE = b'{"action":"subscribe","symbols":["SPY"]}'
 
 
@@ -44,7 +41,7 @@ class RawClient:
         """Send the handshake, and these bytes in the same packet."""
         loop = asyncio.get_running_loop()
         await loop.sock_connect(self.socket, ("127.0.0.1", self._port))
-        await loop.sock_sendall(self.socket, HANDSHAKE + behind)
+        await loop.sock_sendall(self.socket, WEBSOCKET_REQUEST + behind)
 
     async def send(self, *frames: Frame) -> None:
         """Send frames."""
@@ -52,7 +49,7 @@ class RawClient:
         await asyncio.get_running_loop().sock_sendall(self.socket, data)
 
     async def read(self) -> list[bytes]:
-        """Return the payloads of the frames that come next; none: the connection has ended."""
+        """Return the payloads of the frames that come next, [] at the end of the connection."""
         async with asyncio.timeout(GUARD_S):
             while True:
                 data = await asyncio.get_running_loop().sock_recv(self.socket, 65_536)
