@@ -178,7 +178,7 @@ class Hub:
                 pace.held = True
                 heappush(self._held, (pace.next_at, next(self._order), pace))
             else:
-                self._offer_price(client, cell, now)
+                self._add_price(client, cell, now)
 
     def state(self, symbol: str, raw: bytes, now: float) -> None:
         """Take in the newest state of a symbol."""
@@ -234,7 +234,7 @@ class Hub:
             pace = heappop(self._held)[2]
             if pace.held:
                 pace.held = False
-                self._offer_price(pace.client, pace.slot.price, now)
+                self._add_price(pace.client, pace.slot.price, now)
 
     def due(self, slice_: int) -> dict[Client, None]:
         """Return the listed clients of a slice, which are then listed no longer.
@@ -324,18 +324,18 @@ class Hub:
 
     def _tell(self, slot: Slot, cell: Cell, now: float) -> None:
         for client in (*slot.clients, *slot.paced):
-            self._offer(client, cell, now)
+            self._add_news(client, cell, now)
 
     def _tell_everybody(self, cell: Cell, now: float) -> None:
         for client in self._clients:
-            self._offer(client, cell, now)
+            self._add_news(client, cell, now)
 
-    def _offer(self, client: Client, cell: Cell, now: float) -> None:
+    def _add_news(self, client: Client, cell: Cell, now: float) -> None:
         client.news[cell] = None
         if client.idle:
             self._list(client, now)
 
-    def _offer_price(self, client: Client, cell: Cell, now: float) -> None:
+    def _add_price(self, client: Client, cell: Cell, now: float) -> None:
         client.prices[cell] = None
         if client.idle:
             self._list(client, now)

@@ -182,7 +182,10 @@ def raise_file_limit() -> int:
     """Allow this process as many open files as it may have. Return how many."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        except (ValueError, OSError):  # macOS: the hard limit is infinite, and more than it allows
+            return soft
     return hard
 
 

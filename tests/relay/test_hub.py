@@ -209,7 +209,7 @@ def test_a_gap_is_told_to_whoever_is_there() -> None:
     assert setup.tick() == {}
 
 
-# Pacing by max_hz
+# max_hz
 
 
 def test_max_hz_spaces_the_prices_of_one_client() -> None:
