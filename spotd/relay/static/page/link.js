@@ -21,13 +21,15 @@ export function isGeneral({ state, code }) {
 
 export class Link {
   #spot;
+  #sentToken;
   #everOpen = false;
   #retryAt = null; // performance.now() of the next try
   #parts = {};
   #shown = null;
 
-  constructor(spot, { onToken }) {
+  constructor(spot, { sentToken, onToken }) {
     this.#spot = spot;
+    this.#sentToken = sentToken;
     for (const id of [
       "link",
       "link-word",
@@ -47,6 +49,7 @@ export class Link {
     this.#parts.retry.addEventListener("click", () => this.#spot.reconnect());
     this.#parts.token.addEventListener("submit", (event) => {
       event.preventDefault();
+      this.#sentToken = true;
       onToken(this.#parts["token-value"].value.trim());
     });
     setInterval(() => this.#count(), 1000);
@@ -91,9 +94,7 @@ export class Link {
     // The page does as it is told: that need not be said.
     const reason = `${format.sentence(connection.reason?.replace(/, try again$/, ""))}.`;
     if (connection.code === "unauthorized") {
-      const headline = connection.reason.includes("needs")
-        ? "This relay needs a token"
-        : "The token was refused";
+      const headline = this.#sentToken ? "The token was refused" : "This relay needs a token";
       const text = "Whoever runs the relay knows it. It is kept until this tab is closed.";
       return { kind: "refused", headline, text, token: true };
     }
