@@ -118,6 +118,7 @@ class RelayServer:
         self.port = int(self._listening.sockets[0].getsockname()[1])
         await self._listening.start_serving()
         for listening in self._listening.sockets:
+            # asyncio would let no more wait than it accepts at once.
             with socket.fromfd(listening.fileno(), listening.family, listening.type) as same:
                 same.listen(_BACKLOG)
         self._accept_errors.begin()

@@ -33,6 +33,7 @@ const SYMBOLS_PER_REQUEST = 50;
 const FINAL_CODES = new Set([1002, 1007, 1009]);
 const SYMBOL = /^[A-Z]{1,8}(\.[A-Z]{1,4})?$/;
 const ENTRY_CHARS = 64;
+const UNREACHABLE = { code: "unreachable", reason: "the relay cannot be reached" };
 
 /** Connect to a relay. See spotd.d.ts for the options and for what is returned. */
 export function connect(url, options) {
@@ -55,6 +56,7 @@ class SpotPrices {
   #loss = null; // how the last connection failed; null once another one is open
   #attempt = 0;
   #failures = 0;
+  #answered = false; // whether the relay answered the request after the last handshake that failed
   #openedAt = 0;
   #heardAt = 0;
   #pingedAt = null;
@@ -173,6 +175,7 @@ class SpotPrices {
     let accepted = false;
     socket.onopen = () => {
       accepted = true;
+      this.#answered = false;
       this.#heardAt = this.#clock.now();
       this.#requests.all(this.#entries.keys());
       this.#request();
@@ -240,8 +243,12 @@ class SpotPrices {
     const attempt = this.#attempt;
     const found = await diagnosis(this.#address, this.#token, this.#clock, this.#options.fetch);
     if (attempt !== this.#attempt) return; // meanwhile something else happened
-    if (found.final) this.#refuse(found.code, found.reason);
-    else this.#retry(found.code, found.reason, found.pauseMs);
+    // Once is no proof: a relay may come back between the handshake and the request after it.
+    const { code, reason, final, pauseMs } =
+      found.code === "websocket_blocked" && !this.#answered ? UNREACHABLE : found;
+    this.#answered = found.code === "websocket_blocked";
+    if (final) this.#refuse(code, reason);
+    else this.#retry(code, reason, pauseMs);
   }
 
   #setConnection(connection) {
@@ -577,8 +584,7 @@ function websocketAddress(url) {
 
 /** A browser does not tell why a handshake failed. An ordinary request to the same relay does. */
 async function diagnosis(address, token, clock, fetch = globalThis.fetch) {
-  const unreachable = { code: "unreachable", reason: "the relay cannot be reached" };
-  if (typeof fetch !== "function") return unreachable;
+  if (typeof fetch !== "function") return UNREACHABLE;
   const abort = new AbortController();
   const timer = clock.setTimeout(() => abort.abort(), HANDSHAKE_MS);
   let answer;
@@ -589,7 +595,7 @@ async function diagnosis(address, token, clock, fetch = globalThis.fetch) {
       signal: abort.signal,
     });
   } catch {
-    return unreachable;
+    return UNREACHABLE;
   } finally {
     clock.clearTimeout(timer);
   }
@@ -603,7 +609,7 @@ async function diagnosis(address, token, clock, fetch = globalThis.fetch) {
     return { code: "relay_unavailable", reason: "the relay is full or not ready", pauseMs };
   }
   // The relay's own 503 says when to try again. Without that, a proxy answers for an absent relay.
-  if (answer.status >= 500) return unreachable;
+  if (answer.status >= 500) return UNREACHABLE;
   const reason = "the relay answers, but no websocket comes through";
   return { code: "websocket_blocked", reason };
 }
