@@ -166,8 +166,8 @@ def _paths() -> dict[str, Any]:
 _WEBSOCKET_TEXT = f"""\
 The client sends `Subscribe`, `Unsubscribe` and `Ping` objects. The server sends `Hello` first, then
 `SpotPriceUpdateMessage` or `SpotPriceUpdateBatch`, `SymbolState`, `DaemonStatus` or `DaemonAbsent`,
-`Gap`, `RelayState`, `Error` and `Pong` objects, told apart by `type`. A gap is sent once, to
-whoever is connected then. `spotd schema asyncapi` describes them all.
+`Gap`, `RelayState`, `Error` and `Pong` objects, told apart by `type`. A gap is sent once, to the
+clients that are connected then. `spotd schema asyncapi` describes them all.
 
 {close_codes.table()}
 """

@@ -175,7 +175,7 @@ async def test_too_many_messages_end_the_connection(setup: Setup) -> None:
         (Frame(Opcode.CONT, b"of nothing"), PROTOCOL_ERROR.code),
     ],
 )
-async def test_who_breaks_the_rules_of_websockets_is_told(
+async def test_a_client_that_breaks_the_rules_of_websockets_is_told(
     setup: Setup, frame: Frame, code: int
 ) -> None:
     """With the codes of RFC 6455, and the relay counts it."""
