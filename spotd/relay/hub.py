@@ -17,12 +17,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from heapq import heappop, heappush
-from itertools import count
 from typing import NamedTuple
 
 from spotd.models import rfc3339, utc
 from spotd.relay import protocol
+from spotd.relay.held import Held
 from spotd.relay.limits import Limits
 from spotd.relay.slots import Cell, Client, Pace, Slot
 from spotd.relay.tick import SLICES
@@ -60,8 +59,7 @@ class Hub:
         self._next_slice = 0
         self._due: list[dict[Client, None]] = [{} for _ in range(SLICES)]
         self._listed = 0
-        self._held: list[tuple[float, int, Pace]] = []  # a heap
-        self._order = count()
+        self._held = Held()
         self._daemon = Cell("daemon")
         self._relay = Cell("relay")
         self._gap = Cell("gap")
@@ -172,11 +170,10 @@ class Hub:
             if client.idle:
                 self._list(client, now)
         for client, pace in slot.paced.items():
-            if pace.held or cell in client.prices:
+            if pace.held is not None or cell in client.prices:
                 self.counts.skipped += 1
             elif pace.next_at > now:
-                pace.held = True
-                heappush(self._held, (pace.next_at, next(self._order), pace))
+                self._held.add(pace)
             else:
                 self._add_price(client, cell, now)
 
@@ -196,7 +193,7 @@ class Hub:
             client.prices.pop(slot.price, None)
         for client, pace in slot.paced.items():
             client.prices.pop(slot.price, None)
-            pace.held = False
+            self._held.drop(pace)
         slot.price.clear()
         slot.state.put(protocol.ended(symbol, unix_s))
         self._tell(slot, slot.state, now)
@@ -225,16 +222,13 @@ class Hub:
 
     @property
     def held_until(self) -> float | None:
-        """When the next price that ``max_hz`` holds back is due."""
-        return self._held[0][0] if self._held else None
+        """When the next price that ``max_hz`` holds back is due, or before."""
+        return self._held.next_at
 
     def release(self, now: float) -> None:
         """List the clients whose ``max_hz`` lets them have their next price."""
-        while self._held and self._held[0][0] <= now:
-            pace = heappop(self._held)[2]
-            if pace.held:
-                pace.held = False
-                self._add_price(pace.client, pace.slot.price, now)
+        for pace in self._held.due(now):
+            self._add_price(pace.client, pace.slot.price, now)
 
     def due(self, slice_: int) -> dict[Client, None]:
         """Return the listed clients of a slice, which are then listed no longer.
@@ -309,10 +303,9 @@ class Hub:
         pace = slot.paced.pop(client, None)
         if pace is not None:
             del client.paces[slot.price]
-            if pace.held:
-                # Its entry in the heap means nothing any more. The price itself is not lost: a
-                # client that stays subscribed is told it now.
-                pace.held = False
+            if pace.held is not None:
+                # The price is not lost: a client that stays subscribed is told it now.
+                self._held.drop(pace)
                 client.prices[slot.price] = None
 
     def _tell_all(self, client: Client, slot: Slot) -> None:
