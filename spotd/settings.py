@@ -26,13 +26,12 @@ from pydantic_settings import (
     PydanticBaseSettingsSource,
     SettingsConfigDict,
 )
-from pydantic_settings import SettingsError as UnreadableSourceError
 
 from spotd.errors import SettingsError
 from spotd.keys import Keys
 from spotd.kubernetes import is_injected
 from spotd.redis.addresses import check_address, secrets_in
-from spotd.setting_sources import ENCODING, PREFIX, check_sources, secret_directories
+from spotd.setting_sources import ENCODING, MARK, PREFIX, check_sources, secret_directories
 
 Feed = Literal["iex", "sip", "delayed_sip", "boats", "overnight", "test"]
 
@@ -217,9 +216,13 @@ class Settings(BaseSettings):
 
     @model_validator(mode="before")
     @classmethod
-    def _without_empty(cls, values: Mapping[str, object]) -> dict[str, object]:
+    def _without_mark_and_empty(cls, values: Mapping[str, object]) -> dict[str, object]:
         # pydantic-settings does this for variables and `.env`, but not for files of secrets.
-        return {name: value for name, value in values.items() if value != ""}
+        given = {
+            name: value.removeprefix(MARK) if isinstance(value, str) else value
+            for name, value in values.items()
+        }
+        return {name: value for name, value in given.items() if value != ""}
 
     @field_validator("log_level", "log_format", "feed", mode="before")
     @classmethod
@@ -310,8 +313,6 @@ class Settings(BaseSettings):
             raise SettingsError(
                 f"cannot read the settings in {error.filename}: {error.strerror}"
             ) from error
-        except (UnreadableSourceError, UnicodeDecodeError) as error:
-            raise SettingsError(f"cannot read the settings: {error}") from error
 
 
 def names_of(field_name: str, settings: type[BaseSettings] = Settings) -> tuple[str, ...]:

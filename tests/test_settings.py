@@ -268,10 +268,17 @@ def test_a_prefix_holds_no_glob(monkeypatch: pytest.MonkeyPatch, name: str, glob
         Settings.load()
 
 
-def test_a_file_that_is_not_utf_8_is_told(credentials: Path) -> None:
-    """It is told by file and line, without its text; a mark at the beginning does not matter."""
+def test_a_mark_at_the_beginning_of_a_file_is_no_part_of_a_value(credentials: Path) -> None:
+    """Editors of Windows put one in front, which Alpaca would take for a part of a key."""
     Path(".env").write_bytes(b"\xef\xbb\xbfSPOTD_FEED=sip\n")
-    assert Settings.load().feed == "sip"
+    (credentials / "ALPACA_API_KEY").write_bytes(b"\xef\xbb\xbfkey\r\n")
+    (credentials / "ALPACA_SECRET_KEY").write_bytes(b"\xef\xbb\xbf\r\n")
+    loaded = Settings.load()
+    assert (loaded.feed, plain(loaded.api_key), loaded.secret_key) == ("sip", "key", None)
+
+
+def test_a_file_that_is_not_utf_8_is_told(credentials: Path) -> None:
+    """It is told by file and line, without its text."""
     Path(".env").write_bytes(b"SPOTD_FEED=sip\nALPACA_API_KEY=hunter\xff2\n")
     with pytest.raises(SettingsError) as caught:
         Settings.load()
