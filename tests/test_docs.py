@@ -52,13 +52,22 @@ def is_importable(name: str) -> bool:
     return True
 
 
+def anchors(path: Path) -> set[str]:
+    """Return the anchors of a Markdown file: those of its headings, and those that it names."""
+    text = re.sub(r"^```.*?^```$", "", path.read_text(), flags=re.DOTALL | re.MULTILINE)
+    headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    slugs = {re.sub(r"[^\w\- ]", "", each.lower()).replace(" ", "-") for each in headings}
+    return slugs | set(re.findall(r'<a id="([^"]+)"', text))
+
+
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_links_lead_somewhere(document: str) -> None:
-    """A relative link leads to a file of this checkout."""
-    links = re.findall(r"\]\(([^)#]+)[^)]*\)", (ROOT / document).read_text())
-    for link in links:
-        if "://" not in link:
-            assert (ROOT / document).parent.joinpath(link).exists(), link
+    """A relative link leads to a file of this checkout, and its anchor to a place in it."""
+    file = ROOT / document
+    for path, anchor in re.findall(r"\]\(([^):#]*)#?([^):]*)\)", file.read_text()):
+        target = file.parent / path if path else file
+        assert target.exists(), path
+        assert not anchor or anchor in anchors(target), (path, anchor)
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
