@@ -282,7 +282,7 @@ def test_a_gap_is_the_contracts_example() -> None:
 
 
 def test_a_status_holds_gaps_as_they_were_announced() -> None:
-    """Gap for gap, the same JSON."""
+    """The gaps of a status are the same JSON as the gaps that were announced."""
     gap = Gap.from_json(GAP)
     status = msgspec.structs.replace(DaemonStatus.from_json(STATUS), gaps=(gap, gap))
     assert status.to_json() == STATUS.replace(b"[]", b"[%b,%b]" % (GAP, GAP))

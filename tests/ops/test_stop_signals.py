@@ -25,7 +25,7 @@ def handlers() -> Iterator[None]:
 
 @pytest.mark.parametrize("number", STOPS)
 async def test_each_stops(number: signal.Signals) -> None:
-    """It calls the function, once for each signal."""
+    """Each signal calls the function, once each time."""
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
     stops: list[int] = []
     stop_on_signals(asyncio.get_running_loop(), lambda: stops.append(1))
