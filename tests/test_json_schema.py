@@ -134,7 +134,7 @@ def test_every_field_is_told_in_words(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["state", "status", "gap"])
 def test_every_code_is_told_in_words(name: str) -> None:
-    """The codes of ``spotd.reasons`` have their meaning, and a last one says that others may come."""
+    """Each code of ``spotd.reasons`` has its meaning; the last entry says that others may come."""
     *known, other = SCHEMAS[name]["definitions"]["ReasonCode"]["anyOf"]
     assert {each["const"]: each["description"] for each in known} == {
         code: told.meaning for code, told in MEANINGS.items()
