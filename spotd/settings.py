@@ -54,6 +54,15 @@ def _without_glob(prefix: str) -> str:
     return prefix
 
 
+def _encodable(host: str) -> str:
+    # Where a name is looked up, UnicodeError would be raised, which is no OSError.
+    try:
+        host.encode("idna")
+    except UnicodeError:
+        raise ValueError("is no host name") from None
+    return host
+
+
 # The web tier reads these itself; they may stand in a file that both read.
 RELAY_NAMES = (
     "SPOTD_RELAY_HOST",
@@ -72,6 +81,7 @@ Prefix = Annotated[
     StringConstraints(min_length=1, max_length=64, pattern=r"^[\x21-\x7e]+$"),
     AfterValidator(_without_glob),
 ]
+Host = Annotated[str, AfterValidator(_encodable)]
 
 
 class Settings(BaseSettings):
@@ -179,7 +189,7 @@ class Settings(BaseSettings):
         description="prices that come later than this after their exchange time, for 15 s, are "
         "stale, and the connection is remade; 0: never; off for `delayed_sip` and `test`",
     )
-    http_host: str = Field("127.0.0.1", description="health and metrics: address")
+    http_host: Host = Field("127.0.0.1", description="health and metrics: address")
     http_port: int = Field(
         9810,
         ge=0,
@@ -338,8 +348,9 @@ def _require_url(value: str, schemes: tuple[str, ...]) -> None:
         raise ValueError("is not a valid URL") from None
     if parts.scheme not in schemes:
         raise ValueError(f"must start with one of {', '.join(f'{s}://' for s in schemes)}")
-    if not parts.netloc:
+    if not parts.hostname:
         raise ValueError("names no host")
+    _encodable(parts.hostname)
 
 
 def _explain(error: ValidationError, settings: type[BaseSettings]) -> Iterable[str]:

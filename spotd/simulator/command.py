@@ -176,7 +176,7 @@ async def serve(
             loop.add_signal_handler(number, asked.set)
     try:
         await simulator.start()
-    except OSError as problem:
+    except (OSError, UnicodeError) as problem:  # a host name may be none that can be looked up
         raise click.UsageError(str(problem)) from problem
     try:
         _print_settings(simulator)
