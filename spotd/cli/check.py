@@ -25,8 +25,8 @@ from spotd.settings import Settings
 
 # In the order in which they are shown.
 NAMES = (
-    "settings", "redis", "version", "role", "rights", "clock", "buffers", "persistence", "memory",
-    "databases", "leader", "alpaca",
+    "settings", "redis", "version", "role", "rights", "demand", "clock", "buffers", "persistence",
+    "memory", "databases", "leader", "alpaca",
 )  # fmt: skip
 _MARKS = {"failure": "FAILED"}
 _STYLES = {"ok": "green", "warning": "yellow", "failure": "red"}
@@ -148,5 +148,7 @@ def _report(found: Mapping[str, Finding], redact: Redactor, *, as_json: bool) ->
     for name, each in rows:
         mark = f"{_MARKS.get(each.level, each.level):<8}"
         text = "; ".join(filter(None, (redact(each.text), each.remedy)))
-        click.echo(f"{name:<11} {click.style(mark, fg=_STYLES.get(each.level))} {printable(text)}")
+        click.echo(
+            f"{name:<11} {click.style(mark, fg=_STYLES.get(each.level))} {printable(text, None)}"
+        )
     return code

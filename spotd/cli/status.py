@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 import click
 
 from spotd.cli.options import (
+    Number,
     json_option,
     load_settings,
     observer_of,
@@ -38,7 +39,7 @@ _PAUSE_PER_READ = 20.0  # a refresh is at most 5 % of the time, however large th
 @click.option(
     "--every",
     "every_s",
-    type=click.FloatRange(0.2, 3600),
+    type=Number(0.2, 3600),
     default=_EVERY_S,
     show_default=True,
     metavar="SECONDS",

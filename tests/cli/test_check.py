@@ -133,6 +133,25 @@ class TestRedis:
         server.set(KEYS.leader, "host-2-cd:1")
         assert (await on_redis(Settings.load()))["leader"].text == "led by host-2-cd"
 
+    @pytest.mark.parametrize(
+        ("wrong", "finding"),
+        [("symbols", "demand"), ("leases", "demand"), ("leader", "leader")],
+    )
+    async def test_a_key_of_the_wrong_type(
+        self, server: redis.Redis, wrong: str, finding: str
+    ) -> None:
+        """What the daemon could not read is named, with its remedy; all else is checked too."""
+        key: str = getattr(KEYS, wrong)
+        server.hset(key, "a", "b")
+        found = await on_redis(Settings.load())
+        assert found[finding].level == "failure"
+        assert f"{key} is of the wrong type" in found[finding].text
+        assert "delete the key" in found[finding].remedy
+        others = {name: each.level for name, each in found.items() if name != finding}
+        assert "failure" not in others.values()
+        assert set(others) >= {"redis", "rights", "databases"}
+        assert server.keys() == [key.encode()]
+
     async def test_what_the_server_is_set_to(self, server: redis.Redis) -> None:
         """Persistence, eviction and buffers are read from the server itself."""
         before = {

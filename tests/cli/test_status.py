@@ -119,7 +119,6 @@ def test_demand() -> None:
     assert said(Overview(status_of(), demand=origins([], [], 0.0)))["demand"][0].startswith(
         "none: "
     )
-    assert said(Overview(status_of()))["demand"] == ["unknown: the user of Redis may not read it"]
     leases = [(f"{a}{b}@one".encode(), 9.0) for a in "ABCDEFGH" for b in "ABCDEFGH"]
     leases += [(b"SPY", 9.0), (b"SPY@b", 9.0), (b"SPY@c", 9.0)]
     told = said(Overview(status_of(), demand=origins([b"SPY"], leases, 1.0)))["demand"]
@@ -266,10 +265,11 @@ def test_a_user_who_may_not_read_the_leader_key(spotd: Call, server: Any) -> Non
     assert "streaming since" in outcome.out
 
 
-def test_a_user_who_may_not_read_the_demand(spotd: Call, server: Any) -> None:
-    """The rest is shown, and that the demand is not known."""
+@pytest.mark.parametrize(("denied", "name"), [("-smembers", "demand"), ("-hvals", "states")])
+def test_a_user_who_may_not_read_all(spotd: Call, server: Any, denied: str, name: str) -> None:
+    """The rest is shown, and why the demand or the states are not known."""
     write_status(server, status_of())
-    rules = ("reset", "on", ">pw", "~*", "+@all", "-smembers")
+    rules = ("reset", "on", ">pw", "~*", "+@all", denied)
     server.execute_command("ACL", "SETUSER", "poor", *rules)
     url = f"redis://poor:pw@127.0.0.1:{server.get_connection_kwargs()['port']}/0"
     try:
@@ -278,8 +278,20 @@ def test_a_user_who_may_not_read_the_demand(spotd: Call, server: Any) -> None:
     finally:
         server.acl_deluser("poor")
     assert outcome.code == 0
-    assert "demand       unknown" in outcome.out
-    assert told["demand"] is None
+    assert "streaming since" in outcome.out
+    assert re.search(f"^{name} +unknown: Redis at .* refused: ", outcome.out, re.MULTILINE)
+    assert (told["demand"] is None) == (name == "demand")
+    assert told["not_live"] == []
+
+
+def test_a_demand_of_the_wrong_type(spotd: Call, server: redis.Redis) -> None:
+    """The key is named, since no right is missing."""
+    write_status(server, status_of())
+    server.set(KEYS.symbols, "SPY")
+    outcome = spotd("status")
+    assert outcome.code == 0
+    assert "demand       unknown: Redis at " in outcome.out
+    assert f"{KEYS.symbols} is of the wrong type" in outcome.out
 
 
 @pytest.mark.parametrize("as_option", [True, False])
