@@ -55,11 +55,11 @@ def _without_glob(prefix: str) -> str:
 
 
 def _encodable(host: str) -> str:
-    # Where a name is looked up, UnicodeError would be raised, which is no OSError.
+    # Where such a name is looked up, UnicodeError is raised, which is no OSError.
     try:
         host.encode("idna")
     except UnicodeError:
-        raise ValueError("is no host name") from None
+        raise ValueError("holds what is no host name") from None
     return host
 
 
