@@ -6,8 +6,8 @@ Talks to nothing itself. Must not require Alpaca keys, since the small commands 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
+from contextlib import asynccontextmanager, suppress
 from math import isfinite
 from typing import Any
 
@@ -82,18 +82,23 @@ def client_of(settings: Settings) -> SpotClient:
     )
 
 
-def observer_of(settings: Settings) -> Observer:
-    """Return what reads the names of the daemon that these settings describe.
+@asynccontextmanager
+async def observer_of(settings: Settings) -> AsyncIterator[Observer]:
+    """Yield what reads the names of the daemon that these settings describe, and close it.
 
     Raises SettingsError.
     """
-    return Observer(settings.redis_url.get_secret_value(), settings.keys)
+    observer = Observer(settings.redis_url.get_secret_value(), settings.keys)
+    try:
+        yield observer
+    finally:
+        await observer.close()
 
 
 def until_stopped(body: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    """Run a body until it ends, or until a signal that asks to stop cancels it. None is a failure.
+    """Run a body until it ends, or until a signal that asks to stop cancels it: no failure, either.
 
-    Since the signals cancel the body, it removes its leases from Redis before it ends.
+    Since such a signal cancels the body, that removes its leases from Redis before it ends.
     """
 
     async def supervise() -> None:

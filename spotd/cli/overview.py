@@ -31,8 +31,8 @@ class Overview:
     ``led`` is whether a daemon holds the leader key. Since each status is that of a leader, a
     status without one is what a daemon left that was killed or cut off. ``led`` is None where our
     user may not read it, ``demand`` where Redis refuses to read it. ``not_live`` are the states of
-    symbols that have no live price, sorted by state, code and name. ``refused`` says why demand or
-    states could not be read, by their name.
+    symbols that have no live price, sorted by state, code and name. ``unreadable`` says why demand
+    or states could not be read, by their name.
     """
 
     status: DaemonStatus | None = None
@@ -40,7 +40,7 @@ class Overview:
     demand: DemandOrigins | None = None
     not_live: Sequence[SymbolState] = field(default=())
     away: str | None = None
-    refused: Mapping[str, str] = field(default_factory=dict)
+    unreadable: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def ready(self) -> bool:
@@ -63,6 +63,7 @@ class Overview:
                 "action": action_of(self.code),
                 "demand": None if demand is None else _demand_fields(demand),
                 "not_live": [msgspec.Raw(state.to_json()) for state in self.not_live],
+                "unreadable": self.unreadable,
             }
         )
 
@@ -98,18 +99,18 @@ async def read_overview(observer: Observer) -> Overview:
         led = await observer.led()
         demand: DemandOrigins | None = None
         not_live: Sequence[SymbolState] = ()
-        refused = {}
+        unreadable = {}
         try:
             demand = origins(*await observer.demand())
         except RefusedError as error:
-            refused["demand"] = str(error)
+            unreadable["demand"] = str(error)
         try:
             # What a daemon left that is gone does not count.
             if status is not None and led is not False:
                 not_live = await _not_live(observer, status)
         except RefusedError as error:
-            refused["states"] = str(error)
-        return Overview(status, led, demand, not_live, refused=refused)
+            unreadable["states"] = str(error)
+        return Overview(status, led, demand, not_live, unreadable=unreadable)
     except RedisUnavailableError as error:
         return Overview(away=str(error))
 

@@ -55,7 +55,7 @@ def lines_of(seen: Overview, now: datetime) -> Iterator[Named]:
         yield from _fact_lines(status, now)
     if seen.demand is not None:
         yield from _demand_lines(seen.demand)
-    for name, why in seen.refused.items():
+    for name, why in seen.unreadable.items():
         yield Named(name, f"unknown: {why}", "doubtful")
     yield from _state_lines(seen.not_live)
 

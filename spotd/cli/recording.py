@@ -89,11 +89,6 @@ class Files:
         self._named = datetime.min.replace(tzinfo=UTC)
         self._begin()
 
-    @property
-    def paths(self) -> list[Path]:
-        """The files, the oldest first."""
-        return [*(path for path, _ in self._older), self._present]
-
     def write(self, lines: bytes) -> None:
         """Gather lines, and write them once they are a piece."""
         self._gathered.append(lines)

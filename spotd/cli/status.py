@@ -64,26 +64,17 @@ def status(redis_url: str | None, as_json: bool, watch: bool, every_s: float) ->
 
 
 async def _once(settings: Settings) -> Overview:
-    observer = observer_of(settings)
-    try:
+    async with observer_of(settings) as observer:
         return await read_overview(observer)
-    finally:
-        await observer.close()
 
 
 async def _watch(settings: Settings, every_s: float, *, as_json: bool) -> None:
-    observer = observer_of(settings)
-    try:
-        if as_json:
-            async for seen in _again(observer, every_s):
-                click.echo(seen.to_json())
-        elif has_screen():
+    async with observer_of(settings) as observer:
+        if has_screen() and not as_json:
             await _on_screen(observer, every_s)
-        else:
-            async for seen in _again(observer, every_s):
-                click.echo(f"{_text(seen)}\n")
-    finally:
-        await observer.close()
+            return
+        async for seen in _again(observer, every_s):
+            click.echo(seen.to_json() if as_json else f"{_text(seen)}\n")
 
 
 async def _on_screen(observer: Observer, every_s: float) -> None:

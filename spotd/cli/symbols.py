@@ -44,12 +44,8 @@ def complete_symbols(_: click.Context, __: click.Parameter, incomplete: str) -> 
     """Return the symbols of the demand that begin so; none where Redis does not answer at once."""
 
     async def read() -> list[str]:
-        observer = observer_of(load_settings())
-        try:
-            async with asyncio.timeout(_COMPLETE_WITHIN_S):
-                demand = origins(*await observer.demand())
-        finally:
-            await observer.close()
+        async with observer_of(load_settings()) as observer, asyncio.timeout(_COMPLETE_WITHIN_S):
+            demand = origins(*await observer.demand())
         return sorted({*demand.entries, *demand.leases})
 
     try:
@@ -222,11 +218,8 @@ async def _change(
 
 
 async def _observed(settings: Settings, read: Callable[[Observer], Coroutine[Any, Any, T]]) -> T:
-    observer = observer_of(settings)
-    try:
+    async with observer_of(settings) as observer:
         return await read(observer)
-    finally:
-        await observer.close()
 
 
 async def _stored(observer: Observer) -> set[str]:

@@ -11,7 +11,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -25,6 +24,7 @@ from spotd.cli.demo import DEFAULT_SYMBOLS, embedded_server
 from spotd.errors import SpotdError
 from spotd.relay.close_codes import STOPPING
 from tests.cli.conftest import Call
+from tests.cli.terminal import read_until
 from tests.kit.ports import free_port
 from tests.kit.processes import Command, popen, popen_on
 from tests.kit.template import Popen
@@ -213,17 +213,6 @@ def on_terminal(cwd: Path) -> Iterator[tuple[Popen | subprocess.Popen[bytes], in
         os.close(master)
 
 
-def read_until(master: int, pattern: str) -> str:
-    """Return what the terminal shows until a pattern appears."""
-    end, shown = time.monotonic() + GUARD_S, b""
-    while time.monotonic() < end:
-        with suppress(OSError):
-            shown += os.read(master, 65536)
-        if re.search(pattern, shown.decode(errors="replace")):
-            return shown.decode(errors="replace")
-    raise AssertionError(f"never showed {pattern!r}: {shown[-500:]!r}")
-
-
 @pytest.mark.parametrize(
     ("event", "argument", "number"),
     [
@@ -268,13 +257,13 @@ def test_stopped_while_it_starts(
 def test_ctrl_c_leaves_nothing_running(tmp_path: Path, number: signal.Signals) -> None:
     """A screen on a terminal; a signal to its process group ends it with 0, and its server."""
     with on_terminal(tmp_path) as (process, master):
-        shown = read_until(master, r"live +\x1b")
+        shown = read_until(master, re.compile(rb"live +\x1b")).decode(errors="replace")
         assert "spread" in shown
         assert "no_daemon" not in shown  # the first screen waits for the daemon
         assert all(symbol in shown for symbol in DEFAULT_SYMBOLS.split(","))
         assert any("valkey-server" in line for line in left_of(tmp_path))
         os.killpg(process.pid, number)
-        shown += read_until(master, r"updates out")
+        read_until(master, b"updates out")
         assert process.wait(GUARD_S) == 0
         assert not left_of(tmp_path)
 

@@ -24,9 +24,10 @@ from spotd.core.demand_origins import origins
 from spotd.keys import Keys
 from spotd.models import DaemonStatus, SymbolCounts, SymbolState
 from tests.cli.conftest import Call
+from tests.cli.terminal import read_until
 from tests.kit.ports import free_port
 from tests.kit.publisher import AT, KEYS, gap_of, state_of, status_of, write_status
-from tests.kit.waiting import GUARD_S, until_sync
+from tests.kit.waiting import GUARD_S
 
 
 def said(seen: Overview, age_s: float = 0.0) -> dict[str, list[str]]:
@@ -282,6 +283,7 @@ def test_a_user_who_may_not_read_all(spotd: Call, server: Any, denied: str, name
     assert re.search(f"^{name} +unknown: Redis at .* refused: ", outcome.out, re.MULTILINE)
     assert (told["demand"] is None) == (name == "demand")
     assert told["not_live"] == []
+    assert list(told["unreadable"]) == [name]
 
 
 def test_a_demand_of_the_wrong_type(spotd: Call, server: redis.Redis) -> None:
@@ -359,24 +361,16 @@ class TestWatch:
         ours, theirs = pty.openpty()
         watching = self.start(stdout=theirs)
         os.close(theirs)
-        shown = bytearray()
-
-        def shows(words: bytes) -> bool:
-            shown.extend(os.read(ours, 65_536))
-            return words in shown
-
         try:
-            until_sync(lambda: shows(b"no daemon runs here"), "the first screen")
+            read_until(ours, b"no daemon runs here")
             write_status(server, status_of())
-            until_sync(lambda: shows(b"streaming since"), "the next screen")
+            read_until(ours, b"streaming since")
             if end == "q":
                 os.write(ours, b"q")
             else:
                 watching.send_signal(signal.SIGINT)
             # The alternate screen is left, and the last text is written below.
-            until_sync(lambda: shows(b"\x1b[?1049l"), "the end")
-            shown = shown.partition(b"\x1b[?1049l")[2]
-            until_sync(lambda: b"streaming since" in shown or shows(b"streaming since"), "the text")
+            read_until(ours, re.compile(rb"\x1b\[\?1049l.*streaming since", re.DOTALL))
             assert watching.wait(GUARD_S) == 0
         finally:
             watching.kill()
@@ -388,20 +382,13 @@ class TestWatch:
         ours, theirs = pty.openpty()
         termios.tcsetwinsize(theirs, (24, 100))
         watching = self.start("--every", "3600", stdout=theirs)
-        shown = bytearray()
-
-        def shows(words: bytes) -> bool:
-            shown.extend(os.read(ours, 65_536))
-            return words in shown
-
         try:
-            until_sync(lambda: shows(b"no answer from the other side of the network"), "a line")
+            read_until(ours, b"no answer from the other side of the network")
             termios.tcsetwinsize(theirs, (24, 40))
             watching.send_signal(signal.SIGWINCH)
-            until_sync(lambda: shows(b"\x1b[1;31mside of the network"), "a second line")
-            shown.clear()
+            read_until(ours, b"\x1b[1;31mside of the network")
             os.write(ours, b"\x0c")
-            until_sync(lambda: shows(b"\x1b[1;31mside of the network"), "it again")
+            read_until(ours, b"\x1b[1;31mside of the network")
             os.close(theirs)
             os.close(ours)
             assert watching.wait(GUARD_S) == 0

@@ -13,14 +13,14 @@ import subprocess
 import sys
 import termios
 import threading
-import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 
 import pytest
 import redis
 
 from tests.cli.conftest import Call
+from tests.cli.terminal import read_until
 from tests.kit.ports import free_port
 from tests.kit.processes import popen, popen_on
 from tests.kit.publisher import KEYS, publish, state_of, status_of, update_of
@@ -88,17 +88,6 @@ def in_session(
         process.kill()
         process.wait()
         os.close(ours)
-
-
-def read_until(ours: int, wanted: bytes) -> bytes:
-    """Return what a terminal was sent until this came."""
-    end, sent = time.monotonic() + GUARD_S, b""
-    while wanted not in sent and time.monotonic() < end:
-        if select.select([ours], [], [], 0.1)[0]:
-            with suppress(OSError):
-                sent += os.read(ours, 65536)
-    assert wanted in sent, sent[-500:]
-    return sent
 
 
 def test_lines(spotd: Call, server: redis.Redis) -> None:
