@@ -52,13 +52,22 @@ def is_importable(name: str) -> bool:
     return True
 
 
+def anchors(path: Path) -> set[str]:
+    """Return the anchors of a Markdown file: those of its headings, and those that it names."""
+    text = re.sub(r"^```.*?^```$", "", path.read_text(), flags=re.DOTALL | re.MULTILINE)
+    headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    slugs = {re.sub(r"[^\w\- ]", "", each.lower()).replace(" ", "-") for each in headings}
+    return slugs | set(re.findall(r'<a id="([^"]+)"', text))
+
+
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_links_lead_somewhere(document: str) -> None:
-    """A relative link leads to a file of this checkout."""
-    links = re.findall(r"\]\(([^)#]+)[^)]*\)", (ROOT / document).read_text())
-    for link in links:
-        if "://" not in link:
-            assert (ROOT / document).parent.joinpath(link).exists(), link
+    """A relative link leads to a file of this checkout, and its anchor to a place in it."""
+    file = ROOT / document
+    for path, anchor in re.findall(r"\]\(([^):#]*)#?([^):]*)\)", file.read_text()):
+        target = file.parent / path if path else file
+        assert target.exists(), path
+        assert not anchor or anchor in anchors(target), (path, anchor)
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
@@ -86,7 +95,7 @@ def test_the_contract_names_metrics_that_there_are() -> None:
 
 
 def test_the_contract_has_every_close_code() -> None:
-    """Each with its reason, whether to try again, and its meaning."""
+    """The contract lists each close code with its reason, whether to try again, and its meaning."""
     assert rows_between(CONTRACT, "close codes") == [
         f"| {each.code} | {each.reason} | {'yes' if each.try_again else 'no'} | {each.meaning} |"
         for each in CLOSE_CODES
@@ -94,7 +103,7 @@ def test_the_contract_has_every_close_code() -> None:
 
 
 def test_the_contract_shows_messages_as_the_relay_writes_them() -> None:
-    """Where no daemon runs, so that they hold no times."""
+    """What a relay writes without a daemon, which holds no times, stands there byte for byte."""
     no_daemon = protocol.relay_status([Reason("no_daemon", "no daemon runs")])
     for message in (
         protocol.hello(Limits(), None, b"", no_daemon),

@@ -169,7 +169,13 @@ async def _demo(
         daemon = Daemon(settings)
         loop = asyncio.get_running_loop()
         stop_asked = asyncio.Event()
-        stop_on_signals(loop, stop_asked.set)
+
+        def stop() -> None:
+            if stop_asked.is_set():
+                daemon.stop()  # its second stop ends the process at once
+            stop_asked.set()
+
+        stop_on_signals(loop, stop)
         if stops:
             stop_asked.set()
         if seconds is not None:
@@ -188,7 +194,6 @@ async def _demo(
         finally:
             if not running.done():
                 daemon.stop()
-                stop_on_signals(loop, daemon.stop)  # another signal ends the process at once
             code = await running
     _summary(simulator, daemon)
     return code
