@@ -123,6 +123,8 @@ class StatesLoop:
         """Write at every change, and the status every few seconds too."""
         while True:
             pause_s = self._status_every_s
+            # Read before the writes: a change while they go on begins the next round at once.
+            market_changes_at = time.monotonic() + self._market_changes_in_s()
             self.status()  # logs and times the state of a standby too, which nobody writes
             if self._leadership.get().may_publish(time.monotonic()):
                 try:
@@ -134,8 +136,8 @@ class StatesLoop:
                 except RedisUnavailableError:
                     pause_s = _RETRY_S
                 await asyncio.sleep(_AT_MOST_EVERY_S)
-            pause_s = min(pause_s, self._market_changes_in_s())
-            await self._wake_up.wait(beat_before(time.monotonic() + pause_s))
+            at = min(time.monotonic() + pause_s, market_changes_at)
+            await self._wake_up.wait(beat_before(at))
 
     async def last_words(self) -> None:
         """Write the states of a stopping daemon: no symbol is live any more.

@@ -8,6 +8,7 @@ import pytest
 
 from spotd.core.trading_hours import Market, TradingDay, TradingHours, trading_hours
 from spotd.daemon.trading_days import read_trading_days
+from spotd.models import MarketName
 from tests.daemon.rig import NewRig
 from tests.kit.recorder import Recorder
 from tests.kit.servers import Server
@@ -45,6 +46,27 @@ async def test_a_change_of_the_market_is_announced(rig: NewRig, server: Server) 
             return [market for market in dict.fromkeys(markets) if market is not None]
 
         await until(lambda: announced() == ["open", "extended"], "the close")
+
+
+async def test_a_change_while_the_status_is_written_is_announced(
+    rig: NewRig, server: Server
+) -> None:
+    """The status that was written meanwhile, and tells the market before, is written again."""
+    async with (
+        Recorder(server.url) as recorder,
+        rig(timing={"trading_days_after_s": 3_600.0}, status_every_s=3_600.0) as daemon,
+    ):
+
+        def last() -> list[str]:
+            return [event["market"] for event in recorder.events("daemon")][-1:]
+
+        names: list[MarketName] = ["extended", "closed"]
+        for name in names * 3:
+            now = datetime.now(UTC)
+            at = now + timedelta(milliseconds=30)
+            times = (now - timedelta(hours=1), at, now + timedelta(hours=1))
+            daemon.daemon.hours.set(TradingHours(times, ("open", name, "open")))
+            await until(lambda: last() == [name], f"the {name} market")  # noqa: B023
 
 
 async def test_a_calendar_that_cannot_be_read_is_no_fault(rig: NewRig) -> None:
