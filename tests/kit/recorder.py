@@ -80,6 +80,10 @@ class Recorder:
         """Return the updates of one symbol, in order; the list grows as more arrive."""
         return self.by_channel[self._keys.channel(symbol)]
 
+    def has_more(self, symbol: str, updates: int) -> bool:
+        """Return whether more updates of one symbol were heard than ``updates``."""
+        return len(self.of(symbol)) > updates
+
     def raw(self, symbol: str) -> list[bytes]:
         """Return the bytes of the updates of one symbol, in order."""
         return [heard.raw for heard in self.of(symbol)]
