@@ -99,9 +99,10 @@ async def test_the_demand_is_the_set_and_the_leases(rig: NewRig) -> None:
 async def test_a_lease_that_lapses_ends_the_demand(rig: NewRig) -> None:
     """A lapsed lease is removed, and so are price and state of its symbol; a renewed one stays."""
     async with rig() as daemon:
-        await daemon.values.lease("SPY@dead", "QQQ@alive", for_s=0.8)
+        await daemon.values.lease("SPY@dead", "QQQ@alive", for_s=600)
         await asks_for(daemon, "SPY", "QQQ")
         await prices_flow(daemon, "SPY", 1.0)
+        await daemon.values.lease("SPY@dead", "QQQ@alive", for_s=0.8)
         await daemon.values.lease("QQQ@alive", for_s=600)
         await asks_for(daemon, "QQQ")
         await forgotten(daemon, "SPY")

@@ -348,7 +348,7 @@ async def test_a_day_at_its_pace(
     check_prices(run, day)
     check_counts(run, day)
     check_throttle(run, throttle_ms / 1000)
-    assert len(run.heard) > 10
+    assert len(run.heard) > 1  # not the last value alone
 
 
 def _unblemished(day: Reckoning) -> Run:

@@ -35,7 +35,7 @@ async def test_a_refused_auth_may_end_the_connection() -> None:
 
 async def test_a_client_that_does_not_authenticate_is_refused_with_404() -> None:
     """The connection then ends; one that authenticated in time goes on."""
-    limits = Limits(auth_timeout_s=0.5, connections=2)
+    limits = Limits(auth_timeout_s=2.0, connections=2)
     async with (
         Simulator(limits=limits) as sim,
         dial(sim) as first,
