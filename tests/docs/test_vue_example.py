@@ -6,7 +6,6 @@ It takes a minute and a package registry, so it runs only when asked for.
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -14,14 +13,13 @@ from pathlib import Path
 
 import pytest
 
+from tests.kit.npm import ASKED, UNREACHABLE
+
 CHECKOUT = Path(__file__).parents[2]
 EXAMPLE = Path("docs/examples/vue")
 SPOTD_JS = Path("spotd/relay/static")
 MADE = shutil.ignore_patterns("node_modules", "dist")
-ASKED = os.environ.get("TEST_SPOTD_NODE") == "1"
 EXACT = re.compile(r"\d+\.\d+\.\d+")
-# How npm says that the registry cannot be reached.
-UNREACHABLE = re.compile(r"\b(ENOTFOUND|EAI_AGAIN|ECONNREFUSED|ECONNRESET|E(SOCKET)?TIMEDOUT)\b")
 
 
 def test_versions_are_pinned() -> None:

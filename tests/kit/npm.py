@@ -17,7 +17,7 @@ ASKED = os.environ.get("TEST_SPOTD_NODE") == "1"
 _INSTALL_S = 240
 _RUN_S = 120
 # How npm says that the registry cannot be reached.
-_UNREACHABLE = re.compile(r"\b(ENOTFOUND|EAI_AGAIN|ECONNREFUSED|ECONNRESET|E(SOCKET)?TIMEDOUT)\b")
+UNREACHABLE = re.compile(r"\b(ENOTFOUND|EAI_AGAIN|ECONNREFUSED|ECONNRESET|E(SOCKET)?TIMEDOUT)\b")
 
 
 def package(name: str) -> Path:
@@ -37,7 +37,7 @@ def package(name: str) -> Path:
                 ["npm", "install", *flags, name],
                 capture_output=True, text=True, timeout=_INSTALL_S, check=False, cwd=fresh,
             )  # fmt: skip
-            if done.returncode != 0 and _UNREACHABLE.search(done.stderr):
+            if done.returncode != 0 and UNREACHABLE.search(done.stderr):
                 pytest.skip("npm does not reach its registry")
             assert done.returncode == 0, done.stderr[-2_000:]
             shutil.copytree(fresh, kept, dirs_exist_ok=True, symlinks=True)
