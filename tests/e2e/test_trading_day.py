@@ -26,10 +26,10 @@ import pytest
 from tests.e2e.setup import KEY, SECRET, Setup, say
 from tests.kit.ports import free_port
 from tests.kit.processes import Command
+from tests.kit.recorded_day import DAY, MISSING
 from tests.kit.recorder import Heard
 from tests.kit.waiting import until
 
-DAY = Path(__file__).parents[3] / "shared" / "data" / "amzn-2012-06-21.jsonl.gz"
 QUOTES, TRADES = 55_064, 11_419
 DAY_S = 6.5 * 3600
 REPLAY_GUARD_S = 90.0  # ten times the longest replay
@@ -43,9 +43,7 @@ NOT_LAST_SALE = {
     "O": set("CGHIMNPQRUVWZ47"),
 }
 
-pytestmark = pytest.mark.skipif(
-    not DAY.is_file(), reason=f"{DAY.name} does not lie beside the checkout"
-)
+pytestmark = pytest.mark.skipif(not DAY.is_file(), reason=MISSING)
 
 
 @dataclass(frozen=True, slots=True)
