@@ -33,7 +33,7 @@ from tests.bench.relay_clients import symbols
 from tests.bench.setup import rss_mb
 from tests.kit.publisher import status_of
 from tests.kit.servers import Server
-from tests.kit.waiting import until
+from tests.kit.waiting import cancelled, until
 
 SYMBOLS = symbols(60)
 STEADY = 20  # clients that stay, and are checked
@@ -129,7 +129,7 @@ async def come_and_go(http: aiohttp.ClientSession, rng: random.Random) -> None:
             )
             with suppress(TimeoutError):
                 async with asyncio.timeout(rng.uniform(0.1, 3)):
-                    while True:
+                    while not connection.closed:
                         await connection.receive()
 
 
@@ -139,8 +139,8 @@ async def listen(http: aiohttp.ClientSession, rng: random.Random) -> None:
     async with http.get(f"/sse?symbols={wanted}") as response:
         with suppress(TimeoutError):
             async with asyncio.timeout(rng.uniform(0.1, 5)):
-                while True:
-                    await response.content.readany()
+                while await response.content.readany():
+                    pass
 
 
 async def ask(http: aiohttp.ClientSession, rng: random.Random) -> None:
@@ -212,18 +212,13 @@ async def soak(minutes: float, seed: int) -> list[str]:
                 print(f"relay: {early:.1f} MB after a third, {late:.1f} MB at the end")
                 if late > early * _GROWTH:
                     wrong.append(f"the relay grew from {early:.1f} to {late:.1f} MB")
-                for task in chaos:
-                    task.cancel()
-                await asyncio.wait(chaos)
+                await cancelled(*chaos)
                 wrong += [f"a deed failed: {task!r}" for task in chaos if not task.cancelled()]
-                publishing.cancel()
-                await asyncio.wait([publishing])
+                await cancelled(publishing)
                 if not await asyncio.to_thread(server_answers, server):
                     await asyncio.to_thread(server.restart)
                 wrong += await settle(publisher, steady)
-                for task in staying:
-                    task.cancel()
-                await asyncio.wait(staying)
+                await cancelled(*staying)
             try:
                 # What a POST demanded lapses after a minute.
                 await until(

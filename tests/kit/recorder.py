@@ -14,7 +14,7 @@ import redis.asyncio as aioredis
 import redis.exceptions
 
 from spotd.keys import Keys
-from tests.kit.waiting import GUARD_S
+from tests.kit.waiting import GUARD_S, cancelled
 
 Json: TypeAlias = dict[str, Any]
 
@@ -72,8 +72,7 @@ class Recorder:
     async def stop(self) -> None:
         """Unsubscribe and close the connection. What was heard stays readable."""
         if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+            await cancelled(self._task)
         await self._client.aclose()
 
     def of(self, symbol: str) -> list[Heard]:
