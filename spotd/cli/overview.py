@@ -12,10 +12,11 @@ from typing import Any, cast
 import msgspec
 
 from spotd.cli.table import NO_DAEMON
+from spotd.client.missing import no_leader
 from spotd.core.demand_origins import DemandOrigins, origins
 from spotd.core.states import shows_ready
 from spotd.errors import RedisUnavailableError
-from spotd.models import DaemonStatus, SymbolState, rfc3339
+from spotd.models import DaemonStatus, SymbolState
 from spotd.reasons import MEANINGS, Code
 from spotd.redis.errors import RefusedError
 from spotd.redis.observer import Observer
@@ -73,11 +74,9 @@ class Overview:
     @property
     def absent(self) -> str:
         """Why no status counts, where Redis answers."""
-        status = self.status
-        if status is None:
+        if self.status is None:
             return f"{NO_DAEMON}: Redis answers, but holds no status"
-        at = rfc3339(status.at)
-        return f"no leader: {status.instance} wrote the last status, {status.state}, at {at}"
+        return no_leader(self.status)
 
     @property
     def code(self) -> str | None:

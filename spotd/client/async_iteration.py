@@ -64,15 +64,13 @@ class AsyncIteration(ClosedByAsyncWith, AsyncIterator[T], Generic[T]):
         await iteration.open()
         while True:
             ready.clear()
-            try:
-                value = iteration.take()
-            except BaseException:
-                await iteration.aclose()
-                raise
-            if value is not None:
+            if (value := iteration.take()) is not None:
                 return value
             if iteration.closed:
                 raise StopAsyncIteration
+            if (defect := iteration.defect) is not None:
+                await iteration.aclose()
+                raise defect
             wait_s = iteration.wait_s()
             if wait_s is None:
                 await ready.wait()

@@ -27,18 +27,15 @@ class Background:
 
     def __init__(self) -> None:
         self._process = os.getpid()
-        self._new_loop = asyncio.new_event_loop()  # here, so that the caller hears why it fails
-        self._started = threading.Event()
+        self._loop = asyncio.new_event_loop()  # here, so that the caller hears why it fails
+        self._stop = asyncio.Event()
         # Nothing is handed over once the end was asked for. A garbage collection within the lock
         # may collect an iterator, whose finalizer takes it again.
         self._lock = threading.RLock()
         self._closing = False
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._stop: asyncio.Event | None = None
         self._tasks: set[asyncio.Future[None]] = set()  # one that nobody holds may be collected
         self._thread = threading.Thread(target=self._run, name="spotd-client", daemon=True)
         self._thread.start()
-        self._started.wait()
 
     @property
     def is_here(self) -> bool:
@@ -63,7 +60,7 @@ class Background:
             coroutine.close()
             raise
         with self._lock:
-            if self._closing or self._loop is None or self.is_here:
+            if self._closing or self.is_here:
                 coroutine.close()
                 raise RuntimeError(
                     "called from the client's own thread" if self.is_here else _CLOSED
@@ -88,7 +85,7 @@ class Background:
             task.add_done_callback(self._tasks.discard)
 
         with self._lock:
-            if not self._closing and self._loop is not None:
+            if not self._closing:
                 self._loop.call_soon_threadsafe(run)
 
     def close(self) -> None:
@@ -97,16 +94,11 @@ class Background:
             return  # the thread and what it holds are the other process's
         with self._lock:
             first, self._closing = not self._closing, True
-            if first and self._loop is not None and self._stop is not None:
+            if first:
                 self._loop.call_soon_threadsafe(self._stop.set)
         if not self.is_here:
             self._thread.join()
 
     def _run(self) -> None:
-        with asyncio.Runner(loop_factory=lambda: self._new_loop) as runner:
-            runner.run(self._wait_for_end())
-
-    async def _wait_for_end(self) -> None:
-        self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
-        self._started.set()
-        await self._stop.wait()
+        with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
+            runner.run(self._stop.wait())

@@ -53,7 +53,7 @@ class SpotClient(Requests, ClosedByAsyncWith):
     ``url`` is an address of one server, of Sentinels or of a cluster, as SPOTD_REDIS_URL takes it.
     ``redis`` is a client of redis-py of your own instead, with bytes as replies; it is not closed
     here. Raises SettingsError for an address that is not valid, and for a ``key_prefix`` that
-    would scatter the keys over a cluster.
+    would scatter the keys over a cluster; ValueError for a time that is not greater than 0.
 
     While an iteration runs, its symbols are demanded by leases, which lapse ``lease_ttl_s``
     seconds after this process died. ``owner`` is the readable part of their names: each client adds

@@ -31,7 +31,8 @@ class Follower:
         self, subscription: Subscription, listener: FollowerListener, leases: Leases | None
     ) -> None:
         self._subscription = subscription
-        self._reader = Reader(listener, self._fail, events=True, ended=self._restore)
+        ended = None if leases is None else leases.restore
+        self._reader = Reader(listener, self._fail, events=True, ended=ended)
         self._leases = leases
         self._symbols: set[str] = set()
         self._open = False
@@ -134,14 +135,9 @@ class Follower:
         log.error("a follower was ended by a defect", exc_info=defect)
         self._defect = defect
         self._release()
-        if self._reader.connected:
+        if self._reader.connected is not False:
             self._reader.connected = False
             self._reader.listener.connection(False, "ended by a defect")
-
-    def _restore(self, symbol: str) -> None:
-        # We demand it. That nobody does any more means that Redis has lost our lease.
-        if self._leases is not None:
-            self._leases.restore(symbol)
 
     def _release(self) -> None:
         symbols, self._symbols = self._symbols, set()

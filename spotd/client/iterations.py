@@ -11,7 +11,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from spotd.client.joins import Reader, Told
 from spotd.client.leases import Leases
@@ -31,7 +31,8 @@ log = logging.getLogger("spotd.client")
 class Iteration(Generic[T]):
     """One reader of a client's subscription, with a slot per symbol for what is not yet taken.
 
-    ``wake`` is called on the event loop whenever ``take`` may return something else.
+    ``wake`` is called on the event loop whenever ``take`` may return something else, or ``defect``
+    is set: what ended the subscription. Whoever takes closes the iteration then, and raises it.
     """
 
     def __init__(
@@ -47,18 +48,17 @@ class Iteration(Generic[T]):
     ) -> None:
         self.wake: Callable[[], None] = _nothing
         self.closed = False
+        self.defect: BaseException | None = None
         self._subscription = subscription
         self._counts = counts
         self._symbols = symbols
         self._leases = leases
-        self._reader = Reader(
-            self, self._fail, events=events, everything=everything, ended=self._restore
-        )
+        ended = None if leases is None else leases.restore
+        self._reader = Reader(self, self._fail, events=events, everything=everything, ended=ended)
         self._slots: Slots[T] = Slots(max_hz=max_hz)
         self._begun = False
         self._opened = False
         self._closing = asyncio.Lock()
-        self._defect: BaseException | None = None
 
     @property
     def opened(self) -> bool:
@@ -95,18 +95,13 @@ class Iteration(Generic[T]):
                 return  # closed meanwhile, which ends an iteration without an error
             await self.aclose()
             raise
-        if not self.closed:
+        if not self.closed and not self._opened:  # another task may have opened it meanwhile
             self._opened = True
             self._joined()
 
     def take(self) -> T | None:
-        """Return the next value; None if there is none now. Raises the defect that ended it."""
-        if self.closed:
-            return None
-        value = self._slots.take(time.monotonic())
-        if value is None and self._defect is not None:
-            raise self._defect
-        return value
+        """Return the next value; None if there is none now."""
+        return None if self.closed else self._slots.take(time.monotonic())
 
     def wait_s(self) -> float | None:
         """Return after which seconds to take again, if ``wake`` is not called; None: only then."""
@@ -154,13 +149,8 @@ class Iteration(Generic[T]):
         self.wake()
 
     def _fail(self, defect: BaseException) -> None:
-        self._defect = defect
+        self.defect = defect
         self.wake()
-
-    def _restore(self, symbol: str) -> None:
-        # We demand it. That nobody does any more means that Redis has lost our lease.
-        if self._leases is not None:
-            self._leases.restore(symbol)
 
 
 class EventIteration(Iteration[Event]):
@@ -192,21 +182,15 @@ class PriceIteration(Iteration[T]):
 
     def __init__(
         self,
-        *args: Subscription | Counts,
+        subscription: Subscription,
+        counts: Counts,
+        *,
         symbols: Sequence[str],
-        leases: Leases | None,
         explain: Callable[[Sequence[str]], Awaitable[Sequence[str]]],
         warn_after_s: float,
-        max_hz: float | None = None,
-        events: bool = False,
+        **options: Any,
     ) -> None:
-        super().__init__(
-            *args,  # type: ignore[arg-type]
-            symbols=symbols,
-            leases=leases,
-            events=events,
-            max_hz=max_hz,
-        )
+        super().__init__(subscription, counts, symbols=symbols, **options)
         self._unpriced = set(symbols)
         self._stored_alone = True  # no price came after those that were stored
         self._explain = explain
@@ -219,10 +203,7 @@ class PriceIteration(Iteration[T]):
             self._unpriced.discard(update.symbol)
         if self._opened:
             self._stored_alone = False
-        skipped = self._slots.skipped
-        self._slots.put_price(update.symbol, update, time.monotonic())  # type: ignore[arg-type]
-        self._counts.conflated += self._slots.skipped - skipped
-        self.wake()
+        self._put(self._slots.put_price, update.symbol, update, time.monotonic())
 
     async def aclose(self) -> None:
         """End the demand and the reading. May be called twice."""
@@ -256,24 +237,8 @@ class StateIteration(PriceIteration[SpotPriceUpdate | SymbolState]):
     told as ``stale``, and its state anew when both are back.
     """
 
-    def __init__(
-        self,
-        *args: Subscription | Counts,
-        symbols: Sequence[str],
-        leases: Leases | None,
-        explain: Callable[[Sequence[str]], Awaitable[Sequence[str]]],
-        warn_after_s: float,
-        max_hz: float | None = None,
-    ) -> None:
-        super().__init__(
-            *args,
-            symbols=symbols,
-            leases=leases,
-            explain=explain,
-            warn_after_s=warn_after_s,
-            max_hz=max_hz,
-            events=True,
-        )
+    def __init__(self, subscription: Subscription, counts: Counts, **options: Any) -> None:
+        super().__init__(subscription, counts, events=True, **options)
         self._states: dict[str, SymbolState] = {}
         self._daemon = False  # whether a status is there
         self._reader.joined = self._tell_all

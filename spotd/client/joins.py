@@ -20,10 +20,6 @@ from spotd.keys import Keys
 from spotd.models import DaemonStatus
 
 
-def _ignore(_: str) -> None:
-    """Do nothing about the end of a state."""
-
-
 def _pass() -> None:
     """Do nothing about a join."""
 
@@ -95,7 +91,7 @@ class Reader:
         *,
         events: bool = False,
         everything: bool = False,
-        ended: Callable[[str], None] = _ignore,
+        ended: Callable[[str], None] | None = None,
         joined: Callable[[], None] = _pass,
     ) -> None:
         self.listener = listener

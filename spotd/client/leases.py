@@ -35,7 +35,7 @@ class Leases:
     """The leases of one owner. A symbol that is held twice is released after its second release.
 
     ``hold`` and ``release`` return at once, and the writer tells Redis. Where Redis is away, it
-    tries again twice a second; what it cannot renew or remove lapses ``ttl_s`` seconds later. All
+    tries again each second; what it cannot renew or remove lapses ``ttl_s`` seconds later. All
     leases are renewed after a third of that, at the latest after ``renew_every_s``. A renewal
     also restores leases that Redis has lost.
     """
@@ -95,23 +95,24 @@ class Leases:
     async def rewrite(self) -> None:
         """Write all leases again, and wake the daemon up. Raises RedisUnavailableError."""
         if self._held:
-            self._unwritten.update(self._held)
-            self._renew_at = _AT_ONCE  # the server may be another one, with another clock
+            self.renew()
             await self._next_write()
 
     def restore(self, symbol: str) -> None:
-        """Write all leases again soon: the state of a symbol has ended, so they may be lost.
+        """Write all leases again soon, since the state of a symbol has ended.
 
-        This is done at most once a second. A symbol that is not held is passed over.
+        We demand it. That nobody does any more means that Redis has lost our lease. This is done
+        at most once a second. A symbol that is not held is passed over.
         """
         if symbol in self._held:
             self._doubted = True
             self._wake()
 
     def renew(self) -> None:
-        """Write all leases again now, without waiting for it."""
+        """Write all leases again, and wake the daemon up, without waiting for it."""
         if self._held:
             self._unwritten.update(self._held)
+            self._renew_at = _AT_ONCE  # the server may be another one, with another clock
             self._wake()
 
     async def settle(self) -> None:

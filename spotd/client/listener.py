@@ -34,9 +34,8 @@ class FollowerListener(Protocol):
     def status(self, status: DaemonStatus | None, raw: bytes) -> None:
         """Take the daemon's status: the stored one, then every change, also of its time.
 
-        None, with empty bytes: no daemon runs, since its status has lapsed or was deleted. That it
-        has lapsed is told at once, unless it was refreshed 5 s before; that it was deleted, within
-        5 s.
+        None, with empty bytes: no daemon runs, since its status has lapsed or was deleted. A lapse
+        is told at once, or within 5 s in the first 5 s after joining; a deletion within 5 s.
         """
 
     def connection(self, connected: bool, why: str) -> None:

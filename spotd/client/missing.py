@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from spotd.keys import Keys
-from spotd.models import DaemonStatus, SymbolState
+from spotd.models import DaemonStatus, SymbolState, rfc3339
 
 _MOST_NAMES = 5
 _UNSEEN = "channel_prefix is not the daemon's SPOTD_CHANNEL_PREFIX"
@@ -19,10 +19,13 @@ _UNSEEN = "channel_prefix is not the daemon's SPOTD_CHANNEL_PREFIX"
 class Found(NamedTuple):
     """What was found: the status, states by symbol, and the channels on which daemons listen.
 
-    ``listening`` is None where the user of Redis may not ask for it.
+    ``led`` is whether a daemon holds the leader key. Since each status is that of a leader, a
+    status without one was left by a daemon that is gone. ``led`` and ``listening`` are None where
+    the user of Redis may not ask for them.
     """
 
     status: DaemonStatus | None
+    led: bool | None
     states: Mapping[str, SymbolState]
     listening: Sequence[str] | None
 
@@ -41,6 +44,8 @@ def reasons(
     channel_prefixes = _prefixes(found.listening or (), leaders)
     if found.status is None:
         return [_no_daemon(keys, key_prefixes)]
+    if found.led is False:
+        return [no_leader(found.status)]
     if channel_prefixes and keys.channel_prefix not in channel_prefixes:
         return [_wrong_channels(keys, channel_prefixes)]
     by_text: dict[str, list[str]] = {}
@@ -51,6 +56,12 @@ def reasons(
             text += f"; or {_UNSEEN}: this user of Redis may not ask which one is right"
         by_text.setdefault(text, []).append(symbol)
     return [f"{_names(names)}: {text}" for text, names in by_text.items()]
+
+
+def no_leader(left: DaemonStatus) -> str:
+    """Return what there is to say about the status of a daemon that does not lead any more."""
+    at = rfc3339(left.at)
+    return f"no leader: {left.instance} wrote the last status, {left.state}, at {at}"
 
 
 def _no_daemon(keys: Keys, key_prefixes: Sequence[str]) -> str:

@@ -18,7 +18,7 @@ from spotd.client.telling import MALFORMED, Counts
 from spotd.errors import RedisUnavailableError, SpotdError
 from spotd.keys import Keys
 from spotd.models import DaemonStatus, SpotPriceUpdate, SymbolState
-from spotd.redis.errors import answered, translated
+from spotd.redis.errors import RefusedError, answered, translated
 
 T = TypeVar("T")
 
@@ -152,8 +152,8 @@ class Requests:
         """Return why symbols have no price. Raises RedisUnavailableError."""
         status = await self.status()
         states = await self._call("HMGET", self._keys.states, *symbols) if symbols else []
-        found = [self._read(SymbolState.from_json, raw) for raw in states]
-        by_symbol = {state.symbol: state for state in found if state is not None}
+        read = [self._read(SymbolState.from_json, raw) for raw in states]
+        by_symbol = {state.symbol: state for state in read if state is not None}
         listening: list[str] | None
         try:
             asked = [await self._call("PUBSUB", "CHANNELS", p) for p in listening_patterns()]
@@ -162,7 +162,15 @@ class Requests:
             if not answered(error):
                 raise
             listening = None
-        return reasons(self._keys, symbols, Found(status, by_symbol, listening), demanded=demanded)
+        found = Found(status, await self._led(), by_symbol, listening)
+        return reasons(self._keys, symbols, found, demanded=demanded)
+
+    async def _led(self) -> bool | None:
+        """Return whether a daemon holds the leader key; None where our user may not read it."""
+        try:
+            return await self._call("GET", self._keys.leader) is not None
+        except RefusedError:
+            return None
 
     def _check_open(self) -> None:
         if self._closed:

@@ -57,18 +57,17 @@ class SyncIteration(ClosedByWith, Iterator[T], Generic[T]):
                 # Another thread may have opened it meanwhile, and the client may be closed by now.
                 if not iteration.opened:
                     self._background.call(iteration.open(), self._timeout)
-        try:
-            with self._changed:
-                while (value := iteration.take()) is None:
-                    if iteration.closed:
-                        raise StopIteration
-                    self._wait(until)
-                return value
-        except (StopIteration, TimeoutError, KeyboardInterrupt):
-            raise
-        except BaseException:
-            self.close()
-            raise
+        with self._changed:
+            while True:
+                if (value := iteration.take()) is not None:
+                    return value
+                if iteration.closed:
+                    raise StopIteration
+                if (defect := iteration.defect) is not None:
+                    break
+                self._wait(until)
+        self.close()
+        raise defect
 
     def close(self) -> None:
         """End it, and the leases with it. May be called twice."""

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import NoReturn
 
 from redis.exceptions import NoPermissionError
@@ -35,6 +35,19 @@ _ROLE_EVERY_S = 0.5
 _MOST_AT_ONCE = 1_000  # symbols in one request
 
 log = logging.getLogger("spotd.client")
+
+
+class _DefectError(Exception):
+    """A listener raised what would look like a failure of Redis. That is the cause of this."""
+
+
+@contextmanager
+def _listeners() -> Iterator[None]:
+    """Raise _DefectError in place of an error of a listener that ``translated`` would take."""
+    try:
+        yield
+    except FAILURES as error:
+        raise _DefectError from error
 
 
 class Subscription:
@@ -133,7 +146,7 @@ class Subscription:
     async def _connect(self) -> None:
         """Join, and return when the connection is lost. Raises RedisUnavailableError before."""
         redis = self._call.redis
-        connection = Connection(redis, self._teller.message, self._confirmed)
+        connection = Connection(redis, self._heard, self._confirmed)
         self._joins.reconnect()
         try:
             with translated(redis):
@@ -229,7 +242,8 @@ class Subscription:
         for reader in batch.readers:
             if not reader.connected:
                 reader.connected = True
-                reader.listener.connection(True, f"joined {place_of(self._call.redis)}")
+                with _listeners():
+                    reader.listener.connection(True, f"joined {place_of(self._call.redis)}")
         await self._tell_stored(batch, stored)
         for reader in self._joins.joined(batch):
             reader.joined()
@@ -256,8 +270,15 @@ class Subscription:
         return stored
 
     async def _tell_stored(self, batch: Batch, stored: Stored) -> None:
-        for _ in self._teller.stored(batch, stored):
-            await asyncio.sleep(0)
+        with _listeners():
+            for _ in self._teller.stored(batch, stored):
+                await asyncio.sleep(0)
+
+    def _heard(self, channel: bytes, raw: bytes) -> None:
+        try:
+            self._teller.message(channel, raw)
+        except FAILURES as error:  # as ``_listeners``, which would cost time for each message
+            raise _DefectError from error
 
     def _confirmed(self, channel: bytes) -> None:
         self._joins.confirmed(channel)
@@ -289,6 +310,8 @@ class Subscription:
     def _ended(self, task: asyncio.Task[NoReturn]) -> None:
         """Tell the readers of the defect that ended the task, if it was not cancelled."""
         error = None if task.cancelled() else task.exception()
+        if isinstance(error, _DefectError):
+            error = error.__cause__
         if error is None:
             return
         self._task = None

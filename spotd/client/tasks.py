@@ -40,7 +40,8 @@ def raise_if_cancelled() -> None:
     """Raise CancelledError in a task that was cancelled, and did not notice.
 
     In Python 3.11 ``asyncio.wait_for`` swallows a cancellation in the turn in which its body ends.
-    redis-py sends by it. A loop of ours that calls redis-py therefore calls this in each round.
+    redis-py sends by it. Connections of ours raise it themselves, those of a client that a program
+    brings do not. A loop of ours that calls redis-py therefore calls this in each round.
     """
     task = asyncio.current_task()
     if task is not None and task.cancelling():

@@ -151,7 +151,8 @@ class Teller:
                 follow.reader.listener.state(state, raw)
 
     def _tell_ended(self, reader: Reader, symbol: str) -> None:
-        reader.ended(symbol)
+        if reader.ended is not None:
+            reader.ended(symbol)
         reader.listener.ended(symbol)
 
     def _tell_any(self, batch: Batch, raw: bytes) -> None:

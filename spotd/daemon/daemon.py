@@ -366,6 +366,7 @@ class Daemon:
             await asyncio.wait((*loops, stopping), return_when=asyncio.FIRST_COMPLETED)
         finally:
             stopping.cancel()
+            await asyncio.wait((stopping,))
         for loop in loops:
             if not loop.done():
                 continue

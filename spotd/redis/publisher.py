@@ -108,10 +108,11 @@ class Publisher:
         self._fail(why or TimeoutError())
 
     async def close(self) -> None:
-        """Close the connection."""
-        for task in (self._opening, self._asking):
-            if task is not None:
-                task.cancel()
+        """Close the connection, also one that is being opened."""
+        tasks = [task for task in (self._opening, self._asking) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         if self._guard is not None:
             self._guard.cancel()
         self._drop()

@@ -217,6 +217,7 @@ async def run_relay(
             await serve_until(stop_asked, relay)
         finally:
             telling.cancel()
+            await asyncio.wait((telling,))
             systemd.notify("STOPPING=1\nSTATUS=stopping")
     log.info("stopped")
 

@@ -148,7 +148,7 @@ class TestEvents:
 
         A type that is not known is ignored, and junk is counted.
         """
-        await daemon.redis.set(KEYS.status, STATUS.to_json())
+        await daemon.write_status(STATUS)
         await daemon.redis.hset(KEYS.states, "SPY", state_of("SPY").to_json())
         async with SpotClient(url) as spot, aclosing(spot.events()) as events:
             seen: list[Event] = [await anext(events), await anext(events)]
@@ -163,7 +163,7 @@ class TestEvents:
 
     async def test_empty_entry(self, url: str, daemon: Publisher) -> None:
         """The state of a refused empty entry does not take the place of the daemon's."""
-        await daemon.redis.set(KEYS.status, STATUS.to_json())
+        await daemon.write_status(STATUS)
         await daemon.redis.hset(KEYS.states, "", state_of("", "refused").to_json())
         async with SpotClient(url) as spot, aclosing(spot.events()) as events:
             assert [await anext(events), await anext(events)] == [STATUS, state_of("", "refused")]

@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack, aclosing
 from typing import Any
 
 import pytest
+from redis.exceptions import RedisError
 
 from spotd.client import Follower, SpotClient
 from spotd.client.calls import Calls
@@ -55,7 +56,7 @@ async def subscriptions(daemon: Publisher) -> int:
 class TestTelling:
     async def test_stored_then_newer(self, spot: SpotClient, told: Told, daemon: Publisher) -> None:
         """The connection, then what is stored, then what is newer, each with its bytes."""
-        await daemon.redis.set(KEYS.status, status_of().to_json())
+        await daemon.write_status(status_of())
         await daemon.announce("SPY", "live")
         await daemon.publish("SPY", 10)
         async with spot.follow(told) as follower:
@@ -120,7 +121,7 @@ class TestTelling:
 
     async def test_ends(self, follower: Follower, told: Told, daemon: Publisher) -> None:
         """A state that is removed, and a status that lapses, are told, each once."""
-        await daemon.redis.set(KEYS.status, status_of().to_json())
+        await daemon.write_status(status_of())
         await daemon.announce("SPY", "live")
         await told.until("daemon", "streaming")
         await daemon.redis.delete(KEYS.states)
@@ -136,7 +137,7 @@ class TestTelling:
         self, url: str, told: Told, daemon: Publisher
     ) -> None:
         """A user who may not ask for PTTL is told of the end of a daemon all the same."""
-        await daemon.redis.set(KEYS.status, status_of().to_json())
+        await daemon.write_status(status_of())
         await daemon.redis.execute_command(
             "ACL", "SETUSER", "poor", "on", ">pass", "~*", "&*", "+@all", "-pttl"
         )
@@ -145,7 +146,7 @@ class TestTelling:
             async with SpotClient(poor, heartbeat_s=HEARTBEAT_S) as spot, spot.follow(told):
                 await told.until("daemon", "streaming")
                 for state in ("idle", "streaming"):
-                    await daemon.redis.set(KEYS.status, status_of(state).to_json())
+                    await daemon.write_status(status_of(state))
                     await told.until("daemon", state)
                 await daemon.redis.delete(KEYS.status)
                 assert ("connection", False) not in await told.until("daemon", None)
@@ -157,7 +158,7 @@ class TestTelling:
     ) -> None:
         """A status that is refreshed without an announcement is told too."""
         for state in ("streaming", "idle"):
-            await daemon.redis.set(KEYS.status, status_of(state).to_json())
+            await daemon.write_status(status_of(state))
             await told.until("daemon", state)
         assert follower.status == status_of("idle")
 
@@ -329,18 +330,6 @@ class TestDemand:
 
 
 class TestFaults:
-    async def check_recovery(
-        self, follower: Follower, told: Told, daemon: Publisher, seq: int
-    ) -> None:
-        """Assert that the loss was told before the return, and that newer prices are told."""
-        calls = await told.until("connection", True)
-        assert calls[0] == ("connection", False)
-        assert calls.count(("connection", False)) == 1
-        assert follower.connected
-        await daemon.publish("SPY", seq)
-        await told.until("SPY", seq)
-        assert [lease.partition("@")[0] for lease in await daemon.leases()] == ["SPY"]
-
     async def test_killed_connection(
         self, follower: Follower, told: Told, daemon: Publisher
     ) -> None:
@@ -371,7 +360,7 @@ class TestFaults:
             spot.follow(told) as follower,
         ):
             async with Publisher(own_server.url) as daemon:
-                await daemon.redis.set(KEYS.status, status_of().to_json())
+                await daemon.write_status(status_of())
                 await daemon.announce("SPY", "live")
                 follower.add("SPY")
                 await told.until("SPY", "live")
@@ -405,7 +394,13 @@ class TestFaults:
             own_server.freeze()
             await until(lambda: not follower.connected, "the loss")
             own_server.thaw()
-            await self.check_recovery(follower, told, daemon, 1)
+            assert await told.until("connection", True) == [
+                ("connection", False),
+                ("connection", True),
+            ]
+            await daemon.publish("SPY", 1)
+            await told.until("SPY", 1)
+            assert set(await daemon.leases()) == {f"SPY@{spot.owner}"}
 
     async def test_changes_meanwhile(self, own_server: Server, told: Told) -> None:
         """Symbols that come and go while Redis is away count from its return on."""
@@ -495,7 +490,7 @@ class TestClosing:
         assert told.calls == []
 
     async def test_closed_client(self, url: str, told: Told, daemon: Publisher) -> None:
-        """A closed client ends its followers and leases, and all its calls raise."""
+        """A closed client ends its followers, iterations and leases, and no task is left."""
         spot = SpotClient(url)
         async with spot.follow(told) as follower, spot.want("IWM"):
             follower.add("SPY")
@@ -507,37 +502,42 @@ class TestClosing:
                 follower.add("QQQ")
             with pytest.raises(RuntimeError, match="the client is closed"):
                 await anext(begun)
-        for call in (spot.updates, spot.want):
-            with pytest.raises(RuntimeError, match="the client is closed"):
-                call("SPY")
-        for call_it in (spot.latest, spot.status, spot.states, spot.desired):
-            with pytest.raises(RuntimeError, match="the client is closed"):
-                await call_it()
-        with pytest.raises(RuntimeError, match="the client is closed"):
-            spot.follow(told)
-        with pytest.raises(RuntimeError, match="the client is closed"):
-            spot.events()
         assert len(asyncio.all_tasks()) == 1
 
+    @pytest.mark.parametrize("defect", [ZeroDivisionError, BrokenPipeError, RedisError])
+    @pytest.mark.parametrize("stored", [True, False])
     async def test_defect_of_the_listener(
-        self, spot: SpotClient, daemon: Publisher, caplog: pytest.LogCaptureFixture
+        self,
+        spot: SpotClient,
+        daemon: Publisher,
+        caplog: pytest.LogCaptureFixture,
+        *,
+        defect: type[Exception],
+        stored: bool,
     ) -> None:
-        """A listener that raises ends its follower, whose calls and whose end raise it."""
+        """A listener that raises ends its follower, whose calls and whose end raise it.
+
+        What it raises is no failure of Redis, whatever it is.
+        """
 
         class Broken(Told):
             def price(self, update: SpotPriceUpdate, raw: bytes) -> None:
-                raise ZeroDivisionError(raw)
+                raise defect
 
-        await daemon.publish("SPY", 1)
+        if stored:
+            await daemon.publish("SPY", 1)
         listener = Broken()
         follower = await spot.follow(listener).__aenter__()
         follower.add("SPY")
+        if not stored:
+            await until(lambda: daemon.subscribers(KEYS.channel("SPY")), "a subscriber")
+            await daemon.publish("SPY", 1)
         await listener.until("connection", False)
-        assert "defect" in caplog.text
+        assert "a follower was ended by a defect" in caplog.text
         assert not follower.connected
-        with pytest.raises(RuntimeError, match="defect"):
+        with pytest.raises(RuntimeError, match="ended by a defect"):
             follower.add("QQQ")
-        with pytest.raises(ZeroDivisionError):
+        with pytest.raises(defect):
             await follower.__aexit__(None, None, None)
         assert await daemon.leases() == {}
         async with aclosing(spot.updates("SPY")) as updates:

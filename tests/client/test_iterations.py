@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import gc
 import sys
-import time
 from contextlib import aclosing, suppress
 from typing import Any
 
@@ -15,6 +14,7 @@ from redis.asyncio import Connection, ConnectionPool, Redis
 from spotd.client import SpotClient, symbols_of
 from spotd.errors import RedisUnavailableError, SpotdError, SymbolRefusedError
 from spotd.models import SpotPriceUpdate, SymbolState
+from tests.client.told import Told
 from tests.kit.publisher import KEYS, Publisher, state_of, status_of, update_of
 from tests.kit.servers import Server
 from tests.kit.waiting import until
@@ -97,6 +97,17 @@ class TestEnd:
 
             await until(no_leases, "the leases to end")
 
+    async def test_two_tasks_begin_it(self, url: str, daemon: Publisher) -> None:
+        """Each price goes to one of them, and the client's end leaves no task."""
+        async with SpotClient(url) as spot:
+            updates = spot.updates("SPY", "QQQ")
+            taking = [asyncio.ensure_future(anext(updates)) for _ in range(2)]
+            await until(lambda: daemon.subscribers(KEYS.channel("SPY")), "a subscriber")
+            await daemon.publish("SPY", 1)
+            await daemon.publish("QQQ", 1)
+            assert {update.symbol for update in await asyncio.gather(*taking)} == {"SPY", "QQQ"}
+        assert len(asyncio.all_tasks()) == 1
+
     async def test_async_with(self, url: str, daemon: Publisher) -> None:
         """``async with`` ends it at once, and a step after it is the end."""
         await daemon.publish("SPY", 1)
@@ -129,16 +140,8 @@ class TestEnd:
                 await plain()
         with pytest.raises(RuntimeError, match="the client is closed"):
             spot.events()
-
-    async def test_one_connection(self, url: str, daemon: Publisher) -> None:
-        """Whatever the number of iterations, the subscription is one connection."""
-        async with SpotClient(url) as spot:
-            symbols = [f"A{a}{b}" for a in "ABCDEFGHIJKLMNO" for b in "ABCDEFGHIJ"]
-            for symbol in symbols:
-                await daemon.publish(symbol, 1)
-            iterations = [spot.updates(symbol) for symbol in symbols]
-            await asyncio.gather(*(anext(each) for each in iterations))
-            assert len(await daemon.redis.client_list(_type="pubsub")) == 1
+        with pytest.raises(RuntimeError, match="the client is closed"):
+            spot.follow(Told())
 
 
 class TestSkipped:
@@ -167,7 +170,7 @@ class TestSkipped:
 class TestStates:
     async def test_beside_the_prices(self, url: str, daemon: Publisher) -> None:
         """States of the symbols come as they change, and not those of others."""
-        await daemon.redis.set(KEYS.status, status_of().to_json())
+        await daemon.write_status(status_of())
         await daemon.publish("SPY", 1)
         await daemon.announce("SPY", "live")
         async with SpotClient(url) as spot, spot.updates("SPY", with_states=True) as items:
@@ -187,7 +190,7 @@ class TestStates:
         self, url: str, daemon: Publisher
     ) -> None:
         """Whenever a program joins: the last price before ``stale`` is never told after it."""
-        await daemon.redis.set(KEYS.status, status_of().to_json())
+        await daemon.write_status(status_of())
         async with SpotClient(url) as spot:
             for seq in range(1, 101):
                 await daemon.announce("SPY", "live")
@@ -206,7 +209,7 @@ class TestStates:
         self, url: str, daemon: Publisher
     ) -> None:
         """Where messages arrive later than the answer with the stored state, that one waits."""
-        await daemon.redis.set(KEYS.status, status_of().to_json())
+        await daemon.write_status(status_of())
         await daemon.announce("SPY", "live")
 
         class Late(Redis):
@@ -236,7 +239,7 @@ class TestStates:
 
     async def test_the_daemon_ends(self, url: str, daemon: Publisher) -> None:
         """Without a status no state counts: each symbol is stale, until a daemon is there again."""
-        await daemon.redis.set(KEYS.status, status_of().to_json())
+        await daemon.write_status(status_of())
         await daemon.announce("SPY", "live")
         async with (
             SpotClient(url, heartbeat_s=0.05) as spot,
@@ -247,7 +250,7 @@ class TestStates:
             stale = await anext(items)
             assert isinstance(stale, SymbolState)
             assert (stale.state, stale.code) == ("stale", "no_daemon")
-            await daemon.redis.set(KEYS.status, status_of().to_json())
+            await daemon.write_status(status_of())
             assert told(await anext(items)) == ("SPY", "live")
 
     async def test_no_daemon_at_the_start(self, url: str, daemon: Publisher) -> None:
@@ -261,7 +264,7 @@ class TestStates:
         async with SpotClient(own_server.url) as spot:
             items = spot.updates("SPY", with_states=True)
             async with Publisher(own_server.url) as daemon:
-                await daemon.redis.set(KEYS.status, status_of().to_json())
+                await daemon.write_status(status_of())
                 await daemon.announce("SPY", "live")
                 assert told(await anext(items)) == ("SPY", "live")
             own_server.kill()
@@ -270,7 +273,7 @@ class TestStates:
             assert told(await anext(items)) == ("SPY", "no_daemon")
             async with Publisher(own_server.url) as daemon:
                 await daemon.announce("SPY", "live")
-                await daemon.redis.set(KEYS.status, status_of().to_json())
+                await daemon.write_status(status_of())
                 await daemon.redis.publish(KEYS.events, status_of().to_json())
                 assert told(await anext(items)) == ("SPY", "live")
 
@@ -278,7 +281,7 @@ class TestStates:
 class TestWaitLive:
     async def test_all_are_live(self, url: str, daemon: Publisher) -> None:
         """It returns the states when the last one is live; a halted one is not."""
-        await daemon.redis.set(KEYS.status, status_of().to_json())
+        await daemon.write_status(status_of())
         await daemon.announce("SPY", "live")
         await daemon.announce("QQQ", "halted")
         async with SpotClient(url) as spot:
@@ -290,7 +293,7 @@ class TestWaitLive:
 
     async def test_refused(self, url: str, daemon: Publisher) -> None:
         """A refused one is told at once, with its reason."""
-        await daemon.redis.set(KEYS.status, status_of().to_json())
+        await daemon.write_status(status_of())
         await daemon.redis.hset(
             KEYS.states, "SPY", state_of("SPY", "refused", "symbol_limit").to_json()
         )
@@ -304,7 +307,7 @@ class TestWaitLive:
         async with SpotClient(url) as spot:
             with pytest.raises(TimeoutError, match=r"after 0\.05 s: no daemon runs"):
                 await spot.wait_live("SPY", timeout=0.05)
-            await daemon.redis.set(KEYS.status, status_of().to_json())
+            await daemon.write_status(status_of())
             with pytest.raises(TimeoutError, match="after 1 s: QQQ: nobody demands it, or"):
                 await spot.wait_live("SPY", "QQQ", timeout=1.0)
 
@@ -358,7 +361,7 @@ class TestWarnings:
         self, url: str, daemon: Publisher, caplog: pytest.LogCaptureFixture
     ) -> None:
         """A symbol is refused, the other is not known."""
-        await daemon.redis.set(KEYS.status, status_of().to_json())
+        await daemon.write_status(status_of())
         state = state_of("SPY", "refused", "symbol_limit")
         await daemon.redis.hset(KEYS.states, "SPY", state.to_json())
         message = await self.warning(url, caplog, demand=False)
@@ -368,7 +371,7 @@ class TestWarnings:
         self, url: str, daemon: Publisher, caplog: pytest.LogCaptureFixture
     ) -> None:
         """A daemon listens under other prefixes than the client's."""
-        await daemon.redis.set(KEYS.status, status_of().to_json())
+        await daemon.write_status(status_of())
         async with daemon.redis.pubsub(ignore_subscribe_messages=True) as pubsub:
             await pubsub.subscribe(KEYS.wake, KEYS.leaders)
             await until(lambda: daemon.subscribers(KEYS.leaders), "the daemon to listen")
@@ -378,10 +381,20 @@ class TestWarnings:
             message = await self.warning(url, caplog, channel_prefix="y:")
             assert "nobody publishes under the channel prefix 'y:', but under 'spot:'" in message
 
+    @pytest.mark.parametrize(
+        ("left", "why"),
+        [
+            (False, "no daemon runs under the key prefix"),
+            (True, "no leader: host-1-ab wrote the last status, streaming, at"),
+        ],
+    )
     async def test_stored_prices_of_a_daemon_that_is_gone(
-        self, url: str, daemon: Publisher, caplog: pytest.LogCaptureFixture
+        self, url: str, daemon: Publisher, caplog: pytest.LogCaptureFixture, *, left: bool, why: str
     ) -> None:
-        """Where nothing follows the stored prices, it is told that no daemon runs."""
+        """Where nothing follows the stored prices, that is told, also while its status is left."""
+        if left:
+            await daemon.write_status(status_of())
+            await daemon.redis.delete(KEYS.leader)
         await daemon.publish("SPY", 1)
         async with (
             SpotClient(url, warn_after_s=WARN_AFTER_S) as spot,
@@ -389,13 +402,13 @@ class TestWarnings:
         ):
             assert (await anext(updates)).seq == 1
             await until(lambda: "no new price after" in caplog.text, "the warning")
-        assert "no new price after 0.05 s: no daemon runs under the key prefix" in caplog.text
+        assert f"no new price after 0.05 s: {why}" in caplog.text
 
     async def test_stored_prices_and_a_wrong_channel_prefix(
         self, url: str, daemon: Publisher, caplog: pytest.LogCaptureFixture
     ) -> None:
         """The right key prefix brings stored prices, and the wrong channel prefix is told."""
-        await daemon.redis.set(KEYS.status, status_of().to_json())
+        await daemon.write_status(status_of())
         await daemon.publish("SPY", 1)
         async with daemon.redis.pubsub(ignore_subscribe_messages=True) as pubsub:
             await pubsub.subscribe(KEYS.wake, KEYS.leaders)
@@ -412,7 +425,7 @@ class TestWarnings:
         self, url: str, daemon: Publisher, caplog: pytest.LogCaptureFixture
     ) -> None:
         """A stored price that nothing follows is well while a daemon publishes here."""
-        await daemon.redis.set(KEYS.status, status_of().to_json())
+        await daemon.write_status(status_of())
         await daemon.publish("SPY", 1)
         async with (
             SpotClient(url, warn_after_s=WARN_AFTER_S) as spot,
@@ -530,16 +543,3 @@ def test_to_dict() -> None:
     }  # fmt: skip
     assert state_of("SPY").to_dict()["type"] == "symbol"
     assert status_of().to_dict()["type"] == "daemon"
-
-
-async def test_a_wrong_clock_of_ours_changes_nothing(
-    url: str, daemon: Publisher, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Leases lapse by Redis' clock, prices are newer by ``seq``: our wall clock plays no part."""
-    real = time.time
-    monkeypatch.setattr(time, "time", lambda: real() - 86_400.0)
-    async with SpotClient(url) as spot, spot.updates("SPY") as updates:
-        await daemon.publish("SPY", 1)
-        assert (await anext(updates)).seq == 1
-        [lapses_at] = (await daemon.leases()).values()
-        assert 0 < lapses_at - real() <= 30.0

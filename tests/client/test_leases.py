@@ -169,6 +169,10 @@ async def test_the_clock_is_asked_at_renewals_only(url: str, daemon: Publisher) 
         asked.clear()
         await leases.rewrite()
         assert asked == ["TIME", "ZADD", "PUBLISH"]
+        asked.clear()
+        leases.renew()  # all connections were dropped
+        await until(lambda: len(asked) == 3, "the renewal")
+        assert asked == ["TIME", "ZADD", "PUBLISH"]
         await leases.aclose()
         assert await daemon.leases() == {}
 

@@ -20,10 +20,11 @@ def said(
     states: Sequence[SymbolState] = (),
     listening: Sequence[str] | None = OURS,
     *,
+    led: bool | None = True,
     demanded: bool = True,
 ) -> str:
     """Return what is said about SPY and QQQ."""
-    found = Found(status, {state.symbol: state for state in states}, listening)
+    found = Found(status, led, {state.symbol: state for state in states}, listening)
     return "; ".join(reasons(KEYS, ["SPY", "QQQ"], found, demanded=demanded))
 
 
@@ -43,6 +44,16 @@ def test_the_patterns_match_what_daemons_listen_on() -> None:
 def test_without_a_status(listening: Sequence[str], words: str) -> None:
     """No daemon runs, or one with another key prefix, or in another database."""
     assert words in said(None, listening=listening)
+
+
+def test_a_status_that_a_killed_daemon_left() -> None:
+    """Its states do not count; where our user may not read the leader key, they are told."""
+    live = [state_of("SPY", "live"), state_of("QQQ", "live")]
+    assert said(status_of(), live, led=False) == (
+        "no leader: host-1-ab wrote the last status, streaming, at 2026-01-20T05:12:00.000000Z"
+    )
+    assert said(None, led=False).startswith("no daemon runs")
+    assert said(status_of(), live, led=None).startswith("SPY, QQQ: live, no quote")
 
 
 def test_another_channel_prefix() -> None:
@@ -89,5 +100,5 @@ def test_each_symbol_by_its_state() -> None:
 def test_many_symbols_are_counted() -> None:
     """A line of a log stays one that can be read."""
     names = [f"A{letter}" for letter in "ABCDEFG"]
-    [text] = reasons(KEYS, names, Found(status_of(), {}, OURS))
+    [text] = reasons(KEYS, names, Found(status_of(), True, {}, OURS))
     assert text.startswith("AA, AB, AC, AD, AE and 2 more: ")

@@ -46,7 +46,7 @@ async def check_calls(spot: SpotClient, daemon: Publisher, symbol: str = "SPY") 
     assert await spot.remove("QQQ") == ["QQQ"]
     assert await spot.desired() == {symbol}
     await daemon.redis.hset(keys.states, symbol, state_of(symbol).to_json())
-    await daemon.redis.set(keys.status, status_of().to_json())
+    await daemon.write_status(status_of())
     assert await spot.states() == {symbol: state_of(symbol)}
     assert await spot.status() == status_of()
     await publish(daemon, symbol, 1)
@@ -56,7 +56,7 @@ async def check_calls(spot: SpotClient, daemon: Publisher, symbol: str = "SPY") 
 
 async def check_iterations(spot: SpotClient, daemon: Publisher, symbol: str = "SPY") -> None:
     """Assert that prices, events and leases work, from what is stored to what is published."""
-    await daemon.redis.set(daemon.keys.status, status_of().to_json())
+    await daemon.write_status(status_of())
     await daemon.redis.hset(daemon.keys.states, symbol, state_of(symbol).to_json())
     await publish(daemon, symbol, 1)
     async with aclosing(spot.updates(symbol)) as updates, aclosing(spot.events()) as events:

@@ -163,24 +163,30 @@ class TestMessages:
                 taken += 1
             assert taken > 10
 
-    async def test_defect(self, url: str, daemon: Publisher) -> None:
-        """A defect in the reader is raised in the iteration, instead of a silence."""
+    @pytest.mark.parametrize("waits", [True, False])
+    async def test_defect(self, url: str, daemon: Publisher, *, waits: bool) -> None:
+        """A defect in the reader ends the iteration and its leases, also between two steps."""
 
         class Broken(Connection):
             async def read_response(self, *args: Any, **options: Any) -> Any:
                 reply = await super().read_response(*args, **options)
                 return {} if isinstance(reply, list) and reply[0] == b"message" else reply
 
-        async with (
-            connecting_by(Broken, url) as redis,
-            SpotClient(redis=redis) as spot,
-            aclosing(spot.updates("SPY")) as updates,
-        ):
-            taking = asyncio.ensure_future(anext(updates))
-            await subscribed(daemon)
+        await daemon.publish("SPY", 1)
+        async with connecting_by(Broken, url) as redis, SpotClient(redis=redis) as spot:
+            updates = spot.updates("SPY")
+            assert (await anext(updates)).seq == 1
+            taking = asyncio.ensure_future(anext(updates)) if waits else None
             await daemon.redis.publish(KEYS.channel("SPY"), b"")
+
+            async def ended() -> bool:
+                return not await daemon.subscribers(KEYS.channel("SPY"))
+
+            await until(ended, "the end of the subscription")
             with pytest.raises(KeyError):
-                await taking
+                await (taking or anext(updates))
+            assert await daemon.leases() == {}
+            assert await anext(updates, None) is None
 
 
 async def lose_a_message(daemon: Publisher) -> None:
@@ -292,12 +298,11 @@ class TestClosing:
 
     async def test_closed_while_joining(self, own_server: Server) -> None:
         """Closing the client ends an iteration that has not joined yet, without an error."""
-        spot = SpotClient(f"{own_server.url}?socket_timeout=1")
+        spot = SpotClient(own_server.url)
         own_server.freeze()
         taking = asyncio.ensure_future(anext(spot.updates("SPY", demand=False), None))
-        async with Publisher(own_server.url):
-            for _ in range(10):  # until it waits for the join
-                await asyncio.sleep(0)
+        for _ in range(10):  # until it waits for the join
+            await asyncio.sleep(0)
         await spot.aclose()
         assert await taking is None
         own_server.thaw()

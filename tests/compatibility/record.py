@@ -63,6 +63,7 @@ async def recorded(spotd: Path, home: Path) -> dict[str, Any]:
                 process.kill()
                 await process.wait()
             hearing.cancel()
+            await asyncio.wait((hearing,))
             return {
                 "version": _run(spotd, "--version").split()[-1],
                 "settings": sorted(

@@ -91,6 +91,11 @@ class Publisher(Values):
         """Publish updates of one symbol, all in one round trip."""
         await self._execute(price_calls(symbol, *seqs, keys=self.keys))
 
+    async def write_status(self, status: DaemonStatus) -> None:
+        """Write the status of a daemon that leads."""
+        await self.redis.set(self.keys.leader, f"{status.instance}:1")
+        await self.redis.set(self.keys.status, status.to_json())
+
     async def announce(self, symbol: str, state: SymbolStateName) -> None:
         """Write and announce the state of one symbol."""
         await self._execute(state_calls(state_of(symbol, state), keys=self.keys))

@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
 
+from spotd.keys import Keys
 from spotd.redis.clients import connect
+from spotd.redis.port import RedisPort
 from tests.kit.servers import SentinelServers, Server, make_certificates, redis_server
 from tests.kit.waiting import GUARD_S, until
 
@@ -120,6 +122,23 @@ async def test_listening_to_sentinels_ends_in_whatever_turn_of_the_loop(
                 gate.opened.set()
                 with pytest.raises(RedisConnectionError):
                     await call
+            await until(lambda: not gate.connected, "the end of all connections")
+
+
+async def test_a_port_that_opens_its_connection_to_publish_closes(plain: tuple[int, str]) -> None:
+    """Whatever turn of the loop: neither the connection nor a task is left behind."""
+    server_port, address = plain
+    for turns in range(40):
+        async with Gate(server_port).listening() as gate:
+            gate.opened.set()
+            port = RedisPort(address.format(port=gate.port), Keys())
+            before = asyncio.all_tasks()
+            port.begin_publishing("t", b"{}\n", 1, lambda _: None)
+            opening = asyncio.all_tasks() - before
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            await port.close()
+            assert all(task.done() for task in opening)
             await until(lambda: not gate.connected, "the end of all connections")
 
 
