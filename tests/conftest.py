@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from tests.daemon.redis_proxy import RedisProxy
 from tests.kit.publisher import Publisher, status_of
-from tests.kit.servers import ClusterServers, Server
+from tests.kit.redis_proxy import RedisProxy
+from tests.kit.servers import ClusterServers, SentinelServers, Server
 
 # Rooms whose tests start processes and wait for them. Begun last, one of their modules would run
 # alone at the end. The modules of a room keep their order, which is random.
@@ -64,6 +64,13 @@ async def address(servers: tuple[Server, Server]) -> AsyncIterator[RedisProxy]:
     """Yield an address that leads to another server one day."""
     async with RedisProxy.to(servers[0]) as proxy:
         yield proxy
+
+
+@pytest.fixture
+def sentinels(tmp_path: Path) -> Iterator[SentinelServers]:
+    """Yield a master, a replica and a Sentinel."""
+    with SentinelServers(tmp_path) as running:
+        yield running
 
 
 @pytest.fixture(scope="module")

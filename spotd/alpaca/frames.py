@@ -13,11 +13,9 @@ decode = msgspec.msgpack.Decoder(list[Message]).decode
 _decode_one = msgspec.msgpack.Decoder(Message).decode
 _decode_raw = msgspec.msgpack.Decoder(list[msgspec.Raw]).decode
 _decode_tag = msgspec.msgpack.Decoder(dict[str, msgspec.Raw]).decode
+_decode_json = msgspec.json.Decoder(list[Message]).decode
 # What decoding raises. msgspec has no error of its own for bad UTF-8 and for nesting too deep.
 UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
-
-
-_decode_json = msgspec.json.Decoder(list[Message]).decode
 
 
 def is_frame(payload: bytes) -> bool:

@@ -30,12 +30,12 @@ from spotd.alpaca.retry_after import retry_after_s
 from spotd.alpaca.threads import in_daemon_thread
 from spotd.core.lag import ClockReading
 from spotd.core.messages import Quote, Trade
+from spotd.core.pacing import SERVER_ASKS_MOST_S
 from spotd.errors import AlpacaRefusedError, SnapshotError
 from spotd.settings import Settings
 
 MAX_SYMBOLS_PER_CALL = 100
 SOCKET_TIMEOUT_S = 5.0
-_SERVER_ASKS_MOST_S = 300.0  # a longer Retry-After is cut to this
 
 # HTTP 400 names one bad symbol, and brings no values of the others.
 _INVALID_SYMBOL = re.compile(r"invalid symbol:?\s*([^\s\"',}]+)", re.IGNORECASE)
@@ -162,7 +162,7 @@ class Snapshots:
         headers = {} if error.response is None else error.response.headers
         after_s = retry_after_s(headers.get("Retry-After", ""), headers.get("Date", ""))
         if after_s is not None:
-            after_s = min(after_s, _SERVER_ASKS_MOST_S)
+            after_s = min(after_s, SERVER_ASKS_MOST_S)
         return self._failed(f"HTTP {status}", after_s)
 
 

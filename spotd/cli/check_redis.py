@@ -147,6 +147,12 @@ class RedisCheck:
         status = await observer.status()
         if status is None or status.instance != instance:  # one that led before wrote it
             return Finding("ok", f"led by {instance}")
+        if status.feed != self._settings.feed:
+            return Finding(
+                "warning",
+                f"led by {instance}, whose feed is {status.feed}",
+                "give the daemons of each feed their own SPOTD_KEY_PREFIX and SPOTD_CHANNEL_PREFIX",
+            )
         return Finding("ok", f"led by {instance} ({status.state})")
 
 

@@ -36,7 +36,7 @@ class ChannelMonitor:
     """
 
     def __init__(self, is_ours: Callable[[str], bool], *, ttl_s: float) -> None:
-        """``ttl_s`` is that of our leader key, and it is renewed three times as often."""
+        """``ttl_s`` is that of our leader key, which is renewed several times meanwhile."""
         self.channels = Channels()
         self._is_ours = is_ours
         self._ttl_s = ttl_s
@@ -81,7 +81,7 @@ class ChannelMonitor:
         before, self._other = self._other, (token, term, now)
         if before is None or before[0] != token:
             return self.channels
-        # It may renew its key less often than we do.
+        # Its TTL may be longer than ours. It is gone after three renewals that did not come.
         self._other_until = now + max(self._ttl_s, 3 * (now - before[2]))
         return self._set(other_leader=token)
 

@@ -24,7 +24,6 @@ from enum import IntEnum
 from operator import attrgetter
 
 from spotd.core.last_sales import LastSales
-from spotd.core.messages import Quote
 
 
 class Phase(IntEnum):
@@ -74,19 +73,6 @@ class Slot(LastSales):
         self.phase = _QUIET
         self.due_at = 0.0  # monotonic seconds: since when it has been ready
         self.batch: Batch | None = None  # in which it was last emitted
-
-    @property
-    def quote(self) -> Quote | None:
-        """The newest two-sided quote, or None before there was one."""
-        if self.quoted_at is None:
-            return None
-        return Quote(self.symbol, self.bid, self.ask, self.quoted_at)
-
-    @quote.setter
-    def quote(self, quote: Quote) -> None:
-        self.bid = quote.bid
-        self.ask = quote.ask
-        self.quoted_at = quote.at
 
     def clear(self) -> None:
         """Forget the price. An open window stays open: a symbol that returns is throttled."""
@@ -221,7 +207,10 @@ class Conflator:
         self.end_windows(_INFINITY)
 
     def end_windows(self, now: float) -> None:
-        """End the windows that are over at ``now``, as ``take`` and ``settle`` do by themselves."""
+        """End the windows that are over at ``now``, as ``take`` and ``settle`` do by themselves.
+
+        Afterwards the first slot in ``ready`` has changed: ``take`` emits it.
+        """
         windows = self.windows
         while windows and windows[0].end <= now:
             batch = windows.popleft()
@@ -234,3 +223,10 @@ class Conflator:
                     self.ready.append(slot)
                 else:
                     slot.phase = _QUIET
+        ready = self.ready
+        while ready and not ready[0].changed:
+            # It was cleared while it waited. If it stayed first, a caller would begin a call for
+            # it, emit nothing, and not hear of the windows behind it.
+            ready.popleft().phase = _QUIET
+            if not ready:
+                self.edge_at = None

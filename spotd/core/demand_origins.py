@@ -1,6 +1,7 @@
 """Decides who asks for what, from the raw entries of the demand. Must not talk to Redis.
 
-The daemon needs to know only what is desired (``core.demand``). A person wants to know by whom.
+The daemon needs to know only what is desired (``core.demand_reader``). A person wants to know by
+whom.
 """
 
 from __future__ import annotations

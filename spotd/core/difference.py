@@ -55,11 +55,8 @@ class SortedSymbols:
     def __init__(self, symbols: Iterable[str] = ()) -> None:
         self._symbols = sorted(symbols)
 
-    def __len__(self) -> int:
-        return len(self._symbols)
-
-    def first(self, count: int | None = None) -> list[str]:
-        """Return the first ``count`` symbols, or all."""
+    def first(self, count: int) -> list[str]:
+        """Return the first ``count`` symbols."""
         return self._symbols[:count]
 
     def add(self, symbols: Iterable[str]) -> None:

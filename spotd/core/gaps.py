@@ -22,7 +22,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from spotd.core.demand import Demand
-from spotd.core.leadership import Leadership
+from spotd.core.leadership import KEY_LAPSED, Leadership
 from spotd.core.redis_health import RedisHealth
 from spotd.core.subscription_state import SubscriptionState
 from spotd.models import Gap, utc
@@ -38,7 +38,6 @@ SHORTEST_OUTAGE_S = 1.0
 
 LEADER_CHANGED = Reason("leader_changed", "another daemon published before this one")
 _REDIS_AWAY = Reason("redis_away", "Redis did not answer, or took no prices")
-_KEY_LAPSED = Reason("leader_key_lapsed", "the leader key lapsed before it was renewed")
 # Sessions that brought nothing for a while before they ended.
 _ENDED_SILENT = ("ping_timeout", "mute")
 
@@ -82,7 +81,7 @@ def silent_since(label: str, last_message_unix_s: float | None, unix_s: float) -
 
 def why_given_up(*, redis_away: bool) -> Reason:
     """Return why a session was ended that we may not hold any more."""
-    return _REDIS_AWAY if redis_away else _KEY_LAPSED
+    return _REDIS_AWAY if redis_away else KEY_LAPSED
 
 
 class Gaps:
@@ -161,7 +160,7 @@ class Gaps:
                 self._led_again_at = now
                 if health.away is None:  # else the end of the outage tells from when to when
                     since = leadership.lapsed_since
-                    self._unpublished(_KEY_LAPSED, since, now, served, now, unix_s)
+                    self._unpublished(KEY_LAPSED, since, now, served, now, unix_s)
         if health.outages != self._outages:
             self._outages = health.outages
             back_at = health.back_at

@@ -48,6 +48,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from spotd.reasons import Reason
+
 RENEWALS_PER_TTL = 4
 MARGIN_SHARE = 0.1  # of the TTL: clocks of two machines do not run at exactly the same speed
 STANDBY_TRIES_EVERY_S = 0.5
@@ -56,6 +58,9 @@ RETRY_S = 0.2
 RETRY_TO_KEEP_S = 0.05
 YIELD_S = 1.0  # to the daemon that holds the stream, once Redis is back
 CLAIM_S = 1.0  # how long after it was sent a request may take a free key
+
+ANOTHER_LEADS = Reason("another_leads", "another daemon is the leader")
+KEY_LAPSED = Reason("leader_key_lapsed", "the leader key lapsed before it was renewed")
 
 Held = Literal["acquired", "renewed", "another", "free"]
 
@@ -83,12 +88,14 @@ class LeaderKeyAnswer:
     "Free": the key holds no token, and the request was not to take it, or came too late.
     ``highest_seq`` is the highest seq that was ever published, ``published_by`` the token of the
     daemon that published it; both are None where Redis does not know. ``unix_s`` is Redis' clock.
+    ``leader`` is the token that the key holds where it is another daemon's, else None.
     """
 
     held: Held
     highest_seq: int | None = None
     published_by: str | None = None
     unix_s: float = field(default=0.0, compare=False)
+    leader: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,13 +143,23 @@ class Change:
 
     ``forget``: drop every price held here. ``begins``: a term begins; whatever an earlier term
     was going to drop from Redis must not be dropped, and all that is known is written anew.
-    ``ends`` is a sentence that says why a term ended, or None.
+    ``ends`` says why a term ended, None: none did.
     """
 
     leadership: Leadership
     begins: bool = False
     forget: bool = False
-    ends: str | None = None
+    ends: Reason | None = None
+
+
+def token_of(instance: str, feed: str, unique: str) -> str:
+    """Return a token: the daemon's name, a colon, what is ``unique`` to the term, and the feed."""
+    return f"{instance}:{unique}-{feed}"
+
+
+def feed_in(token: str) -> str | None:
+    """Return the feed of the daemon with this token; None where it tells none, as up to 0.2."""
+    return token.rpartition(":")[2].partition("-")[2] or None
 
 
 class LeaderKey:
@@ -243,7 +260,7 @@ class LeaderKey:
             return Change(self.leadership)
         self._former = self.leadership.token
         self._end_term(hold_until=self.leadership.hold_until)
-        return Change(self.leadership, ends="the leader key lapsed before it was renewed")
+        return Change(self.leadership, ends=KEY_LAPSED)
 
     def next_try_at(self, *, calm: bool) -> float:
         """Return when to ask Redis again, in monotonic seconds; ``calm``: no call has failed.
@@ -310,7 +327,7 @@ class LeaderKey:
         return Change(self.leadership, begins=True, forget=forget)
 
     def _another_leads(self) -> Change:
-        ends = "another daemon is the leader" if self.leadership.leads else None
+        ends = ANOTHER_LEADS if self.leadership.leads else None
         if not self.leadership.another:
             reign = self.leadership.reign + 1
             self.leadership = replace(self.leadership, another=True, reign=reign)

@@ -14,7 +14,7 @@ share of the silent symbols, as many as one call takes. One symbol is in one of 
 A round asks about each silent symbol once. All questions to REST keep ``CALL_EVERY_S`` between two
 calls, which is less than 30 a minute. With 11,500 silent symbols, a round is 115 calls in 242 s. A
 symbol is silent for 30 s before it may be asked about, and suspected for 10 s and the present lag.
-So a mute symbol is found within 282 s and the lag.
+So a mute symbol is found within 282 s, the lag, and the time that REST takes to answer.
 """
 
 from __future__ import annotations
@@ -99,8 +99,8 @@ class MuteSymbols:
     def follow(self, symbols: AbstractSet[str], served: AbstractSet[str]) -> None:
         """Take over the symbols that the stream should bring. The round goes on where it was.
 
-        ``served`` are those and desired ones that it brought before. A mute symbol stays mute while
-        it is unsubscribed to be renewed.
+        ``served`` are these, and the desired symbols that it brought before. A mute symbol stays
+        mute while it is unsubscribed to be renewed.
         """
         if not self.mute <= served:
             self.mute &= served

@@ -30,6 +30,7 @@ from dataclasses import dataclass
 
 from spotd.models import BreakerStateName
 
+SERVER_ASKS_MOST_S = 300.0  # a longer Retry-After is cut to this
 _AT_ONCE = float("-inf")
 _MOST_DOUBLINGS = 29  # 2 ** 29 times any pause is far beyond ``most_s``, and a float can hold it
 
@@ -42,9 +43,9 @@ class Pauses:
     most_s: float = 30.0
     jitter_s: float = 0.5  # added to a backoff pause, at most
     limit_first_s: tuple[float, ...] = (2.0, 4.0)  # after the first 406 in a row, the second …
-    connection_limit_s: float = 10.0  # … and each later one; no pause after a 406 is longer
+    connection_limit_s: float = 10.0  # … and each later one; the first ones are no longer
     rate_limit_s: float = 10.0  # after HTTP 429, at least
-    server_asks_most_s: float = 300.0  # a longer Retry-After is cut to this
+    server_asks_most_s: float = SERVER_ASKS_MOST_S
     steady_s: float = 30.0  # after its first acknowledgement, a session that lasted ends the row
 
 

@@ -164,7 +164,7 @@ class PriceCache:
         ):
             if slot.quoted_at is None:
                 self._quote_first(symbol)
-            slot.quote = quote
+            slot.bid, slot.ask, slot.quoted_at = quote.bid, quote.ask, quote.at
             self.quotes_conflated += slot.fresh_quote
             slot.fresh_quote = False
             slot.ahead_until = now + _AHEAD_S

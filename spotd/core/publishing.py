@@ -2,10 +2,10 @@
 
 Must not know what is in an update, and must not call Redis.
 
-The publisher is always in one of four situations: it is idle; edges gather; a call is under way;
-or the end of a throttle window is awaited. One call is under way at a time, so a slow server is
-never asked for more, and what arrives meanwhile waits in the conflator as one newest price per
-symbol. ``next_call_at`` decides in the other three.
+The publisher is always in one of four situations: it is idle; updates that are ready gather; a call
+is under way; or the end of a throttle window is awaited. One call is under way at a time, so a slow
+server is never asked for more, and what arrives meanwhile waits in the conflator as one newest
+price per symbol. ``next_call_at`` decides in the other three.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 A line is what came in one frame: a JSON array of Alpaca's messages behind a note of spotd's own
 with the time at which the frame came. ``spotd simulate --replay`` plays such lines and skips notes.
-Must not read, write or look at a clock.
+Must not read or write a file, and must not read a clock.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from spotd.core.channels import Channels
 from spotd.core.demand import PROMPT_UP_TO, Demand
 from spotd.core.interruptions import INTERRUPTED, why_connecting
 from spotd.core.lag import LagState
-from spotd.core.leadership import Leadership
+from spotd.core.leadership import ANOTHER_LEADS, KEY_LAPSED, Leadership
 from spotd.core.redis_health import RedisHealth
 from spotd.core.subscription_state import SubscriptionState
 from spotd.models import BreakerStateName, DaemonStateName
@@ -62,8 +62,6 @@ class Facts:
 
 
 _STOPPING = Reason("stopping", "the daemon was asked to stop")
-_ANOTHER_LEADS = Reason("another_leads", "another daemon is the leader")
-_KEY_LAPSED = Reason("leader_key_lapsed", "the leader key lapsed before it was renewed")
 _KEY_FREE = Reason("leader_key_free", "no daemon holds the leader key yet")
 _KEY_FAILED = Reason("leader_key_failed", "the last request for the leader key failed")
 _LEADER_UNKNOWN = Reason("leader_unknown", "Redis has not said yet who leads")
@@ -96,25 +94,26 @@ def _why_standby(facts: Facts, away: Reason | None, now: float) -> Reason:
         return away._replace(text=f"{away.text}; the stream is kept") if kept else away
     if leadership.free:
         return _KEY_FREE
-    return _ANOTHER_LEADS if leadership.another else _KEY_LAPSED
+    return ANOTHER_LEADS if leadership.another else KEY_LAPSED
 
 
 def _leader_state(facts: Facts) -> tuple[DaemonStateName, Reason | None]:
     """Return the state of a leader whose Redis answers."""
     demand, stream, unreadable = facts.demand, facts.stream, _unreadable(facts)
-    flaw = unreadable or _channels(facts) or _crowded(facts)
     if not demand.symbols:
         if demand.term != facts.leadership.term:
             return "connecting", _READING_DEMAND
-        return ("idle", flaw) if unreadable is None else ("connecting", unreadable)
+        if unreadable is not None:
+            return "connecting", unreadable
+        return "idle", _channels(facts) or _crowded(facts)
     if stream.phase == "waiting":
         return "waiting", stream.reason
     if stream.phase != "open":
         return "connecting", stream.reason or _CONNECTING
     if stream.subscriptions.active:
-        return "streaming", unreadable or facts.lag.behind or _channels(
-            facts
-        ) or facts.lag.clock or _crowded(facts)
+        lag = facts.lag
+        flaw = unreadable or lag.behind or _channels(facts) or lag.clock or _crowded(facts)
+        return "streaming", flaw
     if stream.subscriptions.all_refused:
         return "streaming", unreadable or _ALL_REFUSED
     return "connecting", _SUBSCRIBING

@@ -6,10 +6,10 @@ The rules of Alpaca's protocol behind it:
 - An acknowledgement carries the whole list, whatever was asked for. So it replaces what is active.
 - An error does not say which request it answers. So one request is under way at a time.
 - 400 refuses a whole request for one ill-formed symbol, 405 for the symbol limit, 410 for a channel
-  that this feed does not have. 409, 411, 412 and 413 were seen on other streams of Alpaca's in
-  answer to a whole market, so they refuse ``*`` alone. Any other error, any error to an
-  unsubscribe, and an unsubscribe without effect mean that the two sides do not agree: a new
-  session must begin.
+  that this feed does not have. 409, 411, 412 and 413 are about what a plan or another stream of
+  Alpaca's allows, such as a whole market of options. So in answer to ``*`` they refuse ``*`` alone.
+  Any other error, any error to an unsubscribe, and an unsubscribe without effect mean that the two
+  sides do not agree: a new session must begin.
 
 Four machines decide, each described at the head of its module:
 
@@ -96,19 +96,9 @@ class Subscriptions:
         return self._difference.active
 
     @property
-    def awaiting(self) -> Request | None:
-        """The request under way."""
-        return self._request
-
-    @property
     def trades(self) -> bool:
         """Whether trades are asked for in this session."""
         return self._channels.trades
-
-    @property
-    def limited(self) -> bool:
-        """Whether a limit is known: then the order of waiting decides which symbols get room."""
-        return self._limit.limit is not None
 
     def state(self) -> SubscriptionState:
         """Return the state: the same object until something in it changes."""

@@ -1,4 +1,4 @@
-"""WIRES. Builds the parts of the daemon, supervises its loops, and stops them in order.
+"""WIRES. Builds the parts of the daemon, runs its loops, and stops them in order.
 
 The only module that knows all parts. Each fact is one ``Value`` with one owner (the loop that sets
 it), and each loop is given the values that it depends on. A loop that ends by itself is a defect
@@ -29,7 +29,7 @@ from spotd.core.demand import Demand, DemandStep
 from spotd.core.freshness import Silence, SilenceTimes
 from spotd.core.gaps import GapsFound
 from spotd.core.lag import Lag, LagState, LagTimes
-from spotd.core.leadership import LeaderKey, Leadership
+from spotd.core.leadership import LeaderKey, Leadership, token_of
 from spotd.core.mute_symbols import CALL_EVERY_S, MuteSymbolTimes
 from spotd.core.pacing import Pacing, Pauses
 from spotd.core.redis_health import RedisHealth
@@ -43,16 +43,17 @@ from spotd.daemon.leader import LeaderLoop
 from spotd.daemon.mute_symbols import FLOW_EVERY_S, MuteSymbolLoop
 from spotd.daemon.prices import Prices
 from spotd.daemon.publish import PublishLoop
+from spotd.daemon.pulse import pulse
 from spotd.daemon.questions import Questions
 from spotd.daemon.redis_calls import RedisCalls
 from spotd.daemon.silence import SilenceLoop
 from spotd.daemon.snapshots import SnapshotLoop
 from spotd.daemon.states import STATUS_EVERY_S, StatesLoop
 from spotd.daemon.stream import PAUSE_IN_ROW_S, StreamLoop
+from spotd.daemon.supervision import first_end, within
 from spotd.daemon.tap import Taps
 from spotd.daemon.trading_days import FIRST_AFTER_S, ReadDays, TradingDaysLoop, read_trading_days
-from spotd.daemon.value import Value, beat_before
-from spotd.errors import RedisUnavailableError, SpotdError
+from spotd.daemon.value import Value
 from spotd.ops import systemd
 from spotd.ops.http import HttpServer
 from spotd.ops.metrics import Metrics
@@ -68,8 +69,6 @@ _FLUSH_S = 1.0
 _LAST_WORDS_S = 1.5  # a round trip may take 0.6 s, and a connection may have to be opened
 _RELEASE_S = 1.5
 _CLOSE_S = 0.4
-# A loop that is held up for long is found by some pulse, and each one wakes an idle daemon.
-_PULSE_EVERY_S = 0.5
 
 log = structlog.get_logger("spotd.daemon")
 
@@ -109,7 +108,7 @@ class Daemon:
         self._redactor = Redactor(settings.secrets())
         self._key = LeaderKey(
             ttl_s=settings.leader_ttl_s,
-            new_token=lambda: f"{self.instance}:{uuid.uuid4().hex[:8]}",
+            new_token=lambda: token_of(self.instance, settings.feed, uuid.uuid4().hex[:8]),
             is_ours=self._is_ours,
             keep_stream_s=settings.keep_stream_s,
         )
@@ -142,6 +141,7 @@ class Daemon:
             self._port,
             self._key,
             ttl_s=settings.leader_ttl_s,
+            feed=settings.feed,
             leadership=self.leadership,
             health=self.health,
             calls=calls,
@@ -316,7 +316,7 @@ class Daemon:
         systemd.notify("READY=1")
         exit_code, why = 1, "a defect"
         try:
-            exit_code, why = await self._supervise(loops)
+            exit_code, why = await first_end(loops, self._stop_asked)
         finally:
             systemd.notify("STOPPING=1")
             await self._shut_down(loops)
@@ -338,7 +338,7 @@ class Daemon:
         """Return the Prometheus text."""
         return self.metrics.text()
 
-    # Supervision
+    # The loops
 
     def _loops(self) -> dict[str, Coroutine[Any, Any, None]]:
         loops = {
@@ -348,7 +348,7 @@ class Daemon:
             "stream": self._stream_loop.run(),
             "publish": self._publish_loop.run(),
             "states": self._states.run(),
-            "pulse": self._pulse(),
+            "pulse": pulse(self.metrics),
             "silence": self._silence_loop.run(),
             "mute symbols": self._mute_symbol_loop.run(),
             "trading days": self._trading_days_loop.run(),
@@ -358,37 +358,6 @@ class Daemon:
         if self.settings.snapshots:
             loops["snapshots"] = self._snapshot_loop.run()
         return loops
-
-    async def _supervise(self, loops: list[asyncio.Task[None]]) -> tuple[int, str]:
-        """Return the exit code, and why the daemon ends."""
-        stopping = asyncio.create_task(self._stop_asked.wait(), name="stop")
-        try:
-            await asyncio.wait((*loops, stopping), return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            stopping.cancel()
-            await asyncio.wait((stopping,))
-        for loop in loops:
-            if not loop.done():
-                continue
-            failure = loop.exception()
-            if isinstance(failure, SpotdError) and failure.exit_code != 1:
-                log.critical("giving up", why=str(failure))
-                return failure.exit_code, str(failure)
-            log.critical("a loop ended: this is a defect", loop=loop.get_name(), exc_info=failure)
-            return 1, f"a defect: the loop {loop.get_name()!r} ended"
-        return 0, "the daemon was asked to stop"
-
-    async def _pulse(self) -> None:
-        """Tell the watchdog that the event loop turns, and measure how late it runs timers."""
-        watchdog = systemd.Watchdog(systemd.watchdog_s())
-        every_s = min(_PULSE_EVERY_S, watchdog.call_every_s)
-        loop = asyncio.get_running_loop()
-        while True:
-            due = beat_before(loop.time() + every_s)
-            await asyncio.sleep(due - loop.time())
-            now = loop.time()
-            self.metrics.loop_lag.observe(max(0.0, now - due))
-            watchdog.alive(now)
 
     # Stopping
 
@@ -404,14 +373,14 @@ class Daemon:
             loop.cancel()
         await asyncio.wait(others, timeout=_CANCEL_S)
         flush_end = min(time.monotonic() + _FLUSH_S / 2, end)
-        await self._within(self._publish_loop.flush(flush_end), _FLUSH_S, end, "pending prices")
+        await within(self._publish_loop.flush(flush_end), _FLUSH_S, end, "pending prices")
         if self._leads():
-            await self._within(self._states.last_words(), _LAST_WORDS_S, end, "last states")
+            await within(self._states.last_words(), _LAST_WORDS_S, end, "last states")
         leader.cancel()
         token = self.leadership.get().token
-        await self._within(self._port.release(token), _RELEASE_S, end, "the leader key")
-        await self._within(self.http.stop(), _CLOSE_S, end, "http")
-        await self._within(self._port.close(), _CLOSE_S, end, "redis connections")
+        await within(self._port.release(token), _RELEASE_S, end, "the leader key")
+        await within(self.http.stop(), _CLOSE_S, end, "http")
+        await within(self._port.close(), _CLOSE_S, end, "redis connections")
         self._snapshots.close()
         await asyncio.wait(loops, timeout=max(0.1, end - time.monotonic()))
 
@@ -420,16 +389,3 @@ class Daemon:
 
     def _leads(self) -> bool:
         return self.leadership.get().may_publish(time.monotonic())
-
-    @staticmethod
-    async def _within(
-        work: Coroutine[Any, Any, Any], limit_s: float, end: float, what: str
-    ) -> None:
-        """Await one step of the stop, for at most ``limit_s`` and until ``end`` at the latest."""
-        try:
-            async with asyncio.timeout(max(0.05, min(limit_s, end - time.monotonic()))):
-                await work
-        except (TimeoutError, RedisUnavailableError) as error:
-            log.warning("could not finish", what=what, why=str(error) or "no answer in time")
-        except Exception:  # the other steps of the stop have to be done all the same
-            log.exception("could not finish: this is a defect", what=what)

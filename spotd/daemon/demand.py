@@ -21,13 +21,12 @@ import structlog
 
 from spotd.core.demand import (
     Demand,
-    DemandReader,
     DemandStep,
-    Subscribers,
     demands_between,
     keeps_room,
     step_between,
 )
+from spotd.core.demand_reader import DemandReader, Subscribers
 from spotd.core.leadership import Leadership
 from spotd.core.leases import FAR_AHEAD_S, DoubtfulLease, LeaseDoubt, LeaseDoubts
 from spotd.core.states import StreamState

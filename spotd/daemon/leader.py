@@ -12,7 +12,7 @@ import time
 
 import structlog
 
-from spotd.core.leadership import RETRY_S, Change, LeaderKey, Leadership
+from spotd.core.leadership import RETRY_S, Change, LeaderKey, Leadership, feed_in
 from spotd.core.redis_health import RedisHealth
 from spotd.daemon.prices import Prices
 from spotd.daemon.redis_calls import RedisCalls
@@ -32,6 +32,7 @@ class LeaderLoop:
         key: LeaderKey,
         *,
         ttl_s: float,
+        feed: str,
         leadership: Value[Leadership],
         health: Value[RedisHealth],
         calls: RedisCalls,
@@ -40,6 +41,8 @@ class LeaderLoop:
         self._port = port
         self._key = key
         self._ttl_s = ttl_s
+        self._feed = feed
+        self._leader_seen: str | None = None  # the token of another daemon
         self._leadership = leadership
         self._health = health
         self._calls = calls
@@ -76,6 +79,7 @@ class LeaderLoop:
             self._calls.outcome(Outcome(request.sent_at, now, why))
             self._apply(self._key.failed(now))
         else:
+            self._see_leader(answer.leader)
             lost = self._prices.seq.told(stored, answer.highest_seq)
             if lost and answer.held == "renewed":  # any other answer begins or ends a term
                 self._calls.lost_data()
@@ -84,10 +88,23 @@ class LeaderLoop:
                 # Redis may answer this request, which writes nothing, and refuse that one.
                 self._calls.wait(claims_at + RETRY_S)
 
+    def _see_leader(self, token: str | None) -> None:
+        """Say it where another daemon leads that streams another feed, once for each token."""
+        before, self._leader_seen = self._leader_seen, token
+        if token is None or token == before or (feed := feed_in(token)) in (None, self._feed):
+            return
+        log.warning(
+            "the leader streams another feed: give the daemons of each feed their own "
+            "SPOTD_KEY_PREFIX and SPOTD_CHANNEL_PREFIX",
+            feed=self._feed,
+            feed_of_leader=feed,
+            token=token,
+        )
+
     def _apply(self, change: Change) -> None:
         """Carry out a change, and publish its value in the same turn."""
         if change.ends is not None:
-            log.warning("not leading any more", why=change.ends)
+            log.warning("not leading any more", why=change.ends.text)
         if change.forget:
             self._prices.forget()
         if change.begins:

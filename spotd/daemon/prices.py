@@ -34,9 +34,10 @@ class Prices:
     ``halted`` are all halted symbols, ``mute`` those of which the stream brings nothing although
     it brings others. ``due`` calls the part that publishes. ``dropping`` are the symbols whose
     prices Redis still has to drop: the publishing loop removes them from it.
-    ``under_way`` are the slots that are being published, and ``settled`` is whom the end of a call
-    of the publishing loop wakes; None: nobody. ``first_quotes`` is the wake-up of the loop that
-    writes states. It is set when a symbol gets its first quote, and ``cache.quoted`` tells which.
+    ``under_way`` are the slots that are being published, and ``settled`` is the wake-up that the
+    end of a call of the publishing loop sets; None: none. ``first_quotes`` is the wake-up of the
+    loop that writes states. It is set when a symbol gets its first quote, and ``cache.quoted``
+    tells which.
     """
 
     def __init__(

@@ -78,13 +78,14 @@ class PublishLoop:
             await self._task.wait()
             if self._defect is not None:
                 raise self._defect
-            if self._busy or not self._prices.dropping or not self._may_publish():
+            if self._busy or not self._may_publish():
                 continue
-            await self._drop()
+            if self._prices.dropping:  # else it came back since ``_look`` let it go first
+                await self._drop()
             # Prices that are due go out before the next drop.
             now = time.monotonic()
             self._look(now, drop=False)
-            if now >= max(self._next_try_at, self._next_drop_at):
+            if self._prices.dropping and now >= max(self._next_try_at, self._next_drop_at):
                 self._task.set()
 
     def look(self) -> None:

@@ -1,4 +1,4 @@
-"""Asks REST what the stream should have brought, for all who doubt the stream.
+"""Asks REST what the stream should have brought, for all loops that doubt the stream.
 
 All questions together are at most 30 calls a minute, which leaves room for first prices within the
 200 of Alpaca's free plan. Must not decide what to ask for, nor what an answer means.

@@ -107,7 +107,7 @@ class StreamLoop:
                 self._tell("closed")
                 await self._right.wait()
                 continue
-            if not await self._rest(self._pacing.next_try_at):
+            if not await self._pause(self._pacing.next_try_at):
                 continue
             try:
                 self._pacing.trying(time.monotonic())
@@ -124,7 +124,7 @@ class StreamLoop:
                 )
                 self._down(error, pause_s)
 
-    async def _rest(self, until: float) -> bool:
+    async def _pause(self, until: float) -> bool:
         """Wait until ``until``, in monotonic seconds. Return False once we may not publish."""
         while self._leadership.get().may_publish(now := time.monotonic()):
             if now >= until:

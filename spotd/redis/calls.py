@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any, NamedTuple, TypeVar
+
+from redis.exceptions import NoScriptError
 
 from spotd.core.call_limit import CallLimit
 from spotd.errors import RedisUnavailableError
@@ -18,6 +20,7 @@ from spotd.keys import Keys
 from spotd.redis.clients import check_prefix, connect, is_cluster, master_of, place_of
 from spotd.redis.connections import Progress, progress
 from spotd.redis.errors import LoginRefusedError, RefusedError, translated
+from spotd.redis.scripts import digest_of
 
 T = TypeVar("T")
 
@@ -145,12 +148,22 @@ class Calls:
                 await one.execute_command("SELECT", own)
         return found
 
-    @staticmethod
-    def _begin_again() -> None:
-        """Grant the call its whole time again, after one of its answers. Only inside a call."""
-        told = progress.get()
-        if told is not None:
-            told.ready()
+    async def _evaluate(
+        self, script: str, arguments: Callable[[], Sequence[str | bytes | int | float]]
+    ) -> Any:
+        """Return what a script returns. Only inside a call.
+
+        ``arguments`` returns the number of keys, the keys and ARGV, as of the moment of sending.
+        """
+        try:
+            return await self._client.evalsha(digest_of(script), *arguments())
+        except NoScriptError:
+            # The server is new to us, or was restarted. EVAL leaves the script with it. After an
+            # answer the call is granted its whole time again.
+            told = progress.get()
+            if told is not None:
+                told.ready()
+            return await self._client.eval(script, *arguments())
 
     def _dropped(self, why: str) -> None:
         # What was written to the wrong server is lost, as if Redis had been away.

@@ -99,7 +99,7 @@ def _through_sentinel(named: Hosts, limits: dict[str, Any]) -> Any:
     for_sentinel = limits | shared | for_sentinel
     options = limits | {"db": database} | options
     answer_s = _answer_s(options, limits)
-    _answer_s(for_sentinel, limits)  # who asks a Sentinel has a limit of their own
+    _answer_s(for_sentinel, limits)  # a try limits the question to a Sentinel
     sentinels = [
         _client(
             kind,

@@ -47,7 +47,7 @@ class ClusterNodes:
         self._shuffle = shuffle
 
     def to_ask(self) -> list[Address]:
-        """Return whom to ask who the owner is, in this order.
+        """Return the nodes to ask for the owner, in this order.
 
         Known nodes and those of the URL alternate: where all known ones are gone, the URL's turn
         comes soon. An owner that is in doubt is the last one, since it may hang.

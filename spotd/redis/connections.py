@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from contextvars import ContextVar
 from functools import partial
 from pathlib import Path
@@ -41,6 +42,8 @@ Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 _PING = b"*1\r\n$4\r\nPING\r\n"
 _LOGS_IN_WITH = ("username", "password", "credential_provider", "db")
 _FILES = ("ca_certs", "certfile", "keyfile")
+# What a server says to a new connection before it closes it.
+_TURNED_AWAY = (b"-ERR max number of clients", b"-DENIED ")
 
 
 class _OfMaster:
@@ -86,17 +89,41 @@ class _OfMaster:
         pass
 
     async def can_read(self) -> bool:
-        """Return whether the connection must not be used again. redis-py's pool asks this."""
-        return self._is_closing() or await super().can_read()  # type: ignore[misc]
+        """Return whether the connection must not be used again. redis-py's pool asks this.
+
+        Raises redis-py's ConnectionError where the reason is known.
+        """
+        return await self._is_closed() or await self._has_said(super().can_read)  # type: ignore[misc]
 
     async def can_read_destructive(self) -> bool:
         """Return the same, asked by the name that redis-py 7 uses."""
-        return self._is_closing() or await super().can_read_destructive()  # type: ignore[misc]
+        can_read = super().can_read_destructive  # type: ignore[misc]
+        return await self._is_closed() or await self._has_said(can_read)
 
-    def _is_closing(self) -> bool:
-        # The end of an aborted connection is noticed only in the next turn of the loop.
+    async def _is_closed(self) -> bool:
+        # The end of an aborted connection is noticed only in a later turn of the loop.
         itself: Any = self
-        return itself._writer is not None and bool(itself._writer.transport.is_closing())
+        if itself._writer is None or not itself._writer.transport.is_closing():
+            return False
+        try:
+            async with asyncio.timeout(TRY_S):
+                await itself._writer.wait_closed()
+        except OSError as why:  # such as an alert of TLS
+            raise redis.exceptions.ConnectionError(str(why) or type(why).__name__) from why
+        return True
+
+    async def _has_said(self, can_read: Callable[[], Awaitable[bool]]) -> bool:
+        """Return whether something came that nobody asked for. Raises where it is an error."""
+        if not await can_read():
+            return False
+        itself: Any = self
+        said = None
+        with suppress(TimeoutError):
+            async with asyncio.timeout(0):  # only what is here already
+                said = await itself._parser.read_response()
+        if isinstance(said, redis.exceptions.ResponseError):
+            raise redis.exceptions.ConnectionError(str(said))  # it is no answer to a command
+        return True
 
     async def send_packed_command(self, *args: Any, **options: Any) -> None:
         """Send a command. redis-py calls this.
@@ -146,8 +173,12 @@ class _OverTcp(_OfMaster):
             # first call, and no other address is there, that call finds out.
             if not address.is_sure or any(getattr(self, name) for name in _LOGS_IN_WITH):
                 writer.write(_PING)
-                if not await reader.readline():
+                line = await reader.readline()
+                if not line:
                     raise redis.exceptions.ConnectionError(f"{address.host} closed the connection")
+                if line.startswith(_TURNED_AWAY):
+                    said = itself._parser.parse_error(line[1:].decode("utf-8", "replace").strip())
+                    raise redis.exceptions.ConnectionError(str(said))
         except BaseException:
             writer.transport.abort()
             raise
@@ -163,8 +194,8 @@ class _OverTcp(_OfMaster):
     def _set_options(self, writer: asyncio.StreamWriter) -> None:
         itself: Any = self
         sock = writer.transport.get_extra_info("socket")
-        if sock is None:
-            return
+        if sock is None or sock.fileno() < 0:
+            return  # it is closed already, and whoever uses it next is told why
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if itself.socket_keepalive:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)

@@ -5,11 +5,8 @@ A refusal of one of these keys (another type, no permission) is an answer, not a
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import AsyncIterator, Sequence
 from typing import Any, NamedTuple
-
-from redis.exceptions import NoScriptError
 
 from spotd.redis.calls import Calls
 from spotd.redis.cluster import ClusterClient
@@ -23,7 +20,6 @@ SCAN_ABOVE = 2_000  # a larger demand is read in slices, which hold neither us n
 DIGEST_UP_TO = 25_000
 SCAN_COUNT = 1_000  # a slice takes us about 0.5 ms, and the server less than 0.1 ms
 NEVER_S = 1e12
-_DEMAND_SHA = hashlib.sha1(DEMAND.encode(), usedforsecurity=False).hexdigest()
 
 
 class LeasesRead(NamedTuple):
@@ -85,11 +81,7 @@ class DemandCalls(Calls):
         arguments = (1, keys.leases, *most, known, keys.symbols, DIGEST_UP_TO)
         try:
             async with self._asking(answer=RefusedError):
-                try:
-                    answer = await self._client.evalsha(_DEMAND_SHA, *arguments)
-                except NoScriptError:  # EVAL leaves the script with the server
-                    self._begin_again()
-                    answer = await self._client.eval(DEMAND, *arguments)
+                answer = await self._evaluate(DEMAND, lambda: arguments)
             if len(answer) == 1:
                 return SameDemand(float(answer[0]))
             *leases, digest, leased, size, entries = answer

@@ -9,8 +9,6 @@ need their keys in one slot: ``SPOTD_KEY_PREFIX={spotd}:``.
 
 from __future__ import annotations
 
-import asyncio
-import hashlib
 import re
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
@@ -84,12 +82,6 @@ class RedisPort(DemandCalls):
         )
         # Redis' unix seconds less our monotonic ones, as the last answer about the key told.
         self._redis_ahead_s: float | None = None
-        self._shas = {
-            script: hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest()
-            for script in (
-                WRITE_STATES, WRITE_STATUS, ANNOUNCE, DROP_FIELDS, LEAD, RELEASE,
-            )
-        }  # fmt: skip
 
     async def close(self) -> None:
         """Close all connections."""
@@ -150,7 +142,7 @@ class RedisPort(DemandCalls):
         taken until ``claim_unix_s`` by Redis' clock.
         """
         sent_at = time.monotonic()
-        held, seq, unix_ms = await self._call(
+        held, seq, unix_ms, *another = await self._call(
             LEAD,
             (self.keys.leader, self.keys.seq),
             token,
@@ -162,7 +154,8 @@ class RedisPort(DemandCalls):
         # Counted from sending: the way to Redis is not taken from the time of a call.
         self._redis_ahead_s = unix_ms / 1000 - sent_at
         highest_seq, published_by = _parse_seq(seq)
-        return LeaderKeyAnswer(_HELD[held], highest_seq, published_by, unix_ms / 1000)
+        leader = another[0].decode("utf-8", "replace") if another else None
+        return LeaderKeyAnswer(_HELD[held], highest_seq, published_by, unix_ms / 1000, leader)
 
     async def release(self, token: str) -> bool:
         """Delete leader key and status if the key holds our token. Return whether it did."""
@@ -212,26 +205,6 @@ class RedisPort(DemandCalls):
         until = time.monotonic() + self._limit.limit_s
         return round((until + self._redis_ahead_s) * 1000)
 
-    async def publish(self, token: str, lines: bytes, highest_seq: int) -> None:
-        """Publish and store updates, as ``begin_publishing`` does, and wait for the end.
-
-        Raises NotLeaderError and RedisUnavailableError.
-        """
-        end: asyncio.Future[Exception | None] = asyncio.get_running_loop().create_future()
-
-        def ended(error: Exception | None) -> None:
-            if not end.done():
-                end.set_result(error)
-
-        self.begin_publishing(token, lines, highest_seq, ended)
-        try:
-            error = await end
-        finally:
-            if not end.done() or end.cancelled():
-                self._publisher.give_up()
-        if error is not None:
-            raise error
-
     async def write_states(
         self, token: str, changed: Mapping[str, bytes], removed: Mapping[str, bytes]
     ) -> None:
@@ -263,15 +236,8 @@ class RedisPort(DemandCalls):
         await self._fenced(ANNOUNCE, (self.keys.leader,), token, self.keys.events, json)
 
     async def drop_last(self, token: str, symbols: Iterable[str]) -> None:
-        """Remove the last prices of symbols that nobody wants."""
-        names = list(symbols)
-        for start in range(0, len(names), MAX_FIELDS_PER_CALL):
-            await self._fenced(
-                DROP_FIELDS,
-                (self.keys.leader, self.keys.last),
-                token,
-                *names[start : start + MAX_FIELDS_PER_CALL],
-            )
+        """Remove the last prices of 1 to ``MAX_FIELDS_PER_CALL`` symbols that nobody wants."""
+        await self._fenced(DROP_FIELDS, (self.keys.leader, self.keys.last), token, *symbols)
 
     # What is stored
 
@@ -319,12 +285,7 @@ class RedisPort(DemandCalls):
             return (len(keys), *keys, args[0], *until, *args[1:])
 
         async with self._asking(keys[0]):
-            try:
-                return await self._client.evalsha(self._shas[script], *arguments())
-            except redis.exceptions.NoScriptError:
-                # The server is new to us, or was restarted. EVAL leaves the script with it.
-                self._begin_again()
-                return await self._client.eval(script, *arguments())
+            return await self._evaluate(script, arguments)
 
 
 def _seq_bound() -> int:

@@ -12,7 +12,6 @@ error, a connection that is lost or cannot be opened, or a limit that has passed
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import time
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
@@ -25,17 +24,16 @@ from spotd.keys import Keys
 from spotd.redis.calls import Outcome
 from spotd.redis.clients import is_cluster
 from spotd.redis.errors import LoginRefusedError, RefusedError, translated
-from spotd.redis.scripts import PUBLISH
+from spotd.redis.scripts import PUBLISH, digest_of
 
 Ended = Callable[[Exception | None], None]
 
 _ELSEWHERE = ("MOVED ", "CLUSTERDOWN ")
 _RARE_S = 0.1  # between two calls
-_SHA = hashlib.sha1(PUBLISH.encode(), usedforsecurity=False).hexdigest()
 
 
 class _Call:
-    """One call: what is sent, who is told of its end, and when it was sent."""
+    """One call: its arguments, what is called at its end, and when it was sent."""
 
     __slots__ = ("arguments", "began_at", "ended", "has_script", "sent_at")
 
@@ -102,11 +100,6 @@ class Publisher:
         elif self._opening is None:
             self._opening = asyncio.create_task(self._open(), name="open to publish")
 
-    def give_up(self, why: BaseException | None = None) -> None:
-        """End the call that is under way, if any, and close the connection: it may still arrive."""
-        self._drop()
-        self._fail(why or TimeoutError())
-
     async def close(self) -> None:
         """Close the connection, also one that is being opened."""
         tasks = [task for task in (self._opening, self._asking) if task is not None]
@@ -148,7 +141,7 @@ class Publisher:
             command = ("EVAL", PUBLISH, *self._arguments(call))
             return hiredis.pack_command(command)  # type: ignore[arg-type, no-any-return]
         if token != self._head_token:
-            words = ("EVALSHA", _SHA, "3", *self._keys, token, self._prefix)
+            words = ("EVALSHA", digest_of(PUBLISH), "3", *self._keys, token, self._prefix)
             self._head = b"*%d\r\n%b" % (len(words) + 4, b"".join(map(_bulk, words)))
             self._head_token = token
         highest, bound = b"%d" % highest_seq, b"%d" % too_high
@@ -175,7 +168,8 @@ class Publisher:
         if time.monotonic() < call.sent_at + self._limit_s():
             self._set_guard(call.sent_at)
         else:
-            self.give_up()
+            self._drop()  # the call may still arrive, and its answer must belong to no later one
+            self._fail(TimeoutError())
 
     def _drop(self) -> None:
         connection, self._connection = self._connection, None
@@ -301,6 +295,11 @@ async def _connected(client: Any, key: str) -> Any:
     """Return a new connection of redis-py that has logged in at the server that owns ``key``."""
     if is_cluster(client):
         await client.get(key)  # a slot that moved is followed, and known from then on
-    connection = client.connection_pool.make_connection()
-    await connection.connect()
+    pool = client.connection_pool
+    connection = pool.make_connection()
+    try:
+        await pool.ensure_connection(connection)  # raises what the server says before any call
+    except BaseException:
+        await connection.disconnect(nowait=True)
+        raise
     return connection

@@ -9,9 +9,7 @@ from collections.abc import Iterable, Sequence
 
 from spotd.keys import Keys
 
-Right = tuple[
-    str, ...
-]  # a command as it is sent, with its first key or channel in the second place
+Right = tuple[str, ...]  # a command as it is sent
 
 # ARGV: for each command how many words it has, and the words. Returns the places, from 1 on, of
 # those that the user may not run. Redis before 7.0 and other servers cannot be asked.
@@ -62,7 +60,7 @@ def rights_of_daemon(keys: Keys, *, subscribers_are_demand: bool = False) -> lis
         *(("HSET", key, "SPY", "") for key in written),
         *(("HDEL", key, "SPY") for key in written),
         *(("HKEYS", key) for key in written),
-        ("HVALS", keys.last),
+        *(("HVALS", key) for key in written),
         # Channels.
         *(("PUBLISH", channel, "") for channel in (keys.channel("*"), keys.events, keys.leaders)),
         *(("SUBSCRIBE", channel) for channel in (keys.wake, keys.leaders)),

@@ -6,6 +6,16 @@ leader key does not hold the token.
 
 from __future__ import annotations
 
+import hashlib
+from functools import cache
+
+
+@cache
+def digest_of(script: str) -> str:
+    """Return the digest by which EVALSHA names a script."""
+    return hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest()
+
+
 # A hash of ours that has another type was written by another program. It is replaced.
 _MEND = """
 local kind = redis.call('TYPE', KEYS[2]).ok
@@ -100,18 +110,21 @@ DROP_FIELDS = f"""
 redis.call('HDEL', KEYS[2], unpack(ARGV, 3))
 return 1
 """
-# KEYS leader seq; ARGV token ttl-ms former-token leaders-channel claim-ms. Returns 0 (another's),
-# 1 (renewed), 2 (acquired) or 3 (free), the seq, and the clock in ms. A free key is taken until
-# claim-ms by this clock, since a server that was frozen executes requests that were given up long
-# ago. SET renews the key, because it fails where publishing would fail too: when the server is out
-# of memory. A user that may not publish on the channel leads all the same.
+# KEYS leader seq; ARGV token ttl-ms former-token leaders-channel claim-ms. Returns 0 (another's), 1
+# (renewed), 2 (acquired) or 3 (free), the seq, the clock in ms, and another's token, cut at 256
+# bytes. A free key is taken until claim-ms by this clock, since a server that was frozen executes
+# requests that were given up long ago. SET renews the key, because it fails where publishing would
+# fail too: when the server is out of memory. A user that may not publish on the channel leads all
+# the same.
 LEAD = """
 local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
 local held = redis.call('GET', KEYS[1])
 local seq = redis.pcall('GET', KEYS[2])
 if type(seq) ~= 'string' then seq = false end
-if held and held ~= ARGV[1] and held ~= ARGV[3] then return {0, seq, now} end
+if held and held ~= ARGV[1] and held ~= ARGV[3] then
+  return {0, seq, now, string.sub(held, 1, 256)}
+end
 if not held and now > tonumber(ARGV[5]) then return {3, seq, now} end
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
 redis.pcall('PUBLISH', ARGV[4], ARGV[1])

@@ -17,6 +17,7 @@ from tests.kit.stream import (
     IMPATIENT,
     KEY,
     SECRET,
+    nothing_connected,
     nothing_unheard,  # noqa: F401 - a fixture for every test
     open_sockets,
     resolve,
@@ -67,12 +68,8 @@ def _reason(error: SpotdError) -> str:
     return error.reason
 
 
-async def _nothing_connected(port: int) -> None:
-    await until(lambda: sockets_to(port) == 0, "the sockets to be closed")
-
-
 async def test_opens_with_the_keys_in_a_message_and_none_in_the_headers() -> None:
-    """Alpaca answers keys in both with 403. msgpack is asked for, and no extension is offered."""
+    """Alpaca may refuse keys in both. MessagePack is asked for, and no extension is offered."""
     async with Simulator() as sim:
         stream = stream_to(sim.stream_url())
         await stream.open()
@@ -114,7 +111,7 @@ async def test_a_step_that_is_never_answered(fault: Faults, reason: str) -> None
     async with Simulator(faults=fault) as sim:
         error = await _refused(stream_to(sim.stream_url(), timeouts=IMPATIENT))
         assert _reason(error) == reason
-        await _nothing_connected(sim.port)
+        await nothing_connected(sim.port)
 
 
 @pytest.mark.parametrize(
@@ -196,7 +193,7 @@ async def test_a_refused_upgrade(status: int) -> None:
         error = await _refused(stream_to(sim.stream_url()))
         assert _reason(error) == f"http_{status}"
         assert str(status) in str(error)
-        await _nothing_connected(sim.port)
+        await nothing_connected(sim.port)
 
 
 @pytest.mark.parametrize(
@@ -230,7 +227,7 @@ async def test_whatever_answers_in_place_of_alpaca(
         error = await _refused(stream_to(f"ws://127.0.0.1:{port}/v2/iex"))
         assert isinstance(error, StreamError)
         assert (error.reason, error.after_s) == (reason, after_s)
-        await _nothing_connected(port)
+        await nothing_connected(port)
 
 
 @pytest.mark.parametrize(
@@ -249,7 +246,7 @@ async def test_an_extension_that_was_not_offered(extensions: str) -> None:
         assert extensions[:20] in str(error)
         assert str(error).isprintable()
         assert len(str(error)) < 300
-        await _nothing_connected(port)
+        await nothing_connected(port)
 
 
 async def test_an_empty_list_of_extensions() -> None:
@@ -466,7 +463,7 @@ async def test_cancelled_half_way(
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        await _nothing_connected(sim.port)
+        await nothing_connected(sim.port)
         sim.faults.handshake_hang = sim.faults.no_greeting = sim.faults.auth_silent = False
         await until(lambda: not sim.sessions, "the session to be closed")
         await stream.open()

@@ -19,6 +19,7 @@ from tests.kit.stream import (
     KEY,
     SECRET,
     Listener,
+    nothing_connected,
     nothing_unheard,  # noqa: F401 - a fixture for every test
     session_with,
     sockets_to,
@@ -512,7 +513,7 @@ async def test_the_connection_is_lost(how: Any) -> None:
     async with Simulator() as sim, session_with(sim) as stream:
         await sim.drop_sessions(how)
         assert (await why_ended(stream)).reason == "lost"
-        await _nothing_connected(sim.port)
+        await nothing_connected(sim.port)
 
 
 async def test_the_first_reason_stands() -> None:
@@ -556,7 +557,7 @@ async def test_close_against_a_dead_peer_is_bounded() -> None:
         sim.faults.half_open = True
         async with asyncio.timeout(GUARD_S):
             await stream.close()
-        await _nothing_connected(sim.port)
+        await nothing_connected(sim.port)
 
 
 async def test_close_that_is_cancelled_cuts_the_peer_off() -> None:
@@ -570,7 +571,7 @@ async def test_close_that_is_cancelled_cuts_the_peer_off() -> None:
         closing.cancel()
         with pytest.raises(asyncio.CancelledError):
             await closing
-        await _nothing_connected(sim.port)
+        await nothing_connected(sim.port)
 
 
 async def test_nothing_is_handed_on_after_close() -> None:
@@ -616,10 +617,6 @@ async def test_the_end_of_a_session_is_not_that_of_the_next() -> None:
         await until(lambda: sockets_to(port) == 1, "the first connection to end")
         assert await _still_open(stream)
         await stream.close()
-
-
-async def _nothing_connected(port: int) -> None:
-    await until(lambda: sockets_to(port) == 0, "the sockets to be closed")
 
 
 # Alpaca's words

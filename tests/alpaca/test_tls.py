@@ -15,9 +15,9 @@ from tests.kit.servers import make_certificates
 from tests.kit.stream import (
     IMPATIENT,
     Listener,
+    nothing_connected,
     nothing_unheard,  # noqa: F401 - a fixture for every test
     resolve,
-    sockets_to,
     stream_to,
 )
 from tests.kit.waiting import until
@@ -64,10 +64,6 @@ async def _before(sim: Simulator, certificates: Certificates) -> AsyncIterator[i
         yield port
 
 
-async def _nothing_connected(port: int) -> None:
-    await until(lambda: sockets_to(port) == 0, "the sockets to be closed")
-
-
 async def test_a_session_over_tls(trusted: Certificates) -> None:
     """A session is opened, asks, reads data and sends a close frame; no socket is left open."""
     listener = Listener()
@@ -80,7 +76,7 @@ async def test_a_session_over_tls(trusted: Certificates) -> None:
         await stream.close()
         await sim.wait_for(lambda: sim.received.of("close"))
         assert sim.received.of("close")[0].data == 1000
-        await _nothing_connected(port)
+        await nothing_connected(port)
 
 
 async def test_a_certificate_of_an_unknown_authority_is_refused(
@@ -93,7 +89,7 @@ async def test_a_certificate_of_an_unknown_authority_is_refused(
             await stream_to(f"wss://localhost:{port}/v2/iex").open()
         assert caught.value.reason == "connect"
         assert not sim.sessions
-        await _nothing_connected(port)
+        await nothing_connected(port)
 
 
 async def test_the_name_in_the_certificate_counts(
@@ -112,7 +108,7 @@ async def test_no_answer_over_tls(trusted: Certificates, fault: Faults) -> None:
     async with Simulator(faults=fault) as sim, _before(sim, trusted) as port:
         with pytest.raises(StreamError):
             await stream_to(f"wss://localhost:{port}/v2/iex", timeouts=IMPATIENT).open()
-        await _nothing_connected(port)
+        await nothing_connected(port)
 
 
 async def test_a_peer_that_never_speaks_tls() -> None:
@@ -125,7 +121,7 @@ async def test_a_peer_that_never_speaks_tls() -> None:
         with pytest.raises(StreamError) as caught:
             await stream_to(f"wss://localhost:{port}/", timeouts=IMPATIENT).open()
         assert caught.value.reason == "connect_timeout"
-        await _nothing_connected(port)
+        await nothing_connected(port)
 
 
 async def test_cancelled_over_tls(trusted: Certificates) -> None:
@@ -139,4 +135,4 @@ async def test_cancelled_over_tls(trusted: Certificates) -> None:
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        await _nothing_connected(port)
+        await nothing_connected(port)

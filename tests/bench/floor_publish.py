@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import hashlib
 import sys
 import time
 from collections.abc import Sequence
@@ -22,12 +21,12 @@ import picows
 
 from spotd.core.messages import Message, Quote
 from spotd.models import encode_updates, spot_price
-from spotd.redis.scripts import PUBLISH
+from spotd.redis.scripts import PUBLISH, digest_of
 from tests.bench import frames
 from tests.bench.floor import Floor
 from tests.bench.source import MARK
 
-_SHA = hashlib.sha1(PUBLISH.encode(), usedforsecurity=False).hexdigest()
+_SHA = digest_of(PUBLISH)
 _TOKEN = "token"
 _TOO_HIGH = 1 << 60
 

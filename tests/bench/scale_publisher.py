@@ -17,6 +17,7 @@ from spotd.keys import Keys
 from spotd.redis.port import RedisPort
 from tests.bench import frames
 from tests.bench.orders import Json, serve
+from tests.kit.redis_port import publish
 
 _EVERY_S = 0.01  # the daemon's calls under load are about as far apart
 _MOST_PER_CALL = 2_000
@@ -65,7 +66,7 @@ class Publisher:
         self._next = (first + number) % len(heads)
         some = (heads * 2)[first : first + number] if self._next <= first else None
         lines = "".join([head + tail for head in some or heads[first : first + number]])
-        await self._port.publish(_TOKEN, lines.encode(), seq)
+        await publish(self._port, _TOKEN, lines.encode(), seq)
 
 
 if __name__ == "__main__":

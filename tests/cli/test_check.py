@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import redis
 from pydantic import SecretStr
@@ -123,13 +124,20 @@ class TestRedis:
         assert server.keys() == []
 
     async def test_leader(self, server: redis.Redis) -> None:
-        """The leader is named by its token, with its state where the status is its own."""
+        """The leader is named by its token, with its state where the status is its own.
+
+        One of another feed is warned of.
+        """
         server.set(KEYS.leader, "host-1-ab:1")
         assert (await on_redis(Settings.load()))["leader"] == ("ok", "led by host-1-ab", "", 1)
         server.set(KEYS.status, status_of().to_json())
         found = await on_redis(Settings.load())
         assert found["leader"].text == "led by host-1-ab (streaming)"
         assert server.get(KEYS.leader) == b"host-1-ab:1"
+        server.set(KEYS.status, msgspec.structs.replace(status_of(), feed="sip").to_json())
+        found = await on_redis(Settings.load())
+        assert found["leader"].level == "warning"
+        assert found["leader"].text == "led by host-1-ab, whose feed is sip"
         server.set(KEYS.leader, "host-2-cd:1")
         assert (await on_redis(Settings.load()))["leader"].text == "led by host-2-cd"
 
@@ -218,7 +226,7 @@ class TestRedis:
             ("-zrangebyscore", "for ZRANGEBYSCORE spotd:leases; "),
             ("-time", "for TIME; "),
             ("-smembers -sscan", "for SMEMBERS spotd:symbols, SSCAN spotd:symbols; "),
-            ("-hset", "for HSET spotd:last, HSET spotd:states; "),
+            ("-hset -hvals", "for HSET spotd:last, HSET spotd:states, HVALS spotd:last, HVALS sp"),
             ("resetchannels &spotd:*", "for PUBLISH spot:*, PUBLISH leaders:spot:, SUBSCRIBE lea"),
             (
                 "resetkeys ~spotd:l* ~spotd:s[^t]*",

@@ -9,8 +9,8 @@ from redis.asyncio import Redis
 
 from spotd.client import SpotClient
 from tests.client.told import Told
-from tests.daemon.redis_proxy import RedisProxy
 from tests.kit.publisher import KEYS, Publisher, update_of
+from tests.kit.redis_proxy import RedisProxy
 from tests.kit.servers import Server
 from tests.kit.waiting import until
 

@@ -190,7 +190,6 @@ class Talk:
         ``meanwhile``, if given, becomes desired between the two.
         """
         subs, alpaca = self.subs, self.alpaca
-        assert subs.awaiting is request
         self.check_state()  # a refusal may have been forgiven
         assert subs.next_request(self.now) is None, "one request at a time"
         assert len(request.symbols) <= self.batch
@@ -238,7 +237,6 @@ class Talk:
         assert state.active == subs.active
         assert state.served == self.served
         assert state.trades == subs.trades
-        assert state.limited == subs.limited
         assert state.refused.keys() <= subs.desired - subs.active
         without_reason = subs.desired - state.refused.keys()
         assert state.all_refused == (bool(subs.desired) and not subs.active | without_reason)

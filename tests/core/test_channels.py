@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from spotd.core.channels import UNHEARD_AFTER_S, ChannelMonitor, Channels
+from spotd.core.leadership import RENEWALS_PER_TTL
 
 TTL_S = 5.0
-EVERY_S = TTL_S / 3
+EVERY_S = TTL_S / RENEWALS_PER_TTL
 
 
 def monitor() -> ChannelMonitor:
@@ -75,7 +76,7 @@ class TestOtherLeader:
         channels = monitor()
         for at in (0.0, EVERY_S):
             channels.announced("other", at, term=1)
-        until = EVERY_S + max(TTL_S, 3 * EVERY_S)
+        until = EVERY_S + TTL_S
         assert channels.announced("me:1", until - 0.01, term=1).other_leader == "other"
         assert channels.announced("me:1", until, term=1) == Channels()
 

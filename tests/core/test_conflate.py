@@ -8,7 +8,6 @@ from math import inf
 import pytest
 
 from spotd.core.conflate import Batch, Conflator, Phase, Slot
-from spotd.core.messages import Quote
 
 AT = datetime(2026, 1, 20, tzinfo=UTC)
 
@@ -16,7 +15,7 @@ AT = datetime(2026, 1, 20, tzinfo=UTC)
 def slot(symbol: str) -> Slot:
     """Return one with a price."""
     made = Slot(symbol)
-    made.quote = Quote(symbol, 1.0, 2.0, AT)
+    made.quoted_at = AT
     return made
 
 
@@ -127,12 +126,13 @@ def test_what_was_cleared_in_flight_does_not_come_back() -> None:
 
 def test_what_was_cleared_while_ready_is_skipped() -> None:
     """A slot that was cleared while ready takes no room in the batch, and may be offered anew."""
-    conflator, a, b = Conflator(0.25), slot("A"), slot("B")
-    conflator.offer(a, 0.0)
-    conflator.offer(b, 0.0)
+    conflator, a, b, c, d = Conflator(0.25), *map(slot, "ABCD")
+    for each in (a, b, c, d):
+        conflator.offer(each, 0.0)
     a.clear()
-    assert conflator.take(0.0, 1) == [b]
-    assert a.phase is Phase.QUIET
+    c.clear()
+    assert conflator.take(0.0, 2) == [b, d]
+    assert (a.phase, c.phase) == (Phase.QUIET, Phase.QUIET)
     conflator.offer(a, 0.0)
     assert conflator.take(0.0, 1) == [a]
 
@@ -147,6 +147,20 @@ def test_what_was_cleared_while_ready_waits_anew() -> None:
     assert a.due_at == 3.0
     assert conflator.take(3.0, 10) == [b, a]
     assert not conflator.ready
+
+
+def test_what_was_cleared_while_ready_hides_no_window() -> None:
+    """Where all that was ready was cleared, the end of the next window with news is awaited."""
+    conflator, a, b = Conflator(0.25), slot("A"), slot("B")
+    conflator.offer(a, 0.0)
+    conflator.settle(conflator.take(0.0, 10), 0.0, delivered=True)
+    conflator.offer(a, 0.125)
+    conflator.offer(b, 0.1875)
+    b.clear()
+    conflator.end_windows(0.1875)
+    assert not conflator.ready
+    assert edge_at(conflator) is None
+    assert conflator.next_at() == 0.25
 
 
 def test_an_empty_batch_changes_nothing() -> None:

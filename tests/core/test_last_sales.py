@@ -7,12 +7,11 @@ from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from spotd.core.last_sales import FEWEST_FORMER, LastSales
 from spotd.core.messages import Trade
-from tests.kit.properties import at_least
 
 T0 = datetime(2026, 1, 20, 14, 30, tzinfo=UTC)
 Step = Callable[[LastSales], object]
@@ -74,6 +73,10 @@ TABLE: dict[str, tuple[list[Step], float | None]] = {
     "older than a cancelled one": ([sold(1, 5), cancelled(1), sold(2, 3)], 2.0),
     "a late print before a cancelled one": ([sold(1), sold(3, 9), sold(2, 5), cancelled(3)], 2.0),
     "late as the one before it": ([sold(1, 5), sold(3, 9), sold(2, 5), cancelled(3)], 2.0),
+    "a late print before two": (
+        [sold(1), sold(3, 6), sold(4, 9), sold(2, 5), cancelled(4), cancelled(3)],
+        2.0,
+    ),
     # What was sold between the late print and the first sale that came is not known.
     "a late print before all": ([sold(3, 9), sold(2, 5), cancelled(3)], None),
     "corrected": ([sold(1), corrected(1, 2, 7.5)], 7.5),
@@ -264,7 +267,6 @@ SOLD = st.tuples(st.sampled_from(["sold", "sold", "snapshot"]), IDS, EXCHANGES, 
 OTHERS = st.tuples(st.sampled_from(["cancel", "correct", "gap"]), IDS, EXCHANGES, SECONDS)
 
 
-@settings(max_examples=at_least(200))
 @given(st.lists(st.one_of(SOLD, SOLD, OTHERS), max_size=FEWEST_FORMER))
 def test_any_order_of_events(events: list[tuple[str, int, str, int]]) -> None:
     """The last sale is the newest of the run that was not cancelled, whatever happens."""

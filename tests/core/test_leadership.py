@@ -12,7 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spotd.core.leadership import (
+    ANOTHER_LEADS,
     CLAIM_S,
+    KEY_LAPSED,
     RETRY_S,
     RETRY_TO_KEEP_S,
     STANDBY_TRIES_EVERY_S,
@@ -23,6 +25,8 @@ from spotd.core.leadership import (
     LeaderKeyAnswer,
     LeaderKeyRequest,
     Leadership,
+    feed_in,
+    token_of,
 )
 
 ANSWERED = {"answered": True, "started": True}
@@ -156,7 +160,7 @@ class TestGoingOn:
         assert leader.key.failed(leader.now).ends is None
         assert leader.value.leads
         leader.now = 100.0 + VALID_S
-        assert leader.key.failed(leader.now).ends == "the leader key lapsed before it was renewed"
+        assert leader.key.failed(leader.now).ends == KEY_LAPSED
 
     def test_a_key_that_vanished_begins_a_new_term_at_once(self, leader: Dialogue) -> None:
         """Redis lost its data: all is written anew, under the same token, with the same reign."""
@@ -181,7 +185,7 @@ class TestGoingOn:
         """Another loop may have seen that it was over. The key is ours to take over at once."""
         leader.now = 104.0
         change = leader.answer("renewed", after_s=1.0)
-        assert change.ends == "the leader key lapsed before it was renewed"
+        assert change.ends == KEY_LAPSED
         assert not change.forget
         assert not leader.value.leads
         assert leader.key.next_try_at(calm=True) == 105.0
@@ -195,7 +199,7 @@ class TestGoingOn:
         """The term ends once, by the clock, and the prices are forgotten all the same."""
         leader.now = 104.0
         change = leader.answer("another", after_s=1.0)
-        assert change.ends == "the leader key lapsed before it was renewed"
+        assert change.ends == KEY_LAPSED
         assert change.forget
         assert change.leadership == Leadership(
             term=1, reign=1, token="us:2", another=True, **ANSWERED
@@ -205,7 +209,7 @@ class TestGoingOn:
         """Read so late that the renewed key may have lapsed, it ends the term like any silence."""
         leader.now += 1.0
         change = leader.answer("renewed", after_s=VALID_S)
-        assert change.ends == "the leader key lapsed before it was renewed"
+        assert change.ends == KEY_LAPSED
         assert not leader.value.leads
 
 
@@ -216,7 +220,7 @@ class TestEnd:
         """A term ends by our clock, whatever Redis says later; the next has another token."""
         assert leader.passes(VALID_S - 0.1) == Change(leader.value)
         change = leader.passes(0.1)
-        assert change.ends == "the leader key lapsed before it was renewed"
+        assert change.ends == KEY_LAPSED
         assert not change.forget
         assert change.leadership == Leadership(term=1, token="us:2", **ANSWERED)
         assert change.leadership.publish_until == -inf
@@ -264,7 +268,7 @@ class TestEnd:
         """Our clock may say what it likes; our prices are older than what the other publishes."""
         leader.now += 1.0
         change = leader.answer("another")
-        assert change.ends == "another daemon is the leader"
+        assert change.ends == ANOTHER_LEADS
         assert change.forget
         assert change.leadership == Leadership(
             term=1, reign=1, token="us:2", another=True, **ANSWERED
@@ -513,6 +517,20 @@ class TestFreeKey:
         assert dialogue.ask().claim_unix_s > 5_000.0
 
 
+@pytest.mark.parametrize(
+    ("token", "feed"),
+    [
+        (token_of("host-4711-ab12", "delayed_sip", "1a2b3c4d"), "delayed_sip"),
+        ("host-4711-ab12:1a2b3c4d", None),  # of version 0.2
+        ("", None),
+    ],
+)
+def test_a_token_tells_the_feed(token: str, feed: str | None) -> None:
+    """And the daemon's name stands in front of its last colon."""
+    assert feed_in(token) == feed
+    assert token.rpartition(":")[0] in ("host-4711-ab12", "")
+
+
 class TestNextTry:
     """When Redis is asked again."""
 
@@ -662,7 +680,6 @@ class Node:
             is_ours=lambda token: token.startswith(f"{name}:"),
             keep_stream_s=_KEEP_S,
         )
-        self.terms_ended: list[str] = []
         self._redis = redis
         self._awaits: LeaderKeyRequest | None = None
         self._next_at = -inf
@@ -681,9 +698,7 @@ class Node:
     def _answered(self, request: LeaderKeyRequest, answer: LeaderKeyAnswer, now: float) -> None:
         if request is self._awaits:  # else it was given up, and nobody hears the answer
             self._awaits = None
-            change = self.key.answered(request, answer, max(now, self.now))
-            if change.ends is not None:
-                self.terms_ended.append(change.ends)
+            self.key.answered(request, answer, max(now, self.now))
             self._next_at = self.key.next_try_at(calm=answer.held != "free")
 
     now = -inf

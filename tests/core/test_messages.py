@@ -116,17 +116,6 @@ def test_a_frame_mixes_messages() -> None:
     assert _json.decode(f"[{frame}]") == [message for _, message in EXAMPLES]
 
 
-def test_the_messagepack_capture_of_a_quote_is_read() -> None:
-    """The same in the encoding that the stream speaks, with its timestamp extension."""
-    frame = bytes.fromhex(
-        "918ba154a171a153a44141504ca26278a156a26270cb406593d70a3d70a4a2627364a26178a156a26170cb"
-        "4065966666666666a26173ccc8a16391a152a17aa143a174d7ff88631b8c6123cf03"
-    )
-    assert msgspec.msgpack.Decoder(list[Message]).decode(frame) == [
-        Quote("AAPL", 172.62, 172.7, datetime(2021, 8, 23, 16, 38, 27, 572049, UTC))
-    ]
-
-
 @pytest.mark.parametrize(
     "text",
     [
@@ -138,10 +127,3 @@ def test_a_time_without_a_zone_is_no_exchange_time(text: str) -> None:
     """It could be any hour: better no price than one at a time that is made up."""
     with pytest.raises(msgspec.ValidationError):
         _json.decode(f"[{text}]")
-
-
-def test_a_time_is_rounded_to_microseconds() -> None:
-    """Half a microsecond goes up."""
-    [quote] = _json.decode('[{"T":"q","S":"A","bp":1,"ap":2,"t":"2021-02-22T15:51:59.9999995Z"}]')
-    assert isinstance(quote, Quote)
-    assert quote.at == datetime(2021, 2, 22, 15, 52, tzinfo=UTC)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from spotd.core.freshness import MUTE_SLACK
@@ -249,7 +249,9 @@ def test_a_mute_symbol_is_renewed_at_most_once_in_10_minutes() -> None:
 # The promise
 
 
-@settings(max_examples=20)
+@settings(max_examples=5)
+# It dies just too late to be silent for half a minute when its turn comes: it waits for the next.
+@example(dies_s=213.7, number=0, busy=False, answers_s=1.9)
 @given(
     dies_s=st.floats(0.0, 300.0),
     number=st.integers(0, 11_499),

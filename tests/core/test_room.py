@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.core.alpaca_model import Plan, Talk
-from tests.kit.properties import at_least
 
 NAMES = "ABCDEFGHIJKL"
 
@@ -55,7 +54,6 @@ _limits = st.one_of(
 )
 
 
-@settings(max_examples=at_least(150), deadline=None)
 @given(_limits, _steps)
 def test_room_goes_to_what_is_live_then_to_the_set_then_to_the_first_come(
     limits: tuple[int | None, int | None], steps: list[Want | Reconnect | Restart]

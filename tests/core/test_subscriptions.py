@@ -92,11 +92,11 @@ def test_a_symbol_let_in_front_does_not_wait_behind_many_others() -> None:
 
 def test_a_known_limit_is_told() -> None:
     """It makes no difference whether the limit is set or learned."""
-    assert Subscriptions(max_symbols=3).limited
+    assert Subscriptions(max_symbols=3).state().limited
     talk = Talk(Plan(cap=2))
-    assert not talk.subs.limited
+    assert not talk.subs.state().limited
     talk.want("A", "B", "C")
-    assert talk.subs.limited
+    assert talk.subs.state().limited
 
 
 def test_an_ill_formed_symbol_is_found_by_halving() -> None:
@@ -474,7 +474,6 @@ def test_a_lost_connection_takes_everything_with_it() -> None:
     subs.refused(*INVALID_SYNTAX, 0.0)
     subs.disconnected()
     assert subs.active == frozenset()
-    assert subs.awaiting is None
     subs.connected()
     assert subs.next_request(0.0) == Request("subscribe", ("A", "B"), trades=True)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from functools import cache
 
 import pytest
 from hypothesis import given
@@ -25,11 +26,14 @@ def day(text: str, closes: str = "16:00") -> TradingDay:
     return TradingDay(at(f"{text} 09:30"), at(f"{text} {closes}"))
 
 
-# The real calendar, so that a change of the library that matters is seen. Each holds for good.
-DAYS = {
-    2025: read_trading_days(datetime(2025, 1, 8, tzinfo=UTC)),
-    2026: read_trading_days(datetime(2026, 1, 8, tzinfo=UTC)),
-}
+@cache
+def days_of(year: int) -> tuple[TradingDay, ...]:
+    """Return the days of the real calendar, so that a change of the library that matters is seen.
+
+    The two years that are asked for hold for good.
+    """
+    return read_trading_days(datetime(year, 1, 8, tzinfo=UTC))
+
 
 # time in New York; what it is on sip, iex and overnight; when that changes next on sip
 MOMENTS: dict[str, tuple[str, MarketName, MarketName, MarketName, str]] = {
@@ -66,7 +70,7 @@ def test_the_market_at_a_moment(
 ) -> None:
     """Weekends, holidays, half days and both changes of the clocks are as the exchanges keep."""
     moment = at(when)
-    days = DAYS[2026]
+    days = days_of(2026)
     assert trading_hours("sip", days).at(moment) == Market(sip, at(changes))
     assert trading_hours("delayed_sip", days).at(moment) == Market(sip, at(changes))
     assert trading_hours("iex", days).at(moment).name == iex
@@ -86,7 +90,7 @@ def test_the_market_at_a_moment(
 def test_the_clocks_of_new_york_count(when: str, utc: str) -> None:
     """The same local time is another one in UTC after the clocks were changed."""
     assert at(when).strftime("%H:%M") == utc
-    hours = trading_hours("sip", DAYS[2026])
+    hours = trading_hours("sip", days_of(2026))
     moment = at(when)
     assert hours.at(moment).name != hours.at(moment - timedelta(seconds=1)).name
 
@@ -101,12 +105,12 @@ def test_a_night_with_a_change_of_the_clocks_has_its_own_length() -> None:
 
 def test_a_day_of_mourning_is_in_the_calendar() -> None:
     """On 9 January 2025 the exchanges were closed by an announcement of ten days before."""
-    assert trading_hours("sip", DAYS[2025]).at(at("2025-01-09 12:00")).name == "closed"
+    assert trading_hours("sip", days_of(2025)).at(at("2025-01-09 12:00")).name == "closed"
 
 
 def test_the_test_feed_is_always_open() -> None:
     """It brings made-up quotes at any time, with and without a calendar."""
-    for days in ((), DAYS[2026]):
+    for days in ((), days_of(2026)):
         assert trading_hours("test", days).at(at("2026-12-25 03:00")) == Market("open", None)
 
 
@@ -122,7 +126,7 @@ def test_what_the_calendar_does_not_cover_is_not_known(feed: str) -> None:
 @pytest.mark.parametrize("feed", FEEDS)
 def test_the_calendar_reaches_a_year_ahead(feed: str) -> None:
     """A daemon that reads it once a day never comes to its end."""
-    hours = trading_hours(feed, DAYS[2026])
+    hours = trading_hours(feed, days_of(2026))
     assert hours.at(at("2026-01-02 12:00")).name is not None
     assert hours.at(at("2027-01-05 12:00")).name is not None
 
@@ -130,7 +134,7 @@ def test_the_calendar_reaches_a_year_ahead(feed: str) -> None:
 @given(st.floats(0, 360), st.sampled_from(FEEDS))
 def test_the_next_change_is_the_next(days: float, feed: str) -> None:
     """Up to the change the market is the same, and from it on another."""
-    hours = trading_hours(feed, DAYS[2026])
+    hours = trading_hours(feed, days_of(2026))
     now = at("2026-01-04 00:00") + timedelta(days=days)
     market = hours.at(now)
     assert market.changes_at is not None

@@ -1,12 +1,10 @@
-"""The process around a daemon, and how a daemon ends by itself."""
+"""The process around a daemon, and what is left of one that has stopped."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
-
-from pydantic import SecretStr
 
 from tests.daemon.rig import NewRig
 from tests.kit.waiting import GUARD_S, until
@@ -65,19 +63,6 @@ def test_a_busy_thread_is_left_as_it_is() -> None:
     assert done.returncode == 0, done.stderr
     assert "the interpreter ended" not in done.stdout
     assert '"stopped"' in done.stderr
-
-
-async def test_wrong_keys_end_it_in_order(rig: NewRig) -> None:
-    """A refusal for good ends it with exit code 3. Neither leader key nor status is left."""
-    wrong = rig(secret_key=SecretStr("wrong"))
-    await wrong.values.want("SPY")
-    running = wrong.daemon.run()
-    try:
-        assert await running == 3
-        assert await wrong.values.token() is None
-        assert await wrong.values.status() is None
-    finally:
-        await wrong.values.aclose()
 
 
 async def test_a_daemon_that_has_stopped_holds_nothing(rig: NewRig) -> None:

@@ -37,9 +37,9 @@ from spotd.ops.metrics import Metrics
 from spotd.redis.demand import SCAN_COUNT
 from spotd.redis.port import SCAN_ABOVE, RedisPort
 from spotd.simulator import Simulator
-from tests.daemon.redis_proxy import RedisProxy
 from tests.daemon.rig import NewRig, Rig, logged
 from tests.kit.recorder import Recorder
+from tests.kit.redis_proxy import RedisProxy
 from tests.kit.servers import Server
 from tests.kit.values import Values
 from tests.kit.waiting import until
@@ -71,11 +71,7 @@ async def forgotten(daemon: Rig, symbol: str) -> None:
 async def prices_flow(daemon: Rig, symbol: str, bid: float) -> None:
     """Have Alpaca send a quote, and wait until it is published."""
     await daemon.quote(symbol, bid)
-
-    async def published() -> bool:
-        return await daemon.values.bid(symbol) == bid
-
-    await until(published, f"a price of {symbol}")
+    await until(lambda: daemon.values.has(symbol, bid), f"a price of {symbol}")
 
 
 # One demand from several sources
@@ -188,19 +184,6 @@ async def test_a_demand_that_changes_in_another_s_term_is_met(rig: NewRig) -> No
         await values.redis.delete(values.keys.leader)
         await asks_for(daemon, "QQQ", "IWM")
         await forgotten(daemon, "SPY")
-
-
-async def test_what_a_predecessor_left_is_removed(rig: NewRig, server: Server) -> None:
-    """The demand that was there before is met, and prices that nobody desires leave."""
-    with server.client() as client:
-        client.hset("spotd:last", mapping={"OLD": "{}", "SPY": '{"bid_price":1}'})
-        client.hset("spotd:states", mapping={"OLD": "{}", "not-one": "{}"})
-        client.sadd("spotd:symbols", "SPY")
-    async with rig() as daemon:
-        await asks_for(daemon, "SPY")
-        await forgotten(daemon, "OLD")
-        await forgotten(daemon, "not-one")
-        assert await daemon.values.bid("SPY") == 1.0
 
 
 # What it may hold

@@ -6,13 +6,8 @@ import random
 import time
 
 from spotd.simulator import Simulator
-from tests.daemon.rig import NewRig, Rig
+from tests.daemon.rig import NewRig
 from tests.kit.waiting import until
-
-
-async def has(daemon: Rig, symbol: str, bid: float) -> bool:
-    """Return whether ``spotd:last`` holds this bid."""
-    return await daemon.values.bid(symbol) == bid
 
 
 async def test_symbols_that_come_and_go_without_end(rig: NewRig, sim: Simulator) -> None:
@@ -31,7 +26,7 @@ async def test_symbols_that_come_and_go_without_end(rig: NewRig, sim: Simulator)
                     batch.publish(keys.wake, "")
                 await batch.execute()
             await daemon.quote("SPY", number + 1)
-        await until(lambda: has(daemon, "SPY", 30), "the newest price")
+        await until(lambda: daemon.values.has("SPY", 30), "the newest price")
         await until(lambda: daemon.active == wanted, "the last demand")
         await until(lambda: daemon.values.live(*wanted), "its states")
         assert daemon.works()
@@ -48,7 +43,7 @@ async def test_fifty_thousand_leases(rig: NewRig, sim: Simulator) -> None:
             await redis.zadd(keys.leases, {f"{symbol}@service-{owner}": ends for symbol in symbols})
         await until(lambda: daemon.active == set(symbols), "all symbols")
         await daemon.quote(symbols[0], 1)
-        await until(lambda: has(daemon, symbols[0], 1), "the price")
+        await until(lambda: daemon.values.has(symbols[0], 1), "the price")
         asked = [
             symbol
             for message in sim.received.messages("subscribe")
@@ -66,7 +61,7 @@ async def test_entries_of_ten_megabytes(rig: NewRig, sim: Simulator) -> None:
         await daemon.values.wake()
         await until(lambda: daemon.active == {"SPY"}, "SPY")
         await daemon.quote("SPY", 1)
-        await until(lambda: has(daemon, "SPY", 1), "the price")
+        await until(lambda: daemon.values.has("SPY", 1), "the price")
         await until(lambda: daemon.values.state("x" * 64), "the refusal")
         assert await daemon.values.state("x" * 64) == "refused"
         await until(daemon.works, "calm")

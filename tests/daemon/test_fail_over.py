@@ -10,22 +10,15 @@ import pytest
 
 from spotd.keys import Keys
 from spotd.simulator import Simulator
-from tests.daemon.redis_proxy import RedisProxy
 from tests.daemon.rig import Rig
 from tests.kit.recorder import Recorder
+from tests.kit.redis_proxy import RedisProxy
 from tests.kit.servers import SentinelServers, Server
 from tests.kit.values import Values
 from tests.kit.waiting import until
 
 KEYS = Keys()
 TTL_S = 5.0  # the default: a fail-over must not end the term
-
-
-@pytest.fixture
-def sentinels(tmp_path: Path) -> Iterator[SentinelServers]:
-    """Yield a master, a replica and a Sentinel."""
-    with SentinelServers(tmp_path) as running:
-        yield running
 
 
 @pytest.fixture
@@ -75,7 +68,7 @@ async def test_a_planned_fail_over_has_one_leader(
         assert "name another master" in leader.status["reason"]
         assert "name another master" in leader.daemon.not_ready()[0]
         await leader.quote("SPY", 11)
-        async with asyncio.timeout(30), Recorder(sentinels.replica.url) as later:
+        async with Recorder(sentinels.replica.url) as later:
             await leader.quote("SPY", 12)
             await until(lambda: later.bids("SPY")[-1:] == [12], "the price at the new master")
         await until(leader.works, "the leader at work")
@@ -118,11 +111,7 @@ async def test_a_demoted_server_behind_one_address_is_left(
 
         await until(has_moved, "the price at the new server")
         await daemon.quote("SPY", 12)
-
-        async def goes_on() -> bool:
-            return await new.bid("SPY") == 12
-
-        await until(goes_on, "the next price")
+        await until(lambda: new.has("SPY", 12), "the next price")
         # A change of the demand at the new server wakes the daemon up there.
         await new.want("QQQ")
         await until(lambda: "QQQ" in daemon.active, "the new symbol")

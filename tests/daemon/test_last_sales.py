@@ -84,10 +84,5 @@ async def test_a_trade_of_rest_can_be_cancelled(rig: NewRig, sim: Simulator) -> 
         await until(lambda: sim.stats.rest_requests > asked, "the next snapshot")
         await daemon.want("SPY")
         await daemon.quote("SPY", 2.0)
-        await until(lambda: bid(daemon, 2.0), "the next price")
+        await until(lambda: daemon.values.has("SPY", 2.0), "the next price")
         await last_price(daemon, None)
-
-
-async def bid(daemon: Rig, expected: float) -> bool:
-    """Return whether Redis holds this bid of SPY."""
-    return await daemon.values.bid("SPY") == expected

@@ -203,9 +203,6 @@ async def test_a_standby_opens_no_stream_and_takes_over_from_one_that_stops(
         heard.check_order()
 
 
-# A key that is not ours any more
-
-
 async def test_the_throttle_holds_over_a_hand_over(rig: NewRig, server: Server) -> None:
     """The first update of a new leader is a window away from the last one of the leader before."""
     window_ms = 2_000  # much longer than a hand-over takes
@@ -226,6 +223,20 @@ async def test_the_throttle_holds_over_a_hand_over(rig: NewRig, server: Server) 
         assert heard.bids("SPY") == [10, 11]
         # A seq is the publisher's wall clock in microseconds, and a window is monotonic.
         assert after - before >= 1000 * window_ms - 1_000
+
+
+async def test_a_standby_of_another_feed_says_so_once(rig: NewRig) -> None:
+    """With the same prefixes it would publish another feed's prices after a fail-over."""
+    with structlog.testing.capture_logs() as lines:
+        async with rig(feed="sip"):
+            for feed in ("iex", "sip"):
+                async with rig(feed=feed, leads=False) as standby:
+                    await until(standby.stands_by, "the standby")
+    told = [line for line in lines if "the leader streams another feed" in line["event"]]
+    assert [(line["feed"], line["feed_of_leader"]) for line in told] == [("iex", "sip")]
+
+
+# A key that is not ours any more
 
 
 async def test_a_server_that_was_emptied_is_written_anew_over_the_same_stream(
@@ -272,7 +283,7 @@ async def test_anothers_key_ends_the_stream_and_the_prices_are_forgotten(
         await until(lambda: not sim.sessions, "the session to end")
         [close] = sim.received.of("close")
         assert close.data is not None
-        assert all(slot.quote is None for slot in daemon.daemon.prices.cache.slots.values())
+        assert all(slot.quoted_at is None for slot in daemon.daemon.prices.cache.slots.values())
         with server.client() as client:
             client.delete(KEYS.leader)
         await all_agrees(daemon)
@@ -308,8 +319,8 @@ async def test_a_reign_that_rises_ends_the_session_and_fetches_all_anew(
             await until(lambda: len(sim.received.of("connect")) == 2, "another session")
             await until(lambda: heard.bids("QQQ")[-1:] == [21], "the price that was fetched")
             await all_agrees(daemon)
-            [close] = sim.received.of("close")
-            assert close.data is not None
+            assert [close.data for close in sim.received.of("close")] == [1000]
+            assert not daemon.daemon.metrics.reconnects
             asked = " ".join(str(each.data) for each in sim.received.of("rest")[fetched:])
             assert "SPY" in asked
             assert "QQQ" in asked
@@ -325,7 +336,7 @@ async def test_a_reign_that_rises_ends_the_session_and_fetches_all_anew(
 async def test_a_leader_that_froze_and_woke_writes_nothing(
     rig: NewRig, server: Server, left: bool
 ) -> None:
-    """Its loops run before the timer that ends its right, and each of them looks at the clock.
+    """Its loops run before the timer that ends its right, and each of them reads the clock.
 
     It froze with a price to publish, a field to drop and a state to write. None of them reaches
     Redis, nor does anything of them later.

@@ -134,11 +134,7 @@ async def test_a_symbol_that_left_does_not_come_back(rig: NewRig, server: Server
             await source
         newest = bid + 1
         await daemon.quote("SPY", newest)
-
-        async def newest_is_stored() -> bool:
-            return await daemon.values.bid("SPY") == newest
-
-        await until(newest_is_stored, "the newest price")
+        await until(lambda: daemon.values.has("SPY", newest), "the newest price")
         assert list(await daemon.values.all_last()) == ["SPY"]
 
 
@@ -163,6 +159,19 @@ async def test_a_field_that_redis_refused_to_drop_is_dropped_later(
             assert await daemon.values.bid("SPY") == 1
             client.execute_command("ACL", "SETUSER", "default", "+hdel")
         await until(lambda: daemon.values.forgotten("SPY"), "the field to be dropped")
+
+
+async def test_what_came_back_before_it_was_dropped_holds_up_no_price(
+    rig: NewRig, server: Server
+) -> None:
+    """A price that waited for the drop goes out although nothing is to be dropped any more."""
+    async with rig(silence_s=3_600.0) as daemon, Recorder(server.url) as heard:
+        await daemon.want("SPY")
+        prices = daemon.daemon.prices
+        prices.dropping.add("QQQ")
+        prices.receive([Quote("SPY", 1.0, 1.02, datetime.now(UTC))])
+        prices.dropping.clear()
+        await heard_last(heard, "SPY", 1)
 
 
 # Redis away

@@ -28,11 +28,6 @@ KEYS = Keys()
 Fault: TypeAlias = Callable[[Server], AbstractContextManager[None]]
 
 
-async def has(daemon: Rig, symbol: str, bid: float) -> bool:
-    """Return whether ``spotd:last`` holds this bid."""
-    return await daemon.values.bid(symbol) == bid
-
-
 async def refuses_to_work(daemon: Rig, *words: str) -> None:
     """Wait until the daemon says that it is not ready, for a reason with these words."""
 
@@ -112,7 +107,7 @@ async def test_a_redis_that_refuses_writes(
     async with Rig(appending.url, sim) as daemon, Recorder(appending.url) as heard:
         await daemon.want("SPY")
         await daemon.quote("SPY", 1)
-        await until(lambda: has(daemon, "SPY", 1), "the first price")
+        await until(lambda: daemon.values.has("SPY", 1), "the first price")
         with fault(appending):
             # A disk that is full is noticed at the first change that does not fit.
             await daemon.quote("SPY", 2)
@@ -121,8 +116,8 @@ async def test_a_redis_that_refuses_writes(
             await daemon.quote("SPY", 3)
             await daemon.quote("SPY", 4)
             assert stored in (1, 2)
-            assert await has(daemon, "SPY", stored)
-        await until(lambda: has(daemon, "SPY", 4), "the newest price")
+            assert await daemon.values.has("SPY", stored)
+        await until(lambda: daemon.values.has("SPY", 4), "the newest price")
         await until(daemon.works, "calm")
         await until(lambda: heard.bids("SPY")[-1:] == [4], "it to be heard")
         assert 3 not in heard.bids("SPY")
@@ -154,7 +149,7 @@ async def test_connections_that_are_cut_again_and_again(
                 for kind in ("normal", "pubsub"):
                     admin.client_kill_filter(_type=kind, skipme=True)
                 await daemon.quote("SPY", bid)
-                await until(lambda bid=bid: has(daemon, "SPY", bid), f"price {bid}")  # type: ignore[misc]
+                await until(lambda bid=bid: daemon.values.has("SPY", bid), f"price {bid}")  # type: ignore[misc]
         await until(daemon.works, "calm")
         await daemon.want("QQQ")
     assert len(sim.received.of("connect")) == 1
@@ -171,7 +166,7 @@ async def test_a_server_that_pauses_its_clients(
         await daemon.quote("SPY", 1)
         await refuses_to_work(daemon, "redis_away")
         await daemon.quote("SPY", 2)
-        await until(lambda: has(daemon, "SPY", 2), "the newest price")
+        await until(lambda: daemon.values.has("SPY", 2), "the newest price")
         await until(daemon.works, "calm")
     assert len(sim.received.of("connect")) == 1
 
@@ -185,7 +180,7 @@ async def test_a_proxy_that_cuts_idle_connections(server: Server, sim: Simulator
             for bid in (1, 2, 3):
                 await until(lambda bid=bid: proxy.cuts >= 4 * bid, "idle connections are cut")  # type: ignore[misc]
                 await daemon.quote("SPY", bid)
-                await until(lambda bid=bid: has(daemon, "SPY", bid), f"price {bid}")  # type: ignore[misc]
+                await until(lambda bid=bid: daemon.values.has("SPY", bid), f"price {bid}")  # type: ignore[misc]
             await daemon.want("QQQ")
             await until(daemon.works, "calm")
     assert len(sim.received.of("connect")) == 1
@@ -204,7 +199,7 @@ async def test_a_server_that_is_loading(tmp_path: Path, sim: Simulator) -> None:
         async with Rig(server.url, sim) as daemon:
             await daemon.want("SPY")
             await daemon.quote("SPY", 1)
-            await until(lambda: has(daemon, "SPY", 1), "the first price")
+            await until(lambda: daemon.values.has("SPY", 1), "the first price")
             for number in range(150):  # 3 s of loading
                 admin.set(f"ballast:{number}", os.urandom(1_024))
             reload = partial(admin.execute_command, "DEBUG", "RELOAD")
@@ -212,7 +207,7 @@ async def test_a_server_that_is_loading(tmp_path: Path, sim: Simulator) -> None:
             await refuses_to_work(daemon, "is loading")
             await daemon.quote("SPY", 2)
             await loading
-            await until(lambda: has(daemon, "SPY", 2), "the newest price")
+            await until(lambda: daemon.values.has("SPY", 2), "the newest price")
             await until(daemon.works, "calm")
     assert len(sim.received.of("connect")) == 1
 
@@ -228,15 +223,15 @@ async def test_a_server_that_comes_back_with_older_data(
         await daemon.want("SPY", "QQQ")
         for symbol in ("SPY", "QQQ"):
             await daemon.quote(symbol, 1)
-            await until(lambda symbol=symbol: has(daemon, symbol, 1), "an old price")  # type: ignore[misc]
+            await until(lambda symbol=symbol: daemon.values.has(symbol, 1), "an old price")  # type: ignore[misc]
         with server.client() as admin:
             admin.save()
         await daemon.quote("SPY", 2)
-        await until(lambda: has(daemon, "SPY", 2), "the price that the snapshot lacks")
+        await until(lambda: daemon.values.has("SPY", 2), "the price that the snapshot lacks")
         published = heard.seqs("SPY")[-1]
         server.restart()  # no call of the daemon is made meanwhile
-        await until(lambda: has(daemon, "SPY", 2), "it again")
-        await until(lambda: has(daemon, "QQQ", 1), "the price that did not change")
+        await until(lambda: daemon.values.has("SPY", 2), "it again")
+        await until(lambda: daemon.values.has("QQQ", 1), "the price that did not change")
         last = await daemon.values.last("SPY")
         assert last is not None
         assert last["seq"] > published
@@ -257,8 +252,8 @@ async def test_a_server_that_lost_scripts_and_data_again_and_again(
                 with admin.pipeline(transaction=True) as at_once:
                     at_once.flushall().sadd(KEYS.symbols, "SPY", "QQQ").execute()
                 await daemon.quote("SPY", bid)
-                await until(lambda bid=bid: has(daemon, "SPY", bid), f"price {bid}")  # type: ignore[misc]
-                await until(lambda: has(daemon, "QQQ", 1), "the price that did not change")
+                await until(lambda bid=bid: daemon.values.has("SPY", bid), f"price {bid}")  # type: ignore[misc]
+                await until(lambda: daemon.values.has("QQQ", 1), "the price that did not change")
                 await until(lambda: daemon.values.live("SPY", "QQQ"), "the states")
                 await until(daemon.values.status, "the status")
     assert len(sim.received.of("connect")) == 1

@@ -6,8 +6,8 @@ import pytest
 
 from spotd.keys import Keys
 from spotd.simulator import Simulator
-from tests.daemon.redis_proxy import RedisProxy
 from tests.daemon.rig import Rig
+from tests.kit.redis_proxy import RedisProxy
 from tests.kit.servers import Server
 from tests.kit.waiting import until
 
@@ -25,11 +25,7 @@ async def test_a_round_trip_of_600_ms_costs_nothing_but_time(
             await daemon.want("SPY")
             await until(daemon.works, "a leader at work")
             await daemon.quote("SPY", 10)
-
-            async def published() -> bool:
-                return await daemon.values.bid("SPY") == 10
-
-            await until(published, "the price")
+            await until(lambda: daemon.values.has("SPY", 10), "the price")
             await daemon.want("QQQ")
             assert daemon.metric("spotd_redis_errors_total") == 0
             assert daemon.daemon.leadership.get().term == 1

@@ -26,9 +26,9 @@ from spotd.daemon.value import Value
 from spotd.models import spot_price
 from spotd.ops.metrics import Metrics
 from spotd.simulator import Simulator
-from tests.daemon.redis_proxy import RedisProxy
 from tests.daemon.rig import NewRig, Rig, quote, trade
 from tests.kit.recorder import Recorder
+from tests.kit.redis_proxy import RedisProxy
 from tests.kit.servers import Server
 from tests.kit.stream import settings_for
 from tests.kit.waiting import GUARD_S, until
@@ -41,7 +41,7 @@ MANY = [f"A{a}{b}" for a in ascii_uppercase for b in ascii_uppercase]
 def price(prices: Prices, symbol: str) -> tuple[float | None, float | None]:
     """Return bid and last price of a symbol."""
     slot = prices.cache.slots.get(symbol)
-    return (None, None) if slot is None or slot.quote is None else (slot.bid, slot.last_price)
+    return (None, None) if slot is None or slot.quoted_at is None else (slot.bid, slot.last_price)
 
 
 async def has(daemon: Rig, symbol: str, bid: float, last_price: float | None = None) -> None:

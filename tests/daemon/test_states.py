@@ -26,10 +26,10 @@ from spotd.daemon.value import Value
 from spotd.models import DaemonStatus
 from spotd.ops.metrics import Metrics
 from spotd.simulator import Simulator
-from tests.daemon.redis_proxy import RedisProxy
 from tests.daemon.rig import NewRig, Rig, logged, quote
 from tests.kit.ports import free_port
 from tests.kit.recorder import Recorder
+from tests.kit.redis_proxy import RedisProxy
 from tests.kit.servers import Server
 from tests.kit.values import Values
 from tests.kit.waiting import until

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Callable
 
 import pytest
@@ -11,7 +10,6 @@ import pytest
 from spotd.core.pacing import Pauses
 from spotd.simulator import Simulator
 from tests.daemon.rig import NewRig, Rig
-from tests.kit.servers import Server
 from tests.kit.stream import (
     nothing_unheard,  # noqa: F401 - a fixture for every test
     sockets_to,
@@ -98,37 +96,6 @@ async def test_a_stop_ends_a_pause(rig: NewRig, sim: Simulator) -> None:
     assert sim.stats.connections == 1
 
 
-async def test_a_leader_key_that_runs_out_ends_the_session(
-    rig: NewRig, sim: Simulator, server: Server
-) -> None:
-    """The clock alone ends it, while Redis says nothing."""
-    async with rig(leader_ttl_s=3.0, keep_stream_s=0) as daemon:
-        await daemon.want("SPY")
-        server.freeze()
-        try:
-            await until(lambda: sim.received.of("close"), "the end of the session")
-        finally:
-            server.thaw()
-        assert sim.received.of("close")[0].data == 1000
-        await until(lambda: daemon.active, "the next session")
-        assert not daemon.daemon.metrics.reconnects
-
-
-async def test_a_new_reign_begins_with_a_new_session(rig: NewRig, sim: Simulator) -> None:
-    """Another daemon published between two renewals, so every price is fetched anew."""
-    async with rig() as daemon:
-        await daemon.want("SPY")
-        keys = daemon.settings.keys
-        async with daemon.values.redis.pipeline(transaction=True) as between:
-            between.set(keys.seq, f"{time.time_ns() // 1_000} other:1")
-            between.delete(keys.leader)
-            await between.execute()
-        await until(lambda: sim.stats.connections == 2 and daemon.active, "the next session")
-        assert daemon.daemon.leadership.get().reign == 1
-        assert [record.data for record in sim.received.of("close")] == [1000]
-        assert not daemon.daemon.metrics.reconnects
-
-
 async def test_a_pause_ends_with_the_leadership(rig: NewRig, sim: Simulator) -> None:
     """The daemon is a standby at once, and tries at once when it leads again."""
     sim.faults.handshake_status = 503
@@ -165,11 +132,13 @@ async def test_an_open_breaker_outlasts_the_leadership(rig: NewRig, sim: Simulat
 
 @pytest.mark.parametrize("code", [402, 409])
 async def test_a_refusal_for_good_ends_the_daemon(rig: NewRig, sim: Simulator, code: int) -> None:
-    """It exits with 3 after one try: another one would be refused, too."""
+    """It exits with 3 after one try: another one would be refused. Key and status are gone."""
     sim.faults.auth_error = code
     refused = rig(leads=False)
+    await refused.values.want("SPY")
     async with asyncio.timeout(GUARD_S):
         assert await refused.daemon.run() == 3
     assert sim.stats.connections == 1
     assert await refused.values.token() is None
+    assert await refused.values.status() is None
     await refused.values.aclose()

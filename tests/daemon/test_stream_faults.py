@@ -19,11 +19,6 @@ from tests.kit.waiting import GUARD_S, until
 NEW_KEY, NEW_SECRET = "rotated-key", "rotated-secret"
 
 
-async def has(daemon: Rig, symbol: str, bid: float) -> bool:
-    """Return whether ``spotd:last`` holds this bid."""
-    return await daemon.values.bid(symbol) == bid
-
-
 # Keys
 
 
@@ -39,7 +34,7 @@ async def test_keys_that_were_rotated_end_a_daemon_that_had_worked(
     await until(daemon.leads, "leading")
     await daemon.want("SPY")
     await daemon.quote("SPY", 1)
-    await until(lambda: has(daemon, "SPY", 1), "the price")
+    await until(lambda: daemon.values.has("SPY", 1), "the price")
     sim.keys.clear()
     sim.keys[NEW_KEY] = NEW_SECRET
     await sim.drop_sessions("close", 1001)
@@ -54,7 +49,7 @@ async def test_keys_that_were_rotated_end_a_daemon_that_had_worked(
     async with rig(api_key=SecretStr(NEW_KEY), secret_key=SecretStr(NEW_SECRET)) as successor:
         await until(successor.works, "the successor")
         await successor.quote("SPY", 2)
-        await until(lambda: has(successor, "SPY", 2), "its price")
+        await until(lambda: successor.values.has("SPY", 2), "its price")
     assert sim.stats.refused[402] == 1
 
 
@@ -75,7 +70,7 @@ async def test_a_server_that_is_faster_than_we_read(rig: NewRig, sim: Simulator)
         await until(lambda: _ends(daemon), "the end")
         await until(lambda: daemon.active, "the next session")
         await daemon.quote("SPY", 2)
-        await until(lambda: has(daemon, "SPY", 2), "the newest price")
+        await until(lambda: daemon.values.has("SPY", 2), "the newest price")
         await until(daemon.works, "calm")
         assert daemon.daemon.metrics.reconnects == {"code_407": 1}
 
@@ -92,7 +87,7 @@ async def test_pings_keep_an_idle_connection_through_a_proxy(rig: NewRig, sim: S
             await daemon.want("SPY")
             await until(lambda: len(sim.received.of("ping")) >= 8, "4 s of pings")
             await daemon.quote("SPY", 1)
-            await until(lambda: has(daemon, "SPY", 1), "the price")
+            await until(lambda: daemon.values.has("SPY", 1), "the price")
         assert proxy.cuts == 0
         assert proxy.connections == 1
 
@@ -109,7 +104,7 @@ async def test_a_proxy_that_cuts_sooner_than_pings_go(rig: NewRig, sim: Simulato
 
             async def comes() -> bool:
                 await sim.send([quote("SPY", 7)])
-                return await has(daemon, "SPY", 7)
+                return await daemon.values.has("SPY", 7)
 
             await until(comes, "a price")
 
@@ -140,7 +135,7 @@ async def test_a_stream_that_ends_again_and_again_leaves_nothing_behind(
         # Connections to Redis come and go; a leak of one a session would be 55.
         await until(lambda: _held() <= before + 20, "no more than before")
         await daemon.quote("SPY", 1)
-        await until(lambda: has(daemon, "SPY", 1), "the price")
+        await until(lambda: daemon.values.has("SPY", 1), "the price")
         assert len(sim.sessions) == 1
 
 

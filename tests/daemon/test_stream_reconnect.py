@@ -147,19 +147,15 @@ async def test_a_new_session_asks_for_the_demand_of_now(rig: NewRig, sim: Simula
 
 async def test_a_price_outlives_its_session(rig: NewRig, sim: Simulator) -> None:
     """It stays published, and the first quote of the next session replaces it."""
-
-    async def has(bid: float) -> bool:
-        return await daemon.values.bid("SPY") == bid
-
     async with rig() as daemon:
         await daemon.want("SPY")
         await daemon.quote("SPY", 1.0)
-        await until(lambda: has(1.0), "the price")
+        await until(lambda: daemon.values.has("SPY", 1.0), "the price")
         await sim.drop_sessions("abort")
         await until(lambda: sim.stats.connections == 2 and daemon.active, "the next session")
-        assert await has(1.0)
+        assert await daemon.values.has("SPY", 1.0)
         await daemon.quote("SPY", 2.0)
-        await until(lambda: has(2.0), "the next price")
+        await until(lambda: daemon.values.has("SPY", 2.0), "the next price")
 
 
 async def test_a_defect_ends_the_session_and_is_logged_with_its_cause(

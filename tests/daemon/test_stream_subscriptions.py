@@ -92,23 +92,6 @@ async def test_the_whole_market_is_one_entry(rig: NewRig, sim: Simulator) -> Non
         await until(lambda: daemon.values.bid("ZVZZT"), "the price")
 
 
-async def test_what_becomes_active_is_fetched(rig: NewRig, sim: Simulator) -> None:
-    """REST is asked for each symbol that is acknowledged, and for all of them after a loss."""
-
-    def fetched() -> set[str]:
-        urls = [record.data for record in sim.received.of("rest")]
-        return {s for url in urls for s in url.split("symbols=")[1].split("&")[0].split("%2C")}
-
-    async with rig(snapshots=True) as daemon:
-        await daemon.want("A", "B")
-        await until(lambda: fetched() == {"A", "B"}, "the first prices")
-        sim.received.clear()
-        await daemon.want("C")
-        await until(lambda: fetched() == {"C"}, "the first price")
-        await sim.drop_sessions("close", 1012)
-        await until(lambda: fetched() == {"A", "B", "C"}, "all prices again")
-
-
 async def test_a_long_row_leaves_room_for_what_was_live_before(rig: NewRig, sim: Simulator) -> None:
     """There is a pause between its full requests. Where nothing was live before, there is none."""
     symbols = many(1_500)

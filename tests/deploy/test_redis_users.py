@@ -25,6 +25,7 @@ from tests.client.told import Told
 from tests.daemon.rig import KEY, SECRET, Rig, quote
 from tests.kit.acl import USERS, rules_of
 from tests.kit.publisher import status_of, update_of
+from tests.kit.redis_port import publish
 from tests.kit.servers import ClusterServers, Server, redis_server
 from tests.kit.waiting import until
 from tests.relay.test_whole import relay
@@ -122,12 +123,13 @@ async def lead_and_publish(port: RedisPort, admin: Any) -> None:
     for garbage in (False, True):
         for key in (KEYS.last, KEYS.states) if garbage else ():
             admin.set(key, "no hash")
-        await port.publish("t", b'{"symbol":"SPY"}\n', 1 + garbage)
+        await publish(port, "t", b'{"symbol":"SPY"}\n', 1 + garbage)
         await port.write_states("t", {"SPY": b"{}"}, {"QQQ": b"{}"})
     await port.write_status("t", b"{}", 5.0, announce=True)
     await port.drop_last("t", ["SPY"])
-    for fields in (port.last_fields, port.last_prices, port.state_fields, port.leader):
-        await fields()
+    for read_all in (port.last_fields, port.last_prices, port.state_fields, port.states):
+        await read_all()
+    await port.leader()
     async with aclosing(cast("AsyncGenerator[None, None]", port.wakes())) as wakes:
         await anext(wakes)
         async with asyncio.TaskGroup() as group:
@@ -326,7 +328,7 @@ async def test_in_a_cluster(cluster: ClusterServers) -> None:
         port = RedisPort(url, keys)
         if more:
             await port.lead("t", 60.0)
-            await port.publish("t", b'{"symbol":"SPY"}\n', 1)
+            await publish(port, "t", b'{"symbol":"SPY"}\n', 1)
             async with aclosing(cast("AsyncGenerator[None, None]", port.wakes())) as wakes:
                 await anext(wakes)
             assert await port.denied(rights_of_daemon(keys)) == []

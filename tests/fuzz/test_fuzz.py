@@ -21,7 +21,8 @@ from pydantic import SecretStr
 from spotd.alpaca.frames import FrameDecoder
 from spotd.alpaca.rest import Snapshots
 from spotd.core.conflate import Conflator
-from spotd.core.demand import MAX_REFUSED_SHOWN, DemandReader
+from spotd.core.demand import MAX_REFUSED_SHOWN
+from spotd.core.demand_reader import DemandReader
 from spotd.core.prices import PriceCache
 from spotd.core.publishing import SeqCounter
 from spotd.daemon.publish import render

@@ -21,7 +21,7 @@ from spotd.core.subscriptions import Request
 from spotd.errors import StreamError
 from spotd.settings import Settings
 from spotd.simulator import Simulator
-from tests.kit.waiting import GUARD_S
+from tests.kit.waiting import GUARD_S, until
 
 KEY, SECRET = "demo-key", "demo-secret"
 # For what never comes. What comes first takes a hundredth of it.
@@ -125,6 +125,11 @@ def sockets_to(port: int) -> int:
         with suppress(OSError), socket.socket(fileno=os.dup(descriptor)) as copy:
             found += copy.getpeername()[1:2] == (port,)
     return found
+
+
+async def nothing_connected(port: int) -> None:
+    """Wait until this process has no connection to a port of this machine."""
+    await until(lambda: sockets_to(port) == 0, "the sockets to be closed")
 
 
 def resolve(monkeypatch: pytest.MonkeyPatch, addresses: list[tuple[str, int]]) -> None:

@@ -90,6 +90,10 @@ class Values:
         last = await self.last(symbol)
         return None if last is None else float(last["bid_price"])
 
+    async def has(self, symbol: str, bid: float) -> bool:
+        """Return whether this is the newest bid of a symbol, in USD."""
+        return await self.bid(symbol) == bid
+
     async def all_last(self) -> dict[str, Json]:
         """Return the newest update of every symbol that has one."""
         return _all_decoded(await self.redis.hgetall(self.keys.last))

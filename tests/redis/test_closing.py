@@ -72,10 +72,9 @@ def tls(tmp_path: Path) -> Iterator[tuple[int, str]]:
 
 
 @pytest.fixture
-def sentinel(tmp_path: Path) -> Iterator[tuple[int, str]]:
-    """Yield the same of a Sentinel."""
-    with SentinelServers(tmp_path / "sentinel") as servers:
-        yield servers.sentinel.port, "redis+sentinel://127.0.0.1:{port}/prices"
+def sentinel(sentinels: SentinelServers) -> tuple[int, str]:
+    """Return the same of a Sentinel."""
+    return sentinels.sentinel.port, "redis+sentinel://127.0.0.1:{port}/prices"
 
 
 @pytest.fixture

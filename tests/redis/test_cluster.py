@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import ExitStack, asynccontextmanager, suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,10 @@ from spotd.redis.port import RedisPort
 from spotd.simulator import Simulator
 from tests.daemon.rig import KEY, SECRET, Rig, quote
 from tests.kit.recorder import Recorder
+from tests.kit.redis_port import lead_and_publish
+from tests.kit.redis_proxy import RedisProxy
 from tests.kit.servers import ClusterServers, Server, make_certificates, redis_server
 from tests.kit.waiting import GUARD_S, until
-from tests.kit.websocket import tcp_server
 
 KEYS = Keys("{spotd}:", "spot:")
 
@@ -37,8 +38,7 @@ async def goes_on(port: RedisPort, token: str = "t") -> None:
 
     async def works() -> bool:
         with suppress(RedisUnavailableError):
-            answer = await port.lead(token, 60.0)
-            await port.publish(token, b'{"symbol":"SPY"}\n', (answer.highest_seq or 0) + 1)
+            await lead_and_publish(port, token)
             return True
         return False
 
@@ -157,14 +157,13 @@ async def test_the_owner_dies(replicated: tuple[ClusterServers, Server, Server])
 async def test_all_nodes_are_replaced(tmp_path: Path) -> None:
     """When no known node answers, the addresses of the URL lead to the cluster that is there."""
     with ClusterServers(tmp_path / "former") as former:
-        target = former.nodes[0]
-        async with leading(lambda: target.port) as name:
-            port = RedisPort(f"redis+cluster://127.0.0.1:{name}", KEYS)
+        async with RedisProxy.to(former.nodes[0]) as address:
+            port = RedisPort(f"redis+cluster://127.0.0.1:{address.port}", KEYS)
             await goes_on(port)
             for node in former.nodes:
                 node.kill()
             with ClusterServers(tmp_path / "new") as new:
-                target = new.nodes[0]
+                address.lead_to(new.nodes[0])
                 await goes_on(port)
                 with new.owner(KEYS.leader).client() as client:
                     assert client.hexists(KEYS.last, "SPY")
@@ -274,25 +273,3 @@ async def test_subscribers_are_found_while_a_node_hangs(
         finally:
             hanging.thaw()
     await port.close()
-
-
-@asynccontextmanager
-async def leading(port_now: Callable[[], int]) -> AsyncIterator[int]:
-    """Yield a port that leads where ``port_now`` says, as a name leads where DNS says."""
-
-    async def carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        answers, requests = await asyncio.open_connection("127.0.0.1", port_now())
-        back = asyncio.create_task(pump(answers, writer))
-        await pump(reader, requests)
-        await back
-
-    async with tcp_server(carry) as port:
-        yield port
-
-
-async def pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
-    """Carry bytes until one side ends."""
-    with suppress(ConnectionError):
-        while data := await source.read(1 << 16):
-            sink.write(data)
-    sink.close()

@@ -14,8 +14,8 @@ import pytest
 from spotd.core.leadership import LeaderKey
 from spotd.keys import Keys
 from spotd.redis.port import RedisPort
+from tests.kit.redis_port import patient
 from tests.kit.servers import Server
-from tests.redis.patient import patient
 
 PAIRS = 100
 TTL_S = 60.0

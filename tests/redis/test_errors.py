@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
+import redis
 from redis.exceptions import OutOfMemoryError
 
 from spotd.errors import RedisUnavailableError
@@ -16,7 +17,9 @@ from spotd.redis.clients import connect
 from spotd.redis.errors import LoginRefusedError, RefusedError, answered, translated
 from spotd.redis.port import Outcome, RedisPort
 from tests.kit.ports import free_port
+from tests.kit.redis_port import publish
 from tests.kit.servers import Server
+from tests.kit.websocket import tcp_server
 
 KEYS = Keys()
 SECRET = "hunter2-ä"
@@ -154,6 +157,41 @@ async def test_nobody_there_is_unavailable(address: str) -> None:
     assert "hunter2" not in said
 
 
+@pytest.mark.parametrize("place", ["127.0.0.1:{}/0", "127.0.0.1:{}/1", "localhost:{}/0"])
+async def test_a_server_that_has_no_room_for_us_says_so(
+    process: Server, db: redis.Redis, place: str
+) -> None:
+    """It says it and closes the connection, whether we log in first, ask first or publish first."""
+    before = str(db.config_get("maxclients")["maxclients"])
+    db.config_set("maxclients", 1)
+    try:
+        for ask in (
+            lambda port: port.leader(),
+            lambda port: publish(port, "t", b'{"symbol":"SPY"}\n', 1),
+        ):
+            port = RedisPort(f"redis://{place.format(process.port)}", KEYS)
+            assert "max number of clients reached" in await failure(ask, port)
+    finally:
+        db.config_set("maxclients", before)
+
+
+@pytest.mark.parametrize("database", [0, 1])
+async def test_a_server_in_protected_mode_says_so(database: int) -> None:
+    """It serves its own machine alone. That is no answer to a command: another try may be heard."""
+
+    async def turn_away(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"-DENIED Redis is running in protected mode because no password is set.\r\n")
+        await writer.drain()
+        writer.close()
+
+    async with tcp_server(turn_away) as number:
+        port = RedisPort(f"redis://127.0.0.1:{number}/{database}", KEYS)
+        with pytest.raises(RedisUnavailableError, match="DENIED Redis is running in") as caught:
+            await port.leader()
+        await port.close()
+    assert not answered(caught.value)
+
+
 async def test_a_missing_socket_is_unavailable(tmp_path: Path) -> None:
     """A path of ``unix://`` at which nobody listens is unavailable."""
     await failure(lambda port: port.leader(), RedisPort(f"unix://{tmp_path}/none.sock", KEYS))
@@ -180,7 +218,7 @@ async def test_what_is_not_permitted_is_refused(guarded: Server) -> None:
     feeder = RedisPort(url(guarded, "feeder"), KEYS)
     await feeder.lead("t", 5.0)
     with pytest.raises(RefusedError, match="permission"):
-        await feeder.publish("t", b'{"symbol":"SPY"}\n', 1)
+        await publish(feeder, "t", b'{"symbol":"SPY"}\n', 1)
     await feeder.release("t")
     await feeder.close()
     reader = RedisPort(url(guarded, "reader"), KEYS)
@@ -200,11 +238,11 @@ async def test_a_server_without_memory_publishes_nothing_and_renews_no_leadershi
         await port.lead("t", 60.0)
         client.config_set("maxmemory", 1)
         with pytest.raises(RedisUnavailableError, match="maxmemory"):
-            await port.publish("t", b'{"symbol":"SPY"}\n', 1)
+            await publish(port, "t", b'{"symbol":"SPY"}\n', 1)
         with pytest.raises(RedisUnavailableError, match="maxmemory"):
             await port.lead("t", 60.0)
         client.config_set("maxmemory", 0)
-        await port.publish("t", b'{"symbol":"SPY"}\n', 1)
+        await publish(port, "t", b'{"symbol":"SPY"}\n', 1)
         listening.get_message(timeout=5)  # subscribed
         heard = listening.get_message(timeout=5)
         assert heard is not None

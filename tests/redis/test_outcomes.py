@@ -16,9 +16,9 @@ from spotd.keys import Keys
 from spotd.redis.errors import RefusedError, WrongTypeError
 from spotd.redis.port import SCAN_ABOVE, Outcome, RedisPort
 from tests.kit.ports import free_port
+from tests.kit.redis_port import patient, publish
 from tests.kit.servers import Server
 from tests.kit.waiting import until
-from tests.redis.patient import patient
 
 KEYS = Keys()
 LINE = b'{"symbol":"SPY"}\n'
@@ -59,7 +59,7 @@ async def test_each_method_reports_once(port: RedisPort, outcomes: list[Outcome]
     with suppress(NotLeaderError):
         await port.lead("t", 5.0)
     for call in (
-        port.publish("t", LINE, 1),
+        publish(port, "t", LINE, 1),
         port.write_states("t", {}, {}),
         port.write_status("t", b"{}", 5.0, announce=False),
         port.announce("t", b"{}"),
@@ -90,7 +90,7 @@ async def test_each_slice_of_the_demand_reports(
 async def test_that_another_leads_is_an_answer(port: RedisPort, outcomes: list[Outcome]) -> None:
     """Redis works: it only holds another's token."""
     with pytest.raises(NotLeaderError):
-        await port.publish("t", LINE, 1)
+        await publish(port, "t", LINE, 1)
     assert failures(outcomes) == [None]
 
 
@@ -135,7 +135,7 @@ async def test_a_refusal_is_an_answer_only_where_the_demand_is_read(
         port.last_prices(),
         port.state_fields(),
         port.lead("t", 5.0),
-        port.publish("t", LINE, 1),
+        publish(port, "t", LINE, 1),
         port.drop_last("t", ["A"]),
     ):
         with pytest.raises(RefusedError) as caught:

@@ -16,9 +16,9 @@ from spotd.keys import Keys
 from spotd.redis.port import RedisPort
 from spotd.redis.scripts import PUBLISH
 from tests.kit.recorder import Recorder
+from tests.kit.redis_port import patient
 from tests.kit.servers import Server
 from tests.kit.waiting import until
-from tests.redis.patient import patient
 
 KEYS = Keys()
 

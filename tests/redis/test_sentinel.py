@@ -13,9 +13,9 @@ from spotd.errors import RedisUnavailableError
 from spotd.keys import Keys
 from spotd.redis.port import Outcome, RedisPort
 from spotd.redis.sentinel import announced
+from tests.kit.redis_port import patient
 from tests.kit.servers import SentinelServers, Server
 from tests.kit.waiting import until, until_sync
-from tests.redis.patient import patient
 
 KEYS = Keys()
 

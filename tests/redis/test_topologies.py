@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, suppress
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, ExitStack, suppress
 from pathlib import Path
-from typing import Any
 
 import pytest
 from pydantic import SecretStr
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from spotd.daemon.daemon import Daemon
 from spotd.errors import RedisUnavailableError, SettingsError
 from spotd.keys import Keys
 from spotd.redis.clients import connect
 from spotd.redis.port import RedisPort
-from spotd.settings import Settings
 from spotd.simulator import Simulator
+from tests.daemon.rig import KEY, SECRET, Rig
 from tests.kit.ports import free_port
 from tests.kit.recorder import Recorder
+from tests.kit.redis_port import lead_and_publish, patient
 from tests.kit.servers import (
     ClusterServers,
     SentinelServers,
@@ -28,9 +27,7 @@ from tests.kit.servers import (
     make_certificates,
     redis_server,
 )
-from tests.kit.values import Values
 from tests.kit.waiting import GUARD_S, until
-from tests.redis.patient import patient
 
 KEYS = Keys()
 IN_ONE_SLOT = Keys("{spotd}:", "spot:")
@@ -39,43 +36,20 @@ needs_redis = pytest.mark.skipif(redis_server() is None, reason="redis-server is
 
 async def publishes(port: RedisPort) -> bool:
     """Return whether leading and publishing work."""
-    answer = await port.lead("t", 60.0)
-    await port.publish("t", b'{"symbol":"SPY"}\n', (answer.highest_seq or 0) + 1)
-    return answer.held != "another"
+    return await lead_and_publish(port) != "another"
 
 
-@asynccontextmanager
-async def daemon_at(url: str, **settings: Any) -> AsyncIterator[Simulator]:
-    """Run a daemon, and give the test its Alpaca."""
-    async with Simulator(keys={"k": "s"}) as alpaca:
-        named: dict[str, Any] = {
-            "api_key": SecretStr("k"),
-            "secret_key": SecretStr("s"),
-            "stream_url": alpaca.stream_url("iex"),
-            "redis_url": SecretStr(url),
-            "http_port": 0,
-            "snapshots": False,
-            "throttle_ms": 0,
-        }
-        daemon = Daemon(Settings(**(named | settings)))
-        running = asyncio.create_task(daemon.run(), name="daemon")
-        yield alpaca
-        daemon.stop()
-        assert await running == 0
-
-
-async def published(alpaca: Simulator, values: Values, bid: float) -> int:
-    """Have Alpaca send a quote until its price is stored. Return the price's ``seq``."""
+async def published(daemon: Rig, bid: float) -> int:
+    """Have Alpaca send a quote, and wait until its price is stored. Return the price's ``seq``."""
+    await daemon.quote("SPY", bid)
 
     async def stored() -> bool:
-        # Before the symbol is subscribed, nobody receives the quote.
-        await alpaca.send([{"T": "q", "S": "SPY", "bp": bid, "ap": bid + 0.02}])
         with suppress(RedisConnectionError):  # a server that becomes the master closes connections
-            return await values.bid("SPY") == bid
+            return await daemon.values.has("SPY", bid)
         return False
 
     await until(stored, f"the bid {bid}")
-    last = await values.last("SPY")
+    last = await daemon.values.last("SPY")
     assert last is not None
     return int(last["seq"])
 
@@ -127,7 +101,7 @@ async def test_tls(tmp_path: Path, certificates: tuple[Path, Path, Path]) -> Non
 async def test_tls_with_a_client_certificate(
     tmp_path: Path, certificates: tuple[Path, Path, Path]
 ) -> None:
-    """Where the server asks for a certificate, that of the URL lets us in, and none does not."""
+    """Where the server asks for a certificate, that of the URL lets us in; else it says so."""
     authority, certificate, key = certificates
     with Server(tmp_path, binary=redis_server(), tls=certificates) as server:
         with server.client() as admin:
@@ -137,7 +111,7 @@ async def test_tls_with_a_client_certificate(
         assert await publishes(known)
         await known.close()
         unknown = patient(address, KEYS)
-        with pytest.raises(RedisUnavailableError):
+        with pytest.raises(RedisUnavailableError, match="certificate required"):
             await unknown.leader()
         await unknown.close()
 
@@ -161,31 +135,26 @@ async def test_tls_that_is_not_verified(
 # Sentinel
 
 
-@pytest.fixture
-def sentinels(tmp_path: Path) -> Iterator[SentinelServers]:
-    """Yield a master, a replica and a Sentinel."""
-    with SentinelServers(tmp_path) as running:
-        yield running
-
-
 @pytest.mark.parametrize("how", ["killed", "frozen"])
 async def test_sentinel_fails_over(sentinels: SentinelServers, how: str) -> None:
     """The master is gone, Sentinel makes the replica the master, and publishing goes on there."""
-    replica = Values(sentinels.replica.url)
-    async with daemon_at(sentinels.url, leader_ttl_s=2.0) as alpaca:
-        with sentinels.master.client() as client:
-            client.sadd(KEYS.symbols, "SPY")
-            client.publish(KEYS.wake, "")
-        before = await published(alpaca, replica, 10.0)
+    with sentinels.master.client() as client:
+        client.sadd(KEYS.symbols, "SPY")
+    url, replica = SecretStr(sentinels.url), sentinels.replica.url
+    async with (
+        Simulator(keys={KEY: SECRET}) as sim,
+        Rig(replica, sim, redis_url=url, leader_ttl_s=2.0) as daemon,
+    ):
+        await until(lambda: daemon.active, "the symbol to be active")
+        before = await published(daemon, 10.0)
         if how == "killed":
             sentinels.master.kill()
         else:
             sentinels.master.freeze()
-        assert await published(alpaca, replica, 11.0) > before
+        assert await published(daemon, 11.0) > before
         with sentinels.replica.client() as client:
             assert client.info("replication")["role"] == "master"
-        await published(alpaca, replica, 12.0)
-    await replica.aclose()
+        await published(daemon, 12.0)
 
 
 async def test_sentinels_that_are_away_are_unavailable() -> None:
@@ -258,19 +227,20 @@ async def test_everything_works_in_a_cluster(cluster: ClusterServers, clustered:
 
 async def test_a_daemon_works_in_a_cluster(cluster: ClusterServers) -> None:
     """In a cluster a demanded symbol's price reaches a subscriber of any node, until it leaves."""
-    values = Values(connect(cluster.url), IN_ONE_SLOT)
+    url, owner = SecretStr(cluster.url), cluster.owner(IN_ONE_SLOT.leader).url
     async with (
-        daemon_at(cluster.url, key_prefix="{spotd}:") as alpaca,
+        Simulator(keys={KEY: SECRET}) as sim,
+        Rig(owner, sim, redis_url=url, key_prefix=IN_ONE_SLOT.key_prefix) as daemon,
         Recorder(cluster.nodes[2].url, keys=IN_ONE_SLOT) as recorder,
     ):
-        await values.want("SPY")
-        await published(alpaca, values, 421.35)
+        await daemon.want("SPY")
+        await published(daemon, 421.35)
         await until(lambda: recorder.raw("SPY"), "the price")
         await until(lambda: recorder.states("SPY")[-1:] == ["live"], "live")
-        await values.unwant("SPY")
-        await until(lambda: values.forgotten("SPY"), "its price and state to go")
-    assert await values.token() is None
-    await values.aclose()
+        await daemon.values.unwant("SPY")
+        await until(lambda: daemon.values.forgotten("SPY"), "its price and state to go")
+        assert await daemon.stop() == 0
+        assert await daemon.values.token() is None
 
 
 async def test_subscribers_of_every_node_are_found(

@@ -12,11 +12,11 @@ import pytest
 from spotd.errors import RedisUnavailableError
 from spotd.keys import Keys
 from spotd.redis.port import Outcome, RedisPort
-from tests.daemon.redis_proxy import RedisProxy
+from tests.kit.redis_port import lead_and_publish, patient
+from tests.kit.redis_proxy import RedisProxy
 from tests.kit.servers import Server
 from tests.kit.waiting import until
 from tests.kit.websocket import tcp_server
-from tests.redis.patient import patient
 
 KEYS = Keys()
 
@@ -47,8 +47,7 @@ def loads(old: Server, new: Server) -> None:
 async def works(port: RedisPort) -> bool:
     """Return whether the port may write now."""
     try:
-        answer = await port.lead("t", 60.0)
-        await port.publish("t", b'{"symbol":"SPY"}\n', (answer.highest_seq or 0) + 1)
+        await lead_and_publish(port)
     except RedisUnavailableError:
         return False
     return True

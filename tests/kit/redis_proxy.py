@@ -1,4 +1,4 @@
-"""A way to the server on which single commands can be held back, and scans end early.
+"""A way to a server that can be slow, swallow what passes, hold commands back, and end scans early.
 
 The parts under test stay as they are: what happens to them is what a network and a fail-over do.
 """
@@ -21,11 +21,15 @@ class RedisProxy:
 
     def __init__(self, server_port: int) -> None:
         self.url = ""
-        #: Scans end after their first part without an error, as at a server whose hash table has
-        #: another order than that of the server where they began.
+        self.port = 0
+        # Scans end after their first part without an error, as at a server whose hash table has
+        # another order than that of the server where they began.
         self.cuts_scans = False
         self.scans_cut = 0
         self.delay_s = 0.0  # of each answer
+        self.swallows = False  # connections stay, and nothing passes
+        self.swallowed = 0  # requests that did not pass, in pieces as they arrived
+        self.passed = 0  # those that did
         self.held = 0  # commands held back up to now
         self._server_port = server_port
         self._holds: bytes | None = None
@@ -53,6 +57,9 @@ class RedisProxy:
             # redis-py awaits each answer. As a consequence, what is read here at once holds one
             # command, behind those that open a connection. A large command takes several reads.
             while data := await client.read(1 << 20):
+                if self.swallows:
+                    self.swallowed += 1
+                    continue
                 words = data.split(b"\r\n")
                 if self.cuts_scans and words[2:3] in ([b"SSCAN"], [b"ZSCAN"]) and words[6] != b"0":
                     self.scans_cut += 1
@@ -61,6 +68,7 @@ class RedisProxy:
                 if self._holds in words:
                     self.held += 1
                     await self._released.wait()
+                self.passed += 1
                 requests.write(data)
         finally:
             requests.close()
@@ -71,7 +79,8 @@ class RedisProxy:
         loop = asyncio.get_running_loop()
         try:
             while data := await source.read(1 << 16):
-                loop.call_later(self.delay_s, sink.write, data)
+                if not self.swallows:
+                    loop.call_later(self.delay_s, sink.write, data)
         finally:
             loop.call_later(self.delay_s, sink.close)
 
@@ -80,8 +89,8 @@ class RedisProxy:
     async def to(cls, server: Server) -> AsyncIterator[Self]:
         """Listen on a free port."""
         proxy = cls(server.port)
-        async with tcp_server(proxy.carry) as port:
-            proxy.url = f"redis://127.0.0.1:{port}/0"
+        async with tcp_server(proxy.carry) as proxy.port:
+            proxy.url = f"redis://127.0.0.1:{proxy.port}/0"
             try:
                 yield proxy
             finally:
