@@ -7,26 +7,23 @@ enough.
 from __future__ import annotations
 
 import asyncio
-import errno
 import json
 import logging
-import time
 from collections.abc import Awaitable, Callable
-from typing import Any, Protocol
+from typing import Protocol
 
 from aiohttp import web
 
 from spotd.errors import SettingsError
 from spotd.ops.http_logs import http_logger
+from spotd.ops.listening import AcceptErrors, Refused
+from spotd.ops.metrics import PROMETHEUS_TEXT
 from spotd.ops.tap import TapPage, Taps
 
 _log = logging.getLogger(__name__)
 _JSON = "application/json; charset=utf-8"
 _KEEPALIVE_S = 5.0
 _BACKLOG = 16
-_NO_RESOURCES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
-_COMPLAIN_EVERY_S = 60.0
-_PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
 
 
 class Views(Protocol):
@@ -40,14 +37,6 @@ class Views(Protocol):
 
     def metrics_text(self) -> bytes:
         """Return the metrics in Prometheus' text format."""
-
-
-class _Refused(asyncio.Protocol):
-    """A connection beyond the limit."""
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Close the connection."""
-        transport.close()
 
 
 class HttpServer:
@@ -71,8 +60,7 @@ class HttpServer:
         self._connection_s = connection_s
         self._runner: web.AppRunner | None = None
         self._listening: asyncio.Server | None = None
-        self._former_handler: Any = None
-        self._complained = float("-inf")
+        self._accept_errors = AcceptErrors(_log)
         self.port = 0
 
     async def start(self, host: str, port: int) -> None:
@@ -83,7 +71,7 @@ class HttpServer:
                 web.get("/livez", self._livez),
                 web.get("/readyz", self._readyz),
                 web.get("/status", self._answer(self._views.status_json, _JSON)),
-                web.get("/metrics", self._answer(self._views.metrics_text, _PROMETHEUS)),
+                web.get("/metrics", self._answer(self._views.metrics_text, PROMETHEUS_TEXT)),
                 web.get("/tap", self._tap_page.answer, allow_head=False),
             ]
         )
@@ -107,8 +95,7 @@ class HttpServer:
                 f"{error.strerror or error}"
             ) from error
         self.port = int(self._listening.sockets[0].getsockname()[1])
-        self._former_handler = loop.get_exception_handler()
-        loop.set_exception_handler(self._loop_error)
+        self._accept_errors.begin()
 
     async def stop(self) -> None:
         """Stop listening."""
@@ -116,7 +103,7 @@ class HttpServer:
         if self._listening is not None:
             self._listening.close()
             self._listening = None
-            asyncio.get_running_loop().set_exception_handler(self._former_handler)
+            self._accept_errors.end()
         if self._runner is not None:
             await self._runner.cleanup()
             self._runner = None
@@ -124,7 +111,7 @@ class HttpServer:
     def _connection(self) -> asyncio.BaseProtocol:
         server = None if self._runner is None else self._runner.server
         if server is None or len(server.connections) >= self._max_connections:
-            return _Refused()
+            return Refused()
         handler = server()
 
         def end() -> None:
@@ -134,18 +121,6 @@ class HttpServer:
 
         asyncio.get_running_loop().call_later(self._connection_s, end)
         return handler
-
-    def _loop_error(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        """Log a lack of descriptors once a minute; asyncio reports it many times a second."""
-        error = context.get("exception")
-        if "socket" in context and isinstance(error, OSError) and error.errno in _NO_RESOURCES:
-            if time.monotonic() - self._complained >= _COMPLAIN_EVERY_S:
-                self._complained = time.monotonic()
-                _log.warning("no HTTP connection can be accepted: %s", error.strerror)
-        elif self._former_handler is None:
-            loop.default_exception_handler(context)
-        else:
-            self._former_handler(loop, context)
 
     async def _livez(self, _: web.Request) -> web.Response:
         # This handler runs in the event loop. As a consequence, an answer proves that it turns.

@@ -24,6 +24,7 @@ from prometheus_client.core import (
 from prometheus_client.exposition import generate_latest
 from prometheus_client.registry import Collector
 
+PROMETHEUS_TEXT = "text/plain; version=0.0.4; charset=utf-8"  # the type of what ``text`` returns
 _MARKETS = ("closed", "extended", "open")
 BREAKER_NAME = "spot_price_stream"
 _LATENCY_BUCKETS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0)

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 from spotd.relay.refused import RefusedError
 
 SUBPROTOCOL = "spotd.v1"
+STREAM_PATHS = ("/ws", "/sse")  # their clients cannot always set headers
 _BEARER = "bearer."
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
@@ -49,9 +50,9 @@ class Access:
 
 
 class Tokens:
-    """The tokens of a relay, none, one, or two during a rotation. Each of them is accepted.
+    """The tokens of a relay, each of which is accepted. Without any, none is needed.
 
-    Raises ValueError for one that no header could carry, as an empty one.
+    Raises ValueError for a token that no header could carry, such as an empty one.
     """
 
     def __init__(self, tokens: Iterable[str]) -> None:
@@ -87,6 +88,10 @@ class Origins:
 
         A request without one does not come from a page of another origin. ``host`` is the Host
         header. Behind a proxy the scheme is not known, so the same host and port are enough.
+
+        ``host`` is compared with no list, since behind a proxy it may be any name. As a
+        consequence, a name that leads to the relay's address is its own origin, whoever owns the
+        name (DNS rebinding). A token keeps such a page out.
         """
         if origin is None or "*" in self._allowed or origin.lower() in self._allowed:
             return True
@@ -102,13 +107,13 @@ class Origins:
 
 
 def bearer_of(authorization: str | None) -> str | None:
-    """Return the token of an Authorization header, None where it holds none."""
+    """Return the token of an Authorization header, None where it holds no token."""
     scheme, _, token = (authorization or "").partition(" ")
     return token.strip() if scheme.lower() == "bearer" else None
 
 
 def offered_token(subprotocols: Iterable[str]) -> str | None:
-    """Return the token among websocket subprotocols (``bearer.<base64url>``), None without one."""
+    """Return the token among subprotocols (``bearer.<base64url>``), or None."""
     for offered in subprotocols:
         if offered.startswith(_BEARER):
             encoded = offered.removeprefix(_BEARER)

@@ -38,14 +38,14 @@ class Answers:
         self._prices = prices
 
     async def spot_prices(self, symbols: str | None) -> bytes:
-        """Return the JSON of the newest prices of symbols, separated by commas.
+        """Return the JSON of the newest prices of ``symbols``, which commas separate.
 
-        With "" it tells whether a client may come in. None: the query does not name ``symbols``.
-        Raises RefusedError.
+        "" asks whether a client may come in. None: the query has no such parameter. Raises
+        RefusedError.
         """
         wanted = self._symbols_asked(symbols)
-        if not wanted and not self._relay.has_room:
-            raise _full(Full("too_many_clients", "the relay is full", _RETRY_AFTER_S))
+        if not wanted and (full := self._relay.full()) is not None:
+            raise _full(full)
         try:
             # Without a symbol, it would be the whole market.
             prices = await self._prices.latest(*wanted) if wanted else {}
@@ -97,8 +97,8 @@ class Answers:
     def _symbols_asked(self, text: str | None) -> list[str]:
         """Return the symbols of a query.
 
-        Raises RefusedError for malformed symbols, for too many, and where it names none at all:
-        a misspelt parameter would look like success without prices.
+        Raises RefusedError for malformed symbols, for too many, and where the query has no
+        parameter ``symbols``: a misspelt one would look like success without prices.
         """
         if text is None:
             raise RefusedError(400, "the query parameter symbols is missing: ?symbols=SPY,QQQ")

@@ -11,6 +11,7 @@ from websockets.datastructures import Headers
 from websockets.http11 import Request
 from websockets.server import ServerProtocol
 
+from spotd.ops.metrics import PROMETHEUS_TEXT
 from spotd.relay.access import SUBPROTOCOL, Access, chosen_subprotocol
 from spotd.relay.answers import Answers, Prices, request_in
 from spotd.relay.connection import EventStream, WebSocket, take_over
@@ -21,7 +22,6 @@ from spotd.relay.refused import RefusedError
 from spotd.relay.relay import Relay
 
 _JSON = "application/json"
-_PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
 _EVENTS_HEAD = (
     "HTTP/1.1 200 OK\r\n"
     "Content-Type: text/event-stream; charset=utf-8\r\n"
@@ -74,7 +74,7 @@ class Api:
 
     async def _metrics(self, _: web.Request) -> web.Response:
         body = self._relay.metrics.text()
-        return web.Response(body=body, headers={hdrs.CONTENT_TYPE: _PROMETHEUS})
+        return web.Response(body=body, headers={hdrs.CONTENT_TYPE: PROMETHEUS_TEXT})
 
     async def _document(self, _: web.Request) -> web.Response:
         return web.Response(body=self._openapi, content_type=_JSON)

@@ -47,6 +47,8 @@ class Stream:
 
     async def run(self) -> None:
         """Serve the client until it leaves, or the relay lets it go."""
+        if self._relay.stops:  # it began to while the server answered the handshake
+            self.goodbye(STOPPING)
         try:
             async with asyncio.timeout_at(self._end_at) as self._life:
                 self._send_soon()
@@ -145,7 +147,7 @@ class Stream:
             if self._closing is not None:
                 await self._say_goodbye(self._closing)
                 self.abort()
-        except BaseException:  # the client has left, as the server tells whoever sends
+        except BaseException:  # the server raises it since the client has left
             self.abort()
             raise
 

@@ -28,6 +28,7 @@ from spotd.relay.messages import (
     SpotPriceUpdateMessage,
 )
 from spotd.relay.protocol import Ping, Problem, Subscribe, Unsubscribe
+from spotd.relay.session import refusal
 
 Json: TypeAlias = dict[str, Any]
 
@@ -35,7 +36,8 @@ _AT = rfc3339(AT)
 _UPDATE = UPDATE.to_json()
 _READY = protocol.relay_status(())
 _NO_DAEMON = protocol.relay_status([Reason("no_daemon", "no daemon runs")])
-_PROBLEM = Problem("invalid_symbol", "1 entry is refused", {"BAD-1": "invalid_symbol"})
+_REFUSED = {"BAD-1": "invalid_symbol"}
+_PROBLEM = Problem("invalid_symbol", refusal(_REFUSED), _REFUSED)
 
 
 class _Message(NamedTuple):

@@ -43,12 +43,11 @@ class Connection(asyncio.Protocol):
 
     def start(self) -> None:
         """Take the transport over, and greet the client."""
-        # Without a limit, asyncio tells at once when the socket takes no more, and when all left.
+        # With a limit of 0, asyncio tells at once when the socket takes no more, and when all has
+        # left.
         self._transport.set_write_buffer_limits(high=0)
         self._transport.set_protocol(self)
         self._send(encoded(self.wire, "hello", self._relay.hello()))
-        if self._transport.is_closing():  # the client has left meanwhile, and nobody told us
-            self._relay.leave(self.client)
 
     # For the relay
 
@@ -148,10 +147,6 @@ class WebSocket(Connection):
             if isinstance(frame, Frame) and self._protocol.state is OPEN:
                 self._receive(frame)
         self._flush()
-
-    def eof_received(self) -> None:
-        """The client sends no more: asyncio closes the transport."""
-        self._protocol.receive_eof()
 
     def serve(self, now: float, timestamp: str) -> None:
         """Write what is due, in one piece, unless the connection ends."""

@@ -6,17 +6,8 @@ only module that imports fastapi.
 
 from __future__ import annotations
 
-import asyncio
-import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Sequence
-from contextlib import (
-    AbstractAsyncContextManager,
-    AbstractContextManager,
-    asynccontextmanager,
-    nullcontext,
-    suppress,
-)
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from contextlib import nullcontext, suppress
 from functools import partial
 from typing import Any, TypeAlias
 
@@ -28,23 +19,21 @@ from starlette.requests import ClientDisconnect, HTTPConnection
 from starlette.types import Message, Receive, Scope, Send
 from starlette.websockets import WebSocketDisconnect
 
-from spotd.client import SpotClient
 from spotd.pydantic_models import (
     SpotPricesResponse,
     SubscribeSpotPricesRequest,
     SubscribeSpotPricesResponse,
 )
 from spotd.relay import asgi
-from spotd.relay.access import Access, chosen_subprotocol
-from spotd.relay.answers import Answers, request_in
-from spotd.relay.exit_signals import told_of_exit
-from spotd.relay.limits import GOODBYE_S, Limits
+from spotd.relay.access import STREAM_PATHS, Access, chosen_subprotocol
+from spotd.relay.answers import request_in
+from spotd.relay.lifespan import Lifespan, Running
+from spotd.relay.limits import Limits
 from spotd.relay.openapi import operation
 from spotd.relay.pages import PageFile, page_files
 from spotd.relay.refused import TOO_LARGE, RefusedError
-from spotd.relay.relay import Relay
 from spotd.relay.tokens_in_logs import TokensHidden, hidden_in_server_logs
-from spotd.relay.wiring import serve_until, wired
+from spotd.relay.wiring import wired
 
 __all__ = ["Limits", "TokensHidden", "spot_prices"]
 
@@ -52,13 +41,9 @@ SUBSCRIBE = "/api/positions/subscribe-spot-prices"
 SPOT_PRICES = "/api/spot-prices"
 EVENTS = "/sse"
 WEBSOCKET = "/ws"
-STREAMS = (WEBSOCKET, EVENTS)  # their clients cannot always set headers
 _EVENTS_TYPE = "text/event-stream"
 
-log = logging.getLogger("spotd.relay")
-
 Handler: TypeAlias = Callable[[Request], Coroutine[Any, Any, Response]]
-Wired: TypeAlias = AbstractAsyncContextManager[tuple[Relay, SpotClient]]
 
 
 def spot_prices(
@@ -92,7 +77,8 @@ def spot_prices(
     for an address of Redis that is not valid.
     """
     known = tuple(tokens)
-    edge = _Edge(
+    access = Access(known, origins)
+    lifespan = Lifespan(
         partial(
             wired,
             redis_url,
@@ -101,14 +87,14 @@ def spot_prices(
             key_prefix=key_prefix,
             channel_prefix=channel_prefix,
         ),
-        Access(known, origins),
         partial(hidden_in_server_logs, known) if known else nullcontext,
     )
+    edge = _Edge(lifespan, access)
     guarded = APIRouter(
         dependencies=list(dependencies), route_class=_route_class(edge), tags=["spot prices"]
     )
     _add_routes(guarded, edge)
-    router = APIRouter(prefix=prefix, lifespan=edge.lifespan)
+    router = APIRouter(prefix=prefix, lifespan=lifespan.serve)
     router.include_router(guarded)
     if page:
         for path, file in page_files().items():
@@ -116,52 +102,17 @@ def spot_prices(
     return router
 
 
-@dataclass(frozen=True)
-class _Running:
-    """What there is while the application runs."""
-
-    relay: Relay
-    answers: Answers
-
-
 class _Edge:
     """What the routes of one router stand on."""
 
-    def __init__(
-        self,
-        wire: Callable[[], Wired],
-        access: Access,
-        hide_tokens: Callable[[], AbstractContextManager[None]],
-    ) -> None:
-        self._wire = wire
+    def __init__(self, lifespan: Lifespan, access: Access) -> None:
+        self._lifespan = lifespan
         self._access = access
-        self._hide_tokens = hide_tokens
-        self._running: _Running | None = None
 
     @property
-    def running(self) -> _Running:
+    def running(self) -> Running:
         """What the lifespan has made. Raises RefusedError outside of it."""
-        if self._running is None:
-            raise RefusedError(503, "the application does not run, or it runs no lifespan")
-        return self._running
-
-    @asynccontextmanager
-    async def lifespan(self, _: object) -> AsyncIterator[None]:
-        """Serve clients. At the end say goodbye to them, and remove the demand."""
-        if self._running is not None:
-            raise RuntimeError("this router serves already: call spot_prices() for each inclusion")
-        stop_asked = asyncio.Event()
-        async with self._wire() as (relay, spot):
-            self._running = _Running(relay, Answers(relay, spot))
-            serving = asyncio.create_task(_serve(relay, stop_asked), name="relay-serving")
-            serving.add_done_callback(_log_defect)
-            try:
-                with told_of_exit(stop_asked.set), self._hide_tokens():
-                    yield
-            finally:
-                stop_asked.set()
-                await asyncio.wait((serving,))
-                self._running = None
+        return self._lifespan.running
 
     def require(self, connection: HTTPConnection, path: str) -> None:
         """Raise RefusedError where a request may not be answered. ``path`` is without a prefix."""
@@ -170,27 +121,8 @@ class _Edge:
         self._access.require_token(
             headers.get("Authorization"),
             connection.scope.get("subprotocols", ()),
-            connection.query_params.get("token") if path in STREAMS else None,
+            connection.query_params.get("token") if path in STREAM_PATHS else None,
         )
-
-    def refusal(self, error: RefusedError) -> Response:
-        """Return the response to a request that is refused, and count it."""
-        if self._running is not None:
-            self._running.relay.metrics.refused[str(error.status)] += 1
-        return _json(error.body(), error.status, error.headers)
-
-
-async def _serve(relay: Relay, stop_asked: asyncio.Event) -> None:
-    try:
-        await serve_until(stop_asked, relay)
-    finally:
-        # Also after a defect: clients that stayed would never get another price.
-        await relay.stop(GOODBYE_S)
-
-
-def _log_defect(serving: asyncio.Task[None]) -> None:
-    if not serving.cancelled() and (defect := serving.exception()) is not None:
-        log.error("a defect ended the relay: no prices until a restart", exc_info=defect)
 
 
 # Routes
@@ -226,7 +158,7 @@ async def _serve_websocket(edge: _Edge, websocket: WebSocket) -> None:
         running = edge.running
         running.answers.enter()
     except RefusedError as error:
-        await websocket.send_denial_response(edge.refusal(error))
+        await websocket.send_denial_response(_refusal(error))
         return
     try:
         await websocket.accept(chosen_subprotocol(websocket.scope["subprotocols"]))
@@ -234,7 +166,7 @@ async def _serve_websocket(edge: _Edge, websocket: WebSocket) -> None:
     except BaseException:  # the client has left, or the server stops
         running.relay.turn_back()
         raise
-    with suppress(WebSocketDisconnect):  # Starlette's word to whoever sends to a client that left
+    with suppress(WebSocketDisconnect):  # Starlette raises it where the client has left
         await stream.run()
 
 
@@ -253,7 +185,7 @@ class _Events(StreamingResponse):
             running = self._edge.running
             running.answers.enter()
         except RefusedError as error:
-            await self._edge.refusal(error)(scope, receive, send)
+            await _refusal(error)(scope, receive, send)
             return
         head: Message = {
             "type": "http.response.start",
@@ -288,11 +220,11 @@ def _route_class(edge: _Edge) -> type[APIRoute]:
                         request_in(await request.body())
                     return await handle(request)
                 except RefusedError as error:
-                    return edge.refusal(error)
+                    return _refusal(error)
                 except ClientDisconnect:  # nobody reads the answer
-                    return edge.refusal(RefusedError(400, "the body cannot be read"))
+                    return _refusal(RefusedError(400, "the body cannot be read"))
                 except RequestValidationError as error:
-                    return edge.refusal(RefusedError(422, _words_for(error)))
+                    return _refusal(RefusedError(422, _words_for(error)))
 
             return handler
 
@@ -329,6 +261,10 @@ def _json(body: bytes, status: int = 200, headers: dict[str, str] | None = None)
     return Response(
         body, status, {"Cache-Control": "no-store", **(headers or {})}, "application/json"
     )
+
+
+def _refusal(error: RefusedError) -> Response:
+    return _json(error.body(), error.status, error.headers)
 
 
 def _serving(file: PageFile) -> Callable[[Request], Awaitable[Response]]:

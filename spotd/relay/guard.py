@@ -1,4 +1,4 @@
-"""Talks to whoever asks over HTTP before any route does: tokens, origins, and errors in one form.
+"""Stands before every route of HTTP: asks for tokens and origins, gives all errors one form.
 
 ``access`` decides, ``refused`` has the form of errors. No token is ever logged.
 """
@@ -10,10 +10,8 @@ from collections.abc import Awaitable, Callable, Collection
 
 from aiohttp import hdrs, web
 
-from spotd.relay.access import Access
+from spotd.relay.access import STREAM_PATHS, Access
 from spotd.relay.refused import TOO_LARGE, RefusedError
-
-STREAMS = ("/ws", "/sse")  # their clients cannot always set headers
 
 _PREFLIGHT = {
     hdrs.ACCESS_CONTROL_ALLOW_METHODS: "GET, POST",
@@ -75,7 +73,7 @@ class Guard:
 
     def _require_token(self, request: web.Request) -> None:
         authorization = request.headers.get(hdrs.AUTHORIZATION)
-        if request.path in STREAMS:
+        if request.path in STREAM_PATHS:
             self._access.require_token(
                 authorization, _subprotocols(request), request.query.get("token")
             )

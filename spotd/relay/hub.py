@@ -2,8 +2,9 @@
 
 Every thing that is told (the price of a symbol, its state, the daemon's status) is a ``Cell`` that
 holds its newest message, encoded once for all clients. A client has the cells that it has not been
-told yet. A cell that changes again before is told once, with its newest value, so memory is bounded
-by clients times symbols, and a client that reads slowly never gets old prices.
+told yet. A cell that changes before it is told is told once, with its newest value. As a
+consequence, memory is bounded by clients times symbols, and a client that reads slowly never gets
+old prices.
 
 A client with something to be told is *listed* in its slice of the tick. ``due`` hands out the
 listed clients of a slice, ``take`` what to send. A client whose connection still holds bytes is
@@ -16,12 +17,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from heapq import heappop, heappush
-from itertools import count
 from typing import NamedTuple
 
 from spotd.models import rfc3339, utc
 from spotd.relay import protocol
+from spotd.relay.held import Held
 from spotd.relay.limits import Limits
 from spotd.relay.slots import Cell, Client, Pace, Slot
 from spotd.relay.tick import SLICES
@@ -59,8 +59,7 @@ class Hub:
         self._next_slice = 0
         self._due: list[dict[Client, None]] = [{} for _ in range(SLICES)]
         self._listed = 0
-        self._held: list[tuple[float, int, Pace]] = []  # a heap
-        self._order = count()
+        self._held = Held()
         self._daemon = Cell("daemon")
         self._relay = Cell("relay")
         self._gap = Cell("gap")
@@ -140,7 +139,7 @@ class Hub:
                 self._left[symbol] = slot
 
     def reserve(self, symbols: Iterable[str], now: float) -> Wanted:
-        """Want symbols for ``RESERVED_S``, also without a client."""
+        """Have symbols wanted for ``RESERVED_S``, also without a client."""
         wanted = Wanted([], [], {})
         for symbol in symbols:
             slot = self._slot(symbol, wanted)
@@ -161,7 +160,7 @@ class Hub:
     # What is told
 
     def price(self, symbol: str, raw: bytes, now: float, unix_s: float) -> None:
-        """Take in the newest price of a symbol. The source sees to it that it is newer."""
+        """Take in the newest price of a symbol. The source passes on no older one."""
         slot = self._slots.get(symbol)
         if slot is None:
             return
@@ -175,13 +174,12 @@ class Hub:
             if client.idle:
                 self._list(client, now)
         for client, pace in slot.paced.items():
-            if pace.held or cell in client.prices:
+            if pace.held is not None or cell in client.prices:
                 self.counts.skipped += 1
             elif pace.next_at > now:
-                pace.held = True
-                heappush(self._held, (pace.next_at, next(self._order), pace))
+                self._held.add(pace)
             else:
-                self._offer_price(client, cell, now)
+                self._add_price(client, cell, now)
 
     def state(self, symbol: str, raw: bytes, now: float) -> None:
         """Take in the newest state of a symbol."""
@@ -191,7 +189,7 @@ class Hub:
             self._tell(slot, slot.state, now)
 
     def ended(self, symbol: str, now: float, unix_s: float) -> None:
-        """Take in that a symbol is streamed no longer: its price is none any more."""
+        """Take in that a symbol is streamed no longer: its last price does not count any more."""
         slot = self._slots.get(symbol)
         if slot is None:
             return
@@ -199,9 +197,9 @@ class Hub:
             client.prices.pop(slot.price, None)
         for client, pace in slot.paced.items():
             client.prices.pop(slot.price, None)
-            pace.held = False
+            self._held.drop(pace)
         slot.price.clear()
-        slot.state.put(protocol.ended(symbol, rfc3339(utc(unix_s))))
+        slot.state.put(protocol.ended(symbol, unix_s))
         self._tell(slot, slot.state, now)
 
     def daemon(self, raw: bytes | None, now: float) -> None:
@@ -210,7 +208,7 @@ class Hub:
         self._tell_everybody(self._daemon, now)
 
     def gap(self, raw: bytes, now: float) -> None:
-        """Take in a gap: whoever is here is told, and nobody who comes later."""
+        """Take in a gap: the present clients are told, later ones are not."""
         self._gap.put(raw)
         self._tell_everybody(self._gap, now)
 
@@ -228,19 +226,19 @@ class Hub:
 
     @property
     def held_until(self) -> float | None:
-        """When the next price that ``max_hz`` holds back is due."""
-        return self._held[0][0] if self._held else None
+        """When the next price that ``max_hz`` holds back is due, or before."""
+        return self._held.next_at
 
     def release(self, now: float) -> None:
         """List the clients whose ``max_hz`` lets them have their next price."""
-        while self._held and self._held[0][0] <= now:
-            pace = heappop(self._held)[2]
-            if pace.held:
-                pace.held = False
-                self._offer_price(pace.client, pace.slot.price, now)
+        for pace in self._held.due(now):
+            self._add_price(pace.client, pace.slot.price, now)
 
     def due(self, slice_: int) -> dict[Client, None]:
-        """Return the listed clients of a slice. ``take`` has to follow for each."""
+        """Return the listed clients of a slice, which are then listed no longer.
+
+        ``take`` has to follow for each.
+        """
         due, self._due[slice_] = self._due[slice_], {}
         self._listed -= len(due)
         return due
@@ -309,10 +307,9 @@ class Hub:
         pace = slot.paced.pop(client, None)
         if pace is not None:
             del client.paces[slot.price]
-            if pace.held:
-                # Its entry in the heap means nothing any more. The price itself is not lost: a
-                # client that stays subscribed is told it now.
-                pace.held = False
+            if pace.held is not None:
+                # The price is not lost: a client that stays subscribed is told it now.
+                self._held.drop(pace)
                 client.prices[slot.price] = None
 
     def _tell_all(self, client: Client, slot: Slot) -> None:
@@ -324,18 +321,18 @@ class Hub:
 
     def _tell(self, slot: Slot, cell: Cell, now: float) -> None:
         for client in (*slot.clients, *slot.paced):
-            self._offer(client, cell, now)
+            self._add_news(client, cell, now)
 
     def _tell_everybody(self, cell: Cell, now: float) -> None:
         for client in self._clients:
-            self._offer(client, cell, now)
+            self._add_news(client, cell, now)
 
-    def _offer(self, client: Client, cell: Cell, now: float) -> None:
+    def _add_news(self, client: Client, cell: Cell, now: float) -> None:
         client.news[cell] = None
         if client.idle:
             self._list(client, now)
 
-    def _offer_price(self, client: Client, cell: Cell, now: float) -> None:
+    def _add_price(self, client: Client, cell: Cell, now: float) -> None:
         client.prices[cell] = None
         if client.idle:
             self._list(client, now)

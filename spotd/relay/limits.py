@@ -14,13 +14,13 @@ GOODBYE_S = 2.5  # for all clients, when the relay stops
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one relay grants; ``hello`` tells clients of the first three."""
+    """What one relay grants. ``hello`` tells it, but for the last three."""
 
     symbols: int = 200  # of one client
+    total_symbols: int | None = None  # of all clients together
     message_bytes: int = 65_536
     messages_per_s: int = 10
     message_burst: int = 50
-    total_symbols: int | None = None  # of all clients together
     clients: int = 10_000
     connects_per_s: int = 1_000
 
@@ -37,25 +37,18 @@ class Bucket:
         self._at = now
 
     def take(self, now: float) -> bool:
-        """Take one token. Return False where there is none."""
-        # A clock that does not advance must not take tokens away.
-        passed = max(0.0, now - self._at)
-        self._at = max(now, self._at)
-        self._left = min(self._burst, self._left + passed * self._per_s)
+        """Take one token. Return False where no token is left."""
+        self._left = min(self._burst, self._left + (now - self._at) * self._per_s)
+        self._at = now
         if self._left < 1:
             return False
         self._left -= 1
         return True
 
-    def wait_s(self) -> float:
-        """Return the seconds from the last ``take`` until there is a token."""
-        return max(0.0, 1 - self._left) / self._per_s
-
 
 class Full(NamedTuple):
-    """Why a connection is not let in: a word, a sentence, and when to try again, in seconds."""
+    """Why a connection is not let in: a sentence, and when to try again, in seconds."""
 
-    code: str
     message: str
     retry_after_s: int
 
@@ -68,19 +61,18 @@ class Admission:
         self._connects = Bucket(limits.connects_per_s, limits.connects_per_s, now)
         self.clients = 0
 
+    def full(self) -> Full | None:
+        """Return why no connection may come in, however few do. None: there is room."""
+        return Full("the relay is full", 5) if self.clients >= self._limits.clients else None
+
     def enter(self, now: float) -> Full | None:
-        """Let a connection in and count it, or say why not."""
-        if self.clients >= self._limits.clients:
-            return Full("too_many_clients", "the relay is full", 5)
-        if not self._connects.take(now):
-            # Whole seconds, as Retry-After has them, and at least one.
-            return Full(
-                "too_many_connects",
-                "too many connections at once",
-                int(self._connects.wait_s()) + 1,
-            )
-        self.clients += 1
-        return None
+        """Let a connection in and count it, or return why not."""
+        full = self.full()
+        if full is None and not self._connects.take(now):
+            full = Full("too many connections at once", 1)
+        if full is None:
+            self.clients += 1
+        return full
 
     def leave(self) -> None:
         """Count a connection that has ended."""

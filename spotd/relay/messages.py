@@ -30,8 +30,7 @@ class RelayState(msgspec.Struct, frozen=True, tag_field="type", tag="relay"):
     state: Annotated[
         str,
         told(
-            "`ready`, or the code of what is wrong: `redis_away`, `no_daemon`, `stopping`. Codes "
-            "may be added.",
+            "`ready`, or the code of what is wrong: `redis_away`, `no_daemon`. Codes may be added.",
             *("ready", "no_daemon"),
         ),
     ]

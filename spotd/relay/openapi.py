@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
+
 from spotd import __version__
 from spotd.json_schema import components, encoded
 from spotd.models import DaemonStatus, Gap, SpotPriceUpdate, SymbolState
@@ -18,6 +20,7 @@ from spotd.relay.messages import (
     SpotPriceUpdateMessage,
 )
 from spotd.relay.protocol import (
+    MaxHz,
     Ping,
     SpotPricesResponse,
     Subscribe,
@@ -57,8 +60,7 @@ _MAX_HZ = {
     "name": "max_hz",
     "in": "query",
     "required": False,
-    "description": "At most this many updates per second and symbol.",
-    "schema": {"type": "number", "minimum": 0.01, "maximum": 1000},
+    "schema": msgspec.json.schema(MaxHz),
 }
 _TOKEN_PARAMETER = {
     "name": "token",
@@ -150,30 +152,36 @@ def _paths() -> dict[str, Any]:
                 },
             }
         },
-        "/livez": {"get": _probe("live", "200 while the relay runs.")},
-        "/readyz": {"get": _probe("ready", "503 with reasons when Redis or the daemon is away.")},
+        "/livez": {"get": _probe("live", "200 while the relay runs.", {"200": "Yes."})},
+        "/readyz": {
+            "get": _probe(
+                "ready",
+                "503 with reasons when Redis or the daemon is away.",
+                {"200": "Yes.", "503": "No; the reasons."},
+            )
+        },
     }
 
 
 _WEBSOCKET_TEXT = f"""\
 The client sends `Subscribe`, `Unsubscribe` and `Ping` objects. The server sends `Hello` first, then
 `SpotPriceUpdateMessage` or `SpotPriceUpdateBatch`, `SymbolState`, `DaemonStatus` or `DaemonAbsent`,
-`Gap`, `RelayState`, `Error` and `Pong` objects, told apart by `type`. A gap is sent once, to
-whoever is connected then. `spotd schema asyncapi` describes them all.
+`Gap`, `RelayState`, `Error` and `Pong` objects, told apart by `type`. A gap is sent once, to the
+clients that are connected then. `spotd schema asyncapi` describes them all.
 
 {close_codes.table()}
 """
 
 
-def _probe(operation: str, summary: str) -> dict[str, Any]:
+def _probe(operation: str, summary: str, answers: dict[str, str]) -> dict[str, Any]:
     content = {"application/json": {"schema": {"type": "array", "items": {"type": "string"}}}}
     return {
         "operationId": operation,
         "summary": summary,
         "security": [{}],
         "responses": {
-            "200": {"description": "Yes.", "content": content},
-            "503": {"description": "No; the reasons.", "content": content},
+            status: {"description": meaning, "content": content}
+            for status, meaning in answers.items()
         },
     }
 
@@ -191,9 +199,10 @@ _MEANINGS = {
     "401": "The token is missing or wrong.",
     "403": "The origin is not allowed.",
     "413": "The body is too large.",
-    "422": "The body has another shape, or no symbol of it can be streamed.",
+    "422": "The body or query has another shape, no symbol of the body can be streamed, or one of "
+    "the query cannot.",
     "426": "The request is not that of a websocket.",
-    "503": "Redis is away, or the relay is full; `Retry-After` says when to try again.",
+    "503": "Redis is away, or the relay is full or stops; `Retry-After` says when to try again.",
 }
 
 

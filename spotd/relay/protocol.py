@@ -12,7 +12,7 @@ from typing import Annotated, Literal, cast
 import msgspec
 from msgspec.structs import replace
 
-from spotd.models import DaemonStatus, Gap, SpotPriceUpdate, SymbolState, told
+from spotd.models import DaemonStatus, Gap, SpotPriceUpdate, SymbolState, told, utc
 from spotd.reasons import Code, Reason
 from spotd.relay.limits import Limits
 from spotd.relay.messages import (
@@ -32,8 +32,8 @@ MaxHz = Annotated[
     msgspec.Meta(
         ge=0.01,
         le=1000,
-        description="At most so many updates a second of each of these symbols. The newest is "
-        "never lost.",
+        description="At most this many updates a second of each symbol that is asked for. The "
+        "newest is never lost.",
         examples=[2],
     ),
 ]
@@ -184,32 +184,17 @@ def batch_message(raws: Iterable[bytes], timestamp: str) -> bytes:
     )
 
 
-def ended(symbol: str, timestamp: str) -> bytes:
+def ended(symbol: str, unix_s: float) -> bytes:
     """Return the SymbolState of a symbol that is not streamed any more."""
-    return msgspec.json.encode(
-        {
-            "type": "symbol",
-            "symbol": symbol,
-            "state": "ended",
-            "reason": None,
-            "code": None,
-            "since": timestamp,
-        }
-    )
+    return SymbolState(symbol=symbol, state="ended", reason=None, since=utc(unix_s)).to_json()
 
 
-def no_room(symbol: str, timestamp: str) -> bytes:
+def no_room(symbol: str, unix_s: float) -> bytes:
     """Return the SymbolState of a symbol that the relay has no room for."""
-    return msgspec.json.encode(
-        {
-            "type": "symbol",
-            "symbol": symbol,
-            "state": "refused",
-            "reason": "symbol_limit",
-            "code": "symbol_limit",
-            "since": timestamp,
-        }
-    )
+    why = "symbol_limit"
+    return SymbolState(
+        symbol=symbol, state="refused", reason=why, code=why, since=utc(unix_s)
+    ).to_json()
 
 
 def error(problem: Problem) -> bytes:

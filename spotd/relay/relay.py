@@ -119,7 +119,7 @@ class Relay:
         self._serve_soon()
 
     def status(self, status: DaemonStatus | None, raw: bytes) -> None:
-        """Take in how the daemon stands; None: there is none."""
+        """Take in the daemon's newest status; None: no daemon runs."""
         self._status = status
         self._status_raw = b"" if status is None else protocol.for_clients(raw, status)
         self.hub.daemon(None if status is None else self._status_raw, self.clock())
@@ -140,14 +140,12 @@ class Relay:
     # What edges ask
 
     def enter(self) -> Full | None:
-        """Let a connection in that will ``join``, or say why not."""
-        if self._stopping:
-            full: Full | None = Full("stopping", "the relay stops", 1)
-        else:
-            full = self._admission.enter(self.clock())
-        if full is not None:
-            self.metrics.refused[full.code] += 1
-        return full
+        """Let a connection in that will ``join``, or return why not."""
+        return self.full() or self._admission.enter(self.clock())
+
+    def full(self) -> Full | None:
+        """Return why no connection may come in, however few do. None: one may."""
+        return Full("the relay stops", 1) if self._stopping else self._admission.full()
 
     def turn_back(self) -> None:
         """Forget a connection that has entered and was gone before it could join."""
@@ -159,9 +157,9 @@ class Relay:
         return not self._sinks
 
     @property
-    def has_room(self) -> bool:
-        """Whether another client may come in."""
-        return self._admission.clients < self.limits.clients
+    def stops(self) -> bool:
+        """Whether the relay has begun to stop."""
+        return self._stopping
 
     def join(self, wire: Wire, sink: Sink) -> Client:
         """Take in the client of a connection that has entered."""
@@ -323,12 +321,8 @@ class Relay:
         counts = self.hub.counts
         wires = Counter(client.wire for client in self._sinks)
         return Numbers(
-            # Both kinds, also the one of which there is no client.
-            clients={
-                wire.name.lower(): wires[wire]
-                for wire in Wire
-                if wires[wire] or wire is not Wire.MESSAGES
-            },
+            # Nobody scrapes a relay within FastAPI, whose clients are of the third kind.
+            clients={kind.name.lower(): wires[kind] for kind in (Wire.WEBSOCKET, Wire.EVENTS)},
             blocked=self.hub.blocked,
             symbols=self.hub.symbols,
             messages=counts.messages,

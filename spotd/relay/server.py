@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import logging
 import resource
 import socket
 from collections.abc import Callable
@@ -20,6 +21,7 @@ from spotd import __version__
 from spotd.errors import SettingsError
 from spotd.ops import logs, systemd
 from spotd.ops.http_logs import http_logger
+from spotd.ops.listening import AcceptErrors, Refused
 from spotd.relay.answers import Prices
 from spotd.relay.api import Api
 from spotd.relay.limits import GOODBYE_S
@@ -30,6 +32,9 @@ from spotd.relay.wiring import serve_until, wired
 
 _SEND_BUFFER_BYTES = 16_384
 _BACKLOG = 2_048  # connections that wait to be accepted
+# Connections accepted in one turn of the event loop, at most. Where no descriptor is left, asyncio
+# tries that often nevertheless, and asks for another turn after each try.
+_ACCEPTED_AT_ONCE = 64
 _REQUEST_S = 30.0  # the longest life of a connection that is no stream
 MOST_REQUESTS = 4_096  # connections that are no streams
 SPARE_FILES = 256  # beside clients: Redis, logs, requests
@@ -61,6 +66,7 @@ class RelayServer:
         self._old: set[asyncio.BaseProtocol] = set()
         self._runner: web.AppRunner | None = None
         self._listening: asyncio.Server | None = None
+        self._accept_errors = AcceptErrors(logging.getLogger("spotd.relay.http"))
 
     async def __aenter__(self) -> Self:
         """Listen."""
@@ -71,6 +77,7 @@ class RelayServer:
         """Take no more connections, say goodbye to clients, end all connections."""
         if self._listening is not None:
             self._listening.close()
+            self._accept_errors.end()
         await self.relay.stop(GOODBYE_S)
         if self._runner is not None:
             await self._runner.cleanup()
@@ -97,7 +104,7 @@ class RelayServer:
                 self._connection,
                 settings.relay_host,
                 settings.relay_port,
-                backlog=_BACKLOG,
+                backlog=_ACCEPTED_AT_ONCE,
                 start_serving=False,
             )
         except OSError as error:
@@ -110,11 +117,16 @@ class RelayServer:
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)
         self.port = int(self._listening.sockets[0].getsockname()[1])
         await self._listening.start_serving()
+        for listening in self._listening.sockets:
+            # asyncio would let no more wait than it accepts at once.
+            with socket.fromfd(listening.fileno(), listening.family, listening.type) as same:
+                same.listen(_BACKLOG)
+        self._accept_errors.begin()
 
     def _connection(self) -> asyncio.BaseProtocol:
         server = None if self._runner is None else self._runner.server
         if server is None or len(server.connections) >= MOST_REQUESTS:
-            return _Refused()
+            return Refused()
         handler = server()
 
         def grow_old() -> None:
@@ -145,14 +157,6 @@ class RelayServer:
             response.force_close()
 
 
-class _Refused(asyncio.Protocol):
-    """A connection too many."""
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Close it."""
-        transport.close()
-
-
 def warnings_for(settings: RelaySettings, most_files: int) -> list[str]:
     """Return what an operator should know at the start."""
     warnings = []
@@ -179,7 +183,10 @@ def raise_file_limit() -> int:
     """Allow this process as many open files as it may have. Return how many."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        except (ValueError, OSError):  # macOS: the hard limit is infinite, and more than it allows
+            return soft
     return hard
 
 
@@ -211,13 +218,10 @@ async def run_relay(
     ):
         log.info("listening", version=__version__, address=server.address)
         systemd.notify("READY=1")
-        telling = asyncio.create_task(tell_systemd(relay), name="systemd")
         started(server.address)
         try:
-            await serve_until(stop_asked, relay)
+            await serve_until(stop_asked, relay=relay.run(), systemd=tell_systemd(relay))
         finally:
-            telling.cancel()
-            await asyncio.wait((telling,))
             systemd.notify("STOPPING=1\nSTATUS=stopping")
     log.info("stopped")
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from spotd.models import rfc3339, utc
 from spotd.relay import protocol
 from spotd.relay.close_codes import TOO_MANY_MESSAGES, CloseCode
 from spotd.relay.hub import Hub
@@ -84,8 +83,7 @@ def subscribe_stream(
     The messages of the answer are of the type ``symbol``.
     """
     wanted = hub.subscribe(client, symbols, max_hz, now)
-    timestamp = rfc3339(utc(unix_s))
-    return Answer([protocol.no_room(symbol, timestamp) for symbol in wanted.refused], wanted.new)
+    return Answer([protocol.no_room(symbol, unix_s) for symbol in wanted.refused], wanted.new)
 
 
 def refusal(refused: dict[str, str]) -> str:

@@ -73,7 +73,7 @@ class RelaySettings(Settings):
 
     @property
     def tokens(self) -> tuple[str, ...]:
-        """The tokens of which a request needs one; none: none is needed."""
+        """The tokens of which a request needs one. Empty: no request needs a token."""
         return () if self.relay_token is None else _parts(self.relay_token.get_secret_value())
 
     @property

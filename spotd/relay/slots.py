@@ -5,6 +5,8 @@ The hot path reads and writes these fields directly: hundreds of thousands a sec
 
 from __future__ import annotations
 
+from typing import TypeAlias
+
 from spotd.relay import protocol
 from spotd.relay.wire import Wire, encoded
 
@@ -62,7 +64,10 @@ class Pace:
         self.slot = slot
         self.interval_s = 1 / max_hz
         self.next_at = float("-inf")
-        self.held = False  # a newer price waits for next_at
+        self.held: Entry | None = None  # while a newer price waits for next_at
+
+
+Entry: TypeAlias = tuple[float, int, Pace]  # of ``held.Held``: the time, an order, whose it is
 
 
 class Client:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
+from typing import NoReturn
 
 from spotd.client import SpotClient
 from spotd.relay.limits import Limits
@@ -36,15 +37,17 @@ async def wired(
         yield relay, spot
 
 
-async def serve_until(stop_asked: asyncio.Event, relay: Relay) -> None:
-    """Return when asked to stop. Raises what ended the relay's loops: a defect."""
-    running = asyncio.create_task(relay.run(), name="relay")
+async def serve_until(
+    stop_asked: asyncio.Event, **loops: Coroutine[object, object, NoReturn]
+) -> None:
+    """Run loops, by their names, until asked to stop. Raises what ended one of them: a defect."""
+    running = [asyncio.create_task(loop, name=name) for name, loop in loops.items()]
     stopping = asyncio.create_task(stop_asked.wait(), name="stop")
     try:
-        await asyncio.wait((running, stopping), return_when=asyncio.FIRST_COMPLETED)
-        if running.done():
-            running.result()
+        await asyncio.wait((*running, stopping), return_when=asyncio.FIRST_COMPLETED)
+        for ended in filter(asyncio.Task.done, running):
+            ended.result()
     finally:
-        for task in (running, stopping):
+        for task in (*running, stopping):
             task.cancel()
-        await asyncio.wait((running, stopping))
+        await asyncio.wait((*running, stopping))

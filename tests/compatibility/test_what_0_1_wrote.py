@@ -23,7 +23,8 @@ from tests.kit.recorder import Recorder
 from tests.kit.servers import Server
 from tests.kit.values import Values
 from tests.kit.waiting import until
-from tests.relay.test_whole import ready, relay, websocket
+from tests.relay.conftest import websocket
+from tests.relay.test_whole import ready, relay
 
 SYMBOLS = ("SPY", "QQQ", "IBM")
 

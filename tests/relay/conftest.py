@@ -43,15 +43,9 @@ class Setup:
         self.http = http
         self.clock = clock
 
-    @asynccontextmanager
-    async def websocket(self, *symbols: str, **options: Any) -> AsyncIterator[Socket]:
+    def websocket(self, *symbols: str, **options: Any) -> AbstractAsyncContextManager[Socket]:
         """Connect, hear the hello, and subscribe."""
-        async with self.http.ws_connect("/ws", **options) as connection:
-            socket = Socket(connection)
-            socket.hello = await socket.next()
-            if symbols:
-                await socket.say(action="subscribe", symbols=symbols)
-            yield socket
+        return websocket(self.http, *symbols, **options)
 
 
 class Socket:
@@ -94,6 +88,19 @@ class Socket:
                 message = await self.connection.receive()
                 if message.type in (aiohttp.WSMsgType.CLOSE, aiohttp.WSMsgType.CLOSED):
                     return self.connection.close_code
+
+
+@asynccontextmanager
+async def websocket(
+    http: aiohttp.ClientSession, *symbols: str, path: str = "/ws", **options: Any
+) -> AsyncIterator[Socket]:
+    """Connect, hear the hello, and subscribe."""
+    async with http.ws_connect(path, **options) as connection:
+        socket = Socket(connection)
+        socket.hello = await socket.next()
+        if symbols:
+            await socket.say(action="subscribe", symbols=symbols)
+        yield socket
 
 
 NewSetup = Callable[..., AbstractAsyncContextManager[Setup]]

@@ -8,6 +8,17 @@ from pydantic import SecretStr
 
 from spotd.relay.settings import RelaySettings
 
+# The headers of a websocket's handshake, and the whole request.
+HANDSHAKE = {
+    "Connection": "Upgrade",
+    "Upgrade": "websocket",
+    "Sec-WebSocket-Version": "13",
+    "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
+}
+WEBSOCKET_REQUEST = "\r\n".join(
+    ["GET /ws HTTP/1.1", "Host: x", *map(": ".join, HANDSHAKE.items()), "\r\n"]
+).encode()
+
 # A body of the POST, the status of its answer, the entries that the answer refuses.
 WRONG_BODIES: list[tuple[bytes, int, dict[str, str]]] = [
     (b"", 400, {}),

@@ -1,8 +1,7 @@
 """A relay that a test drives by hand: prices, states, silence, a cut, a wrong token.
 
-It speaks section 8 of the contract as far as a browser needs it, and serves the static folder at
-the addresses of the real relay: ``/``, ``/spotd.js``, ``/spotd.d.ts``, ``/page/…``. It decides
-nothing: what is told is what the test says.
+It speaks section 8 of the contract as far as a browser needs it, and serves the page and its files
+as the real relay does. It decides nothing: it tells what the test says.
 """
 
 from __future__ import annotations
@@ -14,23 +13,14 @@ import json
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 from aiohttp import WSMsgType, web
 
 from spotd.models import rfc3339, utc
+from spotd.relay.api import page_routes
+from spotd.relay.pages import page_files
 from tests.kit.ports import free_port
-
-STATIC = Path(__file__).parents[2] / "spotd" / "relay" / "static"
-HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
-    "img-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'; "
-    "frame-ancestors 'none'; require-trusted-types-for 'script'",
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    "Cache-Control": "no-cache",
-}
 
 Json = dict[str, Any]
 
@@ -76,14 +66,14 @@ class FakeRelay:
         app = web.Application()
         app.router.add_get("/ws", self._websocket)
         app.router.add_get("/api/spot-prices", self._spot_prices)
-        app.router.add_get("/{path:.*}", self._file)
+        app.add_routes(page_routes(page_files()))
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0)
         await self._runner.setup()
         site = web.TCPSite(self._runner, "127.0.0.1", self.port, reuse_address=True)
         await site.start()
 
     async def stop(self) -> None:
-        """Cut all connections and listen no longer. What was told is remembered."""
+        """Cut all connections and stop listening. What was told is remembered."""
         self.cut()
         if self._runner is not None:
             await self._runner.cleanup()
@@ -105,29 +95,12 @@ class FakeRelay:
         self, symbol: str, bid: float, ask: float, last: float | None = None, at: str | None = None
     ) -> None:
         """Tell the newest price of a symbol, as if the exchange had sent it now or ``at``."""
-        update = self._prices[symbol] = {
-            "symbol": symbol,
-            "bid_price": bid,
-            "ask_price": ask,
-            "mid_price": round((bid + ask) / 2, 6),
-            "last_price": last,
-            "timestamp": at or now(),
-            "seq": next(self._seq),
-        }
-        await self._tell(symbol, _update(update))
+        await self._tell(symbol, _update(self._put(symbol, bid, ask, last, at or now())))
 
     async def prices(self, quotes: Mapping[str, tuple[float, float]]) -> None:
         """Tell the prices of several symbols in one batch."""
         for symbol, (bid, ask) in quotes.items():
-            self._prices[symbol] = {
-                "symbol": symbol,
-                "bid_price": bid,
-                "ask_price": ask,
-                "mid_price": round((bid + ask) / 2, 6),
-                "last_price": bid,
-                "timestamp": now(),
-                "seq": next(self._seq),
-            }
+            self._put(symbol, bid, ask, bid, now())
         for client, symbols in list(self._clients.items()):
             updates = [self._prices[symbol] for symbol in quotes if symbol in symbols]
             if updates:
@@ -173,6 +146,18 @@ class FakeRelay:
             await _send(client, message)
 
     # Within
+
+    def _put(self, symbol: str, bid: float, ask: float, last: float | None, at: str) -> Json:
+        update = self._prices[symbol] = {
+            "symbol": symbol,
+            "bid_price": bid,
+            "ask_price": ask,
+            "mid_price": round((bid + ask) / 2, 6),
+            "last_price": last,
+            "timestamp": at,
+            "seq": next(self._seq),
+        }
+        return update
 
     async def _tell(self, symbol: str, message: Json) -> None:
         for client, symbols in list(self._clients.items()):
@@ -227,12 +212,6 @@ class FakeRelay:
     async def _spot_prices(self, request: web.Request) -> web.StreamResponse:
         status = 401 if self._refuses(request) else 200
         return web.json_response({"prices": {}}, status=status)
-
-    async def _file(self, request: web.Request) -> web.StreamResponse:
-        file = STATIC / (request.match_info["path"] or "index.html")
-        if not file.is_file():
-            raise web.HTTPNotFound
-        return web.FileResponse(file, headers=HEADERS)
 
 
 def _update(update: Json) -> Json:

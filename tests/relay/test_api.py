@@ -14,7 +14,7 @@ from spotd.relay import openapi
 from tests.kit.publisher import update_of
 from tests.kit.waiting import GUARD_S, until
 from tests.relay.conftest import NewSetup, Setup
-from tests.relay.examples import WRONG_BODIES
+from tests.relay.examples import WEBSOCKET_REQUEST, WRONG_BODIES
 
 SUBSCRIBE = "/api/positions/subscribe-spot-prices"
 
@@ -334,11 +334,7 @@ async def test_the_document_is_served(setup: Setup) -> None:
 async def test_pipelined_requests_before_a_websocket_are_answered(setup: Setup) -> None:
     """The connection is taken over when it is the websocket's turn, not before."""
     reader, writer = await asyncio.open_connection("127.0.0.1", setup.server.port)
-    writer.write(
-        b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n"
-        b"GET /ws HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-        b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
-    )
+    writer.write(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n" + WEBSOCKET_REQUEST)
     async with asyncio.timeout(GUARD_S):
         found = await reader.readuntil(b'"hello"')
     assert found.index(b"200 OK") < found.index(b"101 Switching Protocols")

@@ -107,7 +107,7 @@ class Setup:
         return tick.samples[0].value
 
     async def handed_out(self, number: int) -> None:
-        """Wait until the hub has handed out so many prices."""
+        """Wait until the hub has handed out this number of prices."""
         await until(lambda: self.relay.hub.counts.updates == number, f"price {number}")
 
 
@@ -221,6 +221,17 @@ async def test_a_relay_that_stops_sends_what_is_due_and_says_try_again() -> None
         await setup.relay.stop(GUARD_S)
         assert setup.server.seqs == [1]
         assert setup.server.closed == [STOPPING.code]
+
+
+async def test_a_client_that_was_let_in_before_the_relay_stopped_is_told_too() -> None:
+    """A server takes its time for a handshake."""
+    relay, server = Relay(Limits()), Server()
+    assert relay.enter() is None
+    await relay.stop(GUARD_S)
+    async with asyncio.timeout(GUARD_S):
+        await WebSocket(relay, server.receive, server.send).run()
+    assert server.closed == [STOPPING.code]
+    assert relay.has_nobody
 
 
 async def test_event_streams_end_when_the_relay_stops() -> None:

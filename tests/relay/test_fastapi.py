@@ -23,8 +23,9 @@ from spotd.relay.openapi import openapi
 from tests.kit.publisher import Publisher, status_of
 from tests.kit.servers import Server
 from tests.kit.waiting import until
-from tests.relay.examples import WRONG_BODIES
-from tests.relay.uvicorn_server import SUBSCRIBE, app_of, asked, served, websocket
+from tests.relay.conftest import websocket
+from tests.relay.examples import HANDSHAKE, WRONG_BODIES
+from tests.relay.uvicorn_server import SUBSCRIBE, app_of, asked, served
 
 UVICORN_ACCESS = AccessFormatter(
     '%(client_addr)s - "%(request_line)s" %(status_code)s', use_colors=False
@@ -218,14 +219,6 @@ async def test_dependencies_refuse_requests_and_websockets(
             await client.synced()
         answer = await http.post(SUBSCRIBE, json={"symbols": ["SPY"]}, headers=signed)
         assert answer.status == 200
-
-
-HANDSHAKE = {
-    "Connection": "Upgrade",
-    "Upgrade": "websocket",
-    "Sec-WebSocket-Version": "13",
-    "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
-}
 
 
 async def test_tokens_and_origins_are_those_of_the_relay(server: Server) -> None:

@@ -121,7 +121,7 @@ def test_subscribing_again_tells_nothing_anew() -> None:
     assert setup.tick() == {}
 
 
-def test_who_unsubscribes_is_not_told_what_waits() -> None:
+def test_a_client_that_unsubscribes_is_not_told_what_waits() -> None:
     """Neither price nor state, and others are told all the same."""
     setup = Setup()
     leaver, stayer = setup.client("SPY"), setup.client("SPY")
@@ -158,8 +158,8 @@ def test_each_wire_gets_its_form_of_the_same_message() -> None:
 # States and status
 
 
-def test_states_are_told_newest_first_wins() -> None:
-    """Like prices: the newest state of each symbol."""
+def test_the_newest_state_wins() -> None:
+    """As of prices: each client is told the newest state of each of its symbols."""
     setup = Setup()
     client, paced = setup.client("SPY"), setup.client("SPY", max_hz=1)
     setup.state("SPY", "pending")
@@ -170,7 +170,7 @@ def test_states_are_told_newest_first_wins() -> None:
 
 
 def test_an_ended_symbol_has_no_price_any_more() -> None:
-    """What waits is not told, and who comes later hears of the end alone."""
+    """A price that waits is not told, and a later client is told of the end alone."""
     setup = Setup()
     client, paced = setup.client("SPY"), setup.client("SPY", max_hz=1)
     setup.price("SPY", 1)
@@ -197,8 +197,8 @@ def test_status_is_told_to_everybody() -> None:
     assert told(setup.tick()[client]) == [("relay", "no_daemon"), ("daemon", "absent")]
 
 
-def test_a_gap_is_told_to_whoever_is_there() -> None:
-    """Once, with or without symbols; who comes later is not told."""
+def test_a_gap_is_told_to_the_present_clients() -> None:
+    """Once, with or without symbols; later clients are not told."""
     setup = Setup()
     client, other = setup.client("SPY"), setup.client()
     setup.hub.gap(gap_of("mute").to_json(), setup.now)
@@ -209,7 +209,7 @@ def test_a_gap_is_told_to_whoever_is_there() -> None:
     assert setup.tick() == {}
 
 
-# Pacing by max_hz
+# max_hz
 
 
 def test_max_hz_spaces_the_prices_of_one_client() -> None:
@@ -407,7 +407,7 @@ def test_leaving_does_not_shorten_a_reservation() -> None:
 
 
 def test_one_client_has_room_for_its_limit() -> None:
-    """The rest is refused; what it has it may name again."""
+    """The rest is refused; it may name again the symbols that it has."""
     setup = Setup(symbols=2)
     client = setup.client("SPY", "QQQ")
     wanted = setup.hub.subscribe(client, ["AAPL", "SPY"], None, setup.now)

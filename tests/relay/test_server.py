@@ -12,7 +12,7 @@ import pytest
 from spotd.errors import SettingsError
 from spotd.relay.relay import Relay
 from spotd.relay.server import RelayServer, raise_file_limit, warnings_for
-from tests.kit.waiting import GUARD_S
+from tests.kit.waiting import GUARD_S, until
 from tests.relay.conftest import NewSetup, Setup
 from tests.relay.examples import settings_of
 from tests.relay.source import TestSource
@@ -55,6 +55,18 @@ def test_the_limit_of_files_is_raised_as_far_as_it_may_be() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
+def test_a_limit_of_files_that_cannot_be_raised_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on macOS, whose hard limit is infinite, and which allows less."""
+
+    def refuse(*_: object) -> None:
+        raise ValueError("current limit exceeds maximum limit")
+
+    limits = (256, resource.RLIM_INFINITY)
+    monkeypatch.setattr(resource, "getrlimit", lambda _: limits)
+    monkeypatch.setattr(resource, "setrlimit", refuse)
+    assert raise_file_limit() == 256
+
+
 async def test_an_address_that_cannot_be_had_is_a_setting() -> None:
     """The error names the settings."""
     with socket.socket() as taken:
@@ -65,6 +77,30 @@ async def test_an_address_that_cannot_be_had_is_a_setting() -> None:
         with pytest.raises(SettingsError, match="SPOTD_RELAY_HOST, SPOTD_RELAY_PORT: cannot"):
             async with RelayServer(settings, relay, TestSource(relay)):
                 raise AssertionError("it must not listen")
+
+
+async def test_a_lack_of_descriptors_makes_one_line_and_is_over_when_there_are_some(
+    setup: Setup, caplog: pytest.LogCaptureFixture
+) -> None:
+    """asyncio reports it at each try to accept a connection, and would fill the log."""
+    clients = [socket.socket() for _ in range(20)]
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (clients[0].fileno() + 1, before[1]))
+    try:
+        for client in clients:
+            client.connect(("127.0.0.1", setup.server.port))
+            client.setblocking(False)
+        await until(lambda: caplog.records, "the relay to complain")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    loop = asyncio.get_running_loop()
+    async with asyncio.timeout(GUARD_S):
+        for client in clients:
+            await loop.sock_sendall(client, b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert (await loop.sock_recv(client, 100)).startswith(b"HTTP/1.1 200 ")
+            client.close()
+    [line] = caplog.messages
+    assert line == "no HTTP connection can be accepted: Too many open files"
 
 
 async def test_the_address_is_one_for_a_browser(setup: Setup, new_setup: NewSetup) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -17,12 +18,11 @@ OWN = [name for name in RelaySettings.model_fields if name not in Settings.model
 
 @pytest.fixture(autouse=True)
 def _nothing_set(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """An empty environment, and a working directory without a `.env`."""
-    import os
-
+    """Empty the environment, and work in a directory without a `.env`."""
     for name in os.environ:
         if name.upper().startswith(("SPOTD_", "ALPACA_", "APCA_", "REDIS_")):
             monkeypatch.delenv(name)
+    monkeypatch.delenv("CREDENTIALS_DIRECTORY", raising=False)
     monkeypatch.chdir(tmp_path)
 
 

@@ -12,7 +12,7 @@ from spotd.relay.tick import LONGEST_S, SHORTEST_S, SLICES, Tick
 
 
 def settled(cost_s: float) -> Tick:
-    """Return a tick in which serving all clients has cost so much for a long time."""
+    """Return a tick in which serving all clients has long cost this."""
     tick = Tick()
     for _ in range(200):
         tick.served(cost_s / SLICES)

@@ -24,11 +24,8 @@ from spotd.relay.hub import LINGER_S
 from spotd.relay.slots import Client
 from tests.kit.waiting import GUARD_S, until
 from tests.relay.conftest import NewSetup, Setup
+from tests.relay.examples import WEBSOCKET_REQUEST
 
-HANDSHAKE = (
-    b"GET /ws HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
-)
 SUBSCRIBE = b'{"action":"subscribe","symbols":["SPY"]}'
 
 
@@ -47,7 +44,7 @@ class RawClient:
         """Send the handshake, and these bytes in the same packet."""
         loop = asyncio.get_running_loop()
         await loop.sock_connect(self.socket, ("127.0.0.1", self._port))
-        await loop.sock_sendall(self.socket, HANDSHAKE + behind)
+        await loop.sock_sendall(self.socket, WEBSOCKET_REQUEST + behind)
 
     async def send(self, *frames: Frame) -> None:
         """Send frames."""
@@ -55,7 +52,7 @@ class RawClient:
         await asyncio.get_running_loop().sock_sendall(self.socket, data)
 
     async def read(self) -> list[bytes]:
-        """Return the payloads of the frames that come next; none: the connection has ended."""
+        """Return the payloads of the frames that come next, [] at the end of the connection."""
         async with asyncio.timeout(GUARD_S):
             while True:
                 data = await asyncio.get_running_loop().sock_recv(self.socket, 65_536)
@@ -181,7 +178,7 @@ async def test_too_many_messages_end_the_connection(setup: Setup) -> None:
         (Frame(Opcode.CONT, b"of nothing"), PROTOCOL_ERROR.code),
     ],
 )
-async def test_who_breaks_the_rules_of_websockets_is_told(
+async def test_a_client_that_breaks_the_rules_of_websockets_is_told(
     setup: Setup, frame: Frame, code: int
 ) -> None:
     """With the codes of RFC 6455, and the relay counts it."""
@@ -334,7 +331,7 @@ async def test_a_page_of_another_origin_is_refused(new_setup: NewSetup) -> None:
 
 
 async def test_a_full_relay_answers_503(new_setup: NewSetup) -> None:
-    """With Retry-After; there is room again when a client has left."""
+    """With Retry-After, also to a page that asks why. There is room when a client has left."""
     async with new_setup(relay_max_clients=1) as setup:
         async with setup.websocket():
             with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
@@ -343,10 +340,11 @@ async def test_a_full_relay_answers_503(new_setup: NewSetup) -> None:
             assert refused.value.headers is not None
             assert refused.value.headers["Retry-After"] == "5"
             probe = await setup.http.get("/api/spot-prices?symbols=")
-            assert probe.status == 503
-        await until(lambda: setup.relay.has_room, "room for another")
+            assert (probe.status, probe.headers["Retry-After"]) == (503, "5")
+            assert setup.relay.metrics.refused == {"503": 2}
+        await until(lambda: setup.relay.full() is None, "room for another")
         async with setup.websocket():
-            assert setup.relay.metrics.refused["too_many_clients"] == 1
+            pass
 
 
 async def test_a_relay_that_stops_says_try_again(new_setup: NewSetup) -> None:
@@ -364,6 +362,8 @@ async def test_a_relay_that_stops_says_try_again(new_setup: NewSetup) -> None:
             with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
                 await setup.http.ws_connect("/ws")
             assert refused.value.status == 503
+            probe = await setup.http.get("/api/spot-prices?symbols=")
+            assert (await probe.json())["message"] == "the relay stops"
         assert b'"seq":1' in await events.read()
 
 

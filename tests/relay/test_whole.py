@@ -17,7 +17,7 @@ from tests.daemon.rig import KEY, SECRET, Rig
 from tests.kit.publisher import Publisher, gap_of, status_of
 from tests.kit.servers import Server
 from tests.kit.waiting import GUARD_S, until
-from tests.relay.conftest import Socket
+from tests.relay.conftest import websocket
 from tests.relay.examples import settings_of
 
 SUBSCRIBE = "/api/positions/subscribe-spot-prices"
@@ -38,16 +38,6 @@ async def relay(server: Server, **settings: Any) -> AsyncIterator[aiohttp.Client
         stop_asked.set()
         async with asyncio.timeout(GUARD_S):
             await running
-
-
-@asynccontextmanager
-async def websocket(http: aiohttp.ClientSession, *symbols: str) -> AsyncIterator[Socket]:
-    """Connect, hear the hello, and subscribe."""
-    async with http.ws_connect("/ws") as connection:
-        socket = Socket(connection)
-        socket.hello = await socket.next()
-        await socket.say(action="subscribe", symbols=symbols)
-        yield socket
 
 
 def ready(http: aiohttp.ClientSession) -> Any:

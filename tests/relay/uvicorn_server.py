@@ -14,7 +14,6 @@ from fastapi import FastAPI
 
 from spotd.relay.fastapi import spot_prices
 from tests.kit.waiting import GUARD_S, until
-from tests.relay.conftest import Socket
 
 SUBSCRIBE = "/api/positions/subscribe-spot-prices"
 
@@ -52,16 +51,3 @@ async def asked(app: FastAPI, **options: Any) -> AsyncIterator[httpx.AsyncClient
         httpx.AsyncClient(transport=transport, base_url="http://test", **options) as http,
     ):
         yield http
-
-
-@asynccontextmanager
-async def websocket(
-    http: aiohttp.ClientSession, *symbols: str, path: str = "/ws", **options: Any
-) -> AsyncIterator[Socket]:
-    """Connect, hear the hello, and subscribe."""
-    async with http.ws_connect(path, **options) as connection:
-        socket = Socket(connection)
-        socket.hello = await socket.next()
-        if symbols:
-            await socket.say(action="subscribe", symbols=symbols)
-        yield socket

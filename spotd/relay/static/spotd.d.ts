@@ -73,6 +73,15 @@ export interface DaemonStatus {
   readonly gaps?: readonly Gap[];
 }
 
+/** The relay sends it in place of a DaemonStatus while no daemon runs. */
+export interface DaemonAbsent {
+  readonly type: "daemon";
+  readonly state: "absent";
+  readonly code: "no_daemon";
+  /** For a person. */
+  readonly reason: string;
+}
+
 /** No prices came between two times. */
 export interface Gap {
   readonly type: "gap";
@@ -126,6 +135,7 @@ export type RelayMessage =
   | SpotPriceUpdateBatchMessage
   | SymbolState
   | DaemonStatus
+  | DaemonAbsent
   | Gap
   | RelayStatus
   | ErrorMessage
@@ -250,9 +260,9 @@ export interface SpotPrices {
   /** The state of each subscribed symbol. */
   readonly states: ReadonlyMap<string, SpotState>;
   readonly connection: ConnectionState;
-  /** The daemon's newest status; null where there is none. */
+  /** The daemon's newest status; null while no daemon runs, and before the relay has told. */
   readonly status: DaemonStatus | null;
-  /** The last gap that this connection, or one before it, was told of; null: none. */
+  /** The last gap that this connection, or one before it, was told of; null before the first. */
   readonly gap: Gap | null;
   /** What the relay said of itself last; null where it says nothing. */
   readonly relay: RelayStatus | null;
@@ -275,6 +285,6 @@ export interface SpotPrices {
 
 /**
  * Connect to a relay. `url` is its address (`https://…`, or relative), or that of its websocket
- * (`…/ws`); without one, the relay that spotd.js came from. Throws on an address that is none.
+ * (`…/ws`); without one, the relay that spotd.js came from. Throws where an address is not valid.
  */
 export function connect(url?: string | URL | null, options?: ConnectOptions): SpotPrices;

@@ -33,6 +33,7 @@ const SYMBOLS_PER_REQUEST = 50;
 const FINAL_CODES = new Set([1002, 1007, 1009]);
 const SYMBOL = /^[A-Z]{1,8}(\.[A-Z]{1,4})?$/;
 const ENTRY_CHARS = 64;
+const UNREACHABLE = { code: "unreachable", reason: "the relay cannot be reached" };
 
 /** Connect to a relay. See spotd.d.ts for the options and for what is returned. */
 export function connect(url, options) {
@@ -55,10 +56,11 @@ class SpotPrices {
   #loss = null; // how the last connection failed; null once another one is open
   #attempt = 0;
   #failures = 0;
+  #answered = false; // whether the relay answered the request after the last handshake that failed
   #openedAt = 0;
   #heardAt = 0;
   #pingedAt = null;
-  #asked = false; // whose silence it is, since anything was heard
+  #asked = false; // whether a ping asks whose silence it is, since anything was heard
   #checkTimer = null;
   #retryTimer = null;
   #hello = null;
@@ -139,13 +141,13 @@ class SpotPrices {
   }
 
   unsubscribe(symbols) {
-    for (const symbol of entriesOf(symbols)) {
-      if (!this.#entries.delete(symbol)) continue;
+    const left = entriesOf(symbols).filter((symbol) => this.#entries.delete(symbol));
+    for (const symbol of left) {
       this.#prices.delete(symbol);
       this.#states.delete(symbol);
       this.#requests.unsubscribe(symbol);
-      this.#askAgain();
     }
+    if (left.length > 0) this.#askAgain();
     this.#requestSoon();
   }
 
@@ -173,6 +175,7 @@ class SpotPrices {
     let accepted = false;
     socket.onopen = () => {
       accepted = true;
+      this.#answered = false;
       this.#heardAt = this.#clock.now();
       this.#requests.all(this.#entries.keys());
       this.#request();
@@ -240,8 +243,12 @@ class SpotPrices {
     const attempt = this.#attempt;
     const found = await diagnosis(this.#address, this.#token, this.#clock, this.#options.fetch);
     if (attempt !== this.#attempt) return; // meanwhile something else happened
-    if (found.final) this.#refuse(found.code, found.reason);
-    else this.#retry(found.code, found.reason, found.pauseMs);
+    // Once is no proof: a relay may come back between the handshake and the request after it.
+    const { code, reason, final, pauseMs } =
+      found.code === "websocket_blocked" && !this.#answered ? UNREACHABLE : found;
+    this.#answered = found.code === "websocket_blocked";
+    if (final) this.#refuse(code, reason);
+    else this.#retry(code, reason, pauseMs);
   }
 
   #setConnection(connection) {
@@ -305,7 +312,7 @@ class SpotPrices {
     this.#requestTimer = this.#clock.setTimeout(() => this.#request(), wait);
   }
 
-  /** There may be room now for what the relay had none for. */
+  /** Ask again for symbols that the relay had no room for: there may be room now. */
   #askAgain() {
     for (const entry of this.#entries.values()) {
       if (!entry.wire?.byRelay) continue;
@@ -337,7 +344,7 @@ class SpotPrices {
       this.#call("onError", "the relay sent something that is not a JSON object");
       return;
     }
-    this.#clock.hear(message.timestamp ?? message.at);
+    this.#clock.hear(message.timestamp);
     if (this.#connection.state === "connecting") {
       this.#loss = null;
       this.#connection = connectionState({ state: "open" });
@@ -527,9 +534,9 @@ class Requests {
   }
 }
 
-/** The injected clock, timers and random numbers, and the relay's time of day. */
+/** The injected clock, timers and random numbers, and the time of day of relay and daemon. */
 class Clock {
-  #ahead = -Infinity; // of the relay's unix time, beyond our monotonic clock
+  #ahead = -Infinity; // how far their unix time is ahead of our monotonic clock
 
   constructor({ now, wall, setTimeout, clearTimeout, random }) {
     this.now = now ?? (() => performance.now());
@@ -539,13 +546,13 @@ class Clock {
     this.random = random ?? Math.random;
   }
 
-  /** A time that the relay has written is past when it arrives: the latest is the nearest. */
+  /** A time that they have written is past when it arrives: the latest is the nearest. */
   hear(timestamp) {
     const ahead = moment(timestamp) - this.now();
     if (ahead > this.#ahead) this.#ahead = ahead;
   }
 
-  /** Unix time in ms by the relay's clock; by our own before the relay has told any. */
+  /** Unix time in ms by their clocks; by our own before they have told any. */
   relayNow() {
     return this.#ahead === -Infinity ? this.wall() : this.now() + this.#ahead;
   }
@@ -577,8 +584,7 @@ function websocketAddress(url) {
 
 /** A browser does not tell why a handshake failed. An ordinary request to the same relay does. */
 async function diagnosis(address, token, clock, fetch = globalThis.fetch) {
-  const unreachable = { code: "unreachable", reason: "the relay cannot be reached" };
-  if (typeof fetch !== "function") return unreachable;
+  if (typeof fetch !== "function") return UNREACHABLE;
   const abort = new AbortController();
   const timer = clock.setTimeout(() => abort.abort(), HANDSHAKE_MS);
   let answer;
@@ -589,7 +595,7 @@ async function diagnosis(address, token, clock, fetch = globalThis.fetch) {
       signal: abort.signal,
     });
   } catch {
-    return unreachable;
+    return UNREACHABLE;
   } finally {
     clock.clearTimeout(timer);
   }
@@ -603,7 +609,7 @@ async function diagnosis(address, token, clock, fetch = globalThis.fetch) {
     return { code: "relay_unavailable", reason: "the relay is full or not ready", pauseMs };
   }
   // The relay's own 503 says when to try again. Without that, a proxy answers for an absent relay.
-  if (answer.status >= 500) return unreachable;
+  if (answer.status >= 500) return UNREACHABLE;
   const reason = "the relay answers, but no websocket comes through";
   return { code: "websocket_blocked", reason };
 }
@@ -631,7 +637,7 @@ function entriesOf(symbols) {
   return entries.map((entry) => upper(entry.trim()).slice(0, ENTRY_CHARS));
 }
 
-/** Return the object of a message; null where it is none. */
+/** Return the object of a message; null for any other text. */
 function parsed(text) {
   try {
     const message = JSON.parse(text);

@@ -19,7 +19,7 @@ test("the address of the relay becomes that of its websocket", () => {
   }
 });
 
-test("an address that is none is an error at once", () => {
+test("an address that is not valid is an error at once", () => {
   assert.throws(() => new Setup({}, "http://"), TypeError);
 });
 
@@ -194,13 +194,29 @@ test("a full relay is tried again no sooner than it asks for", async () => {
   assert.equal(setup.spot.connection.retryInMs, 7_000);
 });
 
-test("a relay that answers, but not by websocket, is told apart from one out of reach", async () => {
+test("a relay that answers twice, but not by websocket, is told apart from one out of reach", async () => {
   const setup = new Setup();
-  setup.answers = [{ status: 200 }, new TypeError("failed")];
+  const codes = [];
+  // Once is no proof: a relay may come back between the handshake and the request after it.
+  for (const answer of [{ status: 200 }, { status: 200 }, new TypeError("failed"), { status: 200 }]) {
+    setup.answers = [answer];
+    setup.socket.fail();
+    await settle();
+    codes.push(setup.spot.connection.code);
+    setup.clock.pass(setup.spot.connection.retryInMs);
+  }
+  assert.deepEqual(codes, ["unreachable", "websocket_blocked", "unreachable", "unreachable"]);
+});
+
+test("a relay that answered before a connection is not blocked after it", async () => {
+  const setup = new Setup();
+  setup.answers = [{ status: 200 }, { status: 200 }];
   setup.socket.fail();
   await settle();
-  assert.equal(setup.spot.connection.code, "websocket_blocked");
   setup.clock.pass(500);
+  setup.open();
+  setup.socket.fail();
+  setup.clock.pass(setup.spot.connection.retryInMs);
   setup.socket.fail();
   await settle();
   assert.equal(setup.spot.connection.code, "unreachable");

@@ -73,6 +73,9 @@ export function route(message: RelayMessage): SpotPriceUpdate | SymbolState | nu
       return message.updates[0] ?? null;
     case "symbol":
       return message;
+    case "daemon":
+      console.log(message.state === "absent" ? message.reason : message.feed);
+      return null;
     default:
       return null;
   }

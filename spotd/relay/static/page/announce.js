@@ -22,7 +22,7 @@ export class Announcer {
 
   #say() {
     this.#timer = null;
-    // What came and went meanwhile is no news; that a new symbol loads is none either.
+    // A state that came and went meanwhile is no news, nor that a new symbol loads.
     const changed = [...this.#news.values()].filter(
       ({ symbol, state }) => state !== (this.#said.get(symbol) ?? "loading"),
     );

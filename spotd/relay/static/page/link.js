@@ -7,7 +7,6 @@ const LINK_WORDS = {
   open: "Connected",
   waiting: "Disconnected",
   refused: "Refused",
-  closed: "Disconnected",
 };
 
 const GENERAL = {
@@ -22,13 +21,15 @@ export function isGeneral({ state, code }) {
 
 export class Link {
   #spot;
+  #sentToken;
   #everOpen = false;
   #retryAt = null; // performance.now() of the next try
   #parts = {};
   #shown = null;
 
-  constructor(spot, { onToken }) {
+  constructor(spot, { sentToken, onToken }) {
     this.#spot = spot;
+    this.#sentToken = sentToken;
     for (const id of [
       "link",
       "link-word",
@@ -48,6 +49,7 @@ export class Link {
     this.#parts.retry.addEventListener("click", () => this.#spot.reconnect());
     this.#parts.token.addEventListener("submit", (event) => {
       event.preventDefault();
+      this.#sentToken = true;
       onToken(this.#parts["token-value"].value.trim());
     });
     setInterval(() => this.#count(), 1000);
@@ -62,9 +64,9 @@ export class Link {
       const { retryInMs } = connection;
       this.#retryAt = retryInMs === null ? null : performance.now() + retryInMs;
     }
-    const trouble = this.#trouble();
     // A try that goes on does not take away what is said of the last one.
     if (connection.state === "connecting" && !this.#parts.notice.hidden) return;
+    const trouble = this.#trouble();
     this.#parts.link.dataset.state = connection.state;
     this.#write("link-word", LINK_WORDS[connection.state]);
     if (connection.state === "open") this.#showFeed();
@@ -92,9 +94,7 @@ export class Link {
     // The page does as it is told: that need not be said.
     const reason = `${format.sentence(connection.reason?.replace(/, try again$/, ""))}.`;
     if (connection.code === "unauthorized") {
-      const headline = connection.reason.includes("needs")
-        ? "This relay needs a token"
-        : "The token was refused";
+      const headline = this.#sentToken ? "The token was refused" : "This relay needs a token";
       const text = "Whoever runs the relay knows it. It is kept until this tab is closed.";
       return { kind: "refused", headline, text, token: true };
     }

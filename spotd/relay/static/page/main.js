@@ -14,8 +14,9 @@ const announcer = new Announcer();
 let table = null;
 let link = null;
 
+const token = followed.rememberedToken();
 const spot = connect(null, {
-  token: followed.rememberedToken(),
+  token,
   onSpotPriceUpdate: ({ symbol }) => table?.price(symbol),
   onState: (told) => {
     table?.state(told);
@@ -36,9 +37,10 @@ table = new Table(spot, (symbol) => {
   changed();
 });
 link = new Link(spot, {
-  onToken: (token) => {
-    followed.rememberToken(token);
-    spot.reconnect({ token });
+  sentToken: token !== null,
+  onToken: (given) => {
+    followed.rememberToken(given);
+    spot.reconnect({ token: given });
   },
 });
 

@@ -1,4 +1,4 @@
-/** Decides the order of rows, and what the page follows at first. Must not touch the document. */
+/** Decides the order of rows, and which entries a text names. Must not touch the document. */
 
 const ENTRY_CHARS = 64; // as spotd cuts what is no symbol
 

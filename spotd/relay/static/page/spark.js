@@ -8,7 +8,7 @@ const MARGIN = 2;
 export class History {
   #samples = [];
 
-  /** Take in the price at this second; null: none that can be trusted. */
+  /** Take in the price at this second; null: it cannot be trusted. */
   add(price) {
     this.#samples.push(price);
     if (this.#samples.length > SAMPLES) this.#samples.shift();
