@@ -264,7 +264,7 @@ async def test_a_client_that_vanishes_is_forgotten(setup: Setup) -> None:
 @pytest.mark.parametrize(
     "asked",
     [
-        HANDSHAKE + Frame(Opcode.TEXT, SUBSCRIBE).serialize(mask=True),
+        WEBSOCKET_REQUEST + Frame(Opcode.TEXT, SUBSCRIBE).serialize(mask=True),
         b"GET /sse?symbols=SPY HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n",
     ],
     ids=["websocket", "events"],
