@@ -34,6 +34,7 @@ from tests.bench.setup import rss_mb
 from tests.kit.publisher import status_of
 from tests.kit.servers import Server
 from tests.kit.waiting import cancelled, until
+from tests.relay.examples import WEBSOCKET_REQUEST
 
 SYMBOLS = symbols(60)
 STEADY = 20  # clients that stay, and are checked
@@ -41,10 +42,6 @@ WILD = 60  # clients that come and go, at a time
 _PUBLISH_EVERY_S = 0.1
 _SETTLE_S = 60.0
 _GROWTH = 1.15  # of memory, from the end of the first third to the end
-_HANDSHAKE = (
-    b"GET /ws HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
-)
 
 
 class Publisher:
@@ -158,7 +155,7 @@ async def stall(port: int, rng: random.Random) -> None:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
         client.setblocking(False)
         await loop.sock_connect(client, ("127.0.0.1", port))
-        await loop.sock_sendall(client, _HANDSHAKE[: rng.randrange(1, 400)])
+        await loop.sock_sendall(client, WEBSOCKET_REQUEST[: rng.randrange(1, 400)])
         if rng.random() < 0.8:
             message = json.dumps({"action": "subscribe", "symbols": SYMBOLS}).encode()
             await loop.sock_sendall(client, Frame(Opcode.TEXT, message).serialize(mask=True))
