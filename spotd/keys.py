@@ -44,7 +44,7 @@ class Keys:
 
     @property
     def events(self) -> str:
-        """Channel: DaemonStatus and SymbolState JSON, at every change."""
+        """Channel: DaemonStatus and SymbolState JSON at every change, and each Gap."""
         return f"{self.key_prefix}events"
 
     @property
@@ -54,7 +54,10 @@ class Keys:
 
     @property
     def seq(self) -> str:
-        """String: the highest ``seq`` published, so that a successor starts above it."""
+        """String: the highest ``seq`` published, and the token of the daemon that published it.
+
+        A successor starts above it.
+        """
         return f"{self.key_prefix}seq"
 
     @property

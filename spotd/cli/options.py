@@ -6,17 +6,37 @@ Talks to nothing itself. Must not require Alpaca keys, since the small commands 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
+from contextlib import asynccontextmanager, suppress
+from math import isfinite
 from typing import Any
 
 import click
 from pydantic import SecretStr
 
-from spotd.client import SpotClient
+from spotd.client import SpotClient, symbols_of
 from spotd.ops.stop_signals import stop_on_signals
 from spotd.redis.observer import Observer
 from spotd.settings import Settings
+
+_MALFORMED = "A symbol is 1 to 8 letters, optionally a dot and 1 to 4 more."
+_NO_OWNER = "Name it without an owner: SPY for the lease SPY@service."
+
+
+class Number(click.FloatRange):
+    """A number within bounds. NaN and infinity, which Python reads as numbers, are none."""
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """Return the number. Fail as click's own types do."""
+        number: float = super().convert(value, param, ctx)
+        if not isfinite(number):
+            self.fail(f"{value!r} is not a number.", param, ctx)
+        return number
+
+
+POSITIVE = Number(min=0, min_open=True)
 
 redis_url_option = click.option(
     "--redis-url",
@@ -33,6 +53,16 @@ def listed(entries: Iterable[str]) -> tuple[str, ...]:
     A text that holds no symbol at all stays as it is, so that it is refused by its name.
     """
     return tuple(name for entry in entries for name in (entry.replace(",", " ").split() or [entry]))
+
+
+def symbols_meant(entries: Iterable[str], *, allow_wildcard: bool = False) -> list[str]:
+    """Return the symbols that entries mean, each once. Raises UsageError with all the malformed."""
+    entries = tuple(entries)
+    try:
+        return symbols_of(entries, allow_wildcard=allow_wildcard)
+    except ValueError as error:
+        hint = f" {_NO_OWNER}" if any("@" in entry for entry in entries) else ""
+        raise click.UsageError(f"{error}. {_MALFORMED}{hint}") from error
 
 
 def load_settings(redis_url: str | None = None) -> Settings:
@@ -52,18 +82,23 @@ def client_of(settings: Settings) -> SpotClient:
     )
 
 
-def observer_of(settings: Settings) -> Observer:
-    """Return what reads the names of the daemon that these settings describe.
+@asynccontextmanager
+async def observer_of(settings: Settings) -> AsyncIterator[Observer]:
+    """Yield what reads the names of the daemon that these settings describe, and close it.
 
     Raises SettingsError.
     """
-    return Observer(settings.redis_url.get_secret_value(), settings.keys)
+    observer = Observer(settings.redis_url.get_secret_value(), settings.keys)
+    try:
+        yield observer
+    finally:
+        await observer.close()
 
 
 def until_stopped(body: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    """Run a body until it ends, or until a signal that asks to stop cancels it. None is a failure.
+    """Run a body until it ends, or until a signal that asks to stop cancels it: no failure, either.
 
-    Since the signals cancel the body, it removes its leases from Redis before it ends.
+    Since such a signal cancels the body, that removes its leases from Redis before it ends.
     """
 
     async def supervise() -> None:

@@ -5,7 +5,7 @@ Reads Redis by an observer. Must write nothing to Redis.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -30,9 +30,10 @@ class Overview:
     """What Redis held. ``away``: why it could not be read; then all else is empty.
 
     ``led`` is whether a daemon holds the leader key. Since each status is that of a leader, a
-    status without one is what a daemon left that was killed or cut off. ``led`` and ``demand`` are
-    None where our user may not read them. ``not_live`` are the states of symbols that
-    have no live price, sorted by state, code and name.
+    status without one is what a daemon left that was killed or cut off. ``led`` is None where our
+    user may not read it, ``demand`` where Redis refuses to read it. ``not_live`` are the states of
+    symbols that have no live price, sorted by state, code and name. ``unreadable`` says why demand
+    or states could not be read, by their name.
     """
 
     status: DaemonStatus | None = None
@@ -40,6 +41,7 @@ class Overview:
     demand: DemandOrigins | None = None
     not_live: Sequence[SymbolState] = field(default=())
     away: str | None = None
+    unreadable: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def ready(self) -> bool:
@@ -62,6 +64,7 @@ class Overview:
                 "action": action_of(self.code),
                 "demand": None if demand is None else _demand_fields(demand),
                 "not_live": [msgspec.Raw(state.to_json()) for state in self.not_live],
+                "unreadable": self.unreadable,
             }
         )
 
@@ -93,13 +96,20 @@ async def read_overview(observer: Observer) -> Overview:
     try:
         status = await observer.status()
         led = await observer.led()
+        demand: DemandOrigins | None = None
+        not_live: Sequence[SymbolState] = ()
+        unreadable = {}
         try:
             demand = origins(*await observer.demand())
-        except RefusedError:
-            demand = None
-        # What a daemon left that is gone does not count.
-        not_live = await _not_live(observer, status) if status and led is not False else []
-        return Overview(status, led, demand, not_live)
+        except RefusedError as error:
+            unreadable["demand"] = str(error)
+        try:
+            # What a daemon left that is gone does not count.
+            if status is not None and led is not False:
+                not_live = await _not_live(observer, status)
+        except RefusedError as error:
+            unreadable["states"] = str(error)
+        return Overview(status, led, demand, not_live, unreadable=unreadable)
     except RedisUnavailableError as error:
         return Overview(away=str(error))
 
@@ -129,10 +139,9 @@ def _demand_fields(demand: DemandOrigins) -> dict[str, Any]:
     }
 
 
-_ORDER = ("refused", "stale", "halted", "pending", "live")
+_ORDER = ("refused", "stale", "halted", "pending", "live", "ended")
 
 
 def group_of(state: SymbolState) -> tuple[int, str]:
     """Return what states are grouped by, in the order in which they are shown: state, reason."""
-    order = _ORDER.index(state.state) if state.state in _ORDER else len(_ORDER)
-    return order, state.code or state.reason or ""
+    return _ORDER.index(state.state), state.code or state.reason or ""

@@ -19,9 +19,6 @@ from spotd.models import DaemonStatus, Gap, SymbolState
 
 _MOST_GAPS, _MOST_OWNERS, _MOST_GROUPS = 3, 2, 3  # so that all fits a screen of 24 lines
 _NAMES_CHARS = 34  # of a list of names; then they are counted
-_MOST_CHARS = 1_000  # of one text. Whoever may write to Redis may write megabytes of a reason.
-
-
 NAME_CELLS = 13  # the names stand in a column of their own
 
 
@@ -35,7 +32,7 @@ class Named(NamedTuple):
     @property
     def line(self) -> Line:
         """Return the line as a terminal shows it."""
-        return (f"{self.name:<{NAME_CELLS}}", ""), (printable(self.text, _MOST_CHARS), self.style)
+        return (f"{self.name:<{NAME_CELLS}}", ""), (printable(self.text), self.style)
 
 
 def lines_of(seen: Overview, now: datetime) -> Iterator[Named]:
@@ -58,8 +55,8 @@ def lines_of(seen: Overview, now: datetime) -> Iterator[Named]:
         yield from _fact_lines(status, now)
     if seen.demand is not None:
         yield from _demand_lines(seen.demand)
-    elif seen.away is None:
-        yield Named("demand", "unknown: the user of Redis may not read it")
+    for name, why in seen.unreadable.items():
+        yield Named(name, f"unknown: {why}", "doubtful")
     yield from _state_lines(seen.not_live)
 
 
@@ -172,7 +169,7 @@ def _state_lines(states: Sequence[SymbolState]) -> Iterator[Named]:
         state = members[0].state
         why = f"{code}: " if code else ""
         names = names_text([each.symbol for each in members])
-        yield Named(state, f"{why}{names}", STATES.get(state, ""))
+        yield Named(state, f"{why}{names}", STATES[state])
         details = {each.detail for each in members}
         if len(details) == 1 and members[0].detail:
             yield Named("", members[0].detail)

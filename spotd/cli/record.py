@@ -19,10 +19,9 @@ from pathlib import Path
 import aiohttp
 import click
 
-from spotd.cli.options import load_settings, until_stopped
+from spotd.cli.options import POSITIVE, listed, load_settings, symbols_meant, until_stopped
 from spotd.cli.recording import Files, Full, Output, Pipe
 from spotd.cli.text import printable
-from spotd.client import symbols_of
 from spotd.core.recording import Bounds, Lines
 from spotd.core.tap import Kind, Record, RecordReader
 from spotd.errors import SettingsError, SpotdError
@@ -38,18 +37,16 @@ _NAMES = {"q": "quotes", "t": "trades", "s": "statuses", "c": "corrections", "x"
 
 @click.command()
 @click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
-@click.option("--symbols", metavar="SPY,QQQ", default="", help="Only these symbols.")
-@click.option(
-    "--minutes", type=click.FloatRange(0, min_open=True), help="End after this many minutes."
-)
+@click.option("--symbols", metavar="SPY,QQQ", help="Only these symbols.")
+@click.option("--minutes", type=POSITIVE, help="End after this many minutes.")
 @click.option(
     "--rotate-mb",
-    type=click.FloatRange(0, min_open=True),
+    type=POSITIVE,
     help="Begin a new file before one is larger than this.",
 )
 @click.option(
     "--rotate-minutes",
-    type=click.FloatRange(0, min_open=True),
+    type=POSITIVE,
     help="Begin a new file after this many minutes.",
 )
 @click.option(
@@ -61,7 +58,7 @@ _NAMES = {"q": "quotes", "t": "trades", "s": "statuses", "c": "corrections", "x"
 )
 @click.option(
     "--max-mb",
-    type=click.FloatRange(0, min_open=True),
+    type=POSITIVE,
     default=1000.0,
     show_default=True,
     help="The bound of all files together. One file ends there; of several, the oldest is deleted.",
@@ -69,7 +66,7 @@ _NAMES = {"q": "quotes", "t": "trades", "s": "statuses", "c": "corrections", "x"
 @click.option("--url", help="The daemon's HTTP address, if the settings here are not the daemon's.")
 def record(
     file: Path,
-    symbols: str,
+    symbols: str | None,
     minutes: float | None,
     rotate_mb: float | None,
     rotate_minutes: float | None,
@@ -83,16 +80,15 @@ def record(
     `spotd simulate --replay FILE` plays. A name that ends in .gz is compressed, and - is standard
     output. The command demands no symbol: it records what is streamed.
     """
-    try:
-        wanted = symbols_of(tuple(filter(None, symbols.replace(",", " ").split())))
-    except ValueError as error:
-        raise click.UsageError(str(error)) from error
+    wanted = symbols_meant(listed([symbols])) if symbols else []
     bounds = Bounds(
         total_bytes=int(max_mb * _MB),
         file_bytes=None if rotate_mb is None else int(rotate_mb * _MB),
         file_s=None if rotate_minutes is None else 60 * rotate_minutes,
         files=files,
     )
+    if url is not None and not url.startswith(("http://", "https://")):
+        raise click.BadParameter("it has to begin with http://", param_hint="'--url'")
     piped = str(file) == "-"
     if piped and bounds.rotates:
         raise click.UsageError("standard output does not rotate")
@@ -115,6 +111,8 @@ def address_of(settings: Settings) -> str:
 
 def _in_words(error: Exception) -> str:
     """Return the system's words for a connection that was refused, else those of the error."""
+    if isinstance(error, TimeoutError):
+        return "no answer in time"
     number = error.errno if isinstance(error, aiohttp.ClientConnectorError) else None
     if number is not None and number > 0:  # those of the resolver are below
         return os.strerror(number)
@@ -126,12 +124,23 @@ class _AwayError(SpotdError):
 
 
 class Recording:
-    """One run of the command. ``file``: its path and bounds; None: standard output."""
+    """One run of the command. ``file``: its path and bounds; None: standard output.
 
-    def __init__(self, tap: str, lines: Lines, file: tuple[Path, Bounds] | None) -> None:
+    A daemon that begins no answer for ``answer_limit_s`` is away.
+    """
+
+    def __init__(
+        self,
+        tap: str,
+        lines: Lines,
+        file: tuple[Path, Bounds] | None,
+        *,
+        answer_limit_s: float = 10.0,
+    ) -> None:
         self._tap = tap
         self._lines = lines
         self._file = file
+        self._answer_limit_s = answer_limit_s
         self._output: Output | None = None
         self._is_away = False
 
@@ -188,15 +197,16 @@ class Recording:
         """Yield what the daemon sends, until it ends. Raise _AwayError."""
         # A name other than localhost is refused, whatever it leads to.
         headers = {"Host": "localhost"}
-        limits = aiohttp.ClientTimeout(total=None, connect=10.0)
         try:
             async with (
-                aiohttp.ClientSession(timeout=limits) as http,
+                asyncio.timeout(self._answer_limit_s) as limit,
+                aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=None)) as http,
                 http.get(self._tap, headers=headers, allow_redirects=False) as answer,
             ):
                 if answer.status != 200:
-                    said = printable((await answer.text())[:200].strip())
-                    raise _AwayError(f"{self._tap} answers {answer.status}: {said}")
+                    said = (await answer.content.read(200)).decode("utf-8", "replace").strip()
+                    raise _AwayError(f"{self._tap} answers {answer.status}: {printable(said)}")
+                limit.reschedule(None)  # a quiet stream is no failure
                 async for data in answer.content.iter_any():
                     yield data
         except (aiohttp.ClientError, OSError, ValueError) as error:

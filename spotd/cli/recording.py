@@ -47,6 +47,9 @@ class Pipe:
     """Standard output, as plain lines. Python's own buffer is left alone."""
 
     def __init__(self) -> None:
+        """Begin. Raise SpotdError where standard output was closed from the start."""
+        if sys.stdout is None:
+            raise SpotdError("cannot write the recording: standard output is closed")
         self._file: BinaryIO = open(os.dup(sys.stdout.fileno()), "wb", buffering=0)  # noqa: SIM115, PTH123 - closed by ``close``
         self.written_bytes = 0
 
@@ -85,11 +88,6 @@ class Files:
         self.written_bytes = 0  # over all files of this run
         self._named = datetime.min.replace(tzinfo=UTC)
         self._begin()
-
-    @property
-    def paths(self) -> list[Path]:
-        """The files, the oldest first."""
-        return [*(path for path, _ in self._older), self._present]
 
     def write(self, lines: bytes) -> None:
         """Gather lines, and write them once they are a piece."""

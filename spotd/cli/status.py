@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 import click
 
 from spotd.cli.options import (
+    Number,
     json_option,
     load_settings,
     observer_of,
@@ -38,7 +39,7 @@ _PAUSE_PER_READ = 20.0  # a refresh is at most 5 % of the time, however large th
 @click.option(
     "--every",
     "every_s",
-    type=click.FloatRange(0.2, 3600),
+    type=Number(0.2, 3600),
     default=_EVERY_S,
     show_default=True,
     metavar="SECONDS",
@@ -63,26 +64,17 @@ def status(redis_url: str | None, as_json: bool, watch: bool, every_s: float) ->
 
 
 async def _once(settings: Settings) -> Overview:
-    observer = observer_of(settings)
-    try:
+    async with observer_of(settings) as observer:
         return await read_overview(observer)
-    finally:
-        await observer.close()
 
 
 async def _watch(settings: Settings, every_s: float, *, as_json: bool) -> None:
-    observer = observer_of(settings)
-    try:
-        if as_json:
-            async for seen in _again(observer, every_s):
-                click.echo(seen.to_json())
-        elif has_screen():
+    async with observer_of(settings) as observer:
+        if has_screen() and not as_json:
             await _on_screen(observer, every_s)
-        else:
-            async for seen in _again(observer, every_s):
-                click.echo(f"{_text(seen)}\n")
-    finally:
-        await observer.close()
+            return
+        async for seen in _again(observer, every_s):
+            click.echo(seen.to_json() if as_json else f"{_text(seen)}\n")
 
 
 async def _on_screen(observer: Observer, every_s: float) -> None:

@@ -10,7 +10,7 @@ from math import inf
 
 import msgspec
 
-from spotd.cli.table import NO_DAEMON, counted
+from spotd.cli.table import NO_DAEMON, counted, why_text
 from spotd.core.demand_origins import origins
 from spotd.core.leases import FAR_AHEAD_S
 from spotd.models import SymbolState
@@ -97,5 +97,5 @@ def _state_text(asked: Asked) -> str:
     state = asked.state
     if state is None:
         return "has no state" if asked.daemon else f"has no state: {NO_DAEMON}"
-    why = ": ".join(text for text in (state.reason, state.detail) if text)
+    why = why_text(state.reason, state.detail)
     return f"is {state.state}" + (f": {why}" if why else "")

@@ -19,11 +19,12 @@ from spotd.cli.options import (
     load_settings,
     observer_of,
     redis_url_option,
+    symbols_meant,
 )
 from spotd.cli.symbol_origins import Asked, asked_lines, read_asked
-from spotd.cli.table import NO_DAEMON, price_text
+from spotd.cli.table import NO_DAEMON, price_text, why_text
 from spotd.cli.text import printable
-from spotd.client import SpotClient, symbols_of
+from spotd.client import SpotClient
 from spotd.core.demand_origins import origins
 from spotd.errors import RedisUnavailableError, SpotdError
 from spotd.models import MAX_ENTRY_CHARS, DaemonStatus, SpotPriceUpdate, SymbolState
@@ -36,9 +37,6 @@ T = TypeVar("T")
 _ANSWER_WITHIN_S = 2.0  # the daemon sees a change within 1 s, and Alpaca answers at once
 _READ_AGAIN_S = 0.05
 _NO_DAEMON = f"{NO_DAEMON}, so nothing is streamed: spotd run"
-_MALFORMED = "A symbol is 1 to 8 letters, optionally a dot and 1 to 4 more."
-_NO_OWNER = "Name it without an owner: SPY for the lease SPY@service."
-
 _COMPLETE_WITHIN_S = 0.5  # a person waits at the prompt
 
 
@@ -46,12 +44,8 @@ def complete_symbols(_: click.Context, __: click.Parameter, incomplete: str) -> 
     """Return the symbols of the demand that begin so; none where Redis does not answer at once."""
 
     async def read() -> list[str]:
-        observer = observer_of(load_settings())
-        try:
-            async with asyncio.timeout(_COMPLETE_WITHIN_S):
-                demand = origins(*await observer.demand())
-        finally:
-            await observer.close()
+        async with observer_of(load_settings()) as observer, asyncio.timeout(_COMPLETE_WITHIN_S):
+            demand = origins(*await observer.demand())
         return sorted({*demand.entries, *demand.leases})
 
     try:
@@ -99,14 +93,20 @@ def add(entries: tuple[str, ...], redis_url: str | None) -> None:
 
     A malformed one is exit code 2, and nothing is changed. Where a daemon runs, its answer is
     waited for, for 2 seconds at most: symbols that it refuses are told, and are exit code 1.
-    Without a daemon the demand is written all the same: that is told, and is exit code 0.
+    Without a daemon the demand is written all the same: that is told, and is exit code 0. So is an
+    answer that the user of Redis may not read.
     """
     settings = load_settings(redis_url)
     wanted = _meant(listed(entries))
     added = asyncio.run(_change(settings, lambda spot: spot.add(*wanted)))
     there = [symbol for symbol in wanted if symbol not in added]
     click.echo(_told("added", added, "already there", there))
-    status, states = asyncio.run(_observed(settings, lambda seen: _answer(seen, wanted)))
+    try:
+        status, states = asyncio.run(_observed(settings, lambda seen: _answer(seen, wanted)))
+    except RedisUnavailableError as error:  # what was asked for is done
+        click.echo(f"the daemon's answer is not known: {error}", err=True)
+        # A user who may not read the answer did all that it may.
+        raise click.exceptions.Exit(0 if isinstance(error, RefusedError) else 1) from error
     if status is None:
         click.echo(_NO_DAEMON, err=True)
         if "*" in wanted:
@@ -114,7 +114,8 @@ def add(entries: tuple[str, ...], redis_url: str | None) -> None:
         return
     refused = [each for each in states.values() if each.state == "refused"]
     for each in refused:
-        click.echo(f"refused {printable(each.symbol)}: {_why(each)}", err=True)
+        why = why_text(each.reason, each.detail)
+        click.echo(f"refused {printable(each.symbol)}: {why}", err=True)
     raise click.exceptions.Exit(1 if refused else 0)
 
 
@@ -164,7 +165,7 @@ def list_(entries: tuple[str, ...], redis_url: str | None, as_json: bool) -> Non
     names_shown = [printable(row.symbol, MAX_ENTRY_CHARS) for row in rows]
     width = max(map(len, names_shown), default=0)
     for name, row in zip(names_shown, rows, strict=True):
-        why = printable(": ".join(text for text in (row.reason, row.detail) if text))
+        why = why_text(row.reason, row.detail)
         mid = price_text(row.mid_price)
         state = f"was {row.last_state}" if row.last_state else row.state or "-"
         click.echo(f"{name:<{width}}  {printable(state):<11} {mid:>12}  {why}".rstrip())
@@ -198,24 +199,15 @@ def who(entries: tuple[str, ...], redis_url: str | None, as_json: bool) -> None:
 
 
 def _meant(entries: Iterable[str]) -> list[str]:
-    """Return the symbols that entries mean. Raises UsageError with all the malformed."""
-    entries = tuple(entries)
-    try:
-        return symbols_of(entries, allow_wildcard=True)
-    except ValueError as error:
-        hint = f" {_NO_OWNER}" if any("@" in entry for entry in entries) else ""
-        raise click.UsageError(f"{error}. {_MALFORMED}{hint}") from error
-
-
-def _why(state: SymbolState) -> str:
-    return printable(": ".join(text for text in (state.reason, state.detail) if text))
+    """Return the symbols that entries mean. The demand may hold ``*``. Raises UsageError."""
+    return symbols_meant(entries, allow_wildcard=True)
 
 
 def _told(done: str, changed: list[str], else_: str, unchanged: list[str]) -> str:
     """Return one line that names the changed symbols and the unchanged ones."""
     parts = [f"{done} {len(changed)}: {', '.join(changed)}"] if changed else []
     parts += [f"{else_}: {', '.join(unchanged)}"] if unchanged else []
-    return printable("; ".join(parts))
+    return printable("; ".join(parts), None)
 
 
 async def _change(
@@ -226,11 +218,8 @@ async def _change(
 
 
 async def _observed(settings: Settings, read: Callable[[Observer], Coroutine[Any, Any, T]]) -> T:
-    observer = observer_of(settings)
-    try:
+    async with observer_of(settings) as observer:
         return await read(observer)
-    finally:
-        await observer.close()
 
 
 async def _stored(observer: Observer) -> set[str]:
@@ -245,19 +234,12 @@ async def _answer(
     states: dict[str, SymbolState] = {}
     loop = asyncio.get_running_loop()
     over = loop.time() + _ANSWER_WITHIN_S
-    try:
-        status = await observer.status()
-        while status is not None:
-            states = await observer.states(*wanted)
-            open_ = [name for name in wanted if not _is_answered(states.get(name))]
-            if not open_ or loop.time() >= over:
-                break
-            await asyncio.sleep(_READ_AGAIN_S)
-    except RefusedError:
-        return None, {}
-    except RedisUnavailableError as error:  # what was asked for is done
-        click.echo(f"the daemon's answer is not known: {error}", err=True)
-        raise click.exceptions.Exit(1) from error
+    status = await observer.status()
+    while status is not None:
+        states = await observer.states(*wanted)
+        if all(_is_answered(states.get(name)) for name in wanted) or loop.time() >= over:
+            break
+        await asyncio.sleep(_READ_AGAIN_S)
     return status, states
 
 
@@ -269,7 +251,7 @@ async def _rows(settings: Settings) -> tuple[list[Row], DaemonStatus | None]:
     async with client_of(settings) as spot:
         desired, states, last = await spot.desired(), await spot.states(), await spot.latest()
         status = await spot.status()
-    # The daemon cuts a long entry in its states; here it is shown whole, as it has to be removed.
+    # The daemon cuts a long entry in its states. A row has it whole, as it has to be removed.
     told = {name: name[:MAX_ENTRY_CHARS] for name in desired}
     rows = [
         _row(name, states.get(told.get(name, name)), last.get(name), runs=status is not None)

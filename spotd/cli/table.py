@@ -35,12 +35,17 @@ def gap_text(gap: Gap) -> str:
     """Return when no prices came, how many symbols that concerns, and why."""
     seconds = (gap.ends - gap.begins).total_seconds()
     symbols = counted(gap.symbols, "symbol")
-    return f"gap of {seconds:.1f} s until {rfc3339(gap.ends)}, {symbols}: {printable(gap.reason)}"
+    return f"gap of {seconds:,.1f} s until {rfc3339(gap.ends)}, {symbols}: {printable(gap.reason)}"
 
 
 def state_text(event: DaemonStatus | SymbolState) -> str:
     """Return a state, with its reason where it has one."""
     return printable(event.state + (f": {event.reason}" if event.reason else ""))
+
+
+def why_text(reason: str | None, detail: str | None) -> str:
+    """Return why a symbol is in its state; "" where nothing says so."""
+    return printable(": ".join(filter(None, (reason, detail))))
 
 
 def price_text(price: float | None) -> str:

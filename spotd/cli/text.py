@@ -5,12 +5,14 @@ from __future__ import annotations
 from functools import lru_cache
 from unicodedata import category, east_asian_width
 
+_MOST_CHARS = 1_000
 
-def printable(text: str, most_chars: int | None = None) -> str:
-    """Return a text on one line, cut at ``most_chars``.
+
+def printable(text: str, most_chars: int | None = _MOST_CHARS) -> str:
+    """Return a text on one line, cut at ``most_chars``; None: whole.
 
     Everybody who writes to Redis may write an entry of the demand, or a status. As a consequence,
-    what a terminal would carry out, reorder or break a line at is escaped.
+    what a terminal would carry out, reorder or break a line at is escaped, and megabytes are cut.
     """
     if most_chars is not None and len(text) > most_chars:
         text = f"{text[: most_chars - 1]}…"

@@ -12,17 +12,19 @@ from contextlib import aclosing, suppress
 import click
 
 from spotd.cli.options import (
+    POSITIVE,
     client_of,
     json_option,
     listed,
     load_settings,
     redis_url_option,
+    symbols_meant,
     until_stopped,
 )
 from spotd.cli.screen.show import show
 from spotd.cli.screen.terminal import has_screen
 from spotd.cli.table import LAST_KNOWN, event_line, price_line, state_text
-from spotd.client import SpotClient, symbols_of
+from spotd.client import SpotClient
 from spotd.client.tasks import until_first_ends
 from spotd.errors import RedisUnavailableError, SpotdError
 from spotd.models import DaemonStatus, Gap, SpotPriceUpdate
@@ -33,9 +35,7 @@ _PRESENCE_S = 2.0  # between two checks for a daemon, whose status lapses after 
 
 @click.command()
 @click.argument("entries", metavar="[SYMBOL]...", nargs=-1)
-@click.option(
-    "--seconds", type=click.FloatRange(min=0, min_open=True), help="End after this many seconds."
-)
+@click.option("--seconds", type=POSITIVE, help="End after this many seconds.")
 @click.option("--count", type=click.IntRange(min=1), help="End after this many updates.")
 @json_option
 @redis_url_option
@@ -56,10 +56,7 @@ def watch(
     stderr. q, Ctrl-C and SIGTERM end it with exit code 0.
     """
     settings = load_settings(redis_url)
-    try:
-        symbols = symbols_of(listed(entries))
-    except ValueError as error:
-        raise click.UsageError(str(error)) from error
+    symbols = symbols_meant(listed(entries))
     if has_screen() and count is None and not as_json:
         until_stopped(lambda: _screen(settings, symbols, seconds))
     else:
@@ -118,6 +115,7 @@ async def _lines(
     updates: AsyncIterator[SpotPriceUpdate],
     line_of: Callable[[SpotPriceUpdate], str],
 ) -> None:
+    shown = frozenset(symbols)
     last: dict[str | None, str] = {}  # what was said of each symbol, and under None of the daemon
 
     def no_daemon() -> None:
@@ -135,7 +133,7 @@ async def _lines(
                 click.echo(event_line(event), err=True)
                 continue
             symbol = None if isinstance(event, DaemonStatus) else event.symbol
-            if symbol is not None and symbol not in symbols:
+            if symbol is not None and symbol not in shown:
                 continue
             said = state_text(event)
             # A normal state is shown only after one that was not normal.

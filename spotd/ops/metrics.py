@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import accumulate
 from math import nan
+from typing import Any, TypeVar
 
 from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.core import (
@@ -25,7 +26,10 @@ from prometheus_client.exposition import generate_latest
 from prometheus_client.registry import Collector
 
 PROMETHEUS_TEXT = "text/plain; version=0.0.4; charset=utf-8"  # the type of what ``text`` returns
+Labelled = TypeVar("Labelled", CounterMetricFamily, GaugeMetricFamily)
+
 _MARKETS = ("closed", "extended", "open")
+_BREAKER_STATES = ("closed", "half_open", "open")  # by number
 BREAKER_NAME = "spot_price_stream"
 _LATENCY_BUCKETS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
 _SIZE_BUCKETS = (1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0, 2000.0, 4000.0)
@@ -77,7 +81,7 @@ class Distribution:
         return HistogramMetricFamily(self._name, self._help, buckets=buckets, sum_value=self._sum)
 
 
-class Metrics:
+class Metrics(Collector):
     """The counters of the loops, and the text that Prometheus reads."""
 
     def __init__(self) -> None:
@@ -86,8 +90,6 @@ class Metrics:
         self.reconnects: Tally[str] = Tally()
         self.redis_errors = 0
         self.snapshots_failed = 0
-        self._registry = CollectorRegistry()
-        ProcessCollector(registry=self._registry)  # CPU, memory, open files
         self.publish_latency = Distribution(
             "spotd_publish_latency_seconds",
             "Per call: oldest update of it became due (for a leading edge: its frame was "
@@ -105,6 +107,10 @@ class Metrics:
         self.loop_lag = Distribution(
             "spotd_loop_lag_seconds", "How late the event loop runs a timer", _LATENCY_BUCKETS
         )
+        self._read: Callable[[], Numbers] = Numbers
+        self._registry = CollectorRegistry()
+        ProcessCollector(registry=self._registry)  # CPU, memory, open files
+        self._registry.register(self)
 
     @property
     def reconnects_total(self) -> int:
@@ -113,17 +119,11 @@ class Metrics:
 
     def numbers_from(self, read: Callable[[], Numbers]) -> None:
         """Call ``read`` for the numbers at every scrape."""
-        self._registry.register(_Numbers(self, read))
+        self._read = read
 
     def text(self) -> bytes:
         """Return all metrics in Prometheus' text format."""
         return generate_latest(self._registry)
-
-
-class _Numbers(Collector):
-    def __init__(self, metrics: Metrics, read: Callable[[], Numbers]) -> None:
-        self._metrics = metrics
-        self._read = read
 
     def describe(self) -> Iterable[Metric]:
         """Return nothing, since the names are known only in ``collect``."""
@@ -132,100 +132,98 @@ class _Numbers(Collector):
     def collect(self) -> Iterable[Metric]:
         """Yield all numbers as of now."""
         numbers = self._read()
-        own = self._metrics
         for distribution in (
-            own.publish_latency, own.updates_per_call, own.feed_lag, own.loop_lag,
+            self.publish_latency, self.updates_per_call, self.feed_lag, self.loop_lag,
         ):  # fmt: skip
             yield distribution.family()
-        yield CounterMetricFamily(
-            "spotd_quotes_received", "Quotes decoded", value=numbers.quotes_received
+        for name, meaning, value in self._counters(numbers):
+            yield CounterMetricFamily(name, meaning, value=value)
+        for name, meaning, value in self._gauges(numbers):
+            yield GaugeMetricFamily(name, meaning, value=value)
+        for name, meaning, label, counts in self._labelled_counters(numbers):
+            yield labelled(CounterMetricFamily(name, meaning, labels=[label]), counts)
+        for name, meaning, label, counts in self._labelled_gauges(numbers):
+            yield labelled(GaugeMetricFamily(name, meaning, labels=[label]), counts)
+
+    def _counters(self, numbers: Numbers) -> tuple[tuple[str, str, float], ...]:
+        return (
+            ("spotd_quotes_received", "Quotes decoded", numbers.quotes_received),
+            ("spotd_trades_received", "Trades decoded", numbers.trades_received),
+            ("spotd_trades_cancelled", "Cancellations decoded", numbers.trades_cancelled),
+            ("spotd_trades_corrected", "Corrections decoded", numbers.trades_corrected),
+            (
+                "spotd_quotes_conflated",
+                "Quotes that replaced one not yet published",
+                numbers.quotes_conflated,
+            ),
+            ("spotd_updates_published", "Updates that Redis took", self.updates_published),
+            ("spotd_redis_errors", "Failed calls to Redis", self.redis_errors),
+            ("spotd_snapshots_failed", "Failed REST requests", self.snapshots_failed),
         )
-        yield CounterMetricFamily(
-            "spotd_trades_received", "Trades decoded", value=numbers.trades_received
+
+    def _gauges(self, numbers: Numbers) -> tuple[tuple[str, str, float], ...]:
+        return (
+            (
+                "spotd_conflation_ratio",
+                "Quotes received for each update published, since the start",
+                numbers.quotes_received / max(1, self.updates_published),
+            ),
+            (
+                "spotd_edges_gather",
+                "1: so many updates go out that first ones gather for up to 2 ms",
+                self.edges_gather,
+            ),
+            ("spotd_stream_connected", "1: authenticated", numbers.stream_connected),
+            (
+                "spotd_lag_seconds",
+                (
+                    "Median of the last seconds, exchange time of a quote to received; "
+                    "NaN without quotes"
+                ),
+                nan if numbers.lag_s is None else numbers.lag_s,
+            ),
+            ("spotd_leader", "1: the leader", numbers.leader),
+            ("spotd_ready", "1: ready, as /readyz says", numbers.ready),
         )
-        yield CounterMetricFamily(
-            "spotd_trades_cancelled", "Cancellations decoded", value=numbers.trades_cancelled
-        )
-        yield CounterMetricFamily(
-            "spotd_trades_corrected", "Corrections decoded", value=numbers.trades_corrected
-        )
-        yield CounterMetricFamily(
-            "spotd_quotes_conflated",
-            "Quotes that replaced one not yet published",
-            value=numbers.quotes_conflated,
-        )
-        yield CounterMetricFamily(
-            "spotd_updates_published", "Updates that Redis took", value=own.updates_published
-        )
-        yield GaugeMetricFamily(
-            "spotd_conflation_ratio",
-            "Quotes received for each update published, since the start",
-            value=numbers.quotes_received / max(1, own.updates_published),
-        )
-        yield GaugeMetricFamily(
-            "spotd_edges_gather",
-            "1: so many updates go out that first ones gather for up to 2 ms",
-            value=own.edges_gather,
-        )
-        yield CounterMetricFamily(
-            "spotd_redis_errors", "Failed calls to Redis", value=own.redis_errors
-        )
-        yield CounterMetricFamily(
-            "spotd_snapshots_failed", "Failed REST requests", value=own.snapshots_failed
-        )
-        yield _labelled(
-            CounterMetricFamily("spotd_quotes_dropped", "Quotes not used", labels=["reason"]),
-            numbers.quotes_dropped,
-        )
-        yield _labelled(
-            CounterMetricFamily("spotd_messages_ignored", "Other messages", labels=["kind"]),
-            numbers.messages_ignored,
-        )
-        yield _labelled(
-            CounterMetricFamily(
+
+    def _labelled_counters(
+        self, numbers: Numbers
+    ) -> tuple[tuple[str, str, str, Mapping[str, int]], ...]:
+        return (
+            ("spotd_quotes_dropped", "Quotes not used", "reason", numbers.quotes_dropped),
+            ("spotd_messages_ignored", "Other messages", "kind", numbers.messages_ignored),
+            (
                 "spotd_doubtful_leases",
                 "Leases that had lapsed before they came, or that lapse more than a year ahead",
-                labels=["kind"],
+                "kind",
+                numbers.doubtful_leases,
             ),
-            numbers.doubtful_leases,
+            ("spotd_reconnects", "Streams lost or not opened", "reason", self.reconnects),
         )
-        yield _labelled(
-            CounterMetricFamily(
-                "spotd_reconnects", "Streams lost or not opened", labels=["reason"]
-            ),
-            own.reconnects,
-        )
-        yield _labelled(
-            GaugeMetricFamily("spotd_symbols", "Desired symbols", labels=["state"]),
-            numbers.symbols,
-        )
-        yield GaugeMetricFamily(
-            "spotd_stream_connected", "1: authenticated", value=numbers.stream_connected
-        )
-        yield GaugeMetricFamily(
-            "spotd_lag_seconds",
-            "Median of the last seconds, exchange time of a quote to received; NaN without quotes",
-            value=nan if numbers.lag_s is None else numbers.lag_s,
-        )
-        yield GaugeMetricFamily("spotd_leader", "1: the leader", value=numbers.leader)
-        yield GaugeMetricFamily("spotd_ready", "1: ready, as /readyz says", value=numbers.ready)
-        yield _labelled(
-            GaugeMetricFamily(
+
+    @staticmethod
+    def _labelled_gauges(
+        numbers: Numbers,
+    ) -> tuple[tuple[str, str, str, Mapping[str, int]], ...]:
+        return (
+            ("spotd_symbols", "Desired symbols", "state", numbers.symbols),
+            (
                 "spotd_market",
                 "1: the state of the feed's market now; all 0 where no calendar is known",
-                labels=["state"],
+                "state",
+                {state: numbers.market == state for state in _MARKETS},
             ),
-            {state: numbers.market == state for state in _MARKETS},
+            (
+                "spotd_breaker_state",
+                "0 closed, 1 half open, 2 open",
+                "name",
+                {BREAKER_NAME: _BREAKER_STATES.index(numbers.breaker)},
+            ),
         )
-        states = ("closed", "half_open", "open")
-        breaker = GaugeMetricFamily(
-            "spotd_breaker_state", "0 closed, 1 half open, 2 open", labels=["name"]
-        )
-        breaker.add_metric([BREAKER_NAME], states.index(numbers.breaker))
-        yield breaker
 
 
-def _labelled(family: Metric, values: Mapping[str, int]) -> Metric:
+def labelled(family: Labelled, values: Mapping[Any, int]) -> Labelled:
+    """Return a family of one label with these values, given by the values of the label."""
     for label, value in sorted(values.items()):
-        family.add_metric([label], value)  # type: ignore[attr-defined]
+        family.add_metric([str(label)], value)
     return family

@@ -1,7 +1,8 @@
 """What a person asks Redis about: status, states, the demand with its owners, the server itself.
 
 Reads only, so it may be used beside a daemon. Decides nothing. Where our user may not ask, or a
-managed server knows no such command, an answer about the server is None.
+managed server knows no such command, an answer about the server is None. A daemon replaces what it
+cannot read of its own status and states, so that counts as absent.
 """
 
 from __future__ import annotations
@@ -14,10 +15,10 @@ import msgspec
 from spotd.errors import RedisUnavailableError
 from spotd.keys import Keys
 from spotd.models import DaemonStatus, SymbolState
-from spotd.redis.calls import Calls, Outcome, ignore
+from spotd.redis.calls import Calls, ignore
 from spotd.redis.clients import COMMAND_TIMEOUT_S
 from spotd.redis.cluster import ClusterClient
-from spotd.redis.errors import RefusedError, answered
+from spotd.redis.errors import RefusedError, WrongTypeError, answered
 from spotd.redis.tries import TRY_S
 
 T = TypeVar("T")
@@ -37,26 +38,18 @@ class Observer(Calls):
     Raises SettingsError for an address or a key prefix that cannot work.
     """
 
-    def __init__(
-        self,
-        url: str,
-        keys: Keys,
-        *,
-        outcome: Callable[[Outcome], None] = ignore,
-        call_timeout_s: float = COMMAND_TIMEOUT_S,
-        connect_timeout_s: float = TRY_S,
-    ) -> None:
+    def __init__(self, url: str, keys: Keys) -> None:
         super().__init__(
-            url, keys, outcome, call_timeout_s=call_timeout_s, connect_timeout_s=connect_timeout_s
+            url, keys, ignore, call_timeout_s=COMMAND_TIMEOUT_S, connect_timeout_s=TRY_S
         )
 
     async def status(self) -> DaemonStatus | None:
         """Return the status; None where there is none that can be read."""
-        async with self._asking(self.keys.status):
-            raw = await self._client.get(self.keys.status)
         try:
+            async with self._asking(self.keys.status):
+                raw = await self._client.get(self.keys.status)
             return None if raw is None else DaemonStatus.from_json(raw)
-        except msgspec.DecodeError:
+        except (WrongTypeError, msgspec.DecodeError):
             return None
 
     async def led(self) -> bool | None:
@@ -64,16 +57,21 @@ class Observer(Calls):
         try:
             async with self._asking(self.keys.leader):
                 return await self._client.get(self.keys.leader) is not None
+        except WrongTypeError:  # nobody can hold it
+            return False
         except RefusedError:
             return None
 
     async def states(self, *names: str) -> dict[str, SymbolState]:
         """Return the states of these symbols or entries; without names, of all there are."""
-        async with self._asking(self.keys.states):
-            if names:
-                stored = await self._client.hmget(self.keys.states, names)
-            else:
-                stored = await self._client.hvals(self.keys.states)
+        try:
+            async with self._asking(self.keys.states):
+                if names:
+                    stored = await self._client.hmget(self.keys.states, names)
+                else:
+                    stored = await self._client.hvals(self.keys.states)
+        except WrongTypeError:
+            return {}
         found = {}
         for raw in filter(None, stored):
             try:

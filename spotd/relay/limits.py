@@ -14,7 +14,10 @@ GOODBYE_S = 2.5  # for all clients, when the relay stops
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one relay grants. ``hello`` tells it, but for the last three."""
+    """What one relay grants.
+
+    ``hello`` tells ``symbols``, ``total_symbols``, ``message_bytes`` and ``messages_per_s``.
+    """
 
     symbols: int = 200  # of one client
     total_symbols: int | None = None  # of all clients together

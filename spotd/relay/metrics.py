@@ -11,7 +11,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.exposition import generate_latest
 from prometheus_client.registry import Collector
 
-from spotd.ops.metrics import Distribution
+from spotd.ops.metrics import Distribution, labelled
 
 _LATENCY_BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.08, 0.1, 0.2, 0.5, 1.0, 5.0)
 
@@ -49,20 +49,20 @@ class RelayMetrics(Collector):
         ProcessCollector(registry=self._registry)
         self._registry.register(self)
 
-    def report(self, read: Callable[[], Numbers]) -> None:
-        """Have every scrape read the numbers from ``read``."""
+    def numbers_from(self, read: Callable[[], Numbers]) -> None:
+        """Call ``read`` for the numbers at every scrape."""
         self._read = read
 
     def text(self) -> bytes:
-        """All metrics in Prometheus' text format."""
+        """Return all metrics in Prometheus' text format."""
         return generate_latest(self._registry)
 
     def describe(self) -> Iterable[Metric]:
-        """Nothing: the names are known only while collecting."""
+        """Return nothing, since the names are known only in ``collect``."""
         return ()
 
     def collect(self) -> Iterable[Metric]:
-        """All numbers, now."""
+        """Yield all numbers as of now."""
         numbers = self._read()
         counters: tuple[tuple[str, str, float], ...] = (
             ("spotd_relay_messages", "Messages handed to connections", numbers.messages),
@@ -87,19 +87,19 @@ class RelayMetrics(Collector):
             yield CounterMetricFamily(name, meaning, value=value)
         for name, meaning, value in gauges:
             yield GaugeMetricFamily(name, meaning, value=value)
-        clients = GaugeMetricFamily("spotd_relay_clients", "Connections", labels=["kind"])
-        for kind, number in sorted(numbers.clients.items()):
-            clients.add_metric([kind], number)
-        yield clients
-        refused = CounterMetricFamily(
-            "spotd_relay_refused", "Connections and requests refused", labels=["code"]
+        yield labelled(
+            GaugeMetricFamily("spotd_relay_clients", "Connections", labels=["kind"]),
+            numbers.clients,
         )
-        for code, number in sorted(self.refused.items()):
-            refused.add_metric([code], number)
-        yield refused
-        closed = CounterMetricFamily(
-            "spotd_relay_closed", "Connections that the relay ended", labels=["code"]
+        yield labelled(
+            CounterMetricFamily(
+                "spotd_relay_refused", "Connections and requests refused", labels=["code"]
+            ),
+            self.refused,
         )
-        for close_code, number in sorted(self.closed.items()):
-            closed.add_metric([str(close_code)], number)
-        yield closed
+        yield labelled(
+            CounterMetricFamily(
+                "spotd_relay_closed", "Connections that the relay ended", labels=["code"]
+            ),
+            self.closed,
+        )

@@ -77,7 +77,7 @@ class Relay:
         self.clock = clock
         self.hub = Hub(limits)
         self.metrics = RelayMetrics()
-        self.metrics.report(self._numbers)
+        self.metrics.numbers_from(self._numbers)
         self._demand = demand
         self._simulated = simulated
         self._every_s = every_s

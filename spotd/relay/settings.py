@@ -13,7 +13,7 @@ from pydantic_settings import NoDecode
 
 from spotd.relay.access import Origins, Tokens
 from spotd.relay.limits import Limits
-from spotd.settings import Settings
+from spotd.settings import Host, Settings
 
 _MOST_TOKENS = 2
 
@@ -21,7 +21,7 @@ _MOST_TOKENS = 2
 class RelaySettings(Settings):
     """The settings of one relay; field descriptions are a table of the documents."""
 
-    relay_host: str = Field("127.0.0.1", description="where the web tier listens: address")
+    relay_host: Host = Field("127.0.0.1", description="where the web tier listens: address")
     relay_port: int = Field(
         9811, ge=0, le=65_535, description="where the web tier listens: port; 0: any free one"
     )

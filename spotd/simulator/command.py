@@ -123,9 +123,11 @@ def simulate(
     It prints the settings that point spotd to it. Every fault has a flag. A flag that ends in `-p`
     takes a probability.
     """
-    playing = Replay(replay, flags["speed"], flags["loop"]) if replay else None
-    if playing and flags["at_once"]:
-        playing.await_subscriber = False
+    playing = (
+        Replay(replay, flags["speed"], flags["loop"], await_subscriber=not flags["at_once"])
+        if replay
+        else None
+    )
     market = MarketModel(**_of_group("market", flags))
     try:
         simulator = Simulator(
@@ -174,7 +176,7 @@ async def serve(
             loop.add_signal_handler(number, asked.set)
     try:
         await simulator.start()
-    except OSError as problem:
+    except (OSError, UnicodeError) as problem:  # a host name may be none that can be looked up
         raise click.UsageError(str(problem)) from problem
     try:
         _print_settings(simulator)

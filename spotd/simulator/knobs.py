@@ -109,7 +109,7 @@ class Faults(Knobs):
         0.0, "Deliver data this late; a session that ends takes its backlog with it."
     )
     clock_behind_s: float = knob(
-        0.0, "How far Alpaca's clock is behind this machine's, in new data and in REST's `Date`."
+        0.0, "How far Alpaca's clock is behind this machine's, in new data and in REST."
     )
     ignore_pings: bool = knob(False, "Answer no ping of the client.")
     half_open: bool = knob(False, "Neither read nor write on any session, like a dead peer.")
@@ -142,11 +142,6 @@ class Faults(Knobs):
         default_factory=set, metadata={"help": "Well-formed symbols that REST refuses as invalid."}
     )
     rest_garbage: bool = knob(False, "Answer REST with 200 and a page that is not JSON.")
-
-    @property
-    def clock_behind_ns(self) -> int:
-        """``clock_behind_s`` in nanoseconds."""
-        return int(self.clock_behind_s * 1e9)
 
     @property
     def damaging(self) -> bool:

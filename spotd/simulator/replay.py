@@ -16,7 +16,7 @@ from typing import Protocol, cast
 
 import msgspec
 
-from spotd.simulator.clock import SYSTEM_CLOCK, Clock
+from spotd.simulator.clock import Clock
 from spotd.simulator.messages import CHANNEL_OF
 from spotd.simulator.wire import Message, nanoseconds
 
@@ -84,7 +84,7 @@ class Replay:
         with cast(Path, self.path).open("rb"):
             pass
 
-    async def run(self, stage: Stage, clock: Clock = SYSTEM_CLOCK) -> None:
+    async def run(self, stage: Stage, clock: Clock) -> None:
         """Play the file once, or again and again until cancelled.
 
         Raise `NothingToPlayError` if it holds no message that can be played.

@@ -15,6 +15,7 @@ import msgspec
 from aiohttp import web
 
 from spotd.simulator.changes import Changes
+from spotd.simulator.clock import Clock
 from spotd.simulator.journal import Journal, Record, Stats
 from spotd.simulator.latest import LatestMessages
 from spotd.simulator.messages import FEEDS, SYMBOL
@@ -49,7 +50,7 @@ class RefusedError(Exception):
 
 
 class Rest:
-    """The routes of Alpaca's data and trading API that a price daemon needs."""
+    """The routes of Alpaca's data and trading API that a price daemon may use."""
 
     def __init__(
         self,
@@ -58,16 +59,18 @@ class Rest:
         journal: Journal,
         stats: Stats,
         changes: Changes,
+        clock: Clock,
     ) -> None:
         self.rules = rules
         self._latest = latest
+        self._clock = clock
         self._journal, self._stats, self._changes = journal, stats, changes
         self._rate_limit = RateLimit()
 
     def add_to(self, app: web.Application) -> None:
         """Add the routes to an application."""
         for path, route in (
-            ("/v2/clock", self._clock),
+            ("/v2/clock", self._market_clock),
             ("/v2/stocks/quotes/latest", self._quotes),
             ("/v2/stocks/snapshots", self._snapshots),
         ):
@@ -87,7 +90,7 @@ class Rest:
             if faults.rest_garbage:
                 return web.Response(text="<html>a page of some proxy</html>")
             answer = self._answer(route, request)
-            answer.headers["Date"] = formatdate(time.time() - faults.clock_behind_s, usegmt=True)
+            answer.headers["Date"] = formatdate(self._clock.wall_ns() / 1e9, usegmt=True)
             return answer
 
         return serve
@@ -149,7 +152,7 @@ class Rest:
         faults = self.rules.faults
         if faults.rest_null or symbol in faults.rest_null_symbols:
             return None
-        message = self._latest.of(feed, kind, symbol, time.time_ns() - faults.clock_behind_ns)
+        message = self._latest.of(feed, kind, symbol, self._clock.wall_ns())
         if message is None:
             return None
         return {
@@ -176,9 +179,9 @@ class Rest:
         }
         return {part: one for part, one in found.items() if one is not None}
 
-    def _clock(self, _request: web.Request) -> Mapping[str, Any]:
+    def _market_clock(self, _request: web.Request) -> Mapping[str, Any]:
         """Return the trading API's clock: open, unless the knob says closed."""
-        now = datetime.now(UTC)
+        now = datetime.fromtimestamp(self._clock.wall_ns() / 1e9, UTC)
         tomorrow = now + timedelta(days=1)
         return {
             "timestamp": _in_new_york(now),

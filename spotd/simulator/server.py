@@ -4,7 +4,6 @@ Wires the parts and owns their tasks; the parts decide.
 """
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import suppress
 from ipaddress import ip_address
@@ -13,6 +12,7 @@ from typing import Self
 from aiohttp import web
 
 from spotd.simulator.changes import Changes
+from spotd.simulator.clock import AlpacaClock
 from spotd.simulator.connection_slots import ConnectionSlots
 from spotd.simulator.delivery import Delivery
 from spotd.simulator.journal import Journal, Stats
@@ -64,10 +64,11 @@ class Simulator:
         self.faults.attach(self._changes)
         self.received = Journal(self._changes)
         rules = Rules(self.keys, self.feeds, self.limits, self.faults, ConnectionSlots())
+        self._clock = AlpacaClock(self.faults)
         self._market = Market(market) if market else None
         latest = LatestMessages(self._market)
         self._stream = Stream(rules, self.received, self.stats, self._changes)
-        self._rest = Rest(rules, latest, self.received, self.stats, self._changes)
+        self._rest = Rest(rules, latest, self.received, self.stats, self._changes, self._clock)
         self._delivery = Delivery(
             self._stream.sessions, latest, self.faults, self._changes, market.seed if market else 0
         )
@@ -95,10 +96,10 @@ class Simulator:
             raise
         self.port = self._runner.addresses[0][1]
         if self._market:
-            market = trade(self._market, self._delivery, self.faults)
+            market = trade(self._market, self._delivery, self.faults, self._clock)
             self._spawn(market, "simulator: market")
         if self.replay:
-            self._spawn(self.replay.run(self._delivery), "simulator: replay")
+            self._spawn(self.replay.run(self._delivery, self._clock), "simulator: replay")
 
     async def stop(self) -> None:
         """Close every session with 1001, then stop. Raise what the market or the replay raised."""
@@ -159,7 +160,7 @@ class Simulator:
         messages, also without a subscriber. `feed` limits them to one feed. Raise `ValueError` if a
         message has no type or its time is not a time.
         """
-        now_ns = time.time_ns() - self.faults.clock_behind_ns
+        now_ns = self._clock.wall_ns()
         completed = [complete(each, now_ns) for each in messages]
         self._delivery.deliver(completed, [feed] if feed else list(FEEDS))
         await asyncio.sleep(0)
@@ -244,7 +245,7 @@ class Simulator:
 
     async def _status(self, symbol: str, *, halted: bool) -> None:
         market = self._market or Market(MarketModel())
-        status = market.instrument(symbol).status(halted=halted, now_ns=time.time_ns())
+        status = market.instrument(symbol).status(halted=halted, now_ns=self._clock.wall_ns())
         await self.send([status])
 
 

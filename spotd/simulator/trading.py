@@ -6,7 +6,7 @@ Awaits time; `market` decides what happens in a tick, `delivery` which session r
 from collections.abc import Collection
 from typing import Protocol
 
-from spotd.simulator.clock import SYSTEM_CLOCK, Clock
+from spotd.simulator.clock import Clock
 from spotd.simulator.knobs import Faults
 from spotd.simulator.market import Market
 from spotd.simulator.wire import Message
@@ -30,9 +30,7 @@ class Subscribers(Protocol):
         """Send messages to the subscribed sessions of these feeds."""
 
 
-async def trade(
-    market: Market, subscribers: Subscribers, faults: Faults, clock: Clock = SYSTEM_CLOCK
-) -> None:
+async def trade(market: Market, subscribers: Subscribers, faults: Faults, clock: Clock) -> None:
     """Send the messages of the market, until cancelled. A closed market sends nothing."""
     before = clock.monotonic_s()
     while True:
@@ -42,7 +40,6 @@ async def trade(
         if faults.market_closed:
             continue
         for feed in subscribers.live_feeds():
-            now_ns = clock.wall_ns() - faults.clock_behind_ns
-            messages = market.tick(feed, subscribers.subscribed(feed), dt_s, now_ns)
+            messages = market.tick(feed, subscribers.subscribed(feed), dt_s, clock.wall_ns())
             if messages:
                 subscribers.deliver(messages, [feed], market.model.quotes_per_frame)

@@ -5,15 +5,24 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 import redis
 
 from spotd.cli.main import main
-from tests.cli.terminal import Outcome
 from tests.kit.processes import popen
 from tests.kit.servers import Server
 from tests.kit.waiting import GUARD_S
+
+
+class Outcome(NamedTuple):
+    """How a call of the command ended: exit code, stdout and stderr."""
+
+    code: int
+    out: str
+    err: str
+
 
 Call = Callable[..., Outcome]
 

@@ -25,6 +25,7 @@ from spotd.core.redis_fitness import Finding
 from spotd.settings import Settings
 from spotd.simulator import Faults, MarketModel, Simulator
 from tests.cli.conftest import Call
+from tests.cli.terminal import on_terminal, read_until
 from tests.kit.acl import rules_of
 from tests.kit.ports import free_port
 from tests.kit.publisher import KEYS, status_of
@@ -140,6 +141,25 @@ class TestRedis:
         assert found["leader"].text == "led by host-1-ab, whose feed is sip"
         server.set(KEYS.leader, "host-2-cd:1")
         assert (await on_redis(Settings.load()))["leader"].text == "led by host-2-cd"
+
+    @pytest.mark.parametrize(
+        ("wrong", "finding"),
+        [("symbols", "demand"), ("leases", "demand"), ("leader", "leader")],
+    )
+    async def test_a_key_of_the_wrong_type(
+        self, server: redis.Redis, wrong: str, finding: str
+    ) -> None:
+        """What the daemon could not read is named, with its remedy; all else is checked too."""
+        key: str = getattr(KEYS, wrong)
+        server.hset(key, "a", "b")
+        found = await on_redis(Settings.load())
+        assert found[finding].level == "failure"
+        assert f"{key} is of the wrong type" in found[finding].text
+        assert "delete the key" in found[finding].remedy
+        others = {name: each.level for name, each in found.items() if name != finding}
+        assert "failure" not in others.values()
+        assert set(others) >= {"redis", "rights", "databases"}
+        assert server.keys() == [key.encode()]
 
     async def test_what_the_server_is_set_to(self, server: redis.Redis) -> None:
         """Persistence, eviction and buffers are read from the server itself."""
@@ -323,6 +343,14 @@ def test_unreadable_settings(spotd: Call, monkeypatch: pytest.MonkeyPatch) -> No
     assert outcome.code == 2
     assert outcome.out.startswith("settings    FAILED   SPOTD_FED is not a setting")
     assert outcome.out.count("\n") == 1
+
+
+@pytest.mark.parametrize(("no_color", "mark"), [("", b"\x1b[1;31mFAILED"), ("1", b"\x1b[1mFAILED")])
+def test_colours(monkeypatch: pytest.MonkeyPatch, no_color: str, mark: bytes) -> None:
+    """On a terminal the marks have colours, unless NO_COLOR is set."""
+    monkeypatch.setenv("SPOTD_FED", "iex")
+    with on_terminal("check", env={"NO_COLOR": no_color}) as (_, ours):
+        read_until(ours, mark)
 
 
 def test_wrong_address(spotd: Call, monkeypatch: pytest.MonkeyPatch) -> None:

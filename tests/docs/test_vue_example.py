@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.kit.npm import ASKED, UNREACHABLE
+from tests.kit.npm import UNREACHABLE, asked_for
 
 CHECKOUT = Path(__file__).parents[2]
 EXAMPLE = Path("docs/examples/vue")
@@ -32,7 +32,7 @@ def test_versions_are_pinned() -> None:
     assert not (CHECKOUT / EXAMPLE / "package-lock.json").exists()
 
 
-@pytest.mark.skipif(not ASKED, reason="installs npm packages: set TEST_SPOTD_NODE=1 to run it")
+@asked_for
 @pytest.mark.skipif(shutil.which("npm") is None, reason="needs Node.js 20.19 or newer (node, npm)")
 @pytest.mark.timeout(900)
 def test_example_holds(tmp_path: Path) -> None:

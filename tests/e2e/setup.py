@@ -12,10 +12,10 @@ from typing import Any, Self
 
 from spotd.simulator import MarketModel, Simulator
 from tests.kit.ports import free_port
-from tests.kit.processes import Command, Json
+from tests.kit.processes import Command
 from tests.kit.recorder import Recorder
 from tests.kit.servers import Server
-from tests.kit.values import Values
+from tests.kit.values import Json, Values
 from tests.kit.waiting import until
 
 KEY = "PKE2ETESTKEY00000001"

@@ -361,7 +361,7 @@ def _unblemished(day: Reckoning) -> Run:
             "mid_price": round((price.bid + price.ask) / 2, 6), "last_price": price.last,
             "timestamp": stamp, "seq": seq,
         }  # fmt: skip
-        heard.append(Heard("spot:AMZN", json.dumps(update).encode(), float(seq), float(seq)))
+        heard.append(Heard("spot:AMZN", json.dumps(update).encode(), float(seq)))
     return Run(heard, {}, 0.0, 1.0)
 
 

@@ -28,7 +28,7 @@ def daemon_text() -> str:
 def relay_text() -> str:
     """Return a scrape of a relay in which every metric has a sample."""
     metrics = RelayMetrics()
-    metrics.report(lambda: RelayNumbers(clients={"x": 1}))
+    metrics.numbers_from(lambda: RelayNumbers(clients={"x": 1}))
     metrics.refused["x"] += 1
     metrics.closed[4000] += 1
     return metrics.text().decode()

@@ -13,12 +13,13 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, BinaryIO, TypeAlias
+from typing import BinaryIO
 
 import aiohttp
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.kit.template import AVAILABLE, STDIN, Forked, Popen, Running, lead_session
+from tests.kit.values import Json
 from tests.kit.waiting import GUARD_S
 
 SPOTD = Path(sys.executable).parent / "spotd"
@@ -27,8 +28,6 @@ _TAIL_CHARS = 6_000
 _HTTP_LIMIT_S = 5.0
 
 NOTHING: Mapping[str, str] = MappingProxyType({})
-
-Json: TypeAlias = dict[str, Any]
 
 
 def environment(**settings: str) -> dict[str, str]:

@@ -8,15 +8,14 @@ import time
 from collections import defaultdict
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any, Self, TypeAlias
+from typing import Any, Self
 
 import redis.asyncio as aioredis
 import redis.exceptions
 
 from spotd.keys import Keys
+from tests.kit.values import Json
 from tests.kit.waiting import GUARD_S, cancelled
-
-Json: TypeAlias = dict[str, Any]
 
 _BETWEEN_TRIES_S = 0.005
 
@@ -29,8 +28,6 @@ class Heard:
     raw: bytes
     at: float = field(compare=False)
     """Monotonic seconds at which the subscriber had it."""
-    wall: float = field(compare=False)
-    """Unix seconds at which the subscriber had it."""
 
     @property
     def json(self) -> Json:
@@ -150,6 +147,6 @@ class Recorder:
                 await pubsub.aclose()
 
     def _take(self, channel: str, raw: bytes) -> None:
-        heard = Heard(channel, raw, time.monotonic(), time.time())
+        heard = Heard(channel, raw, time.monotonic())
         self.heard.append(heard)
         self.by_channel[channel].append(heard)

@@ -29,12 +29,12 @@ TEXT = SECRET.text
     ],
 )
 def test_a_secret_is_found(text: str) -> None:
-    """As it is, escaped, in base64 at any offset, and in halves."""
+    """A secret is found as it is, escaped, in base64 at any offset, and in halves."""
     assert found_in([("it", text)], [SECRET]) == [f"somePw in it: …{text}…"]
 
 
 def test_nothing_else_is_found() -> None:
-    """Another secret is another one."""
+    """A text that holds another secret alone holds none of this one."""
     other = marked("otherPw")
     assert (
         found_in([("it", other.text), ("it", b64encode(other.text.encode()).decode())], [SECRET])

@@ -96,7 +96,7 @@ def test_a_loop_that_hangs_ends_the_process_where_nobody_reads_stderr(tmp_path: 
 
 
 def test_a_pipe_with_room_for_a_part_of_the_stacks_does_not_hold_up_the_end(tmp_path: Path) -> None:
-    """What does not fit is left out."""
+    """The stacks that do not fit are left out, and the process ends."""
     read, nearly_full = _full_pipe()
     os.read(read, 4_096)
     name = "deep" * 20

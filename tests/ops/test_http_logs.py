@@ -39,7 +39,7 @@ def test_one_line_a_minute_without_a_traceback() -> None:
 
 
 def test_a_defect_is_logged_whole() -> None:
-    """Always, and with its traceback."""
+    """A defect is logged each time, with its traceback."""
     only = NotHttp()
     for _ in range(2):
         record = _record(ValueError("a defect"))
@@ -48,12 +48,12 @@ def test_a_defect_is_logged_whole() -> None:
 
 
 def test_a_body_that_cannot_be_read_is_not_logged() -> None:
-    """Its request has an answer, and its client is at fault."""
+    """Such a request has an answer, and its client is at fault, so nothing is logged."""
     assert not NotHttp().filter(_record(web.RequestPayloadError("cut off")))
 
 
 def test_a_logger_has_the_filter_once() -> None:
-    """However many servers use it."""
+    """A logger has the filter once, however many servers use it."""
     assert http_logger("spotd.test").filters == http_logger("spotd.test").filters
     assert len(http_logger("spotd.test").filters) == 1
 

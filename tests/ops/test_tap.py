@@ -88,7 +88,7 @@ async def test_what_comes_goes_to_each_recorder() -> None:
 
 
 async def test_no_secret_goes_out() -> None:
-    """It is masked in frames and in notes, and a frame can still be decoded."""
+    """A secret is masked in frames and in notes, and a frame can still be decoded."""
     taps = taps_of()
     async with serving(taps) as server, tapped(server) as answer:
         text = f"auth failed: {SECRET}".encode()
@@ -103,7 +103,7 @@ async def test_no_secret_goes_out() -> None:
 
 
 async def test_a_recorder_that_leaves_is_forgotten() -> None:
-    """Also where nothing comes: its place is free for another."""
+    """The place of a recorder that left is free for another, also where nothing comes."""
     taps = taps_of()
     async with serving(taps) as server:
         for _ in range(2 * MOST_RECORDERS):
@@ -132,7 +132,7 @@ async def test_recorders_are_limited() -> None:
 
 
 async def test_a_server_without_taps() -> None:
-    """It answers, and does not fail."""
+    """A server without taps answers with 503."""
     async with serving(None) as server, tapped(server) as answer:
         assert answer.status == 503
 

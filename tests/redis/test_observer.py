@@ -50,6 +50,19 @@ async def test_status_and_states(observer: Observer, db: redis.Redis) -> None:
     assert await observer.status() is None
 
 
+async def test_what_a_daemon_would_replace_counts_as_absent(
+    observer: Observer, db: redis.Redis
+) -> None:
+    """Status and states of the wrong type are none, and nobody leads by such a leader key."""
+    db.hset(KEYS.status, "a", "b")
+    db.set(KEYS.states, "x")
+    db.hset(KEYS.leader, "a", "b")
+    assert await observer.status() is None
+    assert await observer.states() == {}
+    assert await observer.states("SPY") == {}
+    assert await observer.led() is False
+
+
 async def test_the_demand_is_left_as_it_is(observer: Observer, db: redis.Redis) -> None:
     """Lapsed leases are returned, and none is removed: that is the daemon's part."""
     db.sadd(KEYS.symbols, "SPY")

@@ -15,7 +15,7 @@ from spotd.keys import Keys
 from spotd.relay import asyncapi, protocol
 from spotd.relay.close_codes import CLOSE_CODES
 from spotd.relay.protocol import Problem
-from tests.kit.npm import ASKED, node
+from tests.kit.npm import asked_for, node
 from tests.kit.schemas import component
 from tests.relay.test_openapi import references
 
@@ -105,7 +105,7 @@ def test_the_relay_takes_what_the_document_allows(message: Any) -> None:
     assert taken == any(schema.takes(message) for schema in FROM_CLIENT)
 
 
-@pytest.mark.skipif(not ASKED, reason="installs an npm package: set TEST_SPOTD_NODE=1 to run it")
+@asked_for
 @pytest.mark.timeout(300)
 def test_the_parser_of_asyncapi_takes_it() -> None:
     """Without an error or a warning; it sees schemas and references that are wrong."""

@@ -81,6 +81,7 @@ def test_a_token_may_lie_in_a_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
 @pytest.mark.parametrize(
     ("name", "text", "words"),
     [
+        ("SPOTD_RELAY_HOST", "tell nobody..x", "SPOTD_RELAY_HOST: holds what is no host name"),
         ("SPOTD_RELAY_PORT", "70000", "SPOTD_RELAY_PORT: "),
         ("SPOTD_RELAY_TOKEN", "a,b,c", "SPOTD_RELAY_TOKEN: must be one token, or two"),
         ("SPOTD_RELAY_TOKEN", ",", "SPOTD_RELAY_TOKEN: must be one token, or two"),

@@ -2,51 +2,26 @@
 
 import asyncio
 import json
-import os
-import shutil
-import subprocess
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from spotd.simulator import MarketModel, Simulator
+from tests.kit.npm import asked_for, package
 from tests.kit.waiting import until
 
-VERSION = "4.0.2"
+SDK = "@alpacahq/alpaca-trade-api@4.0.2"
 SCRIPT = Path(__file__).parent / "js" / "receive.cjs"
-INSTALL_S = 60
 RUN_S = 60
+
+pytestmark = [asked_for, pytest.mark.timeout(300)]
 
 
 @pytest.fixture(scope="module")
 def sdk() -> Path:
     """Return a directory with the SDK, outside the checkout and kept between runs."""
-    if shutil.which("node") is None or shutil.which("npm") is None:
-        pytest.skip("node and npm are not installed")
-    version = subprocess.run(["node", "--version"], capture_output=True, text=True, check=True)
-    if int(version.stdout.strip().lstrip("v").partition(".")[0]) < 20:
-        pytest.skip(f"the SDK needs node 20, this is {version.stdout.strip()}")
-    kept = Path(tempfile.gettempdir()) / f"spotd-alpaca-js-{VERSION}-{os.getuid()}"
-    if not (kept / "node_modules" / "@alpacahq" / "alpaca-trade-api").is_dir():
-        install(kept)
-    return kept
-
-
-def install(kept: Path) -> None:
-    """Install the SDK by npm, or skip the test."""
-    with tempfile.TemporaryDirectory() as fresh:
-        package = f"@alpacahq/alpaca-trade-api@{VERSION}"
-        flags = ["--no-audit", "--no-fund", "--ignore-scripts", "--prefix", fresh]
-        try:
-            subprocess.run(
-                ["npm", "install", *flags, package],
-                capture_output=True, check=True, timeout=INSTALL_S, cwd=fresh,
-            )  # fmt: skip
-        except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as problem:
-            pytest.skip(f"npm could not install {package}: {problem}")
-        shutil.copytree(fresh, kept, dirs_exist_ok=True)
+    return package(SDK)
 
 
 async def receive(sim: Simulator, sdk: Path, symbols: list[str]) -> list[dict[str, Any]]:

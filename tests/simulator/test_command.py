@@ -103,6 +103,7 @@ async def test_shows_its_progress(tmp_path: Path, capsys: pytest.CaptureFixture[
         (["--feed-entitlements", "iex,nyse"], "unknown feeds: nyse"),
         (["--speed", "-1"], "--speed"),
         (["--host", "256.0.0.1"], "256.0.0.1|getaddrinfo|Name or service|address"),
+        (["--host", "a..b"], "idna"),
     ],
 )
 def test_wrong_usage_is_exit_code_2(flags: list[str], words: str) -> None:

@@ -1,7 +1,5 @@
 """Data over a socket: which session receives it, in which frames."""
 
-import pytest
-
 from spotd.simulator import Simulator
 from tests.kit.waiting import until
 from tests.simulator.dialogue import dial
@@ -37,7 +35,7 @@ async def test_sessions_that_are_not_subscribed_receive_nothing(sim: Simulator) 
 
 
 async def test_sessions_with_the_same_subscriptions_receive_the_same_bytes(sim: Simulator) -> None:
-    """Each receives the frame."""
+    """Sessions with the same subscriptions receive the same frame."""
     sim.limits.connections = 2
     async with dial(sim) as one, dial(sim) as two:
         await one.subscribe(quotes=["SPY"])
@@ -86,12 +84,6 @@ async def test_raw_frames_go_to_every_session(sim: Simulator) -> None:
         assert await talk.hear_end() == 1006
         await until(lambda: not sim.sessions, "the session to end")
         assert sim.received.of("close")[0].data == 1002
-
-
-async def test_what_cannot_be_sent_is_a_value_error(sim: Simulator) -> None:
-    """A mistake of a test is not sent."""
-    with pytest.raises(ValueError, match="time"):
-        await sim.send([{"T": "q", "S": "A", "t": "yesterday"}])
 
 
 async def test_halts_and_resumptions_are_in_the_codes_of_the_tape(sim: Simulator) -> None:

@@ -27,7 +27,7 @@ def test_msgpack_is_alpacas_byte_for_byte() -> None:
 
 
 def test_whole_seconds_are_the_short_timestamp() -> None:
-    """`d6 ff` and four bytes, when there are no nanoseconds."""
+    """A time without nanoseconds is `d6 ff` and four bytes."""
     message = QUOTE | {"t": 1629736707000000000}
     assert encode([message], "msgpack")[-6:] == b"\xd6\xff\x61\x23\xcf\x03"
 

@@ -1,7 +1,10 @@
 """REST: latest quotes, snapshots, the clock, and what is refused."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
+from datetime import datetime
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 import aiohttp
@@ -9,7 +12,7 @@ import pytest
 
 from spotd.simulator import Limits, MarketModel, Simulator
 from tests.kit.waiting import until
-from tests.simulator.dialogue import exchange
+from tests.simulator.dialogue import dial, exchange
 
 KEYS = {"APCA-API-KEY-ID": "demo-key", "APCA-API-SECRET-KEY": "demo-secret"}
 WHEN = "2022-08-17T10:07:40.286587431Z"
@@ -131,6 +134,20 @@ async def test_the_clock_says_whether_the_market_is_open(sim: Simulator, rest: R
     assert set(body) == {"timestamp", "is_open", "next_open", "next_close"}
     sim.faults.market_closed = True
     assert (await rest.get("/v2/clock"))[1]["is_open"] is False
+
+
+async def test_alpacas_clock_may_be_behind(sim: Simulator, rest: Rest) -> None:
+    """By its fault all new times are older: of data and halts, of REST's clock and `Date`."""
+    sim.faults.clock_behind_s = 2 * 86_400.0
+    async with dial(sim) as talk:
+        await talk.subscribe(quotes=["SPY"], statuses=["*"])
+        await sim.send([{"T": "q", "S": "SPY"}])
+        await sim.halt("SPY")
+        times = [(await talk.hear_one())["t"] / 1e9 for _ in range(2)]
+    async with rest.http.get(f"{sim.data_url}/v2/clock", headers=KEYS) as answer:
+        times.append(parsedate_to_datetime(answer.headers["Date"]).timestamp())
+        times.append(datetime.fromisoformat((await answer.json())["timestamp"]).timestamp())
+    assert max(times) < time.time() - 86_400.0
 
 
 async def test_too_many_requests_are_429() -> None:

@@ -12,7 +12,7 @@ from spotd.cli.screen.lines import cut_line
 from spotd.cli.screen.rows import Row, shown_state
 from spotd.cli.screen.styles import STATES, Glyphs, Line, Segment
 from spotd.cli.screen.trend import MOST_MARKS, STEP_S, marks_of
-from spotd.cli.table import price_text, span_text
+from spotd.cli.table import price_text, span_text, why_text
 from spotd.cli.text import cut, printable, width_of
 
 # From left to right, and the order in which a narrow terminal loses them.
@@ -151,8 +151,8 @@ class Columns:
         """Return a row without prices, that says why it has none."""
         width = self._fitted["symbol"]
         state = row.state
-        why = "" if state is None else ": ".join(filter(None, (state.reason, state.detail)))
-        told = cut(printable(f"refused: {why}"), max(0, self.width - width - len(self._gap)))
+        why = "" if state is None else why_text(state.reason, state.detail)
+        told = cut(f"refused: {why}", max(0, self.width - width - len(self._gap)))
         symbol = _left(printable(row.symbol), width), "selected" if selected else "strong"
         return cut_line((symbol, (self._gap, ""), (told, "bad")), self.width)
 
@@ -198,7 +198,7 @@ def _state(row: Row, state: str | None) -> Cell:
     if state is None or row.state is None:
         return _NO_NUMBER
     code = row.state.code if state not in ("live", "pending") else None
-    return Cell(printable(f"{state} {code}" if code else state), STATES.get(state, "doubtful"))
+    return Cell(printable(f"{state} {code}" if code else state), STATES[state])
 
 
 def _left(text: str, width: int) -> str:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from spotd.cli.screen.lines import cut_line, joined, line_width
-from spotd.cli.screen.rows import Row, shown_state
+from spotd.cli.screen.rows import Row
 from spotd.cli.screen.styles import STATES, Line, Segment
-from spotd.cli.table import LAST_KNOWN, gap_text, span_text
+from spotd.cli.table import LAST_KNOWN, gap_text, span_text, why_text
 from spotd.cli.text import printable
-from spotd.models import DaemonStatus, Gap
+from spotd.models import DaemonStatus, Gap, SymbolState
 from spotd.reasons import MEANINGS
 
 _COUNTED = ("pending", "stale", "halted", "refused")
@@ -24,7 +24,6 @@ class Daemon:
 
     status: DaemonStatus | None = None
     absent: bool = False  # Redis answers, and holds no status
-    connected: bool = False
     why: str = ""  # Redis is lost
     gap: Gap | None = None
 
@@ -64,10 +63,10 @@ def reason_line(daemon: Daemon, selected: Row | None, width: int, unix_s: float)
     elif daemon.absent:
         line = (("no_daemon: ", "bad"), (f"{LAST_KNOWN}. {MEANINGS['no_daemon'].action}", ""))
     elif selected is not None and selected.state is not None and selected.state.reason:
-        line = _of_symbol(selected)
+        line = _of_symbol(selected.state)
     elif status is not None and status.reason:
         code = f"{printable(status.code)}: " if status.code else ""
-        line = ((code, STATES.get(status.state, "doubtful")), (printable(status.reason), ""))
+        line = ((code, STATES[status.state]), (printable(status.reason), ""))
     elif daemon.gap is not None and unix_s - daemon.gap.ends.timestamp() < _GAP_SHOWN_S:
         line = ((f"last {gap_text(daemon.gap)}", "dim"),)
     else:
@@ -82,19 +81,13 @@ def _badge(daemon: Daemon) -> Segment:
         return " no daemon ", "badge bad"
     if daemon.status is None:
         return " joining ", "badge doubtful"
-    style = STATES.get(daemon.status.state, "doubtful")
-    return f" {printable(daemon.status.state)} ", _BADGES[style]
+    return f" {daemon.status.state} ", _BADGES[STATES[daemon.status.state]]
 
 
-def _of_symbol(row: Row) -> Line:
-    state = row.state
-    if state is None:
-        return ()
-    style = STATES.get(shown_state(row, suspect=False) or "", "doubtful")
-    name = printable(f"{row.symbol} {state.state} ")
+def _of_symbol(state: SymbolState) -> Line:
+    name = printable(f"{state.symbol} {state.state} ")
     code = f"{printable(state.code)}: " if state.code and state.code != state.reason else ""
-    why = ": ".join(filter(None, (state.reason, state.detail)))
-    return (name, "strong"), (code, style), (printable(why), "")
+    return (name, "strong"), (code, STATES[state.state]), (why_text(state.reason, state.detail), "")
 
 
 def _market(status: DaemonStatus, unix_s: float) -> str:

@@ -49,9 +49,7 @@ def matches(row: Row, wanted: str, *, suspect: bool) -> bool:
 
 
 def _rank(row: Row, suspect: bool) -> int:
-    state = shown_state(row, suspect=suspect)
-    # A newer daemon may have other states.
-    return _STATES.index(state) if state in _STATES else len(_STATES)
+    return _STATES.index(shown_state(row, suspect=suspect))
 
 
 def _number_last(number: float | None, sign: int) -> tuple[bool, float]:

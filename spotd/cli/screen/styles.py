@@ -8,7 +8,7 @@ Segment = tuple[str, str]  # a text, and the name of its style; no name: as the 
 Line = tuple[Segment, ...]
 
 # ``SGR`` parameters (ECMA-48, 8.3.117) without colour, and the colour.
-_STYLES: dict[str, tuple[str, str]] = {
+STYLES: dict[str, tuple[str, str]] = {
     "up": ("", "32"),
     "down": ("", "31"),
     "good": ("", "32"),
@@ -24,7 +24,6 @@ _STYLES: dict[str, tuple[str, str]] = {
     "selected": ("7", ""),
     "key": ("1", "36"),
 }
-STYLES = frozenset(_STYLES)
 
 STATES = {
     "live": "good",
@@ -60,5 +59,5 @@ ASCII = Glyphs("_.,-~=+^", "+", "-", "^", "v", "-")
 
 def sgr(style: str, *, colours: bool) -> str:
     """Return the parameters that turn a style on, empty for none."""
-    plain, colour = _STYLES.get(style, ("", ""))
+    plain, colour = STYLES.get(style, ("", ""))
     return ";".join(filter(None, (plain, colour if colours else "")))

@@ -28,6 +28,8 @@ _STDERR = 2
 
 def has_screen() -> bool:
     """Return whether stdout is a terminal that can show a screen."""
+    if sys.stdout is None:  # it was closed from the start
+        return False
     return sys.stdout.isatty() and os.environ.get("TERM", "dumb") not in ("dumb", "unknown", "")
 
 
