@@ -102,8 +102,12 @@ class Hub:
         """Have a client told of symbols: what is known of new ones at once, then every change.
 
         Symbols that it has already get the ``max_hz`` named now, and nothing else happens to them.
+        A client that has left wants nothing: its connection may end before its first message is
+        read, and nobody would end its demand.
         """
         wanted = Wanted([], [], {})
+        if client not in self._clients:
+            return wanted
         for symbol in symbols:
             if symbol not in client.slots and len(client.slots) >= self._limits.symbols:
                 wanted.refused[symbol] = "symbol_limit"

@@ -21,9 +21,10 @@ from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from tests.kit.waiting import GUARD_S
+
 Json: TypeAlias = dict[str, Any]
 
-GUARD_S = 60.0
 ROOT = Path(__file__).parents[2]
 _PR_SET_PDEATHSIG = 1
 

@@ -2,10 +2,10 @@
 
     python -m tests.bench.page [--rows 60] [--rate 5] [--seconds 20] [--warm-up 8]
 
-CPU time is the scheduler's, in nanoseconds, of every thread of every process of this browser. The
-relay is ``tests/relay/fake_relay.py``, in this process, whose time is not counted. Each symbol
-changes ``--rate`` times a second; what changes within 40 ms comes in one message, as from the
-real relay. Needs Debian's chromium and the package playwright.
+CPU time is the scheduler's count, of every process of this browser. The relay is
+``tests/relay/fake_relay.py``, in this process, whose time is not counted. Each symbol changes
+``--rate`` times a second; what changes within 40 ms comes in one message, as from the real relay.
+Needs Debian's chromium and the package playwright.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from pathlib import Path
 
 from playwright.async_api import async_playwright
 
+from tests.bench.setup import cpu_ns
 from tests.kit.browser import ARGUMENTS, CHROMIUM
 from tests.relay.fake_relay import FakeRelay
 
@@ -56,13 +57,12 @@ def browser_processes(profile: str) -> set[int]:
         found |= more
 
 
-def cpu_ns(profile: str) -> int:
+def browser_cpu_ns(profile: str) -> int:
     """Return the CPU time of the browser with this profile so far."""
     total = 0
     for pid in browser_processes(profile):
-        for stat in Path(f"/proc/{pid}/task").glob("*/schedstat"):
-            with suppress(OSError):
-                total += int(stat.read_text().split()[0])
+        with suppress(OSError):  # it has just ended
+            total += cpu_ns(pid)
     return total
 
 
@@ -109,9 +109,9 @@ async def measure(rows: int, rate: float, seconds: float, warm_up: float) -> tup
             feeding = asyncio.create_task(feed(relay, symbols, rate), name="feed")
             await asyncio.sleep(warm_up)
             drawn_before = await page.evaluate(_COUNT_DRAWN)
-            before, start = cpu_ns(profile), time.monotonic()
+            before, start = browser_cpu_ns(profile), time.monotonic()
             await asyncio.sleep(seconds)
-            used_ns, passed_s = cpu_ns(profile) - before, time.monotonic() - start
+            used_ns, passed_s = browser_cpu_ns(profile) - before, time.monotonic() - start
             drawn = await page.evaluate("window.drawn") - drawn_before
             feeding.cancel()
             await browser.close()

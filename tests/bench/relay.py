@@ -20,7 +20,9 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+from tests.bench.orders import ROOT
 from tests.bench.relay_clients import symbols
+from tests.bench.setup import cpu_ns, rss_mb
 from tests.kit.ports import free_port
 from tests.kit.processes import environment
 from tests.kit.servers import Server
@@ -31,14 +33,13 @@ FIRST = os.environ.get("BENCH_FIRST", "").split()
 _LIMIT_S = 120.0
 _WARM_UP_S = 4.0
 _FILL_S = 20.0  # until the kernel's buffers of clients that never read are full
-_TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
 async def start(*args: str, core: int | None, env: dict[str, str] | None = None) -> Process:
     """Start a Python program on one core, or on any."""
     pinned = () if core is None else ("taskset", "-c", str(core))
-    settings = environment(PYTHONPATH=os.environ.get("PYTHONPATH", str(Path.cwd())), **(env or {}))
+    settings = environment(PYTHONPATH=str(ROOT), **(env or {}))
     return await asyncio.create_subprocess_exec(
         *(*FIRST, *pinned, sys.executable, *args),
         stdin=PIPE,
@@ -96,23 +97,18 @@ async def relay(
         await end(process)
 
 
-def cpu_s(pid: int) -> float:
-    """Return the CPU seconds that a process has used."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
-    return (int(fields[11]) + int(fields[12])) / _TICKS_PER_S
-
-
-def rss_bytes(pid: int) -> int:
-    """Return the resident memory of a process."""
-    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * _PAGE_BYTES
-
-
-def socket_bytes() -> int:
+def sockets_mb() -> float:
     """Return the kernel's memory for all TCP buffers of this machine, both ends."""
     for line in Path("/proc/net/sockstat").read_text().splitlines():
         if line.startswith("TCP:"):
-            return int(line.split()[-1]) * _PAGE_BYTES
-    return 0
+            return int(line.split()[-1]) * _PAGE_BYTES / 1e6
+    return 0.0
+
+
+def share_of_core(pid: int) -> Callable[[], float]:
+    """From now on: how much of a core a process uses, when asked."""
+    cpu, begun = cpu_ns(pid), time.monotonic_ns()
+    return lambda: (cpu_ns(pid) - cpu) / (time.monotonic_ns() - begun)
 
 
 async def load(
@@ -137,10 +133,10 @@ async def load(
                 connected = await ask(many, "connect")
                 await asyncio.sleep(_FILL_S if stalled else _WARM_UP_S)
                 await ask(many, "reset")
-                cpu, begun = cpu_s(process.pid), time.monotonic()
+                share = share_of_core(process.pid)
                 await asyncio.sleep(args.seconds)
-                used = (cpu_s(process.pid) - cpu) / (time.monotonic() - begun)
-                memory = {"rss_mb": rss_bytes(process.pid) / 1e6, "tcp_mb": socket_bytes() / 1e6}
+                used = share()
+                memory = {"rss_mb": rss_mb(process.pid), "tcp_mb": sockets_mb()}
                 newest = await ask(publisher, "")
                 await asyncio.sleep(1.0)  # what is on its way arrives
                 found = await ask(many, f"stop {json.dumps(newest)}")
@@ -169,7 +165,7 @@ async def k6(args: argparse.Namespace, clients: int) -> dict[str, Any]:
                 "SYMBOLS": ",".join(symbols(500)),
             }
             try:
-                cpu, begun = cpu_s(process.pid), time.monotonic()
+                share = share_of_core(process.pid)
                 running = await asyncio.create_subprocess_exec(
                     *(*FIRST, "taskset", "-c", str(args.other_core), args.k6, "run", "--quiet"),
                     *("--no-usage-report", "--summary-export", str(summary)),
@@ -179,7 +175,7 @@ async def k6(args: argparse.Namespace, clients: int) -> dict[str, Any]:
                 )
                 async with asyncio.timeout(_LIMIT_S + args.seconds):
                     status = await running.wait()
-                used = (cpu_s(process.pid) - cpu) / (time.monotonic() - begun)
+                used = share()
             finally:
                 await end(publisher)
             metrics = json.loads(summary.read_text())["metrics"]
@@ -203,14 +199,14 @@ async def idle(args: argparse.Namespace, clients: int) -> dict[str, Any]:
             )
             try:
                 await asyncio.sleep(1.0)
-                before = rss_bytes(process.pid), socket_bytes()
+                before = rss_mb(process.pid), sockets_mb()
                 connected = await ask(many, "connect")
                 # aiohttp's part of each connection is kept for 30 s.
                 await asyncio.sleep(args.idle_s)
-                after = rss_bytes(process.pid), socket_bytes()
+                after = rss_mb(process.pid), sockets_mb()
             finally:
                 await end(many)
-    user, kernel = ((b - a) / clients / 1000 for a, b in zip(before, after, strict=True))
+    user, kernel = ((b - a) / clients * 1000 for a, b in zip(before, after, strict=True))
     return {**connected, "rss_kb_each": user, "tcp_kb_each": kernel}
 
 

@@ -11,12 +11,15 @@ import asyncio
 import json
 import random
 import re
+import socket
 import sys
 import time
 from array import array
 from typing import Any, cast
+from urllib.parse import urlsplit
 
 from picows import WSError, WSFrame, WSListener, WSMsgType, WSTransport, ws_connect
+from websockets.frames import Frame, Opcode
 
 _SEQS = re.compile(rb'"symbol":"([A-Z]+)"[^}]*"seq":(\d+)')
 _AT_ONCE = 200
@@ -60,7 +63,7 @@ class Client(WSListener):
 
 
 def symbols(number: int) -> list[str]:
-    """Return so many symbols."""
+    """Return this number of symbols, 676 at most."""
     letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
     return [f"X{a}{b}" for a in letters for b in letters][:number]
 
@@ -91,11 +94,6 @@ async def connect_all(args: argparse.Namespace, ages_us: array[int]) -> list[Cli
 
 async def stall_all(args: argparse.Namespace) -> list[Any]:
     """Connect clients that subscribe and then never read."""
-    import socket
-    from urllib.parse import urlsplit
-
-    from websockets.frames import Frame, Opcode
-
     every = symbols(args.symbols)
     rng = random.Random(args.seed)
     parts = urlsplit(args.url)

@@ -17,8 +17,9 @@ from datetime import UTC, datetime
 from redis.asyncio import Redis
 
 from spotd.keys import Keys
-from spotd.models import DaemonStatus, SymbolCounts, spot_price
+from spotd.models import spot_price
 from tests.bench.relay_clients import symbols
+from tests.kit.publisher import status_of
 
 _EVERY_S = 0.02  # the daemon's calls under load are about as far apart
 
@@ -35,7 +36,7 @@ async def publish(url: str, number: int, per_s: float) -> dict[str, int]:
     while not stop.is_set():
         if at - told > 5:
             told = at
-            await redis.set(keys.status, status_json(number), ex=15)
+            await redis.set(keys.status, status_of().to_json(), ex=15)
         owed += share
         now = datetime.now(UTC)
         pipeline = redis.pipeline(transaction=False)
@@ -53,27 +54,6 @@ async def publish(url: str, number: int, per_s: float) -> dict[str, int]:
         await asyncio.sleep(max(0.0, at - time.monotonic()))
     await redis.aclose()
     return newest
-
-
-def status_json(number: int) -> bytes:
-    """Return the status of a daemon that streams."""
-    now = datetime.now(UTC)
-    return DaemonStatus(
-        state="streaming",
-        reason=None,
-        instance="bench",
-        version="0",
-        feed="sip",
-        since=now,
-        at=now,
-        symbols=SymbolCounts(desired=number, live=number),
-        last_message_at=now,
-        lag_ms=1.0,
-        breaker="closed",
-        quotes_received=0,
-        updates_published=0,
-        reconnects=0,
-    ).to_json()
 
 
 def main() -> None:

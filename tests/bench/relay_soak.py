@@ -24,14 +24,17 @@ from typing import Any
 import aiohttp
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
+from websockets.frames import Frame, Opcode
 
 from spotd.keys import Keys
 from spotd.models import spot_price, utc
-from tests.bench.relay import relay, rss_bytes
+from tests.bench.relay import relay
 from tests.bench.relay_clients import symbols
-from tests.bench.relay_publisher import status_json
+from tests.bench.setup import rss_mb
+from tests.kit.publisher import status_of
 from tests.kit.servers import Server
-from tests.kit.waiting import until
+from tests.kit.waiting import cancelled, until
+from tests.relay.examples import WEBSOCKET_REQUEST
 
 SYMBOLS = symbols(60)
 STEADY = 20  # clients that stay, and are checked
@@ -39,10 +42,6 @@ WILD = 60  # clients that come and go, at a time
 _PUBLISH_EVERY_S = 0.1
 _SETTLE_S = 60.0
 _GROWTH = 1.15  # of memory, from the end of the first third to the end
-_HANDSHAKE = (
-    b"GET /ws HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
-)
 
 
 class Publisher:
@@ -56,7 +55,7 @@ class Publisher:
     async def publish(self, names: list[str]) -> None:
         """Publish a new value of each symbol. Raises what redis-py raises."""
         pipeline = self._redis.pipeline(transaction=False)
-        pipeline.set(self._keys.status, status_json(len(SYMBOLS)), ex=15)
+        pipeline.set(self._keys.status, status_of().to_json(), ex=15)
         for symbol in names:
             seq = time.monotonic_ns() // 1000
             raw = spot_price(symbol, 400, 400.02, None, utc(time.time()), seq).to_json()
@@ -127,7 +126,7 @@ async def come_and_go(http: aiohttp.ClientSession, rng: random.Random) -> None:
             )
             with suppress(TimeoutError):
                 async with asyncio.timeout(rng.uniform(0.1, 3)):
-                    while True:
+                    while not connection.closed:
                         await connection.receive()
 
 
@@ -137,8 +136,8 @@ async def listen(http: aiohttp.ClientSession, rng: random.Random) -> None:
     async with http.get(f"/sse?symbols={wanted}") as response:
         with suppress(TimeoutError):
             async with asyncio.timeout(rng.uniform(0.1, 5)):
-                while True:
-                    await response.content.readany()
+                while await response.content.readany():
+                    pass
 
 
 async def ask(http: aiohttp.ClientSession, rng: random.Random) -> None:
@@ -156,10 +155,8 @@ async def stall(port: int, rng: random.Random) -> None:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
         client.setblocking(False)
         await loop.sock_connect(client, ("127.0.0.1", port))
-        await loop.sock_sendall(client, _HANDSHAKE[: rng.randrange(1, 400)])
+        await loop.sock_sendall(client, WEBSOCKET_REQUEST[: rng.randrange(1, 400)])
         if rng.random() < 0.8:
-            from websockets.frames import Frame, Opcode
-
             message = json.dumps({"action": "subscribe", "symbols": SYMBOLS}).encode()
             await loop.sock_sendall(client, Frame(Opcode.TEXT, message).serialize(mask=True))
         await asyncio.sleep(rng.uniform(0, 20))
@@ -206,30 +203,24 @@ async def soak(minutes: float, seed: int) -> list[str]:
                 chaos = [asyncio.create_task(wild(deeds, rng)) for _ in range(WILD)]
                 chaos.append(asyncio.create_task(break_redis(server, rng)))
                 await asyncio.sleep(minutes * 20)
-                early = rss_bytes(process.pid)
+                early = rss_mb(process.pid)
                 await asyncio.sleep(minutes * 40)
-                late = rss_bytes(process.pid)
-                print(f"relay: {early / 1e6:.1f} MB after a third, {late / 1e6:.1f} MB at the end")
+                late = rss_mb(process.pid)
+                print(f"relay: {early:.1f} MB after a third, {late:.1f} MB at the end")
                 if late > early * _GROWTH:
-                    wrong.append(f"the relay grew from {early} to {late} bytes")
-                for task in chaos:
-                    task.cancel()
-                await asyncio.wait(chaos)
+                    wrong.append(f"the relay grew from {early:.1f} to {late:.1f} MB")
+                await cancelled(*chaos)
                 wrong += [f"a deed failed: {task!r}" for task in chaos if not task.cancelled()]
-                publishing.cancel()
-                await asyncio.wait([publishing])
+                await cancelled(publishing)
                 if not await asyncio.to_thread(server_answers, server):
                     await asyncio.to_thread(server.restart)
                 wrong += await settle(publisher, steady)
-                for task in staying:
-                    task.cancel()
-                await asyncio.wait(staying)
-            # What a POST demanded lapses after a minute.
-            with_guard = until(
-                lambda: none_left(publisher), "all demand to end", guard_s=60 + _SETTLE_S
-            )
+                await cancelled(*staying)
             try:
-                await with_guard
+                # What a POST demanded lapses after a minute.
+                await until(
+                    lambda: none_left(publisher), "all demand to end", guard_s=60 + _SETTLE_S
+                )
             except AssertionError as error:
                 wrong.append(f"{error}: {await publisher.leases()} leases are left")
             if process.returncode is not None:

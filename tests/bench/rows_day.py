@@ -6,11 +6,11 @@ import time
 from collections.abc import Callable
 from functools import partial
 
-from tests.bench import schedules
 from tests.bench.bench import BEFORE, SOME, WINDOWS_S, Bench, Contender
 from tests.bench.results import Row
 from tests.bench.rows_process import await_rest
 from tests.bench.setup import PRESENT, Setup, cpu_ns
+from tests.kit.recorded_day import DAY, MISSING
 
 _THIRD = 1 / 3
 _TWO_THIRDS = 2 / 3
@@ -26,8 +26,8 @@ def day(bench: Bench) -> Row:
         "only: CPU time beyond that at rest",
         "at most a third of naive's",
     )
-    if not schedules.RECORDING.exists():
-        row.notes.append(f"not measured: there is no {schedules.RECORDING}")
+    if not DAY.exists():
+        row.notes.append(f"not measured: {MISSING}")
         return row
     with bench.setup() as setup:
         contenders = [*_contenders(bench, setup, 1), bench.floor_publish(setup, 1)]

@@ -120,7 +120,7 @@ def spread(bench: Bench, name: str, servers: list[Server], url: str) -> None:
     with bench.workers(url, options.symbols, *(("reader", each) for each in places)) as workers:
         publisher, *readers = workers
         for reader in readers:
-            _subscribe(reader, frames.symbols(options.symbols) if options.channels else None)
+            reader.ask("psubscribe", pattern=_PATTERN)
         warm = publisher.ask("publish", rate=options.rate, seconds=1.0)["published"]
         firsts = [_settled(reader, warm) for reader in readers]
         used = _cores(servers, {"publisher": [publisher], "readers": readers})
@@ -161,14 +161,6 @@ def fan_out(bench: Bench, name: str, command: str, channels: list[list[str]]) ->
             f"fan-out, {name}: {found['per_s']:,.0f} updates/s, {heard / seconds:,.0f} messages/s; "
             f"{cores}\n  not heard {lost:,}; output buffers {kept}; cut off {_cut_off(server)}"
         )
-
-
-def _subscribe(reader: Worker, names: list[str] | None) -> None:
-    """Have a reader hear all channels: by their names, or by their pattern."""
-    if names is None:
-        reader.ask("psubscribe", pattern=_PATTERN)
-    else:
-        reader.ask("subscribe", channels=[Keys().channel(name) for name in names])
 
 
 def _settled(reader: Worker, wanted: int | None = None) -> int:
@@ -252,7 +244,6 @@ def main() -> None:
     parser.add_argument("--symbols", type=int, default=11_500)
     parser.add_argument("--seconds", type=float, default=10.0)
     parser.add_argument("--readers", type=int, default=3)
-    parser.add_argument("--channels", action="store_true", help="SUBSCRIBE to each by its name")
     parser.add_argument("--server", choices=("redis", "valkey"), default="redis")
     parser.add_argument("--only", type=lambda text: text.split(","), default=list(kinds))
     options = parser.parse_args()

@@ -10,13 +10,10 @@ import json
 import random
 from datetime import datetime
 from itertools import accumulate
-from pathlib import Path
 from typing import NamedTuple
 
 from tests.bench import frames
-from tests.bench.orders import ROOT
-
-RECORDING = ROOT.parent / "shared" / "data" / "amzn-2012-06-21.jsonl.gz"
+from tests.kit.recorded_day import DAY
 
 _BURST_EVERY_S = 10.0
 _BURST_S = 0.5  # half of all quotes come in it, at ten times the average pace
@@ -33,11 +30,11 @@ class Schedule(NamedTuple):
     at_s: list[float]
 
 
-def recorded(symbol: str, seconds: float, path: Path = RECORDING) -> Schedule:
+def recorded(symbol: str, seconds: float) -> Schedule:
     """Return the quotes of the first ``seconds`` of the recording, as those of ``symbol``."""
     made = Schedule([], [])
     began: float | None = None
-    with gzip.open(path, "rt") as lines:
+    with gzip.open(DAY, "rt") as lines:
         for line in lines:
             told = json.loads(line)
             if told["T"] != "q":

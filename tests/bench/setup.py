@@ -21,13 +21,13 @@ from typing import Self, TypeVar
 
 import redis
 
-from tests.bench.orders import GUARD_S, ROOT, Process, Worker
+from tests.bench.orders import ROOT, Process, Worker
 from tests.bench.source import MARK
 from tests.kit.ports import free_port
+from tests.kit.processes import environment
 from tests.kit.servers import Server
-from tests.kit.waiting import until_sync
+from tests.kit.waiting import GUARD_S, until_sync
 
-_OURS = ("SPOTD_", "ALPACA_", "APCA_", "REDIS_URL")
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 _CPUCLOCK_SCHED = 2
 NO_SETTINGS: Mapping[str, str] = MappingProxyType({})
@@ -63,8 +63,12 @@ class Program:
         return self.spotd.parent / "python"
 
     def env(self) -> dict[str, str]:
-        """Return its environment: the present program imports this tree, another one its own."""
-        env = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+        """Return its environment, without settings.
+
+        The present program imports this tree, another one its own.
+        """
+        env = environment()
+        env.pop("PYTHONPATH", None)
         return env | {"PYTHONPATH": str(ROOT)} if self == PRESENT else env
 
 
@@ -113,9 +117,8 @@ class Setup:
         """Start ``spotd run`` with a demand. ``ready`` waits until all symbols have a price."""
         self.demand(name, names)
         program = program or PRESENT
-        env = {k: v for k, v in program.env().items() if not k.startswith(_OURS)}
         port = free_port()
-        env |= {
+        env = program.env() | {
             "ALPACA_API_KEY": "key",
             "ALPACA_SECRET_KEY": "secret",
             "SPOTD_STREAM_URL": self.stream_url(name),

@@ -21,7 +21,7 @@ from tests.bench.setup import PRESENT
 _GUARD_S = 110.0
 
 
-@pytest.mark.long  # quick, with one row: below
+@pytest.mark.long  # `.ci/run long` measures every row
 def test_measures_prints_and_writes(tmp_path: Path) -> None:
     """A quick run of two rows gives both, in the table and in the JSON, with positive figures."""
     found = tmp_path / "found.json"
@@ -46,7 +46,7 @@ def test_measures_prints_and_writes(tmp_path: Path) -> None:
     assert "naive / spotd" in done.stdout
 
 
-@pytest.mark.long  # quick: the comparison of results is proved without a run
+@pytest.mark.long  # for whoever compares two checkouts
 def test_compares_with_another_checkout(tmp_path: Path) -> None:
     """A quick run measures another ``spotd`` too, and shows how much dearer that was."""
     found = tmp_path / "found.json"

@@ -13,8 +13,8 @@ import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.kit.metrics_table import daemon_text, relay_text
+from tests.kit.prometheus import RULES
 
-RULES = Path(__file__).resolve().parents[2] / "deploy" / "prometheus" / "spotd.rules.yaml"
 A, B = 'job="spotd", instance="a"', 'job="spotd", instance="b"'
 RELAY = 'job="relay", instance="c"'
 

@@ -14,7 +14,6 @@ import pytest
 
 from spotd.simulator import MarketModel
 from tests.e2e.setup import Setup
-from tests.kit.ports import free_port
 from tests.kit.processes import Command
 from tests.kit.prometheus import Prometheus
 
@@ -44,18 +43,14 @@ def expressions() -> list[tuple[str, str]]:
 @asynccontextmanager
 async def relay_of(setup: Setup) -> AsyncIterator[Command]:
     """Run a relay with one client that reads, one that was refused, and one that was closed."""
-    port = free_port()
-    env = {"SPOTD_REDIS_URL": setup.server.url, "SPOTD_RELAY_PORT": str(port)}
-    relay = await Command.start("relay", home=setup.home / "relay", env=env, http_port=port)
-    setup.commands.append(relay)
-    await setup.until(relay.ready, "the relay is ready")
+    relay = await setup.relay()
     await relay.get("/nowhere")
 
     async def read(socket: aiohttp.ClientWebSocketResponse) -> None:
         async for _ in socket:
             pass
 
-    url = f"ws://127.0.0.1:{port}/ws"
+    url = f"ws://127.0.0.1:{relay.http_port}/ws"
     async with aiohttp.ClientSession() as session, session.ws_connect(url) as socket:
         async with session.ws_connect(url) as too_large:
             await too_large.send_str("x" * 1_000_000)

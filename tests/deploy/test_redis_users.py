@@ -8,7 +8,6 @@ from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanage
 from pathlib import Path
 from typing import Any, cast
 
-import aiohttp
 import pytest
 from pydantic import SecretStr
 from redis.backoff import NoBackoff
@@ -21,7 +20,6 @@ from spotd.keys import Keys
 from spotd.redis.demand import DemandRead, SameDemand
 from spotd.redis.port import SCAN_ABOVE, RedisPort
 from spotd.redis.rights import DENIED, as_arguments, rights_of_daemon
-from spotd.relay.server import run_relay
 from spotd.simulator import Simulator
 from tests.client.told import Told
 from tests.daemon.rig import KEY, SECRET, Rig, quote
@@ -30,7 +28,7 @@ from tests.kit.publisher import status_of, update_of
 from tests.kit.redis_port import publish
 from tests.kit.servers import ClusterServers, Server, redis_server
 from tests.kit.waiting import until
-from tests.relay.examples import settings_of
+from tests.relay.test_whole import relay
 
 KEYS = Keys()
 DAEMON, RELAY, CONSUMER = "spotd-daemon", "spotd-relay", "spotd-consumer"
@@ -85,19 +83,6 @@ def denied(admin: Any) -> list[str]:
 def url_of(server: Server, user: str) -> str:
     """Return the URL with which a user logs in."""
     return f"redis://{user}:{PASSWORD}@127.0.0.1:{server.port}/0"
-
-
-@asynccontextmanager
-async def relay_at(url: str) -> AsyncIterator[aiohttp.ClientSession]:
-    """Run a relay. Yield a client of its HTTP."""
-    stop_asked, addresses = asyncio.Event(), list[str]()
-    settings = settings_of(redis_url=url, relay_port=0)
-    running = asyncio.create_task(run_relay(settings, stop_asked, addresses.append))
-    await until(lambda: addresses or running.done(), "the relay to listen")
-    async with aiohttp.ClientSession(addresses[0]) as http:
-        yield http
-    stop_asked.set()
-    await running
 
 
 # What each of them does
@@ -170,7 +155,7 @@ async def wake_after_a_ping(admin: Any) -> None:
     admin.publish(KEYS.wake, "")
 
 
-async def relay(spot: SpotClient, admin: Any) -> None:
+async def serve(spot: SpotClient, admin: Any) -> None:
     """Do what a relay does for a symbol, from its demand to its end."""
     told = Told()
     async with spot.follow(told) as follower:
@@ -220,7 +205,7 @@ Open = Callable[[str], AbstractAsyncContextManager[Any]]
 Work = Callable[[Any, Any], Coroutine[Any, Any, None]]
 WORK: dict[str, tuple[Open, Work]] = {
     DAEMON: (port_of, lead_and_publish),
-    RELAY: (client_of, relay),
+    RELAY: (client_of, serve),
     CONSUMER: (client_of, consume),
 }
 
@@ -311,7 +296,7 @@ async def test_all_together(server: Server, admin: Any) -> None:
     async with (
         Simulator(keys={KEY: SECRET}) as sim,
         Rig(server.url, sim, redis_url=daemon_url) as rig,
-        relay_at(url_of(server, RELAY)) as http,
+        relay(server, redis_url=url_of(server, RELAY)) as http,
         SpotClient(url_of(server, CONSUMER)) as spot,
         http.ws_connect("/ws") as browser,
         aclosing(spot.updates("SPY")) as updates,

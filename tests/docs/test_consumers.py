@@ -22,13 +22,6 @@ EXAMPLES = Path(__file__).parents[2] / "docs/examples"
 NODE_REDIS = "redis@6.3.1"
 
 
-@pytest.fixture
-async def daemon(server: Server) -> AsyncIterator[Publisher]:
-    """A daemon's part."""
-    async with Publisher(server.url) as publisher:
-        yield publisher
-
-
 @asynccontextmanager
 async def running(*command: str, server: Server, cwd: Path | None = None) -> AsyncIterator[Process]:
     """Run a consumer of SPY in a process group of its own, and end it in order."""

@@ -88,14 +88,6 @@ def test_an_alert_leads_to_its_row(alert: str) -> None:
         assert linked in MEANINGS
 
 
-def test_anchors_lead_somewhere() -> None:
-    """Each link within the runbook leads to a heading or to a row."""
-    headings = re.findall(r"^#+ (.*)$", TEXT, re.MULTILINE)
-    anchors = {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
-    anchors |= set(re.findall(r'<a id="(\w+)"></a>', TEXT))
-    assert set(re.findall(r"\]\(#([^)]+)\)", TEXT)) <= anchors
-
-
 def test_an_upgrade_names_the_settings_that_came_and_went() -> None:
     """Which 0.1 does not know, and which it alone knows: either ends a daemon with exit code 2."""
     [row] = re.findall(r"^\| 0\.2 over 0\.1 \| (.*) \| (.*) \|$", TEXT, re.MULTILINE)

@@ -124,6 +124,15 @@ class Setup:
         await self.until(ready, f"{name} is ready")
         return command
 
+    async def relay(self, name: str = "relay", /, port: int | None = None, **env: str) -> Command:
+        """Start a relay, and wait until it is ready. Without ``port`` it gets a free one."""
+        port = free_port() if port is None else port
+        env = {"SPOTD_REDIS_URL": self.server.url, "SPOTD_RELAY_PORT": str(port), **env}
+        command = await Command.start("relay", home=self.home / name, env=env, http_port=port)
+        self.commands.append(command)
+        await self.until(command.ready, f"{name} is ready")
+        return command
+
     # Waiting
 
     async def until(self, condition: Callable[[], Any], what: str) -> Any:

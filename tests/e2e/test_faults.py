@@ -106,23 +106,6 @@ async def test_a_redis_away_for_longer_than_the_leader_ttl(setup: Setup) -> None
     await setup.until(partial(_last_are, setup, 600), "updates go on")
 
 
-async def test_a_redis_that_hangs_is_like_one_that_is_gone(setup: Setup) -> None:
-    """A Redis that hangs for longer than the TTL closes the stream; after it all is as before."""
-    daemon = await _streaming(setup, ttl_s=3, SPOTD_KEEP_STREAM_S="0")
-    recorder = await setup.recorder()
-    setup.server.freeze()
-    await _prices(setup, 200)
-    await setup.until(setup.closes, "the stream is closed")
-    await _prices(setup, 300)
-    setup.server.thaw()
-    await setup.until(partial(_last_are, setup, 300), "the newest of each symbol")
-    await setup.until(lambda: setup.values.live(*SYMBOLS), "all live again")
-    await setup.until(daemon.ready, "ready again")
-
-    for n, symbol in enumerate(SYMBOLS):
-        await setup.until(lambda s=symbol, n=n: recorder.bids(s)[-1:] == [300 + n], symbol)  # type: ignore[misc]
-
-
 @pytest.mark.long  # quick: tests/core/test_redis_health.py
 async def test_redis_going_again_and_again(market: Setup) -> None:
     """Each time that Redis is killed and comes back empty, prices go on in order."""
@@ -133,7 +116,7 @@ async def test_redis_going_again_and_again(market: Setup) -> None:
         market.server.restart()
         await market.values.want(*SYMBOLS)
         heard = len(recorder.of("SPY"))
-        await market.until(partial(_more_than, recorder, heard + 3), "prices go on")
+        await market.until(partial(recorder.has_more, "SPY", heard + 3), "prices go on")
 
     assert recorder.check_order() > 12
     assert daemon.running
@@ -150,7 +133,7 @@ async def test_a_stream_that_is_cut_makes_prices_stale_until_it_is_back(setup: S
         setup.sim.faults.handshake_status = 503
         await setup.sim.drop_sessions("abort" if price == 700 else "eof")
         await setup.until(lambda n=told: _states_since(recorder, "SPY", n) == ["stale"], "stale")  # type: ignore[misc]
-        await setup.until(partial(_is, daemon, "waiting"), "waiting")
+        await setup.until(partial(daemon.says, "waiting"), "waiting")
         assert not await daemon.ready()
         assert await setup.values.last("SPY")  # the suspect price is still there
         await _prices(setup, price)
@@ -191,23 +174,15 @@ async def test_damaged_frames_cost_nothing_else(market: Setup) -> None:
     daemon = await market.daemon(SPOTD_THROTTLE_MS="20")
     recorder = await market.recorder()
     await market.streaming(*SYMBOLS)
-    await market.until(partial(_more_than, recorder, 30), "prices come")
+    await market.until(partial(recorder.has_more, "SPY", 30), "prices come")
 
     assert daemon.running
     assert "Traceback" not in daemon.output
 
 
-def _more_than(recorder: Recorder, updates: int) -> bool:
-    return len(recorder.of("SPY")) > updates
-
-
 def _states_since(recorder: Recorder, symbol: str, told: int) -> list[str]:
     """Return the states that were announced since, each once: its reason may change."""
     return [state for state, _ in groupby(recorder.states(symbol)[told:])]
-
-
-async def _is(daemon: Command, state: str) -> bool:
-    return await daemon.state() == state
 
 
 async def _metric_is(daemon: Command, name: str, value: float) -> bool:

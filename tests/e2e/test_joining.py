@@ -23,12 +23,12 @@ async def test_a_joiner_misses_nothing_and_gets_nothing_twice(market: Setup) -> 
     stored: set[bytes] = set()
     for round_ in range(10):
         most = len(witness.of("SPY"))
-        await market.until(partial(_more_than, witness, most), "the market moves")
+        await market.until(partial(witness.has_more, "SPY", most), "the market moves")
 
         joiner = await market.recorder("spot:SPY")
         held = await market.redis.hget("spotd:last", "SPY")
         seq = json.loads(held)["seq"]
-        await market.until(partial(_more_than, joiner, 5), f"joiner {round_} hears")
+        await market.until(partial(joiner.has_more, "SPY", 5), f"joiner {round_} hears")
         after = [h.raw for h in joiner.of("SPY") if h.json["seq"] > seq]
         await market.until(partial(_has, witness, after[-1]), "the witness has heard as much")
         all_along = witness.raw("SPY")
@@ -55,7 +55,7 @@ async def test_seq_rises_over_a_restart(market: Setup) -> None:
         daemon = await market.daemon(run, SPOTD_THROTTLE_MS="10")
         await market.streaming(*SYMBOLS)
         most = len(recorder.of("SPY"))
-        await market.until(partial(_more_than, recorder, most + 5), "prices go on")
+        await market.until(partial(recorder.has_more, "SPY", most + 5), "prices go on")
         assert await daemon.stop() == 0
 
     assert recorder.check_order() > 10
@@ -70,15 +70,11 @@ async def test_seq_rises_although_the_predecessor_had_a_clock_ahead(setup: Setup
     await setup.streaming("SPY")
     for price in (10, 11, 12):
         await setup.sim.send([quote("SPY", price, price + 1)])
-        await setup.until(partial(_more_than, recorder, price - 10), "it is published")
+        await setup.until(partial(recorder.has_more, "SPY", price - 10), "it is published")
 
     seqs = recorder.seqs("SPY")
     assert seqs[0] > ahead
     assert max(seqs) < 2**53
-
-
-def _more_than(recorder: Recorder, updates: int) -> bool:
-    return len(recorder.of("SPY")) > updates
 
 
 def _has(recorder: Recorder, raw: bytes) -> bool:

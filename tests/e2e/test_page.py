@@ -12,7 +12,6 @@ import pytest_asyncio
 from tests.e2e.setup import Setup, quote
 from tests.kit.browser import CHROMIUM, chromium
 from tests.kit.ports import free_port
-from tests.kit.processes import Command
 from tests.kit.waiting import GUARD_S
 
 if not os.environ.get("TEST_SPOTD_BROWSER"):
@@ -28,7 +27,7 @@ expect.set_options(timeout=GUARD_S * 1000)
 # Its driver leaves its pipes to the garbage collector.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
-PORT = str(free_port())
+PORT = free_port()
 TOKEN = "e2e-token"
 
 
@@ -37,15 +36,6 @@ async def page() -> AsyncIterator[Page]:
     """A page of a browser that remembers nothing."""
     async with chromium() as browser:
         yield await browser.new_page()
-
-
-async def started(setup: Setup, name: str, **changed: str) -> Command:
-    """Start a relay on the one port, and wait until it is ready."""
-    env = {"SPOTD_REDIS_URL": setup.server.url, "SPOTD_RELAY_PORT": PORT, **changed}
-    relay = await Command.start("relay", home=setup.home / name, env=env, http_port=int(PORT))
-    setup.commands.append(relay)
-    await setup.until(relay.ready, f"{name} is ready")
-    return relay
 
 
 async def shows(setup: Setup, page: Page, bid: float, text: str) -> None:
@@ -61,7 +51,7 @@ async def shows(setup: Setup, page: Page, bid: float, text: str) -> None:
 async def test_everything_may_restart_behind_a_page(setup: Setup, page: Page) -> None:
     """A page that nobody reloads shows the newest price after each of the others was away."""
     daemon = await setup.daemon()
-    relay = await started(setup, "relay")
+    relay = await setup.relay("relay", PORT)
     notice = page.locator("#notice")
     await page.goto(f"http://127.0.0.1:{PORT}/?symbols=spy")
     await page.evaluate("window.loadedOnce = true")
@@ -77,12 +67,12 @@ async def test_everything_may_restart_behind_a_page(setup: Setup, page: Page) ->
     await relay.kill()
     await expect(notice).to_contain_text("The relay cannot be reached.")
     await expect(page.locator("tr[data-state=disconnected]")).to_have_count(1)
-    relay = await started(setup, "relay-2")
+    relay = await setup.relay("relay-2", PORT)
     await shows(setup, page, 300, "301.00")
 
     assert await relay.stop(signal.SIGTERM) == 0
     await expect(notice).to_contain_text("Disconnected")
-    await started(setup, "relay-3")
+    await setup.relay("relay-3", PORT)
     await shows(setup, page, 400, "401.00")
 
     assert await daemon.stop() == 0
@@ -97,7 +87,7 @@ async def test_refusals_of_a_real_relay(setup: Setup, page: Page) -> None:
     """A missing and a wrong token, and a symbol beyond the relay's limit, are explained."""
     await setup.daemon()
     limits = {"SPOTD_RELAY_TOKEN": TOKEN, "SPOTD_RELAY_MAX_SYMBOLS": "1"}
-    await started(setup, "relay", **limits)
+    await setup.relay("relay", PORT, **limits)
     complaints: list[str] = []
     page.on("pageerror", lambda error: complaints.append(str(error)))
     page.on(

@@ -103,7 +103,8 @@ async def test_a_replay_of_a_recording_ends_in_the_same_prices(setup: Setup) -> 
                 (setup.home / f"{name}.jsonl").write_bytes(b"\n".join(updates) + b"\n")
     assert again.replay is not None
     assert again.replay.malformed == 0
-    assert await _compared(setup.home) == "the same prices\n"
+    if shutil.which("jq"):  # which the comparison of the documents needs
+        assert await _compared(setup.home) == "the same prices\n"
 
 
 def _is_recorded(path: Path, bid: float) -> bool:
@@ -112,8 +113,6 @@ def _is_recorded(path: Path, bid: float) -> bool:
 
 async def _compared(home: Path) -> str:
     """Return what the comparison of the documents prints."""
-    if shutil.which("jq") is None:
-        return "the same prices\n"
     found = re.search(
         r"^```bash compare\n(.*?)^```$", DOCUMENT.read_text(), re.DOTALL | re.MULTILINE
     )

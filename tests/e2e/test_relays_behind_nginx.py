@@ -42,16 +42,7 @@ def nginx(tmp_path: Path) -> Iterator[Nginx]:
 async def relays(setup: Setup, nginx: Nginx) -> AsyncIterator[list[Command]]:
     """Yield two relays, behind which a daemon runs. All are ready."""
     await setup.daemon()
-    yield [await started(setup, f"relay-{port}", port) for port in PORTS]
-
-
-async def started(setup: Setup, name: str, port: int, **changed: str) -> Command:
-    """Start a relay, and wait until it is ready."""
-    env = {"SPOTD_REDIS_URL": setup.server.url, "SPOTD_RELAY_PORT": str(port), **changed}
-    relay = await Command.start("relay", home=setup.home / name, env=env, http_port=port)
-    setup.commands.append(relay)
-    await setup.until(relay.ready, f"{name} is ready")
-    return relay
+    yield [await setup.relay(f"relay-{port}", port) for port in PORTS]
 
 
 async def clients_of(relay: Command) -> int:
@@ -102,7 +93,7 @@ async def test_clients_of_a_killed_relay_are_back_on_the_other(
         for old, new in zip(before, after, strict=True):
             assert all(new[symbol][0] > old[symbol][0] for symbol in SYMBOLS)
 
-        again = await started(setup, "relay-again", killed.http_port)
+        again = await setup.relay("relay-again", killed.http_port)
 
         async def let_in() -> bool:
             async with aiohttp.ClientSession(nginx.url) as http, http.ws_connect("/ws") as new:
@@ -125,7 +116,7 @@ async def test_clients_wait_for_relays_that_are_both_away(
             await relay.kill()
         await setup.until(lambda: all(len(codes) >= 2 for codes in clients.codes()), "a try each")
         await sent(setup, 200)
-        await started(setup, "relay-again", PORTS[1])
+        await setup.relay("relay-again", PORTS[1])
         await hold(setup, clients, 201)
         for first, *others in clients.codes():
             assert first == "code_1006"
@@ -138,7 +129,7 @@ async def test_tokens_origins_and_events_pass_nginx(setup: Setup, nginx: Nginx) 
     No token reaches a log.
     """
     await setup.daemon()
-    relay = await started(setup, "relay", PORTS[0], SPOTD_RELAY_TOKEN=TOKEN)
+    relay = await setup.relay("relay", PORTS[0], SPOTD_RELAY_TOKEN=TOKEN)
     async with aiohttp.ClientSession(
         nginx.url, timeout=aiohttp.ClientTimeout(total=GUARD_S)
     ) as http:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from itertools import pairwise
 
 import pytest
@@ -104,7 +105,7 @@ async def test_a_rolling_restart_under_load(setup: Setup, times: int) -> None:
             terms += 1
             daemons = [standby, await setup.daemon(f"replacement-{number}", **env)]
             heard = len(recorder.of("SPY"))
-            await setup.until(lambda n=heard: len(recorder.of("SPY")) > n + 3, "prices go on")  # type: ignore[misc]
+            await setup.until(partial(recorder.has_more, "SPY", heard + 3), "prices go on")
     await load.send()
     last = load.bid
     for symbol in SYMBOLS:
@@ -137,7 +138,7 @@ async def test_leaders_that_are_killed_one_after_the_other(setup: Setup, times: 
             daemons = [standby, await setup.daemon(f"replacement-{number}", **env)]
             await setup.until(lambda n=number: len(recorder.events("gap")) > n, "the gap")  # type: ignore[misc]
             heard = len(recorder.of("SPY"))
-            await setup.until(lambda n=heard: len(recorder.of("SPY")) > n + 3, "prices go on")  # type: ignore[misc]
+            await setup.until(partial(recorder.has_more, "SPY", heard + 3), "prices go on")
     await _one_leads(setup, *daemons)
     await load.send()
     last = load.bid

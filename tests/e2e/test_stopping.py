@@ -30,15 +30,11 @@ TTL = {"SPOTD_LEADER_TTL_S": "1"}
 Scene: TypeAlias = Callable[[Setup], Awaitable[Command]]
 
 
-async def _is(daemon: Command, *states: str) -> bool:
-    return await daemon.state() in states
-
-
 async def _started(setup: Setup, state: str, **settings: str) -> Command:
     """Return a daemon that wants SPY, once it says that it is in this state."""
     await setup.values.want("SPY")
     daemon = await setup.start(**settings)
-    await setup.until(partial(_is, daemon, state), state)
+    await setup.until(partial(daemon.says, state), state)
     return daemon
 
 
@@ -150,7 +146,7 @@ async def starting_with_a_hanging_redis(setup: Setup) -> Command:
     """Return a daemon that starts while Redis accepts and never answers."""
     setup.server.freeze()
     daemon = await setup.start()
-    await setup.until(partial(_is, daemon, "starting"), "starting")
+    await setup.until(partial(daemon.says, "starting"), "starting")
     return daemon
 
 
@@ -183,7 +179,7 @@ async def stream_kept_beyond_the_term(setup: Setup) -> Command:
     """Return a daemon whose leader key may have lapsed, since Redis went silent."""
     daemon = await streaming(setup)
     setup.server.freeze()
-    await setup.until(partial(_is, daemon, "standby"), "the end of its term")
+    await setup.until(partial(daemon.says, "standby"), "the end of its term")
     return daemon
 
 

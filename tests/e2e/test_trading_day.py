@@ -26,10 +26,10 @@ import pytest
 from tests.e2e.setup import KEY, SECRET, Setup, say
 from tests.kit.ports import free_port
 from tests.kit.processes import Command
+from tests.kit.recorded_day import DAY, MISSING
 from tests.kit.recorder import Heard
 from tests.kit.waiting import until
 
-DAY = Path(__file__).parents[3] / "shared" / "data" / "amzn-2012-06-21.jsonl.gz"
 QUOTES, TRADES = 55_064, 11_419
 DAY_S = 6.5 * 3600
 REPLAY_GUARD_S = 90.0  # ten times the longest replay
@@ -43,9 +43,7 @@ NOT_LAST_SALE = {
     "O": set("CGHIMNPQRUVWZ47"),
 }
 
-pytestmark = pytest.mark.skipif(
-    not DAY.is_file(), reason=f"the recording is not there: shared/data/{DAY.name}"
-)
+pytestmark = pytest.mark.skipif(not DAY.is_file(), reason=MISSING)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +55,6 @@ class Price:
     last: float | None
     at_ns: int
     """Newest of quote and last sale."""
-    came_ns: int
-    """Of the message itself."""
 
 
 @dataclass
@@ -129,8 +125,7 @@ def reckon(messages: Iterable[dict[str, Any]]) -> Reckoning:
         last = sales[-1] if sales else None
         if quote is not None:
             newest_ns = quote[2] if last is None else max(quote[2], last[2])
-            price = Price(quote[0], quote[1], last and last[1], newest_ns, at_ns)
-            out.prices.append(price)
+            out.prices.append(Price(quote[0], quote[1], last and last[1], newest_ns))
     return out
 
 
@@ -375,9 +370,9 @@ def _with(heard: Heard, **changed: object) -> Heard:
 
 
 def _swapped(heard: list[Heard]) -> None:
-    one, other = heard[400].json, heard[700].json
-    heard[400] = _with(heard[700], seq=one["seq"], timestamp=one["timestamp"])
-    heard[700] = _with(heard[400], seq=other["seq"], timestamp=other["timestamp"])
+    early, late = heard[400], heard[700]
+    for place, price, at in ((400, late, early.json), (700, early, late.json)):
+        heard[place] = _with(price, seq=at["seq"], timestamp=at["timestamp"])
 
 
 def _put(heard: list[Heard], place: int, **changed: object) -> None:

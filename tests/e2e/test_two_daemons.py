@@ -14,7 +14,6 @@ from spotd.simulator.session import Frame
 from spotd.simulator.wire import encode
 from tests.e2e.setup import Setup, quote, say
 from tests.kit.processes import Command
-from tests.kit.recorder import Recorder
 
 
 async def _pair(setup: Setup, **settings: str) -> tuple[Command, Command]:
@@ -75,14 +74,12 @@ async def test_a_killed_leader_is_replaced(market: Setup) -> None:
 
     await first.kill()
     await market.until(lambda: market.sim.stats.refused[406], "406")
-    await market.until(partial(_is, second, "waiting"), "waiting")
-    assert "406" in (await second.get("/status"))[1]
-    assert not await second.ready()
+    await market.until(partial(second.unready, "406"), "it says so")  # between two tries
     heard = len(recorder.of("SPY"))
     await market.until(lambda: len(recorder.of("SPY")) > heard, "goes on")
 
     assert recorder.check_order() >= 3
-    await market.until(partial(_is, second, "streaming"), "the second streams")
+    await market.until(partial(second.says, "streaming"), "the second streams")
 
 
 @pytest.mark.long  # quick: tests/core/test_room.py
@@ -133,7 +130,7 @@ async def test_a_frozen_leader_that_wakes_publishes_nothing(setup: Setup) -> Non
     await setup.until(setup.closes, "the first closes its stream")
     assert setup.closes() == [1000]
     assert setup.sim.sessions[0].id != old.id
-    await setup.until(partial(_is, first, "standby"), "the first stands by")
+    await setup.until(partial(first.says, "standby"), "the first stands by")
     await setup.until(first.ready, "the first is ready")
     await setup.sim.send([quote("SPY", 30, 31)])
     await setup.until(lambda: recorder.prices("SPY")[-1] == (30, 31), "the second goes on")
@@ -157,9 +154,9 @@ async def test_a_frozen_leader_frees_the_connection_for_its_successor(market: Se
     heard = len(recorder.of("SPY"))
     await market.until(lambda: len(recorder.of("SPY")) > heard, "goes on")
     first.send(signal.SIGCONT)
-    await market.until(partial(_is, first, "standby"), "the first stands by")
+    await market.until(partial(first.says, "standby"), "the first stands by")
 
-    await market.until(partial(_is, second, "streaming"), "the second streams")
+    await market.until(partial(second.says, "streaming"), "the second streams")
     assert len(market.sim.sessions) == 1
 
 
@@ -179,7 +176,7 @@ async def test_leaders_that_freeze_and_wake_never_break_the_order(market: Setup)
         await market.until(lambda wakes=wakes: time.monotonic() >= wakes, "asleep long enough")  # type: ignore[misc]
         leads.send(signal.SIGCONT)
         heard = len(recorder.of("SPY"))
-        await market.until(partial(_more_than, recorder, heard + 5), "prices go on")
+        await market.until(partial(recorder.has_more, "SPY", heard + 5), "prices go on")
         takeovers += await other.leads()
 
     updates = recorder.check_order()
@@ -191,16 +188,8 @@ async def test_leaders_that_freeze_and_wake_never_break_the_order(market: Setup)
         assert "a loop ended" not in daemon.output
 
 
-def _more_than(recorder: Recorder, updates: int) -> bool:
-    return len(recorder.of("SPY")) > updates
-
-
 def _prices(price: int) -> dict[str, object]:
     return {
         "bx": "V", "bp": float(price), "bs": 1,
         "ax": "V", "ap": price + 1.0, "as": 1, "c": ["R"], "z": "B",
     }  # fmt: skip
-
-
-async def _is(daemon: Command, state: str) -> bool:
-    return await daemon.state() == state

@@ -200,6 +200,10 @@ class Command:
         """Return the state that ``/status`` says; empty while nothing listens."""
         return str((await self.status()).get("state", ""))
 
+    async def says(self, *states: str) -> bool:
+        """Return whether ``/status`` says one of these states."""
+        return await self.state() in states
+
     async def metrics(self) -> dict[str, float]:
         """Return every sample of ``/metrics`` by its name, or ``name{value of its label}``."""
         _, body = await self.get("/metrics")

@@ -15,7 +15,7 @@ import redis.exceptions
 
 from spotd.keys import Keys
 from tests.kit.values import Json
-from tests.kit.waiting import GUARD_S
+from tests.kit.waiting import GUARD_S, cancelled
 
 _BETWEEN_TRIES_S = 0.005
 
@@ -69,13 +69,16 @@ class Recorder:
     async def stop(self) -> None:
         """Unsubscribe and close the connection. What was heard stays readable."""
         if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+            await cancelled(self._task)
         await self._client.aclose()
 
     def of(self, symbol: str) -> list[Heard]:
         """Return the updates of one symbol, in order; the list grows as more arrive."""
         return self.by_channel[self._keys.channel(symbol)]
+
+    def has_more(self, symbol: str, updates: int) -> bool:
+        """Return whether more updates of one symbol were heard than ``updates``."""
+        return len(self.of(symbol)) > updates
 
     def raw(self, symbol: str) -> list[bytes]:
         """Return the bytes of the updates of one symbol, in order."""

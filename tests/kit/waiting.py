@@ -10,6 +10,7 @@ from typing import Any
 
 GUARD_S = 60.0  # at least ten times what anything takes that tests wait for
 _CHECK_EVERY_S = 0.005
+_CANCEL_EVERY_S = 0.5
 
 
 async def until(
@@ -33,6 +34,17 @@ async def until(
         if time.monotonic() >= deadline:
             raise AssertionError(f"waited {guard_s:g} s for {what}\n{logs()}")
         await asyncio.sleep(_CHECK_EVERY_S)
+
+
+async def cancelled(*tasks: asyncio.Task[Any]) -> None:
+    """Cancel tasks until they have ended.
+
+    In Python 3.11 ``asyncio.wait_for``, by which redis-py sends, may swallow a cancellation.
+    """
+    while running := [task for task in tasks if not task.done()]:
+        for task in running:
+            task.cancel()
+        await asyncio.wait(running, timeout=_CANCEL_EVERY_S)
 
 
 def until_sync(condition: Callable[[], object], what: str, *, guard_s: float = GUARD_S) -> None:

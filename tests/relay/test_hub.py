@@ -312,6 +312,16 @@ def test_a_client_that_is_blocked_while_it_is_listed_is_not_served() -> None:
     assert setup.tick() == {}
 
 
+def test_a_client_that_has_left_wants_nothing() -> None:
+    """Its first message may be read after its end, and nobody would end its demand."""
+    setup = Setup()
+    client = setup.hub.join(Wire.WEBSOCKET)
+    setup.hub.leave(client, setup.now)
+    wanted = setup.hub.subscribe(client, ["SPY"], None, setup.now)
+    assert (wanted.new, wanted.refused) == ([], {})
+    assert (setup.hub.symbols, client.slots) == (0, {})
+
+
 def test_a_client_that_left_is_never_served() -> None:
     """Also where it was listed or blocked, and where it leaves twice."""
     setup = Setup()

@@ -6,6 +6,7 @@ import asyncio
 import socket
 from base64 import urlsafe_b64encode
 from contextlib import suppress
+from typing import Any
 
 import aiohttp
 import pytest
@@ -19,6 +20,8 @@ from spotd.relay.close_codes import (
     TOO_LARGE,
     TOO_MANY_MESSAGES,
 )
+from spotd.relay.hub import LINGER_S
+from spotd.relay.slots import Client
 from tests.kit.waiting import GUARD_S, until
 from tests.relay.conftest import NewSetup, Setup
 from tests.relay.examples import WEBSOCKET_REQUEST
@@ -256,6 +259,35 @@ async def test_a_client_that_vanishes_is_forgotten(setup: Setup) -> None:
     half_closed.socket.shutdown(socket.SHUT_WR)
     await until(lambda: setup.relay.hub.clients == 0, "the relay to forget both")
     half_closed.socket.close()
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        WEBSOCKET_REQUEST + Frame(Opcode.TEXT, SUBSCRIBE).serialize(mask=True),
+        b"GET /sse?symbols=SPY HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n",
+    ],
+    ids=["websocket", "events"],
+)
+async def test_a_client_that_resets_while_it_is_let_in_demands_nothing(
+    setup: Setup, monkeypatch: pytest.MonkeyPatch, asked: bytes
+) -> None:
+    """Its message was read with its request: nobody would end a demand of one that has left."""
+    gone = socket.create_connection(("127.0.0.1", setup.server.port))
+    gone.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+    join = setup.relay.join
+
+    def reset(*args: Any) -> Client:
+        gone.close()
+        return join(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(setup.relay, "join", reset)
+        gone.sendall(asked)
+        await until(lambda: gone.fileno() == -1, "the client to be let in")
+    await until(lambda: setup.relay.hub.clients == 0, "the client to be forgotten")
+    setup.clock.ahead_s += 2 * LINGER_S
+    await until(lambda: setup.relay.hub.symbols == 0, "no symbol to be wanted")
 
 
 async def test_no_task_is_kept_per_client(setup: Setup) -> None:

@@ -25,8 +25,8 @@ SUBSCRIBE = "/api/positions/subscribe-spot-prices"
 
 @asynccontextmanager
 async def relay(server: Server, **settings: Any) -> AsyncIterator[aiohttp.ClientSession]:
-    """Run a relay on this server. Yield a client of its HTTP."""
-    given = settings_of(redis_url=server.url, relay_port=0, **settings)
+    """Run a relay on this server, with these settings. Yield a client of its HTTP."""
+    given = settings_of(**({"redis_url": server.url, "relay_port": 0} | settings))
     stop_asked = asyncio.Event()
     addresses: list[str] = []
     running = asyncio.create_task(run_relay(given, stop_asked, addresses.append))

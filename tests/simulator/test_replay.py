@@ -11,11 +11,11 @@ import pytest
 from spotd.simulator import Replay, Simulator
 from spotd.simulator.delivery import REPLAYED_PER_FRAME
 from spotd.simulator.replay import TICK_S, NothingToPlayError
+from tests.kit.recorded_day import DAY, MISSING
 from tests.kit.waiting import until
 from tests.simulator.dialogue import dial
 from tests.simulator.manual_clock import START_NS, ManualClock
 
-DAY = Path(__file__).parents[3] / "shared" / "data" / "amzn-2012-06-21.jsonl.gz"
 FIRST_NS = 1_340_285_400_000_000_001
 MS_NS = 1_000_000
 
@@ -255,7 +255,7 @@ async def test_a_file_that_vanishes_fails_the_simulator(tmp_path: Path) -> None:
 async def test_a_whole_recorded_day() -> None:
     """Every message of a real day of one stock arrives; none is malformed."""
     if not DAY.exists():
-        pytest.skip(f"no recorded day at {DAY.name}")
+        pytest.skip(MISSING)
     replay = Replay(DAY, speed=0)
     async with Simulator(replay=replay) as sim, dial(sim, compression=None) as talk:
         await talk.subscribe(quotes=["AMZN"], trades=["AMZN"])

@@ -29,7 +29,6 @@ def arguments() -> argparse.Namespace:
     """Return the arguments."""
     parser = argparse.ArgumentParser(prog="python -m tests.soak", description=__doc__)
     parser.add_argument("--minutes", type=float, default=20.0)
-    parser.add_argument("--hours", type=float, default=0.0)
     parser.add_argument("--topology", choices=TOPOLOGIES, default="server")
     parser.add_argument("--seed", type=int, default=int.from_bytes(os.urandom(3)))
     parser.add_argument("--quotes-per-s", type=float, default=250.0)
@@ -85,15 +84,14 @@ def main() -> int:
         print_rules(args.ttl)
         return 0
     home = args.home or Path(tempfile.mkdtemp(prefix="spotd-soak-"))
-    seconds = 3600 * args.hours or 60 * args.minutes
     home.mkdir(parents=True, exist_ok=True)
     logging.basicConfig(filename=home / "client.log", level=logging.INFO)  # the SpotClient's
-    print(f"{seconds / 60:g} minutes on {args.topology}, seed {args.seed}", flush=True)
+    print(f"{args.minutes:g} minutes on {args.topology}, seed {args.seed}", flush=True)
     only = tuple(filter(None, args.only.split(",")))
     result = asyncio.run(
         soak(
             home,
-            seconds=seconds,
+            seconds=60 * args.minutes,
             seed=args.seed,
             topology=args.topology,
             quotes_per_s=args.quotes_per_s,

@@ -87,15 +87,10 @@ class Contradictions:
     longest_s: dict[str, float] = field(default_factory=dict)
     _episodes: dict[tuple[str, str], _Episode] = field(default_factory=dict)
 
-    def seen(
-        self, found: list[Wrong], now: float, waited_s: float, unknown: frozenset[str] = frozenset()
-    ) -> list[Violation]:
-        """Take in all that is wrong at ``now``. Return the violations that begin.
-
-        ``unknown`` are subjects of which nothing can be told now: what was wrong stays as it is.
-        """
+    def seen(self, found: list[Wrong], now: float, waited_s: float) -> list[Violation]:
+        """Take in all that is wrong at ``now``. Return the violations that begin."""
         wrong: Mapping[tuple[str, str], Wrong] = {(w.rule.name, w.subject): w for w in found}
-        for key in [k for k in self._episodes if k not in wrong and k[1] not in unknown]:
+        for key in self._episodes.keys() - wrong.keys():
             del self._episodes[key]
         new = []
         for key, one in wrong.items():

@@ -49,18 +49,14 @@ class Source:
             before = now
             number, due = int(due), due % 1.0
             if not self.paused:
-                await self.send(
+                await self._sim.send(
                     [self._message(symbol) for symbol in rng.choices(SYMBOLS, k=number)]
                 )
 
     async def send_final(self) -> None:
         """Send a sale and a quote of every symbol, after which nothing comes while paused."""
-        await self.send([self._sale(symbol) for symbol in SYMBOLS])
-        await self.send([self._quote(symbol) for symbol in SYMBOLS])
-
-    async def send(self, messages: list[dict[str, Any]]) -> None:
-        """Send messages now."""
-        await self._sim.send(messages)
+        await self._sim.send([self._sale(symbol) for symbol in SYMBOLS])
+        await self._sim.send([self._quote(symbol) for symbol in SYMBOLS])
 
     def _message(self, symbol: str) -> dict[str, Any]:
         luck = self._rng.random()

@@ -16,6 +16,7 @@ from typing import Any
 import redis
 
 from spotd.models import utc
+from tests.kit.waiting import cancelled
 from tests.soak.consumers import Consumer, follow_by_client, follow_by_relay
 from tests.soak.contradictions import Violation
 from tests.soak.counts import Counts, wrong_counts
@@ -96,8 +97,7 @@ class Soak:
                 if result.rounds and time.monotonic() >= ends_at:
                     break
                 await self._round(result, planned)
-            for task in tasks:
-                task.cancel()
+            await cancelled(*tasks)
         self._tell(result)
 
     async def _round(self, result: Result, planned: list[Planned]) -> None:

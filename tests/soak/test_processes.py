@@ -1,9 +1,11 @@
-"""When a daemon published is read from its counter."""
+"""What is read of a daemon: when it published, by its counter, and defects, by its log."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, cast
 
+from tests.kit.processes import Command
 from tests.soak.processes import Process
 
 
@@ -21,3 +23,14 @@ def test_a_number_that_rises_tells_when_it_published() -> None:
     assert process.published_at == 102.0
     process.see_published(8, 110.3)
     assert process.published_at == 110.3
+
+
+def test_a_defect_in_the_log_is_found_once(tmp_path: Path) -> None:
+    """Complete lines alone are searched, each of them once."""
+    process = Process("a1", Command(cast("Any", None), tmp_path, 0))
+    log = tmp_path / "stderr"
+    log.write_text('{"event": "leading"}\n{"event": "a loop ended: this is a defect"}\nTraceb')
+    assert process.defects() == ['{"event": "a loop ended: this is a defect"}']
+    log.write_text(log.read_text() + "ack (most recent call last):\n")
+    assert process.defects() == ["Traceback (most recent call last):"]
+    assert not process.defects()

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
-from typing import Any, cast
 
 import pytest
 
-from tests.kit.processes import Command
 from tests.soak.load import ALWAYS
 from tests.soak.moment import Moment
-from tests.soak.processes import Process
 from tests.soak.soak import lacking
 from tests.soak.test_rules import DOWN, LEADER, NOW, REDIS, STANDBY, WELL
 
@@ -44,14 +40,3 @@ def test_what_lacks_is_named(lack: str, moment: Moment) -> None:
 def test_a_moment_of_before_tells_nothing() -> None:
     """What was read before the end of the faults does not count."""
     assert lacking(WHOLE, NOW)
-
-
-def test_a_defect_in_the_log_is_found_once(tmp_path: Path) -> None:
-    """Complete lines alone are searched, each of them once."""
-    process = Process("a1", Command(cast("Any", None), tmp_path, 0))
-    log = tmp_path / "stderr"
-    log.write_text('{"event": "leading"}\n{"event": "a loop ended: this is a defect"}\nTraceb')
-    assert process.defects() == ['{"event": "a loop ended: this is a defect"}']
-    log.write_text(log.read_text() + "ack (most recent call last):\n")
-    assert process.defects() == ["Traceback (most recent call last):"]
-    assert not process.defects()

@@ -175,12 +175,6 @@ LIES: list[tuple[str, Moment]] = [
 
 
 @pytest.mark.parametrize(("rule", "moment"), LIES, ids=[rule for rule, _ in LIES])
-def test_a_lie_is_found(rule: str, moment: Moment) -> None:
-    """The rule about this lie says so."""
-    assert getattr(RULES, rule).name in _found(moment)
-
-
-@pytest.mark.parametrize(("rule", "moment"), LIES, ids=[rule for rule, _ in LIES])
 def test_a_lie_that_lasts_is_a_violation(rule: str, moment: Moment) -> None:
     """A recording in which nothing changes breaks the rule once its grace is over, and not before.
 
@@ -243,10 +237,9 @@ TRUTHS = {
 
 @pytest.mark.parametrize("moment", TRUTHS.values(), ids=TRUTHS.keys())
 def test_the_truth_is_no_lie(moment: Moment) -> None:
-    """What is told as it is breaks no rule, however bad it is."""
+    """What is told as it is breaks no rule, however bad it is; a state may be a write late."""
     found = _found(replace(moment, relay_ready=None))
-    late = {"spotd_stream_connected is not what Alpaca sees", RULES.subscribed_not_live.name}
-    assert not found - late
+    assert not found - {RULES.subscribed_not_live.name}
 
 
 def test_a_stream_may_be_kept_while_redis_is_away() -> None:

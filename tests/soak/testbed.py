@@ -38,8 +38,7 @@ class Testbed:
         self.servers = Servers(topology, home / "servers")
         # It listens on all loopback addresses, so that the Host header tells the daemons apart.
         self.sim = Simulator("0.0.0.0", keys={KEY: SECRET}, limits=limits())  # noqa: S104
-        keep_s = Settings.model_fields.get("keep_stream_s")
-        self.times = Times(ttl_s, 0.0 if keep_s is None else float(keep_s.default))
+        self.times = Times(ttl_s, Settings.model_fields["keep_stream_s"].default)
         self.slots: dict[str, Process] = {}
         self.ended: list[Process] = []
         self.relay: Process
@@ -89,7 +88,7 @@ class Testbed:
         since = time.monotonic() - self.begun_at - seconds
         return "\n".join(f"{at:8.2f} {what}" for at, what in self.timeline if at >= since)
 
-    async def start_daemon(self, place: str) -> Process:
+    async def start_daemon(self, place: str) -> None:
         """Start a daemon in a place, in which the one before has ended."""
         if place in self.slots and self.slots[place].running:
             raise AssertionError(f"{self.slots[place].name} still runs")
@@ -112,7 +111,6 @@ class Testbed:
         if (before := self.slots.get(place)) is not None:
             self.ended.append(before)
         self.slots[place] = daemon
-        return daemon
 
     async def _kill_all(self) -> None:
         processes = [*self.daemons, *self.ended]

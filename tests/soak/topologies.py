@@ -91,7 +91,7 @@ class Servers:
                 contextlib.suppress(redis.RedisError),
                 self._sentinel.sentinel.client(socket_timeout=0.5) as client,
             ):
-                port = int(client.sentinel_get_master_addr_by_name("prices")[1])
+                port = int(client.sentinel_get_master_addr_by_name(self._sentinel.service)[1])
         elif self._cluster is not None:
             port = self._owner_in_cluster() or port
         owner = next((server for server in self.data if server.port == port), self.data[0])
@@ -146,11 +146,8 @@ class Servers:
     def fail_over(self) -> None:
         """Have a replica become the master, as an operator does."""
         if self._sentinel is not None:
-            with (
-                contextlib.suppress(redis.RedisError, OSError),
-                self._sentinel.sentinel.client(socket_timeout=1.0) as client,
-            ):
-                client.execute_command("SENTINEL", "FAILOVER", "prices")
+            with contextlib.suppress(redis.RedisError, OSError):
+                self._sentinel.fail_over()
             return
         for server in self.data:  # a master refuses it
             with (
