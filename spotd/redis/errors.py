@@ -48,7 +48,7 @@ _TIME_LIMITS = (
     (re.compile(r"Timeout connecting to server"), "no connection in time"),
 )
 # Redis' own name of a script, behind what the script's command failed with.
-_SCRIPT = re.compile(r"\.? script: [0-9a-f]{40}, on @user_script:\d+\.")
+_SCRIPT = re.compile(r"\.? script: (?:[0-9a-f]{40}, )?on @user_script:\d+\.")
 # The answer to SELECT, of older servers too.
 _NO_DATABASE = re.compile("DB index", re.IGNORECASE)
 # A script's error holds the code of the command that failed, in front or, before Redis 7, within.

@@ -229,7 +229,8 @@ class Publisher:
     def _fail(self, error: BaseException) -> None:
         """End the call that is under way, if any, with an error of spotd's own."""
         try:
-            with translated(self._client, self._keys[1]):
+            # The script replaces the other keys where they are of the wrong type.
+            with translated(self._client, self._keys[0]):
                 raise error
         except RedisUnavailableError as own:
             self._end(own)

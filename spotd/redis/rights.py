@@ -54,6 +54,7 @@ def rights_of_daemon(keys: Keys, *, subscribers_are_demand: bool = False) -> lis
             for key in (keys.leases, keys.leader, keys.seq, keys.status, *written)
         ),
         *(("GET", key) for key in (keys.leader, keys.seq)),
+        ("PTTL", keys.leader),
         *(("SET", key, "") for key in (keys.leader, keys.seq, keys.status)),
         *(("DEL", key) for key in (keys.leader, keys.status, *written)),
         *(("TYPE", key) for key in written),

@@ -115,7 +115,8 @@ return 1
 # bytes. A free key is taken until claim-ms by this clock, since a server that was frozen executes
 # requests that were given up long ago. SET renews the key, because it fails where publishing would
 # fail too: when the server is out of memory. A user that may not publish on the channel leads all
-# the same.
+# the same. A key that lost its TTL, or that another program wrote, would block everybody until
+# somebody deletes it: it lapses like any other unless its owner renews it.
 LEAD = """
 local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
@@ -123,6 +124,7 @@ local held = redis.call('GET', KEYS[1])
 local seq = redis.pcall('GET', KEYS[2])
 if type(seq) ~= 'string' then seq = false end
 if held and held ~= ARGV[1] and held ~= ARGV[3] then
+  if redis.pcall('PTTL', KEYS[1]) == -1 then redis.pcall('SET', KEYS[1], held, 'PX', ARGV[2]) end
   return {0, seq, now, string.sub(held, 1, 256)}
 end
 if not held and now > tonumber(ARGV[5]) then return {3, seq, now} end

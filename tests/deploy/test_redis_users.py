@@ -120,6 +120,7 @@ async def lead_and_publish(port: RedisPort, admin: Any) -> None:
     await port.not_in_set([b"SPY"])
     await port.not_leased([b"SPY@me"], 1.0)
     await port.lead("t", 60.0)
+    await port.lead("another", 60.0)
     for garbage in (False, True):
         for key in (KEYS.last, KEYS.states) if garbage else ():
             admin.set(key, "no hash")

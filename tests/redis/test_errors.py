@@ -303,10 +303,11 @@ async def test_a_failed_connection_is_told_in_words(address: str, raised: str, t
     assert str(caught.value) == told
 
 
-async def test_the_name_of_a_script_is_left_out() -> None:
+@pytest.mark.parametrize("name", [f"{'a' * 40}, ", ""], ids=["redis", "valkey 9"])
+async def test_the_name_of_a_script_is_left_out(name: str) -> None:
     """An operator can do nothing with it, and it stands behind the words that count."""
     client = connect("redis://h:1/0")
-    said = f"OOM command not allowed. script: {'a' * 40}, on @user_script:28."
+    said = f"OOM command not allowed. script: {name}on @user_script:28."
     with pytest.raises(RedisUnavailableError) as caught, translated(client):
         raise OutOfMemoryError(said)
     await client.aclose()

@@ -111,6 +111,16 @@ async def test_the_key_lapses_by_itself(port: RedisPort, db: redis.Redis) -> Non
     assert (await port.lead(OURS, 1.0)).held == "acquired"
 
 
+async def test_anothers_key_without_a_ttl_gets_one(port: RedisPort, db: redis.Redis) -> None:
+    """A leader key that would block everybody for good lapses, unless its owner renews it."""
+    db.set(KEYS.leader, THEIRS)
+    assert (await port.lead(OURS, 5.0)).leader == THEIRS
+    first = db.pttl(KEYS.leader)
+    assert 0 < first <= 5000
+    assert (await port.lead(OURS, 500.0)).leader == THEIRS  # it is not prolonged
+    assert 0 < db.pttl(KEYS.leader) <= first
+
+
 async def test_a_key_that_holds_our_own_former_token_is_taken_over(
     port: RedisPort, db: redis.Redis
 ) -> None:

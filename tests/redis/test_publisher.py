@@ -13,6 +13,7 @@ from redis.asyncio.connection import Connection, SSLConnection, UnixDomainSocket
 
 from spotd.errors import NotLeaderError, RedisUnavailableError
 from spotd.keys import Keys
+from spotd.redis.errors import WrongTypeError
 from spotd.redis.port import RedisPort
 from spotd.redis.scripts import PUBLISH
 from tests.kit.recorder import Recorder
@@ -177,6 +178,18 @@ def test_the_time_of_a_call_is_told_by_the_clock_of_the_server(
         arguments = (KEYS.leader, KEYS.last, KEYS.seq, "t", "spot:", 1, 10**15, update("SPY", 1))
         assert client.eval(PUBLISH, 3, *arguments, until_ms) == published
         assert client.exists(KEYS.last) == published
+
+
+async def test_a_leader_key_of_the_wrong_type_is_named(port: RedisPort, server: Server) -> None:
+    """The error names the key that has to be deleted: the others are replaced by the script."""
+    calls = Ends(port)
+    with server.client() as db:
+        for key in (KEYS.leader, KEYS.last, KEYS.seq):
+            db.delete(key)
+            db.rpush(key, "x")
+    calls.begin("SPY", 1)
+    with pytest.raises(WrongTypeError, match=f"{KEYS.leader} is of the wrong type"):
+        raise await calls.next() or AssertionError("it was published")
 
 
 async def test_the_protocol_may_be_chosen_in_the_url(server: Server) -> None:
