@@ -6,6 +6,7 @@ and shell completion are fast and a small command does not wait for Alpaca's cli
 
 from __future__ import annotations
 
+import atexit
 import errno
 import os
 import signal
@@ -157,6 +158,8 @@ def spotd() -> None:
 
 def main(args: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code. A defect is raised, so that Python ends with 1."""
+    if args is None:
+        atexit.register(_ignore_stop_signals)
     try:
         code = spotd.main(args, prog_name="spotd", standalone_mode=False)
     except click.Abort:
@@ -174,6 +177,15 @@ def _end_quietly_until_closed(ctx: click.Context) -> None:
     for number in stop_signals():
         before = signal.signal(number, lambda *_: os._exit(0))  # nothing is open yet
         ctx.call_on_close(partial(signal.signal, number, before))
+
+
+def _ignore_stop_signals() -> None:
+    """Let no second Ctrl-C change the exit code of a process that stopped in order.
+
+    Python takes its own handlers away before it takes its modules down.
+    """
+    for number in stop_signals():
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _requirement(package: str) -> str:

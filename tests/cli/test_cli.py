@@ -228,6 +228,22 @@ def test_defect_as_process() -> None:
     assert "ZeroDivisionError" in ran.stderr
 
 
+def test_a_stop_signal_that_comes_while_the_process_ends() -> None:
+    """It changes nothing: a second Ctrl-C is no other wish."""
+    script = (
+        "import atexit, os, signal, sys\n"
+        "def again(): [os.kill(os.getpid(), each) for each in (signal.SIGTERM, signal.SIGINT)]\n"
+        "atexit.register(again)  # registered first, so it is called last\n"
+        "from spotd.cli.main import main\n"
+        "sys.argv = ['spotd', '--version']\n"
+        "sys.exit(main())"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=GUARD_S
+    )
+    assert (ran.returncode, ran.stderr) == (0, "")
+
+
 @pytest.mark.parametrize("module", ["spotd", "spotd.cli.main"])
 def test_as_module(module: str) -> None:
     """``python -m`` is the same command."""
