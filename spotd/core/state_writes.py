@@ -57,6 +57,13 @@ class StateWrites:
         self._ended, self._others, self._refused = {}, {}, {}
         self.changed(self._written.keys() | verdicts.keys(), verdicts)
 
+    def lost(self, held: int | None) -> bool:
+        """Return whether Redis, which holds ``held`` states, lost some although no call failed.
+
+        None: nobody knows how many it holds.
+        """
+        return held is not None and held < len(self._written)
+
     def next_batch(
         self,
         count: int,

@@ -133,9 +133,9 @@ class Daemon:
             metrics=self.metrics,
             mute_symbol_times=self._timing.mute_symbols,
         )
-        calls = RedisCalls(self.health, self.metrics)
+        self._calls = RedisCalls(self.health, self.metrics)
         self._port = RedisPort(
-            settings.redis_url.get_secret_value(), settings.keys, outcome=calls.outcome
+            settings.redis_url.get_secret_value(), settings.keys, outcome=self._calls.outcome
         )
         self._leader = LeaderLoop(
             self._port,
@@ -144,7 +144,7 @@ class Daemon:
             feed=settings.feed,
             leadership=self.leadership,
             health=self.health,
-            calls=calls,
+            calls=self._calls,
             prices=self.prices,
         )
         self._build_alpaca_side()
@@ -281,6 +281,7 @@ class Daemon:
             malformed=self._alpaca.decoder.malformed,
             lease_doubts=self._demand_loop.lease_doubts.counts,
             not_leader=self._leader.wake_up,
+            lost_data=self._calls.lost_data,
             redactor=self._redactor,
             instance=self.instance,
             feed=settings.feed,

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
+from collections.abc import Callable
 from math import inf
 
 import msgspec
@@ -79,6 +80,7 @@ class StatesLoop:
         malformed: Counter[str],
         lease_doubts: Counter[LeaseDoubt],
         not_leader: WakeUp,
+        lost_data: Callable[[], None],
         redactor: Redactor,
         instance: str,
         feed: str,
@@ -99,6 +101,7 @@ class StatesLoop:
         self._malformed = malformed
         self._lease_doubts = lease_doubts
         self._not_leader = not_leader
+        self._lost_data = lost_data
         self._told = redactor.kept
         self._instance = instance
         self._feed = feed
@@ -383,10 +386,13 @@ class StatesLoop:
             status.gaps,
             self._leadership.get().term,
         )
-        await self._port.write_status(
+        held = await self._port.write_status(
             self._leadership.get().token,
             status.to_json(),
             STATUS_TTL_S,
             announce=said != self._announced,
         )
         self._announced = said
+        # Somebody deleted the states, or Redis evicted them.
+        if self._written_in == self._now_in() and self._writes.lost(held):
+            self._lost_data()

@@ -219,17 +219,22 @@ class RedisPort(DemandCalls):
             *pairs,
         )
 
-    async def write_status(self, token: str, json: bytes, ttl_s: float, *, announce: bool) -> None:
-        """Write the status for ``ttl_s`` seconds, and announce it where it changed."""
-        channel = self.keys.events if announce else ""
-        await self._fenced(
+    async def write_status(
+        self, token: str, json: bytes, ttl_s: float, *, announce: bool
+    ) -> int | None:
+        """Write the status for ``ttl_s`` seconds, and announce it where it changed.
+
+        Return how many states are stored; None where our user may not ask for it.
+        """
+        answer = await self._fenced(
             WRITE_STATUS,
-            (self.keys.leader, self.keys.status),
+            (self.keys.leader, self.keys.status, self.keys.states),
             token,
             round(ttl_s * 1000),
             json,
-            channel,
+            self.keys.events if announce else "",
         )
+        return None if answer < 0 else answer - 1
 
     async def announce(self, token: str, json: bytes) -> None:
         """Announce what is not stored: a gap."""
@@ -273,9 +278,11 @@ class RedisPort(DemandCalls):
 
     # Scripts
 
-    async def _fenced(self, script: str, keys: Sequence[str], *args: str | bytes | int) -> None:
-        if not await self._call(script, keys, *args, fenced=True):
+    async def _fenced(self, script: str, keys: Sequence[str], *args: str | bytes | int) -> int:
+        answer: int = await self._call(script, keys, *args, fenced=True)
+        if not answer:
             raise NotLeaderError("the leader key does not hold our token, or the call came late")
+        return answer
 
     async def _call(
         self, script: str, keys: Sequence[str], *args: str | bytes | int, fenced: bool = False

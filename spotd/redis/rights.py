@@ -60,6 +60,7 @@ def rights_of_daemon(keys: Keys, *, subscribers_are_demand: bool = False) -> lis
         *(("TYPE", key) for key in written),
         *(("HSET", key, "SPY", "") for key in written),
         *(("HDEL", key, "SPY") for key in written),
+        ("HLEN", keys.states),
         *(("HKEYS", key) for key in written),
         *(("HVALS", key) for key in written),
         # Channels.

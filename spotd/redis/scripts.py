@@ -90,12 +90,16 @@ for i = first, #ARGV, 2 do
 end
 return 1
 """
-# KEYS leader status; ARGV token until-ms ttl-ms json events-channel-or-empty
+# KEYS leader status states; ARGV token until-ms ttl-ms json events-channel-or-empty. Returns one
+# more than the number of stored states, or -1 where the user may not ask for it.
 WRITE_STATUS = f"""
 {_FENCE}
 redis.call('SET', KEYS[2], ARGV[4], 'PX', ARGV[3])
 if ARGV[5] ~= '' then redis.call('PUBLISH', ARGV[5], ARGV[4]) end
-return 1
+local held = redis.pcall('HLEN', KEYS[3])
+if type(held) == 'number' then return held + 1 end
+if string.find(held.err, 'WRONGTYPE', 1, true) then return 1 end
+return -1
 """
 # KEYS leader; ARGV token until-ms events-channel json
 ANNOUNCE = f"""

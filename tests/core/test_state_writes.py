@@ -106,13 +106,16 @@ def test_redis_comes_to_hold_what_is_true(
         for name in batch.ended:
             redis.pop(name, None)
         writes.wrote(batch, verdicts)
+        assert not writes.lost(len(redis))
 
     for after, count, lost in history:
         write(count, after)
         if lost:
+            held = len(redis)
             for name in list(redis):
                 if random.random() < 0.5:
                     del redis[name]
+            assert writes.lost(len(redis)) is (len(redis) < held)
             writes.start_afresh(redis, verdicts)
     for _ in range(20):
         write(2, verdicts)

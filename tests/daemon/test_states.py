@@ -242,6 +242,26 @@ class TestOrder:
             assert "ended" not in recorder.states("SPY")
 
 
+class TestLoss:
+    """Redis may lose the states alone, so that no call fails."""
+
+    async def test_states_that_were_deleted_are_written_anew(
+        self, rig: NewRig, server: Server
+    ) -> None:
+        """Whoever deletes or evicts them: all are there again, and so is each price."""
+        async with rig(status_every_s=0.05) as daemon:
+            await daemon.want("SPY", "QQQ")
+            await daemon.quote("SPY", 10)
+            await until(holds(daemon.values, SPY="live", QQQ="live"), "live")
+            await until(lambda: daemon.values.last("SPY"), "the price")
+            keys = daemon.values.keys
+            await daemon.values.redis.delete(keys.states, keys.last)
+            await until(holds(daemon.values, SPY="live", QQQ="live"), "the states")
+            await until(lambda: daemon.values.last("SPY"), "the price again")
+            await daemon.values.redis.hdel(keys.states, "QQQ")
+            await until(holds(daemon.values, SPY="live", QQQ="live"), "the one that was lost")
+
+
 class TestStatus:
     """The status lapses by itself where no daemon renews it."""
 

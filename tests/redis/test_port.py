@@ -382,6 +382,19 @@ async def test_the_status_has_a_ttl_and_is_announced_when_asked(
     assert (recorder.heard[0].channel == KEYS.events) is announce
 
 
+async def test_the_status_tells_how_many_states_are_stored(
+    port: RedisPort, db: redis.Redis
+) -> None:
+    """So that a loss is noticed of which no call that fails tells; a wrong type holds none."""
+    await port.lead(OURS, 5.0)
+    await port.write_states(OURS, {"SPY": b"{}", "QQQ": b"{}"}, {})
+    assert await port.write_status(OURS, b"{}", 15.0, announce=False) == 2
+    db.delete(KEYS.states)
+    assert await port.write_status(OURS, b"{}", 15.0, announce=False) == 0
+    db.set(KEYS.states, "x")
+    assert await port.write_status(OURS, b"{}", 15.0, announce=False) == 0
+
+
 async def test_many_last_prices_are_dropped_in_one_call(port: RedisPort, db: redis.Redis) -> None:
     """As many as a call may hold; no other price goes with them."""
     await port.lead(OURS, 5.0)
