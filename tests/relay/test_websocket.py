@@ -103,8 +103,8 @@ async def test_many_clients_are_one_demand(setup: Setup) -> None:
         async with setup.websocket("SPY", "QQQ") as other:
             await other.synced()
             assert setup.source.followed == {"SPY", "QQQ"}
-        await until(lambda: setup.source.followed == {"SPY"}, "QQQ to be wanted no longer")
-    await until(lambda: not setup.source.followed, "SPY to be wanted no longer")
+        await until(lambda: setup.source.followed == {"SPY"}, "the demand for QQQ to end")
+    await until(lambda: not setup.source.followed, "the demand for SPY to end")
 
 
 async def test_a_client_may_have_batches(setup: Setup) -> None:
