@@ -92,7 +92,7 @@ def app_away() -> FastAPI:
 async def test_a_wrong_body_is_the_error_that_the_relay_makes_of_it(
     app_away: FastAPI, body: bytes, status: int, refused: dict[str, str]
 ) -> None:
-    """Not FastAPI's own."""
+    """FastAPI's own error is not used."""
     headers = {"Content-Type": "application/json"}
     async with asked(app_away, headers=headers) as http:
         response = await http.post(SUBSCRIBE, content=body)
@@ -154,7 +154,7 @@ async def test_a_body_that_fastapi_refuses_is_told_in_the_same_form(app_away: Fa
 
 
 async def test_every_path_begins_with_the_prefix(server: Server, daemon: Publisher) -> None:
-    """Also that of the websocket and of the page; in the document too."""
+    """So do the paths of the websocket, of the page, and in the document."""
     await daemon.publish("SPY", 1)
     app = FastAPI()
     app.include_router(spot_prices(server.url, prefix="/spot", page=True), prefix="/v1")
@@ -469,7 +469,7 @@ async def test_a_wrong_address_of_redis_stops_the_start() -> None:
 
 @pytest.mark.parametrize("module", ["spotd.client", "spotd.relay.relay", "spotd.relay.server"])
 def test_nothing_else_loads_fastapi(module: str) -> None:
-    """Nor the pydantic models: only programs with the router load them."""
+    """Only programs with the router load FastAPI and the pydantic models."""
     script = (
         f"import sys, {module}\n"
         "print([name for name in ('fastapi', 'starlette', 'spotd.pydantic_models')"

@@ -90,7 +90,7 @@ async def test_a_gap_reaches_every_kind_of_client(server: Server, daemon: Publis
 async def test_demand_is_leases_that_end_with_the_last_client(
     server: Server, daemon: Publisher
 ) -> None:
-    """Also those of a POST, while a websocket is open; a relay that stops leaves none behind."""
+    """So do leases of a POST while a websocket is open. A relay that stops leaves none behind."""
     async with relay(server) as http:
         await until(ready(http), "the relay to be ready")
         async with websocket(http, "QQQ"):
