@@ -127,7 +127,8 @@ def embedded_server(port: int = _PORT) -> Iterator[int]:
     try:
         yield server.port
     finally:
-        server.stop()
+        with _stops_noted():  # the event loop has taken its own handlers away with it
+            server.stop()
 
 
 # Another demo may take the port between the moment it is found free and the server's bind.

