@@ -23,7 +23,7 @@ from click.shell_completion import CompletionItem
 from spotd import __version__
 from spotd.cli.text import printable
 from spotd.errors import SpotdError
-from spotd.ops.stop_signals import stop_signals
+from spotd.ops.stop_signals import ignore_stop_signals, stop_signals
 
 INTERRUPTED = 130  # 128 + SIGINT, the shell's convention for a command that Ctrl-C ended
 
@@ -156,7 +156,10 @@ def spotd() -> None:
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """Run the command and return its exit code. A defect is raised, so that Python ends with 1."""
+    """Run the command and return its exit code. A defect is raised, so that Python ends with 1.
+
+    Without ``args`` they are those of the process, which ends with this code.
+    """
     try:
         code = spotd.main(args, prog_name="spotd", standalone_mode=False)
     except click.Abort:
@@ -164,6 +167,8 @@ def main(args: Sequence[str] | None = None) -> int:
     except click.ClickException as error:
         error.show()
         return error.exit_code
+    if args is None:
+        ignore_stop_signals()
     return code if isinstance(code, int) else 0
 
 

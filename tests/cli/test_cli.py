@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import re
 import shlex
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -267,3 +268,20 @@ def test_a_stop_while_it_loads(args: list[str], code: int) -> None:
         [sys.executable, "-c", script], capture_output=True, check=False, timeout=GUARD_S
     )
     assert (ran.returncode, ran.stdout) == (code, b"")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stop_while_it_ends(number: signal.Signals) -> None:
+    """A signal that comes once the exit code is known, as the second of one wish, changes none."""
+    script = (
+        "import atexit, os, signal, sys\n"
+        f"atexit.register(os.kill, os.getpid(), {int(number)})\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "from spotd.cli.main import main\n"
+        "sys.argv = ['spotd', '--version']\n"
+        "sys.exit(main())\n"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, check=False, timeout=GUARD_S
+    )
+    assert (ran.returncode, ran.stderr) == (0, b"")
