@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +10,8 @@ from pkgutil import resolve_name
 
 import pytest
 
+from spotd.cli.main import COMMANDS
+from spotd.examples import INTERRUPTION, LIVE, STREAMING, UPDATE, Message
 from spotd.ops.metrics import Metrics, Numbers
 from spotd.reasons import Reason
 from spotd.relay import protocol
@@ -99,6 +102,19 @@ def test_the_contract_names_metrics_that_there_are() -> None:
     assert len(set(named)) > 20
     for name in named:
         assert re.search(rf"^# TYPE {name} ", scraped, re.MULTILINE), name
+
+
+def test_the_contract_names_every_command() -> None:
+    """Section 7 says what each subcommand is."""
+    for name in COMMANDS:
+        assert re.search(rf"`spotd {name}\b", CONTRACT), name
+
+
+@pytest.mark.parametrize("message", [UPDATE, LIVE, STREAMING, INTERRUPTION])
+def test_the_contract_shows_every_field(message: Message) -> None:
+    """The contract's example of a message has the fields that are written, in their order."""
+    shown = re.findall(r'^`?(\{"(?:type|symbol)":.*\})(?:`|$)', CONTRACT, re.MULTILINE)
+    assert list(json.loads(message.to_json())) in [list(json.loads(each)) for each in shown]
 
 
 def test_the_contract_has_every_close_code() -> None:

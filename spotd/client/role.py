@@ -1,4 +1,4 @@
-"""Decides whether the server of a subscription has stopped to be one on which messages arrive.
+"""Decides when a subscription has to leave its server, because messages arrive at another one.
 
 Pure: ``now`` is monotonic seconds. Must not talk to anything.
 
@@ -25,8 +25,8 @@ class Role:
         """Take in a role. Return whether to drop all connections and connect anew.
 
         ``follows``: the replica is connected to its master. After the change it is left once in any
-        case, and again, after pauses that double, as long as it does not follow a master: then the
-        address may lead to another server by now.
+        case, and again, after pauses that double, as long as it does not follow a master: the
+        address may lead to another server by then.
         """
         if is_master:
             self._was_master, self._left_at, self._pause_s = True, None, FIRST_PAUSE_S

@@ -45,7 +45,7 @@ class LeaseDoubts:
         self._told: dict[tuple[LeaseDoubt, bytes], None] = {}
 
     def begin(self) -> None:
-        """Take in that a term began: leases that lapsed while nobody removed them are no doubt."""
+        """Take in that a term began. Leases that lapsed meanwhile are no doubtful ones."""
         self._lapsed_removed_at = None
 
     def lapsed(

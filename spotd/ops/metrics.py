@@ -81,10 +81,28 @@ class Distribution:
         return HistogramMetricFamily(self._name, self._help, buckets=buckets, sum_value=self._sum)
 
 
-class Metrics(Collector):
-    """The counters of the loops, and the text that Prometheus reads."""
+class Scraped(Collector):
+    """Numbers of one process, with those of the process itself, as the text of a scrape."""
 
     def __init__(self) -> None:
+        self._registry = CollectorRegistry()
+        ProcessCollector(registry=self._registry)  # CPU, memory, open files
+        self._registry.register(self)
+
+    def text(self) -> bytes:
+        """Return all metrics in Prometheus' text format."""
+        return generate_latest(self._registry)
+
+    def describe(self) -> Iterable[Metric]:
+        """Return nothing, since the names are known only in ``collect``."""
+        return ()
+
+
+class Metrics(Scraped):
+    """The counters of the loops."""
+
+    def __init__(self) -> None:
+        super().__init__()
         self.updates_published = 0
         self.edges_gather = False
         self.reconnects: Tally[str] = Tally()
@@ -108,9 +126,6 @@ class Metrics(Collector):
             "spotd_loop_lag_seconds", "How late the event loop runs a timer", _LATENCY_BUCKETS
         )
         self._read: Callable[[], Numbers] = Numbers
-        self._registry = CollectorRegistry()
-        ProcessCollector(registry=self._registry)  # CPU, memory, open files
-        self._registry.register(self)
 
     @property
     def reconnects_total(self) -> int:
@@ -120,14 +135,6 @@ class Metrics(Collector):
     def numbers_from(self, read: Callable[[], Numbers]) -> None:
         """Call ``read`` for the numbers at every scrape."""
         self._read = read
-
-    def text(self) -> bytes:
-        """Return all metrics in Prometheus' text format."""
-        return generate_latest(self._registry)
-
-    def describe(self) -> Iterable[Metric]:
-        """Return nothing, since the names are known only in ``collect``."""
-        return ()
 
     def collect(self) -> Iterable[Metric]:
         """Yield all numbers as of now."""

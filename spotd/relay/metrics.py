@@ -6,12 +6,9 @@ from collections import Counter as Tally
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
-from prometheus_client.exposition import generate_latest
-from prometheus_client.registry import Collector
 
-from spotd.ops.metrics import Distribution, labelled
+from spotd.ops.metrics import Distribution, Scraped, labelled
 
 _LATENCY_BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.08, 0.1, 0.2, 0.5, 1.0, 5.0)
 
@@ -31,10 +28,11 @@ class Numbers:
     ready: bool = False
 
 
-class RelayMetrics(Collector):
-    """What the edges count, and the text that Prometheus reads."""
+class RelayMetrics(Scraped):
+    """What the edges count."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.bytes_sent = 0
         self.received = 0  # messages of clients
         self.refused: Tally[str] = Tally()  # connections and requests, by code
@@ -45,21 +43,10 @@ class RelayMetrics(Collector):
             _LATENCY_BUCKETS,
         )
         self._read: Callable[[], Numbers] = Numbers
-        self._registry = CollectorRegistry()
-        ProcessCollector(registry=self._registry)
-        self._registry.register(self)
 
     def numbers_from(self, read: Callable[[], Numbers]) -> None:
         """Call ``read`` for the numbers at every scrape."""
         self._read = read
-
-    def text(self) -> bytes:
-        """Return all metrics in Prometheus' text format."""
-        return generate_latest(self._registry)
-
-    def describe(self) -> Iterable[Metric]:
-        """Return nothing, since the names are known only in ``collect``."""
-        return ()
 
     def collect(self) -> Iterable[Metric]:
         """Yield all numbers as of now."""

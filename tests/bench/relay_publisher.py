@@ -25,7 +25,7 @@ _EVERY_S = 0.02  # the daemon's calls under load are about as far apart
 
 
 async def publish(url: str, number: int, per_s: float) -> dict[str, int]:
-    """Publish every symbol so many times a second, until stdin says something."""
+    """Publish every symbol ``per_s`` times a second, until stdin says something."""
     redis, keys = Redis.from_url(url), Keys()
     names = symbols(number)
     stop = asyncio.Event()

@@ -34,7 +34,7 @@ from tests.kit.waiting import until_sync
 
 _PREFIX = "{spotd}:"  # one slot in a cluster
 _PATTERN = "spot:*"
-_STILL_S = 3.0  # a reader that heard nothing for so long after the end has heard all that it will
+_STILL_S = 3.0  # of silence after the end: then a reader has heard all that it will
 _AT_ONCE = 100  # connections that one order opens
 # The fan-out
 _SYMBOLS, _RATE, _CONNECTIONS, _EACH, _HEAR_ALL = 500, 2_500.0, 1_000, 10, 10

@@ -100,7 +100,7 @@ def test_every_shell_has_a_script(process: Call, shell: str) -> None:
 
 
 def test_completing_a_command_loads_no_subcommand() -> None:
-    """So that it is as fast as the help."""
+    """Completing is as fast as the help."""
     script = (
         "import os, sys; from spotd.cli.main import main\n"
         "os.environ.update(_SPOTD_COMPLETE='bash_complete', COMP_WORDS='spotd s', COMP_CWORD='1')\n"

@@ -265,7 +265,7 @@ async def test_a_daemon_that_is_frozen(tmp_path: Path) -> None:
 
 
 async def test_a_file_that_exists_is_not_overwritten(beside: Beside) -> None:
-    """Nor one in a folder that is missing."""
+    """The error names the file that exists, or the folder that is missing."""
     path = beside.home / "a.jsonl"
     path.write_text("precious")
     command = await beside.record(str(path), begun=False)

@@ -178,7 +178,7 @@ async def test_the_clock_is_asked_at_renewals_only(url: str, daemon: Publisher) 
 
 
 async def test_lost_leases_are_restored_by_a_renewal(url: str, daemon: Publisher) -> None:
-    """Also those that no follower stands for; and the daemon is woken up, as for new ones."""
+    """Those without a follower are restored, too, and the daemon is woken up as for new ones."""
     leases = Leases(Calls(daemon.redis), KEYS, "me", 600.0, renew_every_s=0.05)
     leases.hold(["SPY", "QQQ"])
     await leases.confirm(["SPY", "QQQ"])

@@ -28,7 +28,7 @@ def test_the_newest_replaces_the_others_in_their_place() -> None:
 
 
 def test_a_state_comes_behind_the_prices_before_it() -> None:
-    """Also where it replaces an older state that came before these prices."""
+    """This holds where it replaces an older state that came before these prices."""
     slots: Slots[str] = Slots()
     slots.put_state("SPY", "live")
     slots.put_price("SPY", "1", 0.0)

@@ -24,6 +24,7 @@ from tests.kit.servers import (
     Server,
     make_certificates,
     redis_server,
+    was_promoted,
 )
 from tests.kit.waiting import GUARD_S, until
 
@@ -241,7 +242,7 @@ class TestCluster:
                 await follower.confirm("SPY")
                 owner.freeze()
                 with replica.client() as client:
-                    await until(lambda: client.info("replication")["role"] == "master", "promotion")
+                    await until(lambda: was_promoted(client), "promotion")
                     assert await spot.add("QQQ") == ["QQQ"]
                     follower.add("IWM")
                     own = f"IWM@{spot.owner}"

@@ -47,7 +47,7 @@ async def _is(daemon: Rig, symbol: str, state: str) -> bool:
 async def test_all_that_a_daemon_writes_is_read_by_0_1(
     rig: NewRig, sim: Simulator, server: Server
 ) -> None:
-    """But a gap and the word ``ended``, which are new, and which 0.1 leaves out."""
+    """A gap and the word ``ended`` are new, and 0.1 leaves them out."""
     async with Recorder(server.url) as recorder, rig() as daemon:
         await _life(daemon, sim)
         await until(lambda: any(event["type"] == "gap" for event in _events(recorder)), "the gap")

@@ -31,7 +31,7 @@ def test_a_slow_network_gets_longer_limits(answers_s: list[float], limit_s: floa
 
 @given(least_s=st.floats(0.1, 60.0), answers_s=st.lists(st.floats(0.0, 100.0)))
 def test_a_limit_stays_within_bounds(least_s: float, answers_s: list[float]) -> None:
-    """It is never less than what was asked for, nor more than 3 s, unless that was asked for."""
+    """The limit is at least what was asked for, and at most 3 s unless more was asked for."""
     limit = CallLimit(least_s)
     for each in answers_s:
         limit.answered(each)

@@ -526,7 +526,7 @@ class TestFreeKey:
     ],
 )
 def test_a_token_tells_the_feed(token: str, feed: str | None) -> None:
-    """And the daemon's name stands in front of its last colon."""
+    """The daemon's name stands in front of the token's last colon."""
     assert feed_in(token) == feed
     assert token.rpartition(":")[0] in ("host-4711-ab12", "")
 

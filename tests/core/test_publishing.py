@@ -133,7 +133,7 @@ def test_the_first_edge_after_a_silence_does_not_gather() -> None:
 
 
 class Server:
-    """A Redis so far away (there and back), that works so long on each update.
+    """A Redis with a round trip of ``way_s`` seconds and ``each_s`` seconds of work on an update.
 
     Calls are answered up to ``delay_s`` later on average, by chance.
     """
@@ -154,7 +154,7 @@ class Server:
 
 
 def failed(times: int) -> BatchSize:
-    """After so many calls that were given up."""
+    """Return the batch size after this number of calls that were given up."""
     batch = BatchSize()
     for _ in range(times):
         batch.failed()

@@ -25,7 +25,7 @@ async def last_price(daemon: Rig, expected: float | None) -> dict[str, Any]:
 
 
 async def test_a_cancelled_trade_gives_way_to_the_sale_before(rig: NewRig, sim: Simulator) -> None:
-    """And to null where none is known; both are counted, and the next trade counts again."""
+    """It gives way to null where none is known. Both are counted, and a new trade counts again."""
     async with rig() as daemon:
         await daemon.want("SPY")
         await daemon.send(
@@ -44,7 +44,7 @@ async def test_a_cancelled_trade_gives_way_to_the_sale_before(rig: NewRig, sim: 
 
 
 async def test_a_corrected_trade_gives_way_to_its_correction(rig: NewRig, sim: Simulator) -> None:
-    """Also where another trade came in between, and where the corrected one is cancelled then."""
+    """Another trade may have come in between, and the correction may be cancelled later."""
     async with rig() as daemon:
         await daemon.want("SPY")
         await daemon.send(quote("SPY", 39.0), trade("SPY", 1.0, i=1), trade("SPY", 2.0, i=2))

@@ -253,7 +253,7 @@ def _come_back(server: Server, how: str, symbols: tuple[str, ...]) -> None:
 async def test_calls_that_are_given_up_are_followed_by_smaller_ones(
     rig: NewRig, server: Server
 ) -> None:
-    """Perhaps they took so long for their size. All the same everything goes out in the end."""
+    """Their size may have made them slow. Everything goes out with the smaller ones."""
     async with rig() as daemon:
         await daemon.want(*MANY)
         with commands(server) as seen:

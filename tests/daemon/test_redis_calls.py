@@ -71,7 +71,7 @@ async def test_an_outage_changes_the_value_at_its_begin_its_return_and_its_end(
 
 
 def test_an_outage_is_logged_once_and_so_is_its_end(outcomes: Outcomes) -> None:
-    """Redis that answers one command and refuses another is no end of it."""
+    """The outage goes on while Redis answers one command and refuses another."""
     with structlog.testing.capture_logs() as lines:
         for _ in range(5):
             outcomes.fail()
@@ -87,7 +87,7 @@ def test_an_outage_is_logged_once_and_so_is_its_end(outcomes: Outcomes) -> None:
 
 
 def test_a_refusal_is_not_logged_as_an_outage(outcomes: Outcomes) -> None:
-    """Redis is there and says no: to wait does not help."""
+    """Redis answers, and refuses: waiting does not help."""
     with structlog.testing.capture_logs() as lines:
         outcomes.calls.outcome(Outcome(1.0, 1.1, "a wrong password", refused=True))
         outcomes.answer()
@@ -98,7 +98,7 @@ def test_a_refusal_is_not_logged_as_an_outage(outcomes: Outcomes) -> None:
     ]
 
 
-def test_every_failure_is_counted_and_no_answer(outcomes: Outcomes) -> None:
+def test_failures_are_counted_and_answers_are_not(outcomes: Outcomes) -> None:
     """Operators see how many calls failed, also while it is already known that Redis is away."""
     for report in (outcomes.fail, outcomes.answer, outcomes.fail, outcomes.fail, outcomes.calm):
         report()

@@ -321,7 +321,7 @@ async def test_a_new_symbol_does_not_wait_behind_a_market(sim: Simulator) -> Non
 
 
 async def test_a_server_that_asks_to_wait_is_asked_again_then(sim: Simulator) -> None:
-    """Not earlier: a try in its pause would be the second and last one, and bring no price."""
+    """A try in its pause would be the second and last one, and bring no price."""
     busy = answering(
         b"HTTP/1.1 429 No\r\nDate: Wed, 21 Oct 2026 07:28:00 GMT\r\n"
         b"Retry-After: Wed, 21 Oct 2026 07:28:01 GMT\r\nConnection: close\r\n\r\n"

@@ -23,7 +23,7 @@ from spotd.errors import AlpacaRefusedError, SettingsError, SpotdError
 from spotd.ops import livez
 from spotd.relay.server import MOST_REQUESTS, SPARE_FILES, warnings_for
 from spotd.relay.settings import RelaySettings
-from spotd.settings import Settings, known_names
+from spotd.settings import RELAY_NAMES, Settings, known_names, names_of
 
 ROOT = Path(__file__).resolve().parents[2]
 DEPLOY = ROOT / "deploy"
@@ -38,6 +38,8 @@ FEED_FILES = {path.stem: path for path in UNITS.glob("*.env") if path != ENV_FIL
 EXPOSURE = 1.1  # of 10, as systemd-analyze security counts
 COMPOSE_FILES = [DEPLOY / "compose.yaml", DEPLOY / "compose.sim.yaml"]
 STOP_S = 5  # the contract's limit of a stop
+DAEMON_NAMES = {names_of(field)[0] for field in Settings.model_fields}
+KEYS = {"ALPACA_API_KEY", "ALPACA_SECRET_KEY"}  # which are secrets or credentials
 
 
 def program(name: str) -> str | None:
@@ -129,6 +131,17 @@ class TestCompose:
         names = set(OURS[name].get("environment", {}))
 
         assert names <= set(known_names())
+
+    def test_every_setting_is_handed_on(self) -> None:
+        """A setting of the shell reaches its service, unless a secret or a port takes its place."""
+        document = load_compose(DEPLOY / "compose.yaml")["services"]
+        daemon, relay = (set(document[name]["environment"]) for name in ("spotd", "relay"))
+        shared = {"redis_url", "key_prefix", "channel_prefix", "log_level", "log_format"}
+
+        assert daemon == DAEMON_NAMES - KEYS - {"SPOTD_HTTP_HOST", "SPOTD_HTTP_PORT"}
+        assert relay == {names_of(field)[0] for field in shared} | set(RELAY_NAMES) - {
+            "SPOTD_RELAY_PORT"
+        }
 
     @pytest.mark.parametrize("name", SERVICES)
     def test_hardened(self, name: str) -> None:
@@ -457,7 +470,7 @@ class TestSystemd:
         for name, value in shown.items():
             monkeypatch.setenv(name, value)
 
-        assert set(shown) <= set(known_names())
+        assert set(shown) == DAEMON_NAMES - KEYS
         assert Settings.load() == plain
 
 

@@ -1,6 +1,11 @@
-"""The tables of metrics in the documents, made from what a scrape says of itself."""
+"""The tables of metrics in the documents, made from what a scrape says of itself.
+
+python -m tests.kit.metrics_table    # prints those of docs/metrics.md
+"""
 
 from __future__ import annotations
+
+import sys
 
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -45,3 +50,7 @@ def metrics_rows(scrape: str) -> list[str]:
         shown = ", ".join(f"`{label}`" for label in sorted(labels))
         rows.append(f"| `{name}` | {family.type} | {shown} | {family.documentation} |")
     return sorted(rows)
+
+
+if __name__ == "__main__":
+    sys.stdout.write("\n".join([*metrics_rows(daemon_text()), "", *metrics_rows(relay_text()), ""]))

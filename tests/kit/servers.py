@@ -354,10 +354,19 @@ class ClusterServers:
         return node
 
     def _agrees(self, client: Any) -> bool:
-        info = str(client.execute_command("CLUSTER", "INFO"))
-        if "cluster_state:ok" not in info and "'cluster_state': 'ok'" not in info:
-            return False
-        return len(client.execute_command("CLUSTER", "SLOTS")) == len(self.nodes)
+        return _is_whole(client) and len(client.execute_command("CLUSTER", "SLOTS")) == len(
+            self.nodes
+        )
+
+
+def was_promoted(client: Any) -> bool:
+    """Return whether a node that was a replica is a master, and takes commands as one."""
+    return client.info("replication")["role"] == "master" and _is_whole(client)
+
+
+def _is_whole(client: Any) -> bool:
+    info = str(client.execute_command("CLUSTER", "INFO"))
+    return "cluster_state:ok" in info or "'cluster_state': 'ok'" in info
 
 
 def _replicates(client: Any, master: str) -> bool:

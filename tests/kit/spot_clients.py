@@ -56,7 +56,7 @@ class SpotClients:
     async def running(
         cls, url: str, number: int, symbols: Sequence[str], each: int
     ) -> AsyncIterator[SpotClients]:
-        """Connect so many clients, each of which follows ``each`` of the symbols."""
+        """Connect this number of clients, each of which follows ``each`` of the symbols."""
         node = node_command()
         assert node is not None
         process = await asyncio.create_subprocess_exec(

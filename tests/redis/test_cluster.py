@@ -19,7 +19,7 @@ from tests.daemon.rig import KEY, SECRET, Rig, quote
 from tests.kit.recorder import Recorder
 from tests.kit.redis_port import lead_and_publish
 from tests.kit.redis_proxy import RedisProxy
-from tests.kit.servers import ClusterServers, Server, make_certificates, redis_server
+from tests.kit.servers import ClusterServers, Server, make_certificates, redis_server, was_promoted
 from tests.kit.waiting import GUARD_S, until
 
 KEYS = Keys("{spotd}:", "spot:")
@@ -70,7 +70,7 @@ async def test_the_owner_hangs_and_its_replica_is_promoted(
     owner.freeze()
     try:
         with replica.client() as client:
-            await until(lambda: client.info("replication")["role"] == "master", "the promotion")
+            await until(lambda: was_promoted(client), "the promotion")
             await goes_on(port)
             assert client.hget(KEYS.last, "SPY") == '{"symbol":"SPY"}'
     finally:
@@ -124,7 +124,7 @@ async def test_a_daemon_goes_on_after_a_promotion(
         owner.freeze()
         try:
             with replica.client() as client:
-                await until(lambda: client.info("replication")["role"] == "master", "promotion")
+                await until(lambda: was_promoted(client), "promotion")
             await until(rig.works, "the daemon to work again")
             await rig.send(quote("SPY", 3.0))
             await until(lambda: recorder.bids("SPY")[-1:] == [3.0], "the newer price")

@@ -11,7 +11,7 @@ from spotd.errors import RedisUnavailableError
 from spotd.keys import Keys
 from spotd.redis.port import RedisPort
 from tests.kit.recorder import Recorder
-from tests.kit.servers import ClusterServers
+from tests.kit.servers import ClusterServers, was_promoted
 from tests.kit.waiting import until
 from tests.redis.test_cluster import goes_on
 
@@ -43,7 +43,7 @@ async def test_a_late_call_of_a_deposed_leader_publishes_nothing(tmp_path: Path)
                 assert isinstance(ends[1], RedisUnavailableError)
                 over = time.monotonic() + 0.1  # its time was counted from a later moment
                 with replica.client() as client:
-                    await until(lambda: client.info("replication")["role"] == "master", "promotion")
+                    await until(lambda: was_promoted(client), "promotion")
                     client.delete(KEYS.leader)
                 await goes_on(successor, "successor")
                 await until(lambda: time.monotonic() > over, "the end of its time")

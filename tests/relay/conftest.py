@@ -64,6 +64,12 @@ class Socket:
         async with asyncio.timeout(GUARD_S):
             return dict(await self.connection.receive_json())
 
+    async def next_of(self, kind: str) -> Json:
+        """Return the next message of a type, after whatever comes before."""
+        while (message := await self.next())["type"] != kind:
+            pass
+        return message
+
     async def synced(self) -> list[Json]:
         """Return what came before the answer to a ping that is sent now."""
         await self.say(action="ping")

@@ -34,12 +34,12 @@ async def test_post_demands_symbols(setup: Setup) -> None:
 
 
 async def test_what_post_demanded_lapses_unless_somebody_listens(setup: Setup) -> None:
-    """After 60 s; a websocket keeps its symbols."""
+    """The demand lapses after 60 s, except for the symbols of a websocket."""
     await setup.http.post(SUBSCRIBE, json={"symbols": ["SPY", "QQQ"]})
     async with setup.websocket("SPY") as client:
         await client.synced()
         setup.clock.ahead_s += 60
-        await until(lambda: setup.source.followed == {"SPY"}, "QQQ to be wanted no longer")
+        await until(lambda: setup.source.followed == {"SPY"}, "the demand for QQQ to lapse")
 
 
 async def test_post_says_where_no_daemon_runs(new_setup: NewSetup) -> None:
@@ -53,7 +53,7 @@ async def test_post_says_where_no_daemon_runs(new_setup: NewSetup) -> None:
 
 
 async def test_post_says_where_the_relay_demands_nothing(new_setup: NewSetup) -> None:
-    """And Redis is not waited for."""
+    """The answer says so, and does not wait for Redis."""
     async with new_setup(relay_demand=False) as setup:
         setup.source.ready()
         setup.source.away = True
@@ -63,7 +63,7 @@ async def test_post_says_where_the_relay_demands_nothing(new_setup: NewSetup) ->
 
 
 async def test_post_without_redis_is_503(setup: Setup) -> None:
-    """With Retry-After, and the reason."""
+    """The answer has Retry-After and the reason."""
     setup.source.away = True
     response = await setup.http.post(SUBSCRIBE, json={"symbols": ["SPY"]})
     assert response.status == 503
@@ -96,7 +96,7 @@ async def test_post_without_redis_is_503_also_where_nothing_is_demanded(
 async def test_a_wrong_body_is_an_error(
     setup: Setup, body: bytes, status: int, refused: dict[str, str]
 ) -> None:
-    """Always in the same form, with the 4xx that fits."""
+    """Each answer has the same form, and the 4xx that fits."""
     response = await setup.http.post(SUBSCRIBE, data=body)
     found = await response.json()
     assert response.status == status
@@ -119,7 +119,7 @@ async def test_post_keeps_the_limits(new_setup: NewSetup) -> None:
 
 
 async def test_get_returns_the_newest_prices(setup: Setup) -> None:
-    """Null where none is known; nothing is demanded."""
+    """A symbol without a price is null, and nothing is demanded."""
     setup.source.stored["SPY"] = update_of("SPY", 7)
     response = await setup.http.get("/api/spot-prices?symbols=spy,QQQ")
     assert response.status == 200
@@ -203,7 +203,7 @@ async def test_metrics_are_those_of_the_relay(setup: Setup) -> None:
 async def test_what_does_not_exist_is_an_error_too(
     setup: Setup, method: str, path: str, status: int
 ) -> None:
-    """In the form of all errors."""
+    """The answer has the form of all errors."""
     response = await setup.http.request(method, path)
     assert response.status == status
     assert (await response.json())["status"] == "error"
@@ -236,7 +236,7 @@ async def test_requests_that_are_not_http_make_one_line(
 async def test_a_body_that_cannot_be_read_is_an_error_and_fills_no_log(
     setup: Setup, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It is not encoded as it says, or it is cut off: the client is at fault."""
+    """A body with a wrong encoding, or one that is cut off, is the fault of the client."""
     asked = {"data": b"no gzip", "headers": {"Content-Encoding": "gzip"}}
     response = await setup.http.post(SUBSCRIBE, **asked)  # type: ignore[arg-type]
     assert response.status == 400
@@ -268,7 +268,7 @@ async def test_a_body_that_cannot_be_read_is_an_error_and_fills_no_log(
 async def test_every_request_needs_one_of_the_tokens(
     new_setup: NewSetup, headers: dict[str, str], status: int
 ) -> None:
-    """But for the page, its files and the probes; a query is no place for it here."""
+    """The page, its files and the probes need none. A token in the query does not count here."""
     async with new_setup(relay_token="old, new") as setup:
         setup.source.ready()
         for path in ("/api/spot-prices?symbols=&token=old", "/metrics", "/openapi.json"):
@@ -306,7 +306,7 @@ async def test_the_own_page_may_ask(setup: Setup) -> None:
 
 
 async def test_pages_of_allowed_origins_may_ask(new_setup: NewSetup) -> None:
-    """After a preflight, which carries no token; they may read errors too."""
+    """A preflight, which carries no token, allows it. Such a page may read errors too."""
     origin = {"Origin": "https://app.example.com"}
     async with new_setup(relay_origins="https://app.example.com", relay_token="secret") as setup:
         asked = {"Access-Control-Request-Method": "POST", **origin}

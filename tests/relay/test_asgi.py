@@ -272,7 +272,7 @@ async def test_whatever_is_sent_has_the_context_of_its_request() -> None:
 
 
 async def test_a_tick_is_as_long_as_sending_needs() -> None:
-    """Not only as long as it takes to hand out what is due."""
+    """The time of sending counts, beside the time of handing out what is due."""
     async with serving(WebSocket) as setup:
         setup.server.say(**SPY)
         await until(lambda: "SPY" in setup.source.followed, "the subscription")

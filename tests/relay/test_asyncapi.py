@@ -35,13 +35,13 @@ def found(reference: str) -> Any:
 
 
 def test_every_reference_leads_somewhere() -> None:
-    """Also from a channel's message to a component."""
+    """Each ``$ref``, of channels too, leads to a part of the document."""
     for reference in references(DOCUMENT):
         assert found(reference), reference
 
 
 def test_the_channels_are_those_of_the_contract() -> None:
-    """With the default prefixes."""
+    """The addresses are those of the default prefixes."""
     keys = Keys()
     addresses = {channel["address"] for channel in DOCUMENT["channels"].values()}
     assert addresses == {keys.channel("{symbol}"), keys.events, keys.wake, "/ws"}
@@ -100,7 +100,7 @@ FROM_CLIENT = [component(DOCUMENT, name.capitalize()) for name in ACTIONS]
 
 @given(CLIENT_MESSAGES)
 def test_the_relay_takes_what_the_document_allows(message: Any) -> None:
-    """And nothing else."""
+    """The relay takes a message exactly where the document does."""
     taken = not isinstance(protocol.parse(json.dumps(message).encode()), Problem)
     assert taken == any(schema.takes(message) for schema in FROM_CLIENT)
 
@@ -108,7 +108,7 @@ def test_the_relay_takes_what_the_document_allows(message: Any) -> None:
 @asked_for
 @pytest.mark.timeout(300)
 def test_the_parser_of_asyncapi_takes_it() -> None:
-    """Without an error or a warning; it sees schemas and references that are wrong."""
+    """It finds no error and no warning, and it sees schemas and references that are wrong."""
     whole = node(PARSE, PARSER, json.dumps(DOCUMENT))
     assert whole == {"version": "3.0.0", "found": []}
 

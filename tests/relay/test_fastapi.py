@@ -92,7 +92,7 @@ def app_away() -> FastAPI:
 async def test_a_wrong_body_is_the_error_that_the_relay_makes_of_it(
     app_away: FastAPI, body: bytes, status: int, refused: dict[str, str]
 ) -> None:
-    """Not FastAPI's own."""
+    """FastAPI's own error is not used."""
     headers = {"Content-Type": "application/json"}
     async with asked(app_away, headers=headers) as http:
         response = await http.post(SUBSCRIBE, content=body)
@@ -154,7 +154,7 @@ async def test_a_body_that_fastapi_refuses_is_told_in_the_same_form(app_away: Fa
 
 
 async def test_every_path_begins_with_the_prefix(server: Server, daemon: Publisher) -> None:
-    """Also that of the websocket and of the page; in the document too."""
+    """So do the paths of the websocket, of the page, and in the document."""
     await daemon.publish("SPY", 1)
     app = FastAPI()
     app.include_router(spot_prices(server.url, prefix="/spot", page=True), prefix="/v1")
@@ -332,15 +332,12 @@ async def test_a_websocket_gets_what_is_stored_then_every_change(
         await daemon.publish("SPY", 2)
         assert await client.price("SPY", 2) == [("SPY", 2)]
         await daemon.announce("SPY", "halted")
-        while (message := await client.next())["type"] != "symbol":
-            pass
-        assert message["state"] == "halted"
+        assert (await client.next_of("symbol"))["state"] == "halted"
         await client.connection.send_bytes(b"what?")
         assert (await client.synced())[-1]["code"] == "not_text"
         await client.say(action="subscribe", symbols=["SPY", "QQQ"], batch=True)
         await daemon.publish("QQQ", 3)
-        while (message := await client.next())["type"] != "spot_price_update_batch":
-            pass
+        message = await client.next_of("spot_price_update_batch")
         assert [update["seq"] for update in message["updates"]] == [3]
 
 
@@ -396,19 +393,14 @@ async def test_clients_are_told_that_redis_is_away_and_survive_it(
         await daemon.publish("SPY", 1)
         await client.price("SPY", 1)
         server.kill()
-        while (message := await client.next())["type"] != "relay":
-            pass
-        assert message["state"] == "redis_away"
+        assert (await client.next_of("relay"))["state"] == "redis_away"
         assert (await http.post(SUBSCRIBE, json={"symbols": ["SPY"]})).status == 503
         server.restart(lose_data=True)
         await daemon.redis.set(daemon.keys.status, status_of().to_json())
         await daemon.publish("SPY", 2)
         assert (await client.price("SPY", 2))[-1] == ("SPY", 2)
 
-        async def demanded() -> bool:
-            return any(lease.startswith("SPY@") for lease in await daemon.leases())
-
-        await until(demanded, "the demand to be written anew")
+        await until(daemon.leases, "the demand to be written anew")
 
 
 # Lifespan
@@ -477,7 +469,7 @@ async def test_a_wrong_address_of_redis_stops_the_start() -> None:
 
 @pytest.mark.parametrize("module", ["spotd.client", "spotd.relay.relay", "spotd.relay.server"])
 def test_nothing_else_loads_fastapi(module: str) -> None:
-    """Nor the pydantic models: only programs with the router load them."""
+    """Only programs with the router load FastAPI and the pydantic models."""
     script = (
         f"import sys, {module}\n"
         "print([name for name in ('fastapi', 'starlette', 'spotd.pydantic_models')"

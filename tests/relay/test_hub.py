@@ -229,7 +229,7 @@ def test_max_hz_spaces_the_prices_of_one_client() -> None:
 
 
 def test_a_held_price_says_when_it_is_due() -> None:
-    """So that a relay without anything else to do knows when to wake up."""
+    """A relay without anything else to do knows when to wake up."""
     setup = Setup()
     setup.client("SPY", max_hz=1)
     seen: list[tuple[bool, float | None]] = [(setup.hub.listed, setup.hub.held_until)]
@@ -323,7 +323,7 @@ def test_a_client_that_has_left_wants_nothing() -> None:
 
 
 def test_a_client_that_left_is_never_served() -> None:
-    """Also where it was listed or blocked, and where it leaves twice."""
+    """This holds where it was listed or blocked, and where it leaves twice."""
     setup = Setup()
     listed, blocked = setup.client("SPY"), setup.client("SPY")
     setup.price("SPY", 1)
@@ -360,7 +360,7 @@ def test_clients_are_spread_over_the_slices() -> None:
 
 
 def test_a_symbol_is_wanted_until_its_last_client_has_left() -> None:
-    """And a moment longer: a page that is loaded again wants it at once."""
+    """It is wanted a moment longer, since a page that is loaded again wants it at once."""
     setup = Setup()
     one, other = setup.client("SPY"), setup.client("SPY", max_hz=1)
     setup.hub.leave(one, setup.now)

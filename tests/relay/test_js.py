@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 from pathlib import Path
 
+import msgspec
 import pytest
 
+from spotd.models import DaemonStatus, Gap, SpotPriceUpdate, SymbolState
+
 _JS = Path(__file__).parent / "js"
+_TYPES = Path(__file__).parents[2] / "spotd/relay/static/spotd.d.ts"
 _GUARD_S = 110.0
 
 
@@ -30,3 +35,14 @@ def test_types() -> None:
     """The types allow what programs write, and refuse what is wrong."""
     options = "--noEmit --strict --exactOptionalPropertyTypes --target es2022 --module nodenext"
     _run("tsc", *options.split(), "--lib", "es2022,dom,dom.iterable", "--types", "", "types.ts")
+
+
+@pytest.mark.parametrize("model", [SpotPriceUpdate, SymbolState, DaemonStatus, Gap])
+def test_types_have_every_field(model: type[msgspec.Struct]) -> None:
+    """A message of the daemon has the same fields in TypeScript."""
+    interface = rf"^export interface {model.__name__} \{{$(.*?)^\}}$"
+    found = re.search(interface, _TYPES.read_text(), re.DOTALL | re.MULTILINE)
+    assert found is not None
+    declared = set(re.findall(r"^  readonly (\w+)\??:", found[1], re.MULTILINE))
+    fields = {field.encode_name for field in msgspec.structs.fields(model)}
+    assert declared - {"type"} == fields

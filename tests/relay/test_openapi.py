@@ -48,7 +48,7 @@ def test_the_schemas_have_the_fields_of_the_models() -> None:
 
 @pytest.mark.parametrize("path", ["/api/spot-prices", "/sse"])
 def test_symbols_are_required_in_a_query(path: str) -> None:
-    """And 400 is the answer where they are missing."""
+    """The answer is 400 where they are missing."""
     told = DOCUMENT["paths"][path]["get"]
     [symbols] = [each for each in told["parameters"] if each["name"] == "symbols"]
     assert (symbols["in"], symbols["required"]) == ("query", True)

@@ -47,7 +47,7 @@ async def http(tmp_path: Path) -> AsyncIterator[aiohttp.ClientSession]:
 async def test_each_file_has_its_path_and_type(
     http: aiohttp.ClientSession, path: str, name: str | None, content_type: str
 ) -> None:
-    """Also those in folders; modules of any origin's page may be loaded."""
+    """So have files in folders. Pages of any origin may load the modules."""
     response = await http.get(path)
     assert response.status == 200
     assert response.content_type == content_type

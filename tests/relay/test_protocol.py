@@ -200,7 +200,7 @@ def test_ends_refusals_and_errors_are_told() -> None:
 
 @pytest.mark.parametrize("value", [update_of("SPY", 1), state_of("SPY"), status_of(), gap_of()])
 def test_what_spotd_wrote_is_sent_on_as_it_is(value: Any) -> None:
-    """Also fields that this version does not know."""
+    """Fields that this version does not know are sent on, too."""
     raw = value.to_json()[:-1] + b',"later":1}'
     assert protocol.one_line(raw, value) is raw
 

@@ -96,7 +96,7 @@ def test_a_token_may_lie_in_a_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
 def test_what_is_wrong_is_told_by_its_name(
     monkeypatch: pytest.MonkeyPatch, name: str, text: str, words: str
 ) -> None:
-    """And never by its value."""
+    """The error never holds its value."""
     monkeypatch.setenv(name, text)
     with pytest.raises(SettingsError) as error:
         RelaySettings.load()

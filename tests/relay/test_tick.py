@@ -39,7 +39,7 @@ def test_a_tick_is_as_long_as_its_cost_needs(cost_ms: float, length_ms: float) -
 
 @given(st.lists(st.floats(0, 0.05), max_size=50))
 def test_a_tick_is_never_shorter_than_the_shortest(costs_s: list[float]) -> None:
-    """Nor longer than the longest, unless serving needs it."""
+    """It is at most the longest, unless serving needs more."""
     tick = Tick()
     for cost_s in costs_s:
         tick.served(cost_s)

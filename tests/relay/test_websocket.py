@@ -77,7 +77,7 @@ class RawClient:
 
 
 async def test_hello_comes_first_then_what_is_known_then_every_change(setup: Setup) -> None:
-    """And nothing of a symbol that was given up."""
+    """Nothing of a symbol that was given up comes."""
     setup.source.price("SPY", 1)
     async with setup.websocket("spy") as client:
         assert client.hello["type"] == "hello"
@@ -103,8 +103,8 @@ async def test_many_clients_are_one_demand(setup: Setup) -> None:
         async with setup.websocket("SPY", "QQQ") as other:
             await other.synced()
             assert setup.source.followed == {"SPY", "QQQ"}
-        await until(lambda: setup.source.followed == {"SPY"}, "QQQ to be wanted no longer")
-    await until(lambda: not setup.source.followed, "SPY to be wanted no longer")
+        await until(lambda: setup.source.followed == {"SPY"}, "the demand for QQQ to end")
+    await until(lambda: not setup.source.followed, "the demand for SPY to end")
 
 
 async def test_a_client_may_have_batches(setup: Setup) -> None:
@@ -301,7 +301,7 @@ async def test_no_task_is_kept_per_client(setup: Setup) -> None:
 
 
 async def test_nothing_is_compressed(setup: Setup) -> None:
-    """Also where the client offers it: it costs 200 kB a connection."""
+    """An offer of the client is not taken, since compression costs 200 kB a connection."""
     async with setup.websocket(compress=15) as client:
         assert client.connection.compress == 0
 
@@ -381,7 +381,7 @@ async def test_a_relay_that_stops_does_not_wait_for_a_client_that_does_not_read(
 
 
 async def test_clients_are_told_that_redis_is_away(setup: Setup) -> None:
-    """Not where it is; and when it is back; and that no daemon runs."""
+    """They are told when it is back and that no daemon runs, and not where it is."""
     async with setup.websocket() as client:
         setup.relay.connection(False, "Redis at 10.1.2.3:6379/0: connection refused")
         assert setup.relay.not_ready() == [

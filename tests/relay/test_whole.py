@@ -90,7 +90,7 @@ async def test_a_gap_reaches_every_kind_of_client(server: Server, daemon: Publis
 async def test_demand_is_leases_that_end_with_the_last_client(
     server: Server, daemon: Publisher
 ) -> None:
-    """Also those of a POST, while a websocket is open; a relay that stops leaves none behind."""
+    """So do leases of a POST while a websocket is open. A relay that stops leaves none behind."""
     async with relay(server) as http:
         await until(ready(http), "the relay to be ready")
         async with websocket(http, "QQQ"):
@@ -161,18 +161,13 @@ async def test_clients_survive_a_restart_of_redis(server: Server, daemon: Publis
             await daemon.publish("SPY", 1)
             await client.price("SPY", 1)
             server.kill()
-            while (message := await client.next())["type"] != "relay":
-                pass
-            assert message["state"] == "redis_away"
+            assert (await client.next_of("relay"))["state"] == "redis_away"
             server.restart(lose_data=True)
             await daemon.redis.set(daemon.keys.status, status_of().to_json())
             await daemon.publish("SPY", 2)
             assert (await client.price("SPY", 2))[-1] == ("SPY", 2)
 
-            async def demanded() -> bool:
-                return any(lease.startswith("SPY@") for lease in await daemon.leases())
-
-            await until(demanded, "the demand to be written anew")
+            await until(daemon.leases, "the demand to be written anew")
             await until(ready(http), "the relay to be ready")
 
 
@@ -206,8 +201,7 @@ async def test_a_browser_asks_and_a_quote_of_alpaca_reaches_it(server: Server) -
             await until(lambda: daemon.active >= {"SPY", "QQQ"}, "Alpaca to acknowledge")
             async with websocket(http, "SPY") as client:
                 await daemon.quote("SPY", 421.35, 421.39)
-                while (message := await client.next())["type"] != "spot_price_update":
-                    pass
+                message = await client.next_of("spot_price_update")
                 assert message["update"]["mid_price"] == 421.37
                 prices = await (await http.get("/api/spot-prices?symbols=SPY,QQQ")).json()
                 assert prices["prices"]["SPY"]["bid_price"] == 421.35

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 
 class Rule(NamedTuple):
-    """A rule, how long it may be broken, in seconds, and why so long."""
+    """A rule, the time in seconds for which it may be broken, and the reason for that time."""
 
     name: str
     grace_s: float

@@ -117,5 +117,5 @@ class Moment:
         return tuple(window for truth in truths for window in self.hidden.get(truth, ()))
 
     def calm_for(self, seconds: float) -> bool:
-        """Return whether there has been no fault for so long."""
+        """Return whether the last fault ended at least this long ago."""
         return self.calm_since is not None and self.now - self.calm_since >= seconds

@@ -24,7 +24,7 @@ TOPOLOGIES: tuple[Topology, ...] = ("server", "sentinel", "cluster")
 
 _MOST_FAULTS = 4  # of one round
 _APART_S = 1.0  # between two faults of one target, at least
-_SPREAD_S = 6.0  # faults of a round begin within so long
+_SPREAD_S = 6.0  # the faults of a round begin within this time
 
 
 class Kind(NamedTuple):

@@ -297,7 +297,7 @@ async def soak(
     ttl_s: float = 5.0,
     only: tuple[str, ...] = (),
 ) -> Result:
-    """Run a soak for so many seconds; the last round is brought to its end."""
+    """Run a soak for this number of seconds. A round that has begun is finished."""
     unknown = set(only) - KINDS.keys()
     if unknown:
         raise ValueError(f"no such fault: {sorted(unknown)}")

@@ -14,7 +14,7 @@ from spotd.cli.screen.terminal import stderr_afterwards
 def test_stderr_comes_afterwards(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], folder: str | None
 ) -> None:
-    """Also where no folder can be written, as in a container whose file system is read-only."""
+    """This holds where no folder can be written, as in a container with a read-only file system."""
     if folder is not None:
         monkeypatch.setattr(tempfile, "tempdir", folder)
     master, terminal = os.openpty()
