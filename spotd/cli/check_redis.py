@@ -144,13 +144,15 @@ class RedisCheck:
     async def _leader(self, port: RedisPort, observer: Observer) -> Finding:
         try:
             token = await port.leader()
+            status = None if token is None else await observer.status()
         except WrongTypeError as error:
             return Finding("failure", f"no daemon can lead: {error}", _DELETE)
+        except RefusedError as error:  # the finding on rights says what to do
+            return Finding("unknown", f"who leads: {error}")
         if token is None:
             return Finding("ok", "no daemon leads")
         instance = token.rpartition(":")[0] or token
         leader = printable(instance)
-        status = await observer.status()
         if status is None or status.instance != instance:  # one that led before wrote it
             return Finding("ok", f"led by {leader}")
         if status.feed != self._settings.feed:

@@ -6,7 +6,6 @@ and shell completion are fast and a small command does not wait for Alpaca's cli
 
 from __future__ import annotations
 
-import atexit
 import errno
 import os
 import signal
@@ -24,7 +23,7 @@ from click.shell_completion import CompletionItem
 from spotd import __version__
 from spotd.cli.text import printable
 from spotd.errors import SpotdError
-from spotd.ops.stop_signals import stop_signals
+from spotd.ops.stop_signals import ignore_stop_signals, stop_signals
 
 INTERRUPTED = 130  # 128 + SIGINT, the shell's convention for a command that Ctrl-C ended
 
@@ -157,9 +156,10 @@ def spotd() -> None:
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """Run the command and return its exit code. A defect is raised, so that Python ends with 1."""
-    if args is None:
-        atexit.register(_ignore_stop_signals)
+    """Run the command and return its exit code. A defect is raised, so that Python ends with 1.
+
+    Without ``args`` they are those of the process, which ends with this code.
+    """
     try:
         code = spotd.main(args, prog_name="spotd", standalone_mode=False)
     except click.Abort:
@@ -167,6 +167,8 @@ def main(args: Sequence[str] | None = None) -> int:
     except click.ClickException as error:
         error.show()
         return error.exit_code
+    if args is None:
+        ignore_stop_signals()
     return code if isinstance(code, int) else 0
 
 
@@ -177,15 +179,6 @@ def _end_quietly_until_closed(ctx: click.Context) -> None:
     for number in stop_signals():
         before = signal.signal(number, lambda *_: os._exit(0))  # nothing is open yet
         ctx.call_on_close(partial(signal.signal, number, before))
-
-
-def _ignore_stop_signals() -> None:
-    """Let no second Ctrl-C change the exit code of a process that stopped in order.
-
-    Python takes its own handlers away before it takes its modules down.
-    """
-    for number in stop_signals():
-        signal.signal(number, signal.SIG_IGN)
 
 
 def _requirement(package: str) -> str:

@@ -158,7 +158,7 @@ def token_of(instance: str, feed: str, unique: str) -> str:
 
 
 def feed_in(token: str) -> str | None:
-    """Return the feed of the daemon with this token; None where it tells none, as up to 0.2."""
+    """Return the feed of the daemon with this token; None where it names none, as in 0.1."""
     return token.rpartition(":")[2].partition("-")[2] or None
 
 

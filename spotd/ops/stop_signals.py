@@ -44,3 +44,13 @@ def stop_on_signals(
 
     for number in stop_signals():
         loop.add_signal_handler(number, handle)
+
+
+def ignore_stop_signals() -> None:
+    """Ignore these signals from now on: the process ends anyway.
+
+    An event loop that closes takes its handlers along. As a consequence, the second signal of one
+    wish would kill a process that stopped quickly, and its exit code would be that of the signal.
+    """
+    for number in stop_signals():
+        signal.signal(number, signal.SIG_IGN)

@@ -263,6 +263,16 @@ class TestRedis:
         assert "permission" in finding.text.lower()
         assert "Redis is up" in finding.remedy
 
+    async def test_who_leads_is_denied(self, server: Any) -> None:
+        """A user who may not read who leads is told everything else."""
+        with self.user(server, "-get") as url:
+            found = await on_redis(settings_for(redis_url=url))
+        assert "GET spotd:leader" in found["rights"].text
+        assert found["leader"].level == "unknown"
+        assert "demand" not in found
+        assert set(found) >= {"redis", "buffers", "persistence", "memory", "databases"}
+        assert found["redis"].level == "ok"
+
     async def test_denied_subscribers(self, server: Any) -> None:
         """The right to ask for subscribers is needed where these are demand."""
         with self.user(server, "-pubsub") as url:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import re
 import shlex
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -228,22 +229,6 @@ def test_defect_as_process() -> None:
     assert "ZeroDivisionError" in ran.stderr
 
 
-def test_a_stop_signal_that_comes_while_the_process_ends() -> None:
-    """It changes nothing: a second Ctrl-C is no other wish."""
-    script = (
-        "import atexit, os, signal, sys\n"
-        "def again(): [os.kill(os.getpid(), each) for each in (signal.SIGTERM, signal.SIGINT)]\n"
-        "atexit.register(again)  # registered first, so it is called last\n"
-        "from spotd.cli.main import main\n"
-        "sys.argv = ['spotd', '--version']\n"
-        "sys.exit(main())"
-    )
-    ran = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=GUARD_S
-    )
-    assert (ran.returncode, ran.stderr) == (0, "")
-
-
 @pytest.mark.parametrize("module", ["spotd", "spotd.cli.main"])
 def test_as_module(module: str) -> None:
     """``python -m`` is the same command."""
@@ -283,3 +268,20 @@ def test_a_stop_while_it_loads(args: list[str], code: int) -> None:
         [sys.executable, "-c", script], capture_output=True, check=False, timeout=GUARD_S
     )
     assert (ran.returncode, ran.stdout) == (code, b"")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stop_while_it_ends(number: signal.Signals) -> None:
+    """A signal that comes once the exit code is known, as the second of one wish, changes none."""
+    script = (
+        "import atexit, os, signal, sys\n"
+        f"atexit.register(os.kill, os.getpid(), {int(number)})\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "from spotd.cli.main import main\n"
+        "sys.argv = ['spotd', '--version']\n"
+        "sys.exit(main())\n"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, check=False, timeout=GUARD_S
+    )
+    assert (ran.returncode, ran.stderr) == (0, b"")
