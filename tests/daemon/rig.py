@@ -200,7 +200,7 @@ class Rig:
 
     async def lose_leadership(self) -> None:
         """Have another daemon lead, and wait until this one knows."""
-        await self.values.redis.set(self.settings.keys.leader, "other:1")
+        await self.values.redis.set(self.settings.keys.leader, "other:1", ex=600)
         await until(lambda: not self.daemon.leadership.get().leads, "the end of the term")
 
     async def lead_again(self) -> None:

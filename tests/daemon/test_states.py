@@ -289,7 +289,7 @@ class TestStatus:
             Values(server.url, decode_responses=True) as values,
             Recorder(server.url) as recorder,
         ):
-            await values.redis.set("spotd:leader", ANOTHER)
+            await values.redis.set("spotd:leader", ANOTHER, ex=600)
             await values.redis.set("spotd:status", '{"instance":"other"}')
             await values.redis.hset("spotd:states", "OLD", '{"state":"live"}')
             async with rig(leads=False) as standby:
@@ -304,7 +304,7 @@ class TestStatus:
     async def test_a_state_is_timed_when_it_begins(self, rig: NewRig, server: Server) -> None:
         """A state is timed when it begins, and not when somebody asks for it."""
         with server.client() as client, structlog.testing.capture_logs() as lines:
-            client.set("spotd:leader", ANOTHER)
+            client.set("spotd:leader", ANOTHER, ex=600)
             async with rig(leads=False) as standby:
 
                 def logged_states() -> list[str]:
@@ -398,7 +398,7 @@ class TestTerm:
             await daemon.want("SPY")
             await until(lambda: daemon.values.live("SPY"), "live")
             await says(daemon, "streaming")
-            await daemon.values.redis.set("spotd:leader", ANOTHER)
+            await daemon.values.redis.set("spotd:leader", ANOTHER, ex=600)
             await sim.halt("SPY")
             await until(lambda: daemon.status["state"] == "standby", "the standby")
             assert await daemon.values.state("SPY") == "live"
