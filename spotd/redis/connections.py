@@ -130,12 +130,14 @@ class _OfMaster:
 
         redis-py limits it by ``asyncio.wait_for``. In Python 3.11 that returns, and swallows a
         cancellation, where both come in the same turn of the event loop (cpython issue 86296). As a
-        consequence, a task that is cancelled once would go on. The cancellation is raised here.
+        consequence, a task that is cancelled once would go on. The cancellation is raised here, and
+        the connection is closed: the next call would take the answer to this one for its own.
         """
         task = asyncio.current_task()
         before = 0 if task is None else task.cancelling()
         await super().send_packed_command(*args, **options)  # type: ignore[misc]
         if task is not None and task.cancelling() > before:
+            await self.disconnect(nowait=True)
             raise asyncio.CancelledError
 
     async def disconnect(self, *args: Any, **options: Any) -> None:

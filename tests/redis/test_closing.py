@@ -141,6 +141,20 @@ async def test_a_port_that_opens_its_connection_to_publish_closes(plain: tuple[i
             await until(lambda: not gate.connected, "the end of all connections")
 
 
+async def test_a_call_that_is_cancelled_leaves_its_answer_to_nobody(server: Server) -> None:
+    """In whatever turn of the loop it is cancelled, the next call gets its own answer."""
+    client = connect(f"{server.url}?socket_timeout=60")
+    for turns in range(20):
+        assert await client.echo("ready") == b"ready"  # a connection is there
+        call = asyncio.ensure_future(client.execute_command("ROLE"))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        call.cancel()
+        await asyncio.wait((call,))
+        assert await client.echo(f"{turns}") == b"%d" % turns
+    await client.aclose()
+
+
 @needs_redis
 async def test_a_server_that_hangs_is_not_waited_for(tmp_path: Path) -> None:
     """With TLS, too, where the server is asked to confirm the end, a client closes."""
