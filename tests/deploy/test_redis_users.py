@@ -131,11 +131,13 @@ async def lead_and_publish(port: RedisPort, admin: Any) -> None:
     for read_all in (port.last_fields, port.last_prices, port.state_fields, port.states):
         await read_all()
     await port.leader()
-    async with aclosing(cast("AsyncGenerator[None, None]", port.wakes())) as wakes:
-        await anext(wakes)
-        async with asyncio.TaskGroup() as group:
-            group.create_task(wake_after_a_ping(admin))
-            await anext(wakes)
+    async with asyncio.TaskGroup() as group:
+        heard = asyncio.Event()
+        group.create_task(wake_after_a_ping(admin, heard))
+        while not heard.is_set():
+            with suppress(RedisUnavailableError):  # the answer to a ping may come too late
+                await hear_a_wake(port)
+                heard.set()
     await port.release("t")
 
 
@@ -150,10 +152,22 @@ async def called(admin: Any, command: str) -> None:
     await until(lambda: calls_of(admin, command) > before, command)
 
 
-async def wake_after_a_ping(admin: Any) -> None:
-    """Wait for a ping, then wake whoever listens."""
+async def wake_after_a_ping(admin: Any, heard: asyncio.Event) -> None:
+    """Wait for a ping, then wake whoever listens, until that is heard."""
+
+    def wake() -> bool:
+        admin.publish(KEYS.wake, "")
+        return heard.is_set()
+
     await called(admin, "ping")
-    admin.publish(KEYS.wake, "")
+    await until(wake, "the wake to be heard")
+
+
+async def hear_a_wake(port: RedisPort) -> None:
+    """Listen until somebody wakes us."""
+    async with aclosing(cast("AsyncGenerator[None, None]", port.wakes())) as wakes:
+        await anext(wakes)  # listening began
+        await anext(wakes)
 
 
 async def serve(spot: SpotClient, admin: Any) -> None:

@@ -692,7 +692,7 @@ async def test_listening_ends_with_the_connection(port: RedisPort, process: Serv
 
 async def test_a_silent_peer_is_given_up(process: Server, db: redis.Redis) -> None:
     """After a silence a ping is sent, and a ping without an answer ends the listening."""
-    port = patient(process.url, KEYS, wake_silence_s=0.1)
+    port = patient(process.url, KEYS, wake_silence_s=0.3)
     wakes = Wakes(port)
     await until(lambda: wakes.count == 1, "listening")
     with process.client() as client:
