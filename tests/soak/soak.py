@@ -139,9 +139,11 @@ class Soak:
         values that a later fail-over meets are checked again.
         """
         for _ in range(_FINALS_TRIES):
-            owner = await asyncio.to_thread(self.bed.servers.owner)
+            await asyncio.to_thread(self.bed.servers.owner)
+            moves = self.bed.servers.moves
             lacks, stored_s, took_s = await self._send_finals()
-            if not lacks or owner is await asyncio.to_thread(self.bed.servers.owner):
+            await asyncio.to_thread(self.bed.servers.owner)
+            if not lacks or moves == self.bed.servers.moves:
                 break
             self._finals_again += 1
             self.bed.say(f"a fail-over met the final values: {'; '.join(lacks[:6])}")

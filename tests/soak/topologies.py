@@ -33,6 +33,7 @@ class Servers:
         self._frozen: set[int] = set()
         self._dead: set[int] = set()
         self._owner_port = 0
+        self.moves = 0  # how often the keys were found at another server than before
         self._owner_asked_at = 0.0
         if topology == "server":
             self._one = Server(directory, *_KEPT, binary=redis_server())
@@ -95,6 +96,8 @@ class Servers:
         elif self._cluster is not None:
             port = self._owner_in_cluster() or port
         owner = next((server for server in self.data if server.port == port), self.data[0])
+        if self._owner_port not in (0, owner.port):
+            self.moves += 1
         self._owner_port = owner.port
         return owner
 
