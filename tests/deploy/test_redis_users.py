@@ -25,7 +25,7 @@ from tests.client.told import Told
 from tests.daemon.rig import KEY, SECRET, Rig, quote
 from tests.kit.acl import USERS, rules_of
 from tests.kit.publisher import status_of, update_of
-from tests.kit.redis_port import publish
+from tests.kit.redis_port import patient, publish
 from tests.kit.servers import ClusterServers, Server, redis_server
 from tests.kit.waiting import until
 from tests.relay.test_whole import relay
@@ -91,7 +91,7 @@ def url_of(server: Server, user: str) -> str:
 @asynccontextmanager
 async def port_of(url: str) -> AsyncIterator[RedisPort]:
     """Yield the daemon's port."""
-    port = RedisPort(url, KEYS, wake_silence_s=0.01)
+    port = patient(url, KEYS, wake_silence_s=0.01)
     yield port
     await port.close()
 
