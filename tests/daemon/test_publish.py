@@ -245,9 +245,10 @@ def _come_back(server: Server, how: str, symbols: tuple[str, ...]) -> None:
     if how == "hang":
         server.thaw()
         return
-    server.restart(lose_data=how == "kill and lose all")
-    with server.client() as client:
-        client.sadd(KEYS.symbols, *symbols)
+    server.restart(
+        lose_data=how == "kill and lose all",
+        fill=lambda client: client.sadd(KEYS.symbols, *symbols),
+    )
 
 
 async def test_calls_that_are_given_up_are_followed_by_smaller_ones(

@@ -7,11 +7,14 @@ from itertools import groupby
 from pathlib import Path
 
 import pytest
+import redis
 
+from spotd.keys import Keys
 from tests.e2e.setup import Setup, quote
 from tests.kit.processes import Command
 from tests.kit.recorder import Recorder
 
+KEYS = Keys()
 SYMBOLS = ("SPY", "QQQ", "AAPL", "MSFT")
 
 
@@ -35,6 +38,11 @@ async def _streaming(setup: Setup, ttl_s: int, **more: str) -> Command:
     return daemon
 
 
+def _say_again(client: redis.Redis) -> None:
+    """Demand the symbols, as services do once the data set was lost."""
+    client.sadd(KEYS.symbols, *SYMBOLS)
+
+
 async def _have_quotes(setup: Setup) -> bool:
     states = await setup.values.states()
     return all(states[symbol]["reason"] is None for symbol in SYMBOLS)
@@ -47,8 +55,7 @@ async def test_a_redis_that_comes_back_empty(setup: Setup) -> None:
     the newest value alone is published.
     """
     await _streaming(setup, ttl_s=20)
-    setup.server.restart()
-    await setup.values.want(*SYMBOLS)  # the data set was lost, so services say it again
+    setup.server.restart(fill=_say_again)
     await setup.until(partial(_last_are, setup, 100), "the prices")
     await setup.until(lambda: setup.values.live(*SYMBOLS), "the states")
     await setup.until(setup.values.status, "the status")
@@ -58,11 +65,12 @@ async def test_a_redis_that_comes_back_empty(setup: Setup) -> None:
     setup.server.kill()
     for price in (200, 300, 400):
         await _prices(setup, price)
-    setup.server.start()
-    await setup.values.want(*SYMBOLS)
+    setup.server.start(fill=_say_again)
     await setup.until(partial(_last_are, setup, 400), "the newest of each symbol")
 
-    for symbol, update in (await setup.values.all_last()).items():
+    last = await setup.values.all_last()
+    assert set(last) == set(SYMBOLS)
+    for symbol, update in last.items():
         assert update["seq"] > seqs[symbol]
         assert set(recorder.prices(symbol)) <= {recorder.prices(symbol)[-1]}
     assert setup.sim.stats.connections == 1, setup.logs()
@@ -113,8 +121,7 @@ async def test_redis_going_again_and_again(market: Setup) -> None:
     recorder = await market.recorder()
     await market.streaming(*SYMBOLS)
     for _ in range(3):
-        market.server.restart()
-        await market.values.want(*SYMBOLS)
+        market.server.restart(fill=_say_again)
         heard = len(recorder.of("SPY"))
         await market.until(partial(recorder.has_more, "SPY", heard + 3), "prices go on")
 

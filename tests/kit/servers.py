@@ -13,10 +13,10 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeAlias
 
 import redis
 from redis.backoff import NoBackoff
@@ -31,6 +31,8 @@ from tests.kit.waiting import until_sync
 _PR_SET_PDEATHSIG = 1
 _MASTERS = 3  # of a cluster: fewer cannot agree on a promotion
 _TRIES = 3  # a port may be taken between the moment it is found free and the server's bind
+
+Fill: TypeAlias = Callable[[redis.Redis], object]
 
 
 def redis_server() -> str | None:
@@ -96,13 +98,18 @@ class Server:
         """Kill it."""
         self.kill()
 
-    def start(self) -> None:
-        """Start it, and wait until it answers. Raise PortTakenError if no port can be had."""
+    def start(self, *, fill: Fill | None = None) -> None:
+        """Start it, and wait until it answers. Raise PortTakenError if no port can be had.
+
+        ``fill`` writes what it holds before anybody can connect to its port. A daemon therefore
+        never reads the demand of a server that was emptied before it is said again. Not with TLS,
+        nor for a Sentinel.
+        """
         assert self._process is None
         self.directory.mkdir(parents=True, exist_ok=True)
         for left in reversed(range(_TRIES)):
             try:
-                self._start()
+                self._start(fill)
             except PortTakenError:
                 self.kill()
                 if not left:
@@ -124,14 +131,14 @@ class Server:
             process.kill()
             process.wait()
 
-    def restart(self, *, lose_data: bool = False) -> None:
-        """Kill it, if it runs, and start it again."""
+    def restart(self, *, lose_data: bool = False, fill: Fill | None = None) -> None:
+        """Kill it, if it runs, and start it again. ``fill``: as ``start`` takes it."""
         self.kill()
         if lose_data:
             for path in self.directory.glob("*.rdb"):
                 path.unlink()
             shutil.rmtree(self.directory / "appendonlydir", ignore_errors=True)
-        self.start()
+        self.start(fill=fill)
 
     def freeze(self) -> None:
         """Make it hang: connections stay open, nothing is answered."""
@@ -150,11 +157,16 @@ class Server:
             host="127.0.0.1", port=self.port, decode_responses=True, **(secured | options)
         )
 
-    def _start(self) -> None:
+    def _start(self, fill: Fill | None) -> None:
+        reached: dict[str, Any] = {"socket_timeout": 0.2, "retry": Retry(NoBackoff(), 0)}
+        if fill is not None:
+            assert self._tls is None
+            assert self._config is None
+            reached["unix_socket_path"] = str(self.socket_path)
         with (self.directory / "server.log").open("ab") as log:
             log_begins = log.tell()
             self._process = subprocess.Popen(
-                self._command(),
+                self._command(0 if fill else self.port),
                 cwd=self.directory,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -162,20 +174,23 @@ class Server:
                 preexec_fn=_die_with_parent if sys.platform == "linux" else None,  # noqa: PLW1509
             )
         atexit.register(self.kill)
-        with self.client(socket_timeout=0.2, retry=Retry(NoBackoff(), 0)) as client:
+        with self.client(**reached) as client:
             until_sync(lambda: self._answers(client, log_begins), f"the server on port {self.port}")
+            if fill is not None:
+                fill(client)
+                client.config_set("port", self.port)
 
-    def _command(self) -> list[str]:
+    def _command(self, port: int) -> list[str]:
         if self._config is not None:
             path = self.directory / "server.conf"
             if not path.exists():  # Sentinel writes what it learned into it
                 path.write_text(self._config)
-            return [self.binary, str(path), "--port", str(self.port), *self._options]
-        plain = ["--port", str(self.port)]
+            return [self.binary, str(path), "--port", str(port), *self._options]
+        plain = ["--port", str(port)]
         if self._tls is not None:
             authority, certificate, key = map(str, self._tls)
             plain = [
-                *("--port", "0", "--tls-port", str(self.port), "--tls-auth-clients", "no"),
+                *("--port", "0", "--tls-port", str(port), "--tls-auth-clients", "no"),
                 *("--tls-ca-cert-file", authority),
                 *("--tls-cert-file", certificate, "--tls-key-file", key),
             ]

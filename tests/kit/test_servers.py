@@ -6,9 +6,11 @@ import socket
 from pathlib import Path
 
 import pytest
+import redis
 
 from tests.kit.ports import free_port
 from tests.kit.servers import PortTakenError, Server
+from tests.kit.waiting import GUARD_S
 
 
 def test_a_port_that_was_taken_meanwhile_is_exchanged(tmp_path: Path) -> None:
@@ -29,3 +31,23 @@ def test_a_port_that_the_test_names_is_kept(tmp_path: Path) -> None:
         other.listen()
         with pytest.raises(PortTakenError), Server(tmp_path, port=other.getsockname()[1]):
             pass
+
+
+def test_a_server_is_filled_before_anybody_connects(tmp_path: Path) -> None:
+    """Its port refuses connections until then, so nobody finds it empty."""
+    refused = []
+
+    def fill(client: redis.Redis) -> None:
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.1", server.port), timeout=GUARD_S)
+        refused.append(server.port)
+        client.set("key", "value")
+
+    server = Server(tmp_path)
+    server.start()
+    for _ in range(2):
+        server.restart(fill=fill)
+        with server.client() as client:
+            assert client.get("key") == "value"
+    server.kill()
+    assert refused == [server.port, server.port]
