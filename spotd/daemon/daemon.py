@@ -48,7 +48,7 @@ from spotd.daemon.questions import Questions
 from spotd.daemon.redis_calls import RedisCalls
 from spotd.daemon.silence import SilenceLoop
 from spotd.daemon.snapshots import SnapshotLoop
-from spotd.daemon.states import STATUS_EVERY_S, StatesLoop
+from spotd.daemon.states import PRICES_WAIT_S, STATUS_EVERY_S, StatesLoop
 from spotd.daemon.stream import PAUSE_IN_ROW_S, StreamLoop
 from spotd.daemon.supervision import first_end, within
 from spotd.daemon.tap import Taps
@@ -58,6 +58,7 @@ from spotd.ops import systemd
 from spotd.ops.http import HttpServer
 from spotd.ops.metrics import Metrics
 from spotd.redaction import Redactor
+from spotd.redis.calls import CALL_TIMEOUT_S
 from spotd.redis.port import RedisPort
 from spotd.settings import Settings
 
@@ -88,7 +89,9 @@ class Timing:
     trading_days_after_s: float = FIRST_AFTER_S
     linger_s: float = LINGER_S
     status_every_s: float = STATUS_EVERY_S
+    prices_wait_s: float = PRICES_WAIT_S
     pause_in_row_s: float = PAUSE_IN_ROW_S
+    redis_call_s: float = CALL_TIMEOUT_S
 
 
 class Daemon:
@@ -135,7 +138,10 @@ class Daemon:
         )
         self._calls = RedisCalls(self.health, self.metrics)
         self._port = RedisPort(
-            settings.redis_url.get_secret_value(), settings.keys, outcome=self._calls.outcome
+            settings.redis_url.get_secret_value(),
+            settings.keys,
+            outcome=self._calls.outcome,
+            call_timeout_s=self._timing.redis_call_s,
         )
         self._leader = LeaderLoop(
             self._port,
@@ -286,6 +292,7 @@ class Daemon:
             instance=self.instance,
             feed=settings.feed,
             status_every_s=self._timing.status_every_s,
+            prices_wait_s=self._timing.prices_wait_s,
         )
 
     def _follow(self, demand: Demand, step: DemandStep) -> None:

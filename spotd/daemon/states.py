@@ -49,7 +49,7 @@ STATUS_EVERY_S = 3.0
 _AT_MOST_EVERY_S = 0.02  # changes that come together are written together
 _RETRY_S = 0.5
 _STATES_PER_TURN = 100  # this many are made JSON in one turn of the event loop
-_PRICES_WAIT_S = 1.0  # states wait for prices at most so much longer than a throttle window
+PRICES_WAIT_S = 1.0  # states wait for prices at most so much longer than a throttle window
 _STATUS_WAITS_S = 0.2  # at most, while states are written: a call more may have begun by then
 
 log = structlog.get_logger("spotd.states")
@@ -85,6 +85,7 @@ class StatesLoop:
         instance: str,
         feed: str,
         status_every_s: float = STATUS_EVERY_S,
+        prices_wait_s: float = PRICES_WAIT_S,
     ) -> None:
         self._port = port
         self._prices = prices
@@ -106,6 +107,7 @@ class StatesLoop:
         self._instance = instance
         self._feed = feed
         self._status_every_s = status_every_s
+        self._prices_wait_s = prices_wait_s
         self._verdicts = Verdicts()
         self._writes = StateWrites()
         self._written_in: tuple[int, int, bool] | None = None
@@ -308,7 +310,7 @@ class StatesLoop:
         """
         count = self._size.limit(stopping=stopping)
         prices, verdicts = self._prices, self._verdicts.verdicts
-        longest_s = prices.conflator.window_s + _PRICES_WAIT_S
+        longest_s = prices.conflator.window_s + self._prices_wait_s
         if stopping or (self._waits_since is not None and now - self._waits_since > longest_s):
             return self._writes.next_batch(count, verdicts)
         to_come = prices.to_come()

@@ -32,6 +32,8 @@ KEY, SECRET = "demo-key", "demo-secret"
 # Longer than ``until`` waits, so that no busy machine ends a term. A test about the end of a term
 # names its own.
 LONG_TTL_S = 120.0
+# For a test about a Redis that hangs. A second in which any process may stand still ends no call.
+GIVES_UP_S = 1.5
 # No pause between tries that a test would have to sit out.
 BRISK = Pauses(
     first_s=0.01, most_s=0.05, jitter_s=0.01, connection_limit_s=0.1, rate_limit_s=0.1, steady_s=60
@@ -53,8 +55,9 @@ class Rig:
 
     ``values_url`` is where the test itself reads and writes, if that is not ``url``. ``settings``
     are those of the daemon, by field name, ``timing`` further times of ``Timing``. By default it
-    has no throttle, takes no snapshots, allows any lag and knows no trading days, so that nothing
-    happens but what the test says.
+    has no throttle, takes no snapshots, allows any lag, knows no trading days and waits for any
+    answer of Redis, so that nothing happens but what the test says. Where Redis hangs, a test gives
+    ``redis_call_s``.
     """
 
     def __init__(
@@ -70,6 +73,7 @@ class Rig:
         status_every_s: float = STATUS_EVERY_S,
         timeouts: Timeouts | None = None,
         pause_in_row_s: float = PAUSE_IN_ROW_S,
+        redis_call_s: float = GUARD_S,
         leads: bool = True,
         values_url: str | None = None,
         read_days: ReadDays = lambda _: (),
@@ -99,6 +103,7 @@ class Rig:
                 linger_s=linger_s,
                 status_every_s=status_every_s,
                 pause_in_row_s=pause_in_row_s,
+                redis_call_s=redis_call_s,
                 **({} if timing is None else timing),
             ),
             read_days=read_days,

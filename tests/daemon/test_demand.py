@@ -35,10 +35,11 @@ from spotd.daemon.value import Value
 from spotd.keys import Keys
 from spotd.ops.metrics import Metrics
 from spotd.redis.demand import SCAN_COUNT
-from spotd.redis.port import SCAN_ABOVE, RedisPort
+from spotd.redis.port import SCAN_ABOVE
 from spotd.simulator import Simulator
 from tests.daemon.rig import NewRig, Rig, logged
 from tests.kit.recorder import Recorder
+from tests.kit.redis_port import patient
 from tests.kit.redis_proxy import RedisProxy
 from tests.kit.servers import Server
 from tests.kit.values import Values
@@ -578,7 +579,7 @@ class Alone:
         self.demand = Value(Demand())
         self.leadership = Value(Leadership(term=1, leads=True, publish_until=NEVER))
         self.followed: list[tuple[Demand, DemandStep]] = []
-        self.port = RedisPort(url, Keys())
+        self.port = patient(url, Keys())
         self.loop = DemandLoop(
             self.port,
             Prices(

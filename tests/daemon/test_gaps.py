@@ -14,6 +14,7 @@ from spotd.keys import Keys
 from spotd.models import rfc3339, utc
 from spotd.simulator import Simulator
 from tests.daemon.rig import NewRig, Rig, frozen, quote
+from tests.daemon.test_leader import SHORT
 from tests.kit.recorder import Recorder
 from tests.kit.servers import Server
 from tests.kit.waiting import until
@@ -64,10 +65,10 @@ async def test_after_a_mute_stream(rig: NewRig, sim: Simulator, server: Server) 
         await daemon.want("SPY")
         await daemon.quote("SPY", 10)
         heard_by = rfc3339(utc(time.time()))
-        sim.faults.mute = True
+        sim.faults.mute = sim.faults.handshake_hang = True  # until the test has seen why it ended
         await sim.send([quote("SPY", 11, t="2099-01-05T15:00:30Z")])
         await until(lambda: "mute" in _codes(recorder, "SPY"), "stale, since it is mute")
-        sim.faults.mute = False
+        sim.faults.mute = sim.faults.handshake_hang = False
         gap = await one_gap(recorder, daemon)
         assert (gap["code"], gap["symbols"]) == ("mute", 1)
         assert gap["from"] <= heard_by
@@ -112,8 +113,7 @@ async def test_the_first_daemon_states_none(rig: NewRig, server: Server) -> None
 
 async def test_after_redis_was_away_for_too_long(rig: NewRig, server: Server) -> None:
     """Where the stream could not be kept, the gap begins while Redis still answered."""
-    settings = {"leader_ttl_s": 1.0, "keep_stream_s": 0}
-    async with Recorder(server.url) as recorder, rig(**settings) as daemon:
+    async with Recorder(server.url) as recorder, rig(**SHORT, keep_stream_s=0) as daemon:
         await daemon.want("SPY")
         await until(lambda: "live" in recorder.states("SPY"), "live")
         with frozen(server):
@@ -129,7 +129,7 @@ async def test_after_redis_was_away_while_the_stream_was_kept(
     rig: NewRig, server: Server, sim: Simulator
 ) -> None:
     """The time without the key is one gap, although no session ended and no symbol was lost."""
-    async with Recorder(server.url) as recorder, rig(leader_ttl_s=1.0) as daemon:
+    async with Recorder(server.url) as recorder, rig(**SHORT) as daemon:
         await daemon.want("SPY", "QQQ")
         await daemon.quote("SPY", 10)
         await until(lambda: recorder.bids("SPY") == [10], "the first price")

@@ -11,7 +11,7 @@ import pytest
 
 from spotd.simulator import Simulator
 from tests.daemon.rig import NewRig, Rig, quote
-from tests.daemon.test_leader import TTL_S, all_agrees, given_up, only_one_works, stored
+from tests.daemon.test_leader import SHORT, TTL_S, all_agrees, given_up, only_one_works, stored
 from tests.kit.recorder import Recorder
 from tests.kit.redis_proxy import RedisProxy
 from tests.kit.servers import Server
@@ -61,7 +61,7 @@ async def test_the_stream_is_kept_and_its_last_values_are_published(
     rig: NewRig, server: Server, sim: Simulator, how: str
 ) -> None:
     """Prices come in meanwhile, so symbols count as live. None is subscribed anew or forgotten."""
-    async with rig(leader_ttl_s=TTL_S) as daemon:
+    async with rig(**SHORT) as daemon:
         await daemon.want("SPY", "QQQ")
         await daemon.quote("SPY", 10)
         await daemon.quote("QQQ", 20)
@@ -87,7 +87,7 @@ async def test_of_two_daemons_the_one_that_holds_the_stream_leads_again(
     rig: NewRig, server: Server, sim: Simulator, how: str
 ) -> None:
     """The standby lets it go first, so Alpaca sees one session throughout."""
-    async with rig(leader_ttl_s=TTL_S) as first, rig(leader_ttl_s=TTL_S, leads=False) as second:
+    async with rig(**SHORT) as first, rig(**SHORT, leads=False) as second:
         await first.want("SPY", "QQQ")
         await first.quote("SPY", 10)
         await first.quote("QQQ", 20)
@@ -107,7 +107,7 @@ async def test_without_a_time_to_keep_it_the_stream_is_closed_with_the_term(
     rig: NewRig, server: Server, sim: Simulator
 ) -> None:
     """The clock alone ends it. It is opened anew when the daemon leads again, and no failure."""
-    async with rig(leader_ttl_s=TTL_S, keep_stream_s=0) as daemon:
+    async with rig(**SHORT, keep_stream_s=0) as daemon:
         await daemon.want("SPY")
         with away(server, "frozen"):
             await given_up(daemon)
@@ -123,7 +123,7 @@ async def test_the_stream_is_closed_when_its_time_is_over(
     rig: NewRig, server: Server, sim: Simulator
 ) -> None:
     """It is closed with a close frame; then no symbol is live, until Redis is back."""
-    async with rig(leader_ttl_s=TTL_S, keep_stream_s=2 * TTL_S) as daemon:
+    async with rig(**SHORT, keep_stream_s=2 * TTL_S) as daemon:
         await daemon.want("SPY")
         await daemon.quote("SPY", 10)
         await stored(daemon.values, SPY=10)
@@ -145,7 +145,7 @@ async def test_a_stream_that_ends_while_it_is_kept_is_not_opened_anew(
     rig: NewRig, server: Server, sim: Simulator
 ) -> None:
     """Without the key nobody opens a stream: another daemon may have one."""
-    async with rig(leader_ttl_s=TTL_S) as daemon:
+    async with rig(**SHORT) as daemon:
         await daemon.want("SPY")
         with away(server, "frozen"):
             await keeps(daemon)
@@ -167,8 +167,8 @@ async def test_a_leader_that_was_cut_off_closes_its_stream_when_it_sees_anothers
     """Until then its successor meets 406 and says so. Then it serves, with newer prices only."""
     async with (
         RedisProxy.to(server) as proxy,
-        Rig(proxy.url, sim, leader_ttl_s=TTL_S) as first,
-        rig(leads=False, leader_ttl_s=TTL_S) as second,
+        Rig(proxy.url, sim, **SHORT) as first,
+        rig(leads=False, **SHORT) as second,
     ):
         await first.want("SPY", "QQQ")
         await first.quote("SPY", 10)
@@ -197,8 +197,8 @@ async def test_a_leader_that_stays_cut_off_closes_its_stream_in_time(
     """Nobody serves until then. What it took in meanwhile is never published."""
     async with (
         RedisProxy.to(server) as proxy,
-        Rig(proxy.url, sim, leader_ttl_s=TTL_S, keep_stream_s=2 * TTL_S) as first,
-        rig(leads=False, leader_ttl_s=TTL_S) as second,
+        Rig(proxy.url, sim, **SHORT, keep_stream_s=2 * TTL_S) as first,
+        rig(leads=False, **SHORT) as second,
         Recorder(server.url) as heard,
     ):
         await first.want("SPY")
@@ -226,8 +226,8 @@ async def test_a_standby_that_is_cut_off_says_so_and_disturbs_nothing(
     """The leader serves on. Where it ends meanwhile, nobody serves until the cut is over."""
     async with (
         RedisProxy.to(server) as proxy,
-        rig(leader_ttl_s=TTL_S) as first,
-        Rig(proxy.url, sim, leads=False, leader_ttl_s=TTL_S) as second,
+        rig(**SHORT) as first,
+        Rig(proxy.url, sim, leads=False, **SHORT) as second,
     ):
         await first.want("SPY")
         await first.quote("SPY", 10)

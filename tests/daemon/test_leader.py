@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 import structlog
@@ -11,9 +12,8 @@ import structlog
 from spotd.core.messages import Quote, TradingStatus
 from spotd.keys import Keys
 from spotd.models import spot_price
-from spotd.redis.calls import CALL_TIMEOUT_S
 from spotd.simulator import Simulator
-from tests.daemon.rig import LONG_TTL_S, NewRig, Rig, commands, frozen, logged, quote
+from tests.daemon.rig import GIVES_UP_S, LONG_TTL_S, NewRig, Rig, commands, frozen, logged, quote
 from tests.kit.publisher import update_of
 from tests.kit.recorder import Recorder
 from tests.kit.servers import Server
@@ -21,7 +21,8 @@ from tests.kit.values import Values
 from tests.kit.waiting import until
 
 KEYS = Keys()
-TTL_S = 1.0  # of a rig, unless a test says otherwise
+TTL_S = 2.0  # a second in which any process may stand still ends no term
+SHORT: dict[str, Any] = {"leader_ttl_s": TTL_S, "redis_call_s": GIVES_UP_S}
 OTHER = "other:1"
 
 
@@ -31,7 +32,7 @@ async def given_up(*daemons: Rig) -> None:
     A server that hangs meanwhile takes that request when it goes on, and answers nobody.
     """
     await until(lambda: not any(daemon.leads() for daemon in daemons), "the terms to end")
-    given_up_at = time.monotonic() + 1.2 * CALL_TIMEOUT_S
+    given_up_at = time.monotonic() + 1.2 * GIVES_UP_S
     await until(
         lambda: (
             time.monotonic() > given_up_at
@@ -75,7 +76,7 @@ async def test_a_leader_leads_again_after_redis_hung_for_longer_than_the_ttl(
     rig: NewRig, server: Server, key: str
 ) -> None:
     """What it does and what it says agree, and it keeps its prices: nobody else published."""
-    async with rig(leader_ttl_s=TTL_S) as daemon, Recorder(server.url) as heard:
+    async with rig(**SHORT) as daemon, Recorder(server.url) as heard:
         await daemon.want("SPY", "QQQ")
         await daemon.quote("SPY", 10)
         await daemon.quote("QQQ", 20)
@@ -105,12 +106,12 @@ async def test_a_daemon_leads_that_was_started_while_redis_hung(
     rig: NewRig, server: Server
 ) -> None:
     """Redis took a request that was given up, so what it says first is "renewed"."""
-    async with rig(leader_ttl_s=TTL_S) as before:
+    async with rig(**SHORT) as before:
         await before.want("SPY", "QQQ")
         await before.quote("QQQ", 20)
         await stored(before.values, QQQ=20)
     server.freeze()
-    async with rig(leader_ttl_s=TTL_S, leads=False) as daemon:
+    async with rig(**SHORT, leads=False) as daemon:
         await given_up(daemon)
         assert daemon.status["state"] == "starting"
         assert daemon.daemon.not_ready() != []
@@ -139,8 +140,8 @@ async def test_of_two_daemons_one_leads_after_redis_hung_for_longer_than_the_ttl
 ) -> None:
     """The other one says that it stands by, and ``spotd:last`` is complete."""
     async with (
-        rig(leader_ttl_s=TTL_S) as first,
-        rig(leader_ttl_s=TTL_S, leads=False) as second,
+        rig(**SHORT) as first,
+        rig(**SHORT, leads=False) as second,
         Recorder(server.url) as heard,
     ):
         await first.want("SPY", "QQQ")
@@ -162,12 +163,12 @@ async def test_of_two_daemons_that_were_started_while_redis_hung_one_leads(
     rig: NewRig, server: Server
 ) -> None:
     """The other one says that it stands by."""
-    async with rig(leader_ttl_s=TTL_S) as before:
+    async with rig(**SHORT) as before:
         await before.want("SPY")
     server.freeze()
     async with (
-        rig(leader_ttl_s=TTL_S, leads=False) as first,
-        rig(leader_ttl_s=TTL_S, leads=False) as second,
+        rig(**SHORT, leads=False) as first,
+        rig(**SHORT, leads=False) as second,
     ):
         await given_up(first, second)
         server.thaw()

@@ -79,8 +79,12 @@ async def test_a_dead_symbol_is_stale_renewed_and_priced_by_rest(
         assert recorder.states("DEAD")[-1] == "stale"
 
         sim.faults.mute_symbols = set()
-        await daemon.quote("DEAD", 103.0)
-        await until(lambda: recorder.states("DEAD")[-1] == "live", "live")
+
+        async def live() -> bool:  # a quote that comes while it is renewed is lost
+            await sim.send([quote("DEAD", 103.0)])
+            return recorder.states("DEAD")[-1] == "live"
+
+        await until(live, "live")
         assert "stale" not in recorder.states("SPY")
         assert daemon.daemon.metrics.reconnects_total == 0
 

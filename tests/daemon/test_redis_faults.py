@@ -17,6 +17,7 @@ import redis
 import structlog.testing
 
 from spotd.keys import Keys
+from spotd.redis.calls import CALL_TIMEOUT_S
 from spotd.simulator import Simulator
 from tests.daemon.rig import NewRig, Rig, logged, quote
 from tests.kit.idle_proxy import IdleProxy
@@ -159,7 +160,7 @@ async def test_a_server_that_pauses_its_clients(
     rig: NewRig, server: Server, sim: Simulator
 ) -> None:
     """``CLIENT PAUSE`` is an outage that ends by itself: the newest price goes out after it."""
-    async with rig() as daemon:
+    async with rig(redis_call_s=CALL_TIMEOUT_S) as daemon:
         await daemon.want("SPY")
         with server.client() as admin:
             admin.client_pause(3_000)

@@ -62,6 +62,7 @@ async def test_a_mute_stream_is_found_while_the_demand_changes(rig: NewRig, sim:
     """An acknowledgement is no data, however many come."""
     async with rig(silence_s=0.5) as daemon:
         await begin(daemon)
+        sim.faults.rest_hang = True  # until enough have come
         await go_mute(sim, quote("SPY", 101.0, t=LATER))
 
         async def change() -> None:
@@ -70,9 +71,10 @@ async def test_a_mute_stream_is_found_while_the_demand_changes(rig: NewRig, sim:
 
         before = len(sim.received.messages("subscribe"))
         changing = asyncio.create_task(change())
+        await until(lambda: len(sim.received.messages("subscribe")) > before + 2, "some changes")
+        sim.faults.rest_hang = False
         await until(lambda: daemon.daemon.metrics.reconnects["mute"], "the verdict")
         changing.cancel()
-        assert len(sim.received.messages("subscribe")) > before + 2
 
 
 async def test_rest_brings_no_last_price_where_trades_are_not_streamed(

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from spotd.keys import Keys
+from spotd.redis.calls import CALL_TIMEOUT_S
 from spotd.simulator import Simulator
 from tests.daemon.rig import Rig
 from tests.kit.redis_proxy import RedisProxy
@@ -21,7 +24,8 @@ async def test_a_round_trip_of_600_ms_costs_nothing_but_time(
     """The daemon leads without a break, publishes, takes new symbols, and releases its key."""
     async with RedisProxy.to(server) as way:
         way.delay_s = 0.6
-        async with Rig(way.url, sim, leader_ttl_s=5.0, values_url=server.url) as daemon:
+        limits: dict[str, Any] = {"leader_ttl_s": 5.0, "redis_call_s": CALL_TIMEOUT_S}
+        async with Rig(way.url, sim, **limits, values_url=server.url) as daemon:
             await daemon.want("SPY")
             await until(daemon.works, "a leader at work")
             await daemon.quote("SPY", 10)

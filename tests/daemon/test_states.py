@@ -32,9 +32,10 @@ from tests.kit.recorder import Recorder
 from tests.kit.redis_proxy import RedisProxy
 from tests.kit.servers import Server
 from tests.kit.values import Values
-from tests.kit.waiting import until
+from tests.kit.waiting import GUARD_S, until
 
 ANOTHER = "other:1"
+PATIENT = {"prices_wait_s": GUARD_S}  # states wait for prices however long these take
 
 
 async def says(daemon: Rig, state: str, **fields: object) -> dict[str, Any]:
@@ -90,6 +91,7 @@ class TestChanges:
                 return lambda: tuple(s for s in recorder.states("SPY") if s != "pending") == states
 
             await until(announced("live"), "live")
+            await until(lambda: sim.sessions[0].statuses == {"*"}, "the statuses")
             await sim.halt("SPY")
             await until(announced("live", "halted"), "the halt")
             await sim.resume("SPY")
@@ -189,7 +191,7 @@ class TestOrder:
         self, rig: NewRig, sim: Simulator, server: Server
     ) -> None:
         """A price that waits for the end of its window goes out before the symbol is stale."""
-        async with Recorder(server.url) as recorder, rig(throttle_ms=300) as daemon:
+        async with Recorder(server.url) as recorder, rig(throttle_ms=300, timing=PATIENT) as daemon:
             await daemon.want("SPY", "QQQ")
             await until(holds(daemon.values, SPY="live", QQQ="live"), "live")
             sim.faults.handshake_hang = True
@@ -208,7 +210,7 @@ class TestOrder:
         async with (
             Recorder(server.url) as recorder,
             RedisProxy.to(server) as way,
-            Rig(way.url, sim) as daemon,
+            Rig(way.url, sim, timing=PATIENT) as daemon,
         ):
             await daemon.want("SPY", "QQQ")
             await until(holds(daemon.values, SPY="live", QQQ="live"), "live")
@@ -373,7 +375,7 @@ class TestTerm:
                 await until(holds(daemon.values, SPY="live", QQQ="live"), "the states again")
                 await until(lambda: recorder.states("QQQ") == ["live"], "the announcement")
                 assert recorder.states("SPY") == ["live"]
-                assert "streaming" in recorder.daemon_states()
+                await until(lambda: "streaming" in recorder.daemon_states(), "the status")
 
     async def test_a_server_that_comes_back_empty_is_written_anew(
         self, rig: NewRig, server: Server
@@ -398,6 +400,7 @@ class TestTerm:
             await daemon.want("SPY")
             await until(lambda: daemon.values.live("SPY"), "live")
             await says(daemon, "streaming")
+            await until(lambda: sim.sessions[0].statuses == {"*"}, "the statuses")
             await daemon.values.redis.set("spotd:leader", ANOTHER, ex=600)
             await sim.halt("SPY")
             await until(lambda: daemon.status["state"] == "standby", "the standby")

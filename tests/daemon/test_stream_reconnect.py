@@ -167,10 +167,12 @@ async def test_a_defect_ends_the_session_and_is_logged_with_its_cause(
             await daemon.want("SPY")
             slots: dict[str, Any] = daemon.daemon.prices.cache.slots
             slots["SPY"] = SimpleNamespace(changed=False)  # it cannot take in a quote
+            sim.faults.handshake_hang = True  # a session that began with this slot would fail too
             await sim.send([quote("SPY", 1.0)])
             reconnects = daemon.daemon.metrics.reconnects
             await until(lambda: reconnects["defect"] == 1, "the defect")
             del slots["SPY"]
+            sim.faults.handshake_hang = False
             await until(lambda: daemon.active, "the next session")
             await sim.drop_sessions("close", 1012)
             await until(lambda: reconnects["close_1012"] == 1, "the end")

@@ -37,14 +37,19 @@ async def test_a_change_of_the_market_is_announced(rig: NewRig, server: Server) 
         Recorder(server.url) as recorder,
         rig(timing={"trading_days_after_s": 3_600.0}, status_every_s=3_600.0) as daemon,
     ):
-        now = datetime.now(UTC)
-        times = (now - timedelta(hours=1), now + timedelta(seconds=1), now + timedelta(hours=1))
-        daemon.daemon.hours.set(TradingHours(times, ("open", "extended", "closed")))
+
+        def closes(in_: timedelta) -> TradingHours:
+            now = datetime.now(UTC)
+            times = (now - timedelta(hours=1), now + in_, now + timedelta(hours=2))
+            return TradingHours(times, ("open", "extended", "closed"))
 
         def announced() -> list[str]:
             markets = [event["market"] for event in recorder.events("daemon")]
             return [market for market in dict.fromkeys(markets) if market is not None]
 
+        daemon.daemon.hours.set(closes(timedelta(hours=1)))
+        await until(lambda: announced() == ["open"], "the open market")
+        daemon.daemon.hours.set(closes(timedelta(seconds=1)))
         await until(lambda: announced() == ["open", "extended"], "the close")
 
 

@@ -16,8 +16,8 @@ from spotd.daemon.value import BEAT_S, Value, WakeUp, beat_before
 def test_waits_of_about_the_same_length_end_at_the_same_beat() -> None:
     """A wait ends at a beat, never late and never at once; one that no beat ends is as asked."""
     now = time.monotonic()
-    beat = beat_before(now + 3 * BEAT_S)
-    assert now + 2 * BEAT_S < beat <= now + 3 * BEAT_S
+    beat = beat_before(now + 300 * BEAT_S)  # still to come when it is asked for again
+    assert now + 299 * BEAT_S < beat <= now + 300 * BEAT_S
     assert beat % BEAT_S == 0
     assert beat_before(beat) == beat_before(beat + 0.99 * BEAT_S) == beat
     assert beat_before(now) == now
