@@ -218,7 +218,7 @@ async def test_no_snapshot_is_taken_in_before_it_is_known_what_was_published(
 
     REST is asked in the new term, or the request is ``under_way`` since the term before.
     """
-    await sim.send([quote("SPY", 1.0), quote("IWM", 1.0)])
+    await sim.send([quote(symbol, 1.0) for symbol in ("SPY", "QQQ", "IWM")])
     async with (
         RedisProxy.to(server) as proxy,
         rig(snapshots=True, redis_url=SecretStr(proxy.url)) as daemon,
@@ -238,10 +238,12 @@ async def test_no_snapshot_is_taken_in_before_it_is_known_what_was_published(
             # Nothing is asked of Alpaca before it is known what the other daemon left.
             assert not daemon.active
             proxy.release()
-            await daemon.want("IWM")  # its snapshot comes after that of SPY
-            await has(daemon, "IWM", 1.0)
-            await has(daemon, "SPY", 9.0)
+            # The answer about SPY is taken in with that about QQQ, and IWM is published later.
+            await until(lambda: recorder.bids("QQQ"), "the snapshots of this term")
+            await daemon.want("IWM")
+            await until(lambda: recorder.bids("IWM"), "what is published later")
             assert recorder.bids("SPY") == []
+            await has(daemon, "SPY", 9.0)
         await daemon.quote("SPY", 3.0)  # the stream's own quotes know no floor
         await has(daemon, "SPY", 3.0)
 

@@ -162,6 +162,7 @@ async def test_a_halt_is_told_and_ended(setup: Setup) -> None:
     """A halted symbol is ``halted`` until its resumption, and no other is touched."""
     await setup.streaming("HAL", "SLB")
     recorder = await setup.recorder("spotd:events")
+    await setup.until(lambda: setup.sim.sessions[0].statuses == {"*"}, "the statuses")
     await setup.sim.halt("HAL")
     await setup.until(lambda: recorder.states("HAL") == ["halted"], "halted")
     await setup.sim.resume("HAL")
