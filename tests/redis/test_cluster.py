@@ -13,6 +13,7 @@ from pydantic import SecretStr
 
 from spotd.errors import RedisUnavailableError
 from spotd.keys import Keys
+from spotd.redis.calls import CALL_TIMEOUT_S
 from spotd.redis.port import RedisPort
 from spotd.simulator import Simulator
 from tests.daemon.rig import KEY, SECRET, Rig, quote
@@ -116,6 +117,7 @@ async def test_a_daemon_goes_on_after_a_promotion(
             key_prefix=KEYS.key_prefix,
             leader_ttl_s=5.0,
             pause_in_row_s=0.0,
+            redis_call_s=CALL_TIMEOUT_S,
         ) as rig,
     ):
         await until(lambda: rig.active == {"SPY", "QQQ"}, "both to be live")

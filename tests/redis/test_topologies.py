@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, ExitStack, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import SecretStr
@@ -13,6 +14,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 
 from spotd.errors import RedisUnavailableError, SettingsError
 from spotd.keys import Keys
+from spotd.redis.calls import CALL_TIMEOUT_S
 from spotd.redis.clients import connect
 from spotd.redis.port import RedisPort
 from spotd.simulator import Simulator
@@ -141,9 +143,10 @@ async def test_sentinel_fails_over(sentinels: SentinelServers, how: str) -> None
     with sentinels.master.client() as client:
         client.sadd(KEYS.symbols, "SPY")
     url, replica = SecretStr(sentinels.url), sentinels.replica.url
+    limits: dict[str, Any] = {"leader_ttl_s": 2.0, "redis_call_s": CALL_TIMEOUT_S}
     async with (
         Simulator(keys={KEY: SECRET}) as sim,
-        Rig(replica, sim, redis_url=url, leader_ttl_s=2.0) as daemon,
+        Rig(replica, sim, redis_url=url, **limits) as daemon,
     ):
         await until(lambda: daemon.active, "the symbol to be active")
         before = await published(daemon, 10.0)
