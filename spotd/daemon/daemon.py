@@ -66,8 +66,11 @@ from spotd.settings import Settings
 # that the contract grants, and may cut the last steps short. The others are for its steps.
 _STOP_S = 4.0
 _CANCEL_S = 1.5  # loops end, the stream is closed with a close frame
-_FLUSH_S = 1.0
-_LAST_WORDS_S = 1.5  # a round trip may take 0.6 s, and a connection may have to be opened
+_WINDOWS_S = 0.5  # prices whose windows end later are published without the throttle
+# A round trip may take 0.6 s, Redis may stand still for a second, and a connection may have to be
+# opened.
+_FLUSH_S = 1.5
+_LAST_WORDS_S = 1.5
 _RELEASE_S = 1.5
 _CLOSE_S = 0.4
 
@@ -380,7 +383,7 @@ class Daemon:
         for loop in others:
             loop.cancel()
         await asyncio.wait(others, timeout=_CANCEL_S)
-        flush_end = min(time.monotonic() + _FLUSH_S / 2, end)
+        flush_end = min(time.monotonic() + _WINDOWS_S, end)
         await within(self._publish_loop.flush(flush_end), _FLUSH_S, end, "pending prices")
         if self._leads():
             await within(self._states.last_words(), _LAST_WORDS_S, end, "last states")
