@@ -10,6 +10,7 @@ from __future__ import annotations
 _TIMES = 3  # a call may take this many times as long as the slowest of the latest answers
 _FORGET = 0.9  # what is left of the slowest answer with each other answer
 _MOST_S = 3.0
+_READ_S = 0.1  # an answer that has come is read in this time
 
 
 class CallLimit:
@@ -28,3 +29,11 @@ class CallLimit:
     def answered(self, took_s: float) -> None:
         """Take in how long an answer took, or a connection."""
         self._slowest_s = max(took_s, _FORGET * self._slowest_s)
+
+
+def more_s(late_s: float) -> float:
+    """Return how much longer a call may take whose limit was over ``late_s`` seconds ago.
+
+    If that is noticed late, this process stood still, and the answer may have come meanwhile.
+    """
+    return _READ_S if late_s > _READ_S else 0.0

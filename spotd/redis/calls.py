@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from typing import Any, NamedTuple, TypeVar
 
 from redis.exceptions import NoScriptError
@@ -21,6 +21,7 @@ from spotd.redis.clients import check_prefix, connect, is_cluster, master_of, pl
 from spotd.redis.connections import Progress, progress
 from spotd.redis.errors import LoginRefusedError, RefusedError, translated
 from spotd.redis.scripts import digest_of
+from spotd.redis.time_limit import TimeLimit
 
 T = TypeVar("T")
 
@@ -109,17 +110,15 @@ class Calls:
         loop = asyncio.get_running_loop()
         sent_at = loop.time()
         with translated(self._client, key):
-            async with asyncio.timeout(self._limit.limit_s) as limit:
+            async with TimeLimit(sent_at + self._limit.limit_s) as limit:
 
                 def opening() -> None:
-                    with suppress(RuntimeError):  # the limit expires at this moment
-                        limit.reschedule(None)
+                    limit.set(None)
 
                 def ready() -> None:
                     nonlocal sent_at
                     sent_at = loop.time()
-                    with suppress(RuntimeError):
-                        limit.reschedule(sent_at + self._limit.limit_s)
+                    limit.set(sent_at + self._limit.limit_s)
 
                 outer = progress.get()
                 progress.set(Progress(opening, ready, self._limit.answered))

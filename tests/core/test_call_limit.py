@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spotd.core.call_limit import CallLimit
+from spotd.core.call_limit import CallLimit, more_s
 
 
 @pytest.mark.parametrize(
@@ -36,3 +36,11 @@ def test_a_limit_stays_within_bounds(least_s: float, answers_s: list[float]) -> 
     for each in answers_s:
         limit.answered(each)
         assert least_s <= limit.limit_s <= max(3.0, least_s)
+
+
+@pytest.mark.parametrize(("late_s", "expected_s"), [(0.0, 0.0), (0.05, 0.0), (0.9, 0.1)])
+def test_after_a_standstill_there_is_time_to_read_an_answer(
+    late_s: float, expected_s: float
+) -> None:
+    """A limit that is noticed late says that this process stood still, not that Redis did."""
+    assert more_s(late_s) == expected_s

@@ -169,6 +169,22 @@ async def test_what_is_not_answered_is_a_failure(tmp_path: Path, outcomes: list[
         await frozen.close()
 
 
+async def test_a_process_that_stood_still_reads_the_answer_that_came_meanwhile(
+    process: Server, outcomes: list[Outcome]
+) -> None:
+    """The call is answered, and nothing says that Redis is away."""
+    limit_s = 2.0
+    port = patient(process.url, KEYS, outcome=outcomes.append, call_timeout_s=limit_s)
+    await port.leader()
+    asking = asyncio.create_task(port.leader())
+    await asyncio.sleep(0)  # the call is sent
+    assert not asking.done()
+    time.sleep(1.1 * limit_s)  # noqa: ASYNC251 - the process stands still
+    assert await asking is None
+    assert [outcome.failure for outcome in outcomes] == [None, None]
+    await port.close()
+
+
 async def test_a_cancelled_call_reports_nothing(
     process: Server, port: RedisPort, outcomes: list[Outcome]
 ) -> None:
