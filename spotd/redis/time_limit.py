@@ -49,7 +49,7 @@ class TimeLimit:
         kind: type[BaseException] | None,
         error: BaseException | None,
         trace: TracebackType | None,
-    ) -> bool | None:
+    ) -> None:
         """Raise TimeoutError if the time was over, and nothing else ended what was done inside."""
         self.set(None)
-        return await self._scope.__aexit__(kind, error, trace)
+        await self._scope.__aexit__(kind, error, trace)
