@@ -242,7 +242,7 @@ class TestStates:
         await daemon.write_status(status_of())
         await daemon.announce("SPY", "live")
         async with (
-            # Checks are as often, and a server that stands still for a second is not taken for away.
+            # As often, what is stored is read. A server may stand still for a second.
             SpotClient(url, heartbeat_s=1.5) as spot,
             spot.updates("SPY", with_states=True) as items,
         ):
