@@ -263,19 +263,19 @@ class TestReconnect:
             await until(asked_twice, "two pings")
             assert spot.reconnects == 0
 
-    async def test_dead_silence(
-        self, url: str, daemon: Publisher, caplog: pytest.LogCaptureFixture
-    ) -> None:
+    async def test_dead_silence(self, own_server: Server, caplog: pytest.LogCaptureFixture) -> None:
         """A server that does not even answer PING is left, and joined again when it answers."""
         async with (
-            SpotClient(url, heartbeat_s=0.05) as spot,
+            Publisher(own_server.url) as daemon,
+            SpotClient(own_server.url, heartbeat_s=1.5) as spot,
             aclosing(spot.updates("SPY")) as updates,
         ):
             await daemon.publish("SPY", 1)
             assert (await anext(updates)).seq == 1
             taking = asyncio.ensure_future(anext(updates))
-            await daemon.redis.client_pause(500)
+            own_server.freeze()
             await until(lambda: "no answer to PING" in caplog.text, "the client to give up")
+            own_server.thaw()
             await until(lambda: spot.reconnects >= 1, "the client to join again")
             await daemon.publish("SPY", 2)
             assert (await taking).seq == 2
