@@ -46,23 +46,14 @@ class RelayServer:
     """One relay on one address. ``async with`` listens and serves, and stops in order.
 
     Raises SettingsError where the address cannot be had. ``prices`` answers single requests.
-    ``request_s`` is the longest life of a connection that is no stream.
     """
 
-    def __init__(
-        self,
-        settings: RelaySettings,
-        relay: Relay,
-        prices: Prices,
-        *,
-        request_s: float = _REQUEST_S,
-    ) -> None:
+    def __init__(self, settings: RelaySettings, relay: Relay, prices: Prices) -> None:
         self.relay = relay
         self.port = 0
         self._settings = settings
         self._api = Api(relay, prices, settings.tokens, settings.relay_origins)
         self._api.app.on_response_prepare.append(self._say_that_it_is_the_last)
-        self._request_s = request_s
         self._old: set[asyncio.BaseProtocol] = set()
         self._runner: web.AppRunner | None = None
         self._listening: asyncio.Server | None = None
@@ -96,7 +87,7 @@ class RelayServer:
             access_log=None,
             logger=http_logger("spotd.relay.http"),
             shutdown_timeout=0.5,
-            keepalive_timeout=self._request_s / 2,
+            keepalive_timeout=_REQUEST_S / 2,
         )
         await self._runner.setup()
         try:
@@ -133,7 +124,7 @@ class RelayServer:
             # A stream has left its handler by then.
             if handler.transport is not None:
                 self._old.add(handler)
-                loop.call_later(self._request_s / 2, end)
+                loop.call_later(_REQUEST_S / 2, end)
 
         def end() -> None:
             self._old.discard(handler)
@@ -141,7 +132,7 @@ class RelayServer:
                 handler.transport.abort()
 
         loop = asyncio.get_running_loop()
-        loop.call_later(self._request_s / 2, grow_old)
+        loop.call_later(_REQUEST_S / 2, grow_old)
         return handler
 
     async def _say_that_it_is_the_last(

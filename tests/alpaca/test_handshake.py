@@ -99,17 +99,20 @@ async def test_waits_for_a_slow_server(late: Faults) -> None:
 
 
 @pytest.mark.parametrize(
-    ("fault", "reason"),
+    ("fault", "timeouts", "reason"),
     [
-        (Faults(handshake_hang=True), "connect_timeout"),
-        (Faults(no_greeting=True), "greeting_timeout"),
-        (Faults(auth_silent=True), "authentication_timeout"),
+        (Faults(handshake_hang=True), IMPATIENT, "connect_timeout"),
+        (Faults(no_greeting=True), Timeouts(answer_s=0.5), "greeting_timeout"),
+        # The greeting has as long.
+        (Faults(auth_silent=True), Timeouts(answer_s=2.0), "authentication_timeout"),
     ],
 )
-async def test_a_step_that_is_never_answered(fault: Faults, reason: str) -> None:
+async def test_a_step_that_is_never_answered(
+    fault: Faults, timeouts: Timeouts, reason: str
+) -> None:
     """The error names the step, and no socket is left open."""
     async with Simulator(faults=fault) as sim:
-        error = await _refused(stream_to(sim.stream_url(), timeouts=IMPATIENT))
+        error = await _refused(stream_to(sim.stream_url(), timeouts=timeouts))
         assert _reason(error) == reason
         await nothing_connected(sim.port)
 
@@ -308,7 +311,7 @@ async def test_an_address_that_swallows_packets_costs_its_share(
     with _deaf() as deaf, socket.create_server(("127.0.0.1", 0)) as server:
         resolve(monkeypatch, [deaf, server.getsockname()])
         now = asyncio.get_running_loop().time()
-        with await dial("somewhere.invalid", 0, now + 1.0) as dialled:
+        with await dial("somewhere.invalid", 0, now + 3.0) as dialled:
             assert dialled.getpeername() == server.getsockname()
 
 
@@ -319,7 +322,8 @@ async def test_no_address_that_accepts(monkeypatch: pytest.MonkeyPatch) -> None:
         error = await _refused(stream_to("ws://somewhere.invalid/", timeouts=IMPATIENT))
         assert _reason(error) == "connect_timeout"
         resolve(monkeypatch, [deaf, closed])
-        error = await _refused(stream_to("ws://somewhere.invalid/", timeouts=IMPATIENT))
+        shared = Timeouts(connect_s=3.0)  # by both addresses
+        error = await _refused(stream_to("ws://somewhere.invalid/", timeouts=shared))
         assert _reason(error) == "connect"
 
 

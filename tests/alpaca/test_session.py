@@ -15,7 +15,6 @@ from spotd.core.subscriptions import Request
 from spotd.errors import RequestRefusedError, StreamError
 from spotd.simulator import Faults, Limits, Simulator
 from tests.kit.stream import (
-    IMPATIENT,
     KEY,
     SECRET,
     Listener,
@@ -31,6 +30,8 @@ from tests.kit.websocket import ServerEnd, frame, packed, websocket_server
 
 # A simulator that does not wait long for the answer to its own close frame.
 _HASTY = Limits(close_timeout_s=0.1)
+# A session that pings soon, and that stays open where this process stands still for a second.
+_PINGING = Timeouts(ping_s=1.5, pong_s=1.5)
 SPY = Request("subscribe", ("SPY",), trades=True)
 ACK: dict[str, Any] = {"T": "subscription", "quotes": ["SPY"], "trades": ["SPY"]}
 LIMIT: dict[str, Any] = {"T": "error", "code": 405, "msg": "symbol limit exceeded"}
@@ -115,7 +116,8 @@ async def test_an_answer_that_never_comes() -> None:
     """The wait for an answer ends by itself."""
     async with (
         Simulator(faults=Faults(ack_silent=True)) as sim,
-        session_with(sim, timeouts=IMPATIENT) as stream,
+        # Greeting and authentication have as long.
+        session_with(sim, timeouts=Timeouts(answer_s=2.0)) as stream,
     ):
         with pytest.raises(StreamError) as caught:
             await stream.request(SPY)
@@ -442,10 +444,9 @@ async def _send_a_quote(sim: Simulator, listener: Listener) -> None:
 async def test_pings_go_out_while_data_comes_in() -> None:
     """Alpaca wants a sign of life from its clients, also from those that it sends data to."""
     listener = Listener()
-    timeouts = Timeouts(ping_s=0.3, pong_s=0.3)
     async with (
         Simulator() as sim,
-        session_with(sim, listener, timeouts=timeouts, symbols=("SPY",)),
+        session_with(sim, listener, timeouts=_PINGING, symbols=("SPY",)),
     ):
         while len(sim.received.of("ping")) < 2:  # so the first one is settled
             await _send_a_quote(sim, listener)
@@ -453,11 +454,10 @@ async def test_pings_go_out_while_data_comes_in() -> None:
 
 async def test_data_counts_as_an_answer_to_a_ping() -> None:
     """A peer whose pong queues behind minutes of data is not taken for dead."""
-    timeouts = Timeouts(ping_s=0.3, pong_s=0.3)
     listener = Listener()
     async with (
         Simulator(faults=Faults(ignore_pings=True)) as sim,
-        session_with(sim, listener, timeouts=timeouts, symbols=("SPY",)) as stream,
+        session_with(sim, listener, timeouts=_PINGING, symbols=("SPY",)) as stream,
     ):
         while len(sim.received.of("ping")) < 2:  # so the first one is settled
             await _send_a_quote(sim, listener)
@@ -527,7 +527,7 @@ async def test_the_first_reason_stands() -> None:
 async def test_close_frees_the_connection_slot() -> None:
     """A close frame goes out, so that Alpaca does not hold the session until its own timeout."""
     async with Simulator(limits=Limits(dead_session_hold_s=60.0)) as sim:
-        stream = stream_to(sim.stream_url())
+        stream = stream_to(sim.stream_url(), timeouts=Timeouts(close_s=GUARD_S))
         for _ in range(3):
             await stream.open()
             await stream.close()

@@ -192,10 +192,22 @@ class TestUpdates:
         publish(server, "SPY", 1)
         server.set(KEYS.status, status_of().to_json())
         server.hset(KEYS.states, "SPY", state_of("SPY").to_json())
-        with Spot(url) as spot, spot.updates("SPY", max_hz=20, with_states=True) as items:
+        with (
+            ThreadPoolExecutor(1) as pool,
+            Spot(url) as spot,
+            spot.updates("SPY") as every,
+            spot.updates("SPY", max_hz=0.01, with_states=True) as items,
+        ):
             assert [next(items), next(items)] == [update_of("SPY", 1), state_of("SPY")]
-            publish(server, "SPY", 2, 3)
-            assert next(items) == update_of("SPY", 3)
+            assert next(every).seq == 1
+            taking = pool.submit(next, items)
+            for seq in (2, 3):
+                publish(server, "SPY", seq)
+                assert next(every).seq == seq
+            # Until this state comes, the window holds both prices back.
+            server.publish(KEYS.events, state_of("SPY", "stale").to_json())
+            assert taking.result(GUARD_S) == update_of("SPY", 3)
+            assert next(items) == state_of("SPY", "stale")
 
     def test_events(self, url: str, server: redis.Redis) -> None:
         """Events come too."""

@@ -218,15 +218,19 @@ def _die_with_parent() -> None:
 
 
 class SentinelServers:
-    """A master, a replica, and one Sentinel that fails over at once."""
+    """A master, a replica, and one Sentinel, which fails over after ``down_after_ms``.
+
+    By default, a master that stands still for a second stays the master.
+    """
 
     service = "prices"
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *, down_after_ms: int = 1_500) -> None:
         self.master = Server(directory / "master", "--repl-diskless-sync-delay", "0")
         self.replica: Server
         self.sentinel: Server
         self._directory = directory
+        self._down_after_ms = down_after_ms
 
     @property
     def url(self) -> str:
@@ -249,7 +253,7 @@ class SentinelServers:
             "--sentinel",
             config=(
                 f"sentinel monitor {self.service} 127.0.0.1 {self.master.port} 1\n"
-                f"sentinel down-after-milliseconds {self.service} 400\n"
+                f"sentinel down-after-milliseconds {self.service} {self._down_after_ms}\n"
                 f"sentinel failover-timeout {self.service} 3000\n"
             ),
         )

@@ -24,7 +24,7 @@ from spotd.simulator import Simulator
 from tests.kit.waiting import GUARD_S, until
 
 KEY, SECRET = "demo-key", "demo-secret"
-# For what never comes. What comes first takes a hundredth of it.
+# For what never comes, where nothing has to come in time before it.
 IMPATIENT = Timeouts(connect_s=0.5, answer_s=0.5, close_s=0.2)
 
 

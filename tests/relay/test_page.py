@@ -78,9 +78,16 @@ async def opened(browser: Browser, relay: FakeRelay, complaints: list[str]) -> O
         if connected:
             await expect(page.locator("#link")).to_have_text("Connected")
             await until(lambda: relay.wanted >= set(symbols), "the subscription")
+        if manual_clock:  # until now it went on by itself
+            await page.clock.pause_at(await page.evaluate("Date.now()") / 1000 + 1)
         return page
 
     return open_page
+
+
+def subscribed(relay: FakeRelay) -> int:
+    """Return how often clients subscribed."""
+    return sum(request["action"] == "subscribe" for request in relay.requests)
 
 
 def row(page: Page, symbol: str) -> Locator:
@@ -175,7 +182,7 @@ async def test_cut_connection(opened: Opened, relay: FakeRelay) -> None:
     await relay.live("SPY", 99, 101)
     await expect(cell(page, "SPY", "state")).to_have_text("Live")
     relay.cut()
-    await until(lambda: relay.requests[1:], "the second subscription")
+    await until(lambda: subscribed(relay) == 2, "the second subscription")
     await relay.price("SPY", 199, 201)
     await expect(cell(page, "SPY", "price")).to_have_text("200.00")
     await expect(cell(page, "SPY", "state")).to_have_text("Live")
@@ -187,9 +194,10 @@ async def test_final_close_code(opened: Opened, relay: FakeRelay) -> None:
     await relay.close(4101, "too many messages")
     await expect(page.locator("#notice")).to_contain_text("Too many messages.")
     await expect(page.locator("#link")).to_have_text("Refused")
+    assert subscribed(relay) == 1
     await page.get_by_role("button", name="Try now").click()
     await expect(page.locator("#link")).to_have_text("Connected")
-    assert len(relay.requests) == 2
+    await until(lambda: subscribed(relay) == 2, "the second subscription")
 
 
 async def test_token(opened: Opened, relay: FakeRelay) -> None:
@@ -248,7 +256,7 @@ async def test_silent_relay(opened: Opened, relay: FakeRelay) -> None:
     await until(lambda: relay.requests.count({"action": "ping"}) == 2, "the second ping")
     await page.clock.run_for(5_000)
     await expect(page.locator("#notice")).to_contain_text("The relay fell silent.")
-    await page.clock.run_for(1_000)
+    await page.clock.resume()
     await until(lambda: relay.requests[-1]["action"] == "subscribe", "the new connection")
     await expect(page.locator("#link")).to_have_text("Connected")
 
@@ -368,13 +376,17 @@ async def test_pause(opened: Opened, relay: FakeRelay) -> None:
 
 async def test_announcements(opened: Opened, relay: FakeRelay) -> None:
     """A screen reader is told states that changed, gathered, and no price."""
-    page = await opened("SPY", "QQQ")
+    page = await opened("SPY", "QQQ", manual_clock=True)
     said = page.locator("#announcements")
     await relay.live("SPY", 99, 101)
     await relay.live("QQQ", 99, 101)
+    await expect(page.locator("tr[data-state=live]")).to_have_count(2)
+    await page.clock.run_for(1_000)
     await expect(said).to_have_text("SPY, QQQ live.")
     await relay.price("SPY", 199, 201)
     await relay.state("SPY", "stale", reason="the stream is interrupted")
+    await expect(page.locator("tr[data-state=stale]")).to_have_count(1)
+    await page.clock.run_for(1_000)
     await expect(said).to_have_text("SPY stale: the stream is interrupted.")
 
 
@@ -384,7 +396,7 @@ async def test_address_and_memory(opened: Opened, relay: FakeRelay) -> None:
     await page.get_by_label("Symbols to add").fill("brk.b")
     await page.keyboard.press("Enter")
     await until(lambda: relay.wanted == {"SPY", "BRK.B"}, "both symbols")
-    assert page.url == f"{relay.url}?symbols=SPY,BRK.B"
+    await expect(page).to_have_url(f"{relay.url}?symbols=SPY,BRK.B")
     await page.goto(relay.url)
     await expect(page.locator("tbody th")).to_have_text(["SPY", "BRK.B"])
 
@@ -408,6 +420,9 @@ async def test_phone(opened: Opened, relay: FakeRelay, scheme: str) -> None:
     await relay.state("GOOGL", "stale", reason="a reason that is longer than a phone is wide")
     await relay.price("GOOGL", 99, 101)
     await expect(cell(page, "GOOGL", "state")).to_contain_text("longer than a phone")
+    # Columns are as wide as what was drawn.
+    await expect(cell(page, "SPY", "price")).to_have_text("1,600.28")
+    await expect(cell(page, "GOOGL", "price")).to_have_text("100.00")
     wider = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
     assert await page.evaluate(wider) == 0
     for column in ("price", "change", "spark"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import resource
 import socket
+from collections.abc import Callable
 from contextlib import suppress
 
 import pytest
@@ -18,6 +19,11 @@ from tests.relay.examples import settings_of
 from tests.relay.source import TestSource
 
 PLENTY = 100_000
+HALF_A_LIFE_S = 15.0  # of a connection that is no stream
+LIVEZ = b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n"
+UNFINISHED = (
+    b"POST /api/positions/subscribe-spot-prices HTTP/1.1\r\nHost: x\r\nContent-Length: 19\r\n\r\n{"
+)
 
 
 def test_a_relay_on_this_machine_alone_warns_of_nothing() -> None:
@@ -111,34 +117,68 @@ async def test_the_address_is_one_for_a_browser(setup: Setup, new_setup: NewSetu
             assert other.server.address == f"http://[::1]:{other.server.port}/"
 
 
-async def test_a_connection_that_is_used_for_long_ends_with_an_answer_that_says_so() -> None:
-    """A client that keeps its connection loses no request, however often it asks."""
-    relay = Relay(settings_of().limits)
-    async with RelayServer(
-        settings_of(relay_port=0), relay, TestSource(relay), request_s=0.4
-    ) as server:
-        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
-        head = b""
-        async with asyncio.timeout(GUARD_S):
-            while b"Connection: close" not in head:
-                writer.write(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
-                head = await reader.readuntil(b"\r\n\r\n")
-                assert head.startswith(b"HTTP/1.1 200 ")
-                assert await reader.readexactly(2) == b"[]"
-            assert await reader.read() == b""
-        writer.close()
+@pytest.fixture
+async def loop_clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """Return what sets the clock of the running event loop forward: its timers are due sooner."""
+    loop = asyncio.get_running_loop()
+    real, ahead_s = loop.time, 0.0
+
+    def set_forward(by_s: float) -> None:
+        nonlocal ahead_s
+        ahead_s += by_s
+
+    monkeypatch.setattr(loop, "time", lambda: real() + ahead_s)
+    return set_forward
 
 
-async def test_a_request_that_never_ends_is_given_up() -> None:
+async def begun_request(port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """Return a connection whose first request is answered, and whose second has no end yet.
+
+    Both came in one packet. As a consequence, the relay has read the second one, and does not take
+    the connection for idle.
+    """
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(LIVEZ + UNFINISHED)
+    assert b"Connection: close" not in await answer_to_livez(reader)
+    return reader, writer
+
+
+async def answer_to_livez(reader: asyncio.StreamReader) -> bytes:
+    """Return the head of an answer to ``LIVEZ``."""
+    async with asyncio.timeout(GUARD_S):
+        head = await reader.readuntil(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 200 ")
+        assert await reader.readexactly(2) == b"[]"
+    return head
+
+
+async def test_a_connection_that_is_used_for_long_ends_with_an_answer_that_says_so(
+    setup: Setup, loop_clock: Callable[[float], None]
+) -> None:
+    """A client that keeps its connection loses no request, also one that comes meanwhile."""
+    reader, writer = await begun_request(setup.server.port)
+    loop_clock(HALF_A_LIFE_S)
+    await asyncio.sleep(0)  # the timer runs in the turn after this one
+    writer.write(b'"symbols":["SPY"]}')
+    async with asyncio.timeout(GUARD_S):
+        answer = await reader.read()
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    assert b"Connection: close" in answer
+    assert b'"SPY"' in answer
+    writer.close()
+
+
+async def test_a_request_that_never_ends_is_given_up(
+    setup: Setup, loop_clock: Callable[[float], None]
+) -> None:
     """Without an answer: connections that are no streams have a longest life."""
-    relay = Relay(settings_of().limits)
-    async with RelayServer(
-        settings_of(relay_port=0), relay, TestSource(relay), request_s=0.1
-    ) as server:
-        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
-        writer.write(b"POST /api/positions/subscribe-spot-prices HTTP/1.1\r\nHost: x\r\n")
-        writer.write(b"Content-Length: 9\r\n\r\n{")
-        async with asyncio.timeout(GUARD_S):
-            with suppress(ConnectionResetError):
-                assert await reader.read() == b""
-        writer.close()
+    reader, writer = await begun_request(setup.server.port)
+
+    def ended() -> bool:
+        loop_clock(HALF_A_LIFE_S)
+        return reader.at_eof() or reader.exception() is not None
+
+    await until(ended, "the end of the connection")
+    with suppress(ConnectionResetError):
+        assert await reader.read() == b""
+    writer.close()

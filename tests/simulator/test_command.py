@@ -67,7 +67,7 @@ def test_stops_after_the_given_time(tmp_path: Path) -> None:
     """The last line is the progress; malformed lines of the replay were told before."""
     path = tmp_path / "day.jsonl"
     path.write_text(LINE + "{\n")
-    result = CliRunner().invoke(simulate, ["--replay", str(path), "--at-once", "--seconds", "0.5"])
+    result = CliRunner().invoke(simulate, ["--replay", str(path), "--at-once", "--seconds", "2"])
     assert result.exit_code == 0, result.output
     assert "1 malformed line left out; first line 2" in result.stderr
     assert "rounds done 1" in result.stderr.splitlines()[-1]

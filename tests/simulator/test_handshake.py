@@ -1,6 +1,7 @@
 """The begin of a connection: handshake, encoding, compression, greeting."""
 
 import asyncio
+from collections.abc import Callable
 
 import pytest
 from websockets.asyncio.client import connect
@@ -101,12 +102,21 @@ async def connect_and_hear(sim: Simulator) -> list[dict[str, object]]:
         return await talk.hear()
 
 
-@pytest.mark.parametrize("knob", ["handshake_delay_s", "greeting_delay_s"])
-async def test_handshake_and_greeting_may_be_late(sim: Simulator, knob: str) -> None:
+@pytest.mark.parametrize(
+    ("knob", "is_delayed"),
+    [
+        ("handshake_delay_s", lambda sim: sim.received.of("connect")),
+        ("greeting_delay_s", lambda sim: sim.sessions),
+    ],
+    ids=["handshake", "greeting"],
+)
+async def test_handshake_and_greeting_may_be_late(
+    sim: Simulator, knob: str, is_delayed: Callable[[Simulator], object]
+) -> None:
     """Other connections are served in between; after a short delay the greeting comes."""
     setattr(sim.faults, knob, 600.0)
     connecting = asyncio.create_task(connect_and_hear(sim))
-    await until(lambda: sim.received.of("connect"), "the handshake")
+    await until(lambda: is_delayed(sim), "the delay to begin")
     setattr(sim.faults, knob, 0.01)
     assert await connect_and_hear(sim) == [CONNECTED]
     assert not connecting.done()
