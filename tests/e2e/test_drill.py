@@ -20,9 +20,9 @@ DRILL = Path(__file__).parents[2] / "deploy/drills/failover.py"
 
 async def _pair(setup: Setup) -> tuple[Command, Command]:
     setup.sim.limits.connections = 2  # of a dead session no successor must be afraid here
-    first = await setup.daemon("first", SPOTD_LEADER_TTL_S="1")
+    first = await setup.daemon("first")
     await setup.streaming("SPY")
-    return first, await setup.daemon("second", SPOTD_LEADER_TTL_S="1")
+    return first, await setup.daemon("second")
 
 
 async def _drill(setup: Setup, *arguments: str, answer: str = "") -> tuple[int, dict[str, str]]:
@@ -94,7 +94,7 @@ async def test_it_asks_a_person(market: Setup) -> None:
 @pytest.mark.long  # exotic: what the drill does where it fails
 async def test_it_fails_where_nobody_takes_over(market: Setup) -> None:
     """Without a standby the exit code is 1, and so is it without a daemon at all."""
-    await market.daemon(SPOTD_LEADER_TTL_S="1")
+    await market.daemon()
     await market.streaming("SPY")
 
     code, report = await _drill(market, "--run", "kill -9 {pid}", "--limit-s", "1")
