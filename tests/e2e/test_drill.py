@@ -71,7 +71,8 @@ async def test_it_ends_the_leader_and_reports(market: Setup, how: str) -> None:
     code, report = await _drill(market, "--run", f"kill {how} {{pid}}", *afterwards)
 
     assert code == 0, report
-    assert report["leader"].startswith(f"{leader}, streaming")
+    # It waits where Redis answers late at this moment.
+    assert re.fullmatch(f"{leader}, (streaming|waiting), 1 symbols live", report["leader"])
     assert report["leader now"] == standby
     assert re.match(r"\d+\.\d\d s \(usually", report["prices missing"])
     assert "1 symbols, leader_changed: " in report["gap event"]
