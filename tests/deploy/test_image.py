@@ -184,6 +184,7 @@ async def test_run(image: Image, tmp_path: Path) -> None:
             await stops(container)
 
             # The connection with Alpaca was closed in order, and the leader key was released.
+            await setup.until(setup.closes, "the close frame")
             assert setup.closes() == [1000]
             assert await setup.redis.exists(setup.values.keys.leader) == 0
 

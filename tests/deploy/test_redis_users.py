@@ -340,7 +340,7 @@ async def test_in_a_cluster(cluster: ClusterServers) -> None:
                 assert await spot.add("SPY") == ["SPY"]
                 assert await spot.remove("SPY") == ["SPY"]
             continue
-        port = RedisPort(url, keys)
+        port = patient(url, keys)
         if more:
             await port.lead("t", 60.0)
             await publish(port, "t", b'{"symbol":"SPY"}\n', 1)

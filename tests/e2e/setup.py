@@ -144,9 +144,12 @@ class Setup:
         await self.values.want(*symbols)
         await self.until(lambda: self.values.live(*symbols), f"{symbols} live")
 
-    async def recorder(self, *patterns: str) -> Recorder:
-        """Return a recorder that hears every message from now on; by default all of spotd's."""
-        recorder = Recorder(self.server.url, *patterns)
+    async def recorder(self, *patterns: str, url: str | None = None) -> Recorder:
+        """Return a recorder that hears every message from now on; by default all of spotd's.
+
+        ``url`` is where it listens, if that is not the URL of the server.
+        """
+        recorder = Recorder(url or self.server.url, *patterns)
         self.recorders.append(recorder)
         await recorder.start()
         return recorder

@@ -66,7 +66,7 @@ async def test_a_feed_outside_the_plan_ends_it_with_3(setup: Setup) -> None:
 @pytest.mark.long
 async def test_a_killed_daemon_is_no_leader(setup: Setup, tmp_path: Path) -> None:
     """`status` ends with 0 while it leads, and with 1 once its key has lapsed."""
-    await setup.daemon(SPOTD_LEADER_TTL_S="1")
+    await setup.daemon()
     await setup.streaming("SPY")
 
     async def status() -> tuple[int, str]:

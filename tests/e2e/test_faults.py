@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from functools import partial
 from itertools import groupby
 from pathlib import Path
@@ -13,6 +14,7 @@ from spotd.keys import Keys
 from tests.e2e.setup import Setup, quote
 from tests.kit.processes import Command
 from tests.kit.recorder import Recorder
+from tests.kit.waiting import until_sync
 
 KEYS = Keys()
 SYMBOLS = ("SPY", "QQQ", "AAPL", "MSFT")
@@ -43,6 +45,12 @@ def _say_again(client: redis.Redis) -> None:
     client.sadd(KEYS.symbols, *SYMBOLS)
 
 
+def _say_again_to_a_recorder(client: redis.Redis) -> None:
+    """Demand the symbols again once a recorder has subscribed, which then hears all."""
+    _say_again(client)
+    until_sync(client.pubsub_numpat, "the recorder to be back")
+
+
 async def _have_quotes(setup: Setup) -> bool:
     states = await setup.values.states()
     return all(states[symbol]["reason"] is None for symbol in SYMBOLS)
@@ -61,18 +69,22 @@ async def test_a_redis_that_comes_back_empty(setup: Setup) -> None:
     await setup.until(setup.values.status, "the status")
 
     seqs = {s: u["seq"] for s, u in (await setup.values.all_last()).items()}
-    recorder = await setup.recorder()
+    recorder = await setup.recorder(url=f"unix://{setup.server.socket_path}")
     setup.server.kill()
     for price in (200, 300, 400):
         await _prices(setup, price)
-    setup.server.start(fill=_say_again)
+    await setup.sim.drained()
+    # In a thread, so that the recorder can subscribe before the daemon is let in.
+    await asyncio.to_thread(setup.server.start, fill=_say_again_to_a_recorder)
     await setup.until(partial(_last_are, setup, 400), "the newest of each symbol")
 
     last = await setup.values.all_last()
     assert set(last) == set(SYMBOLS)
-    for symbol, update in last.items():
-        assert update["seq"] > seqs[symbol]
-        assert set(recorder.prices(symbol)) <= {recorder.prices(symbol)[-1]}
+    for n, symbol in enumerate(SYMBOLS):
+        assert last[symbol]["seq"] > seqs[symbol]
+        await setup.until(lambda s=symbol: recorder.raw(s), "the recorder to hear it")  # type: ignore[misc]
+        assert set(recorder.bids(symbol)) <= {100 + n, 400 + n}, symbol
+        assert recorder.bids(symbol)[-1] == 400 + n
     assert setup.sim.stats.connections == 1, setup.logs()
 
 
@@ -103,8 +115,7 @@ async def test_a_redis_away_for_longer_than_the_leader_ttl(setup: Setup) -> None
     await setup.until(partial(_metric_is, daemon, "spotd_leader", 0), "leads no more")
     assert not await daemon.ready()
     await _prices(setup, 500)  # nobody is connected: REST alone knows these
-    setup.server.start()
-    await setup.values.want(*SYMBOLS)
+    setup.server.start(fill=_say_again)
     await setup.until(partial(_last_are, setup, 500), "the newest of each symbol")
 
     await setup.until(lambda: setup.values.live(*SYMBOLS), "all live again")
@@ -141,6 +152,7 @@ async def test_a_stream_that_is_cut_makes_prices_stale_until_it_is_back(setup: S
         await setup.sim.drop_sessions("abort" if price == 700 else "eof")
         await setup.until(lambda n=told: _states_since(recorder, "SPY", n) == ["stale"], "stale")  # type: ignore[misc]
         await setup.until(partial(daemon.says, "waiting"), "waiting")
+        await setup.until(lambda n=said: "waiting" in recorder.daemon_states()[n:], "it is told")  # type: ignore[misc]
         assert not await daemon.ready()
         assert await setup.values.last("SPY")  # the suspect price is still there
         await _prices(setup, price)
@@ -153,9 +165,8 @@ async def test_a_stream_that_is_cut_makes_prices_stale_until_it_is_back(setup: S
         for symbol in SYMBOLS:
             states = partial(_states_since, recorder, symbol, told)
             await setup.until(lambda now=states: now() == ["stale", "live"], f"{symbol} is live")  # type: ignore[misc]
-        announced = recorder.daemon_states()[said:]
-        assert "waiting" in announced
-        assert announced[-1] == "streaming"
+        # The status is announced behind the states of the symbols.
+        await setup.until(lambda: recorder.daemon_states()[-1] == "streaming", "the end is told")
 
 
 async def test_an_open_breaker_waits_and_then_tries_once(setup: Setup) -> None:

@@ -28,8 +28,8 @@ async def test_a_joiner_misses_nothing_and_gets_nothing_twice(market: Setup) -> 
         joiner = await market.recorder("spot:SPY")
         held = await market.redis.hget("spotd:last", "SPY")
         seq = json.loads(held)["seq"]
-        await market.until(partial(joiner.has_more, "SPY", 5), f"joiner {round_} hears")
-        after = [h.raw for h in joiner.of("SPY") if h.json["seq"] > seq]
+        await market.until(lambda: len(_behind(joiner, seq)) > 5, f"joiner {round_} hears")  # noqa: B023
+        after = _behind(joiner, seq)
         await market.until(partial(_has, witness, after[-1]), "the witness has heard as much")
         all_along = witness.raw("SPY")
         first, final = all_along.index(held), all_along.index(after[-1])
@@ -75,6 +75,10 @@ async def test_seq_rises_although_the_predecessor_had_a_clock_ahead(setup: Setup
     seqs = recorder.seqs("SPY")
     assert seqs[0] > ahead
     assert max(seqs) < 2**53
+
+
+def _behind(recorder: Recorder, seq: int) -> list[bytes]:
+    return [h.raw for h in recorder.of("SPY") if h.json["seq"] > seq]
 
 
 def _has(recorder: Recorder, raw: bytes) -> bool:

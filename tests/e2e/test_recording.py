@@ -77,7 +77,7 @@ async def test_a_replay_of_a_recording_ends_in_the_same_prices(setup: Setup) -> 
     )
     await setup.until(lambda: _is_recorded(path, 88.3), "all of it in the file")
     assert await recording.stop(signal.SIGINT) == 0
-    await setup.until(lambda: _published(setup.values, 88.3), "the last price")
+    await setup.until(lambda: _published(setup.values, SPY=88.1, QQQ=88.3), "the last prices")
     live = await prices(setup.values)
     assert [live[symbol]["last_price"] for symbol in ("SPY", "QQQ")] == [99.5, 102.95]
 
@@ -123,8 +123,8 @@ async def _compared(home: Path) -> str:
     return (await process.communicate())[0].decode()
 
 
-async def _published(values: Values, bid: float) -> bool:
-    return bool((await prices(values))["QQQ"]["bid_price"] == bid)
+async def _published(values: Values, **bids: float) -> bool:
+    return {symbol: await values.bid(symbol) for symbol in bids} == bids
 
 
 async def _are(values: Values, expected: dict[str, Json]) -> bool:
@@ -145,6 +145,7 @@ async def test_no_secret_is_in_a_recording(setup: Setup) -> None:
     daemon = await setup.daemon(
         ALPACA_API_KEY=key.text, ALPACA_SECRET_KEY=secret.text, SPOTD_REDIS_URL=url
     )
+    await setup.streaming("SPY")  # a daemon is ready before it has a session
     path = setup.home / "a.jsonl.gz"
     recording = await recorder(setup, daemon, str(path))
     said = f"{key.text} {secret.text} {password.text} {key.quoted}"

@@ -5,6 +5,7 @@ A stop that hangs fails these tests by their guard; how long one takes is not as
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -274,6 +275,9 @@ async def test_a_stop_is_orderly(setup: Setup, number: signal.Signals) -> None:
 @SIGNALS
 async def test_it_stops_while_it_still_loads(setup: Setup, number: signal.Signals) -> None:
     """A daemon that is stopped while it loads ends with 0 too, and without a traceback."""
+    home = setup.home / "daemon"
+    home.mkdir()
+    os.mkfifo(home / ".env")  # nobody writes into it, so the loading does not end
     daemon = await setup.start()
     await setup.until(lambda: _handles_sigterm(daemon), "signals are handled")
     assert daemon.events() == []

@@ -77,10 +77,12 @@ async def test_entries_are_trimmed_and_upper_cased(setup: Setup) -> None:
 async def test_a_lease_lives_as_long_as_it_is_renewed(setup: Setup) -> None:
     """A lease that lapses is unsubscribed and leaves no field; one that is renewed lives on."""
     await setup.sim.send([quote("HD", 10, 11), quote("KO", 20, 21)])
-    lapses = time.time() + 1.5
-    await setup.values.lease("HD@web-1", "KO@web-2", for_s=1.5)
+    await setup.values.lease("HD@web-1", "KO@web-2", for_s=60)
     await setup.until(lambda: setup.values.live("HD", "KO"), "both live")
     await setup.until(lambda: setup.values.last("HD"), "HD published")
+    await setup.until(lambda: setup.values.last("KO"), "KO published")
+    lapses = time.time() + 2.0
+    await setup.values.lease("HD@web-1", "KO@web-2", for_s=2.0)
 
     async def gone() -> bool:
         """Renew one lease, and check whether the other's symbol has left."""

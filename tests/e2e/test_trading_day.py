@@ -185,8 +185,9 @@ async def replay(setup: Setup, path: Path, expected: Reckoning, speed: float, **
     taken_in = partial(_took_in, daemon, expected)
     await until(taken_in, "all was taken in", guard_s=REPLAY_GUARD_S, logs=setup.logs)
     took_s = time.monotonic() - begins
-    await setup.until(partial(_is_out, daemon, recorder.of("AMZN")), "all came out")
-    run = Run(recorder.of("AMZN"), await daemon.metrics(), took_s, speed)
+    is_out = partial(_is_out, daemon, recorder.of("AMZN"), expected.prices[-1])
+    await setup.until(is_out, "all came out")
+    run = Run([*recorder.of("AMZN")], await daemon.metrics(), took_s, speed)
     assert (await setup.values.last("AMZN")) == run.updates[-1]
     assert await daemon.stop() == 0
     assert len(recorder.of("AMZN")) == len(run.heard), "nothing was pending"
@@ -206,10 +207,18 @@ async def _took_in(daemon: Command, expected: Reckoning) -> bool:
     )
 
 
-async def _is_out(daemon: Command, heard: list[Heard]) -> bool:
-    """Return whether all was heard, and nothing was published for longer than any window."""
+async def _is_out(daemon: Command, heard: list[Heard], end: Price) -> bool:
+    """Return whether all was heard, the end of the file too, and no window can still be open."""
     published = (await daemon.metrics())["spotd_updates_published_total"]
-    return len(heard) == published and time.monotonic() - heard[-1].at > 0.5
+    if not heard or len(heard) != published:
+        return False
+    last = heard[-1].json
+    ends = (last["bid_price"], last["ask_price"], last["last_price"]) == (
+        end.bid,
+        end.ask,
+        end.last,
+    )
+    return ends and time.monotonic() - heard[-1].at > 0.5
 
 
 # What is compared

@@ -1,27 +1,40 @@
-"""Free ports of 127.0.0.1, such that tests that run beside each other do not take them twice."""
+"""Free ports of 127.0.0.1, such that tests that run beside each other do not take them twice.
+
+Workers of one run have ranges of their own. Other runs on this machine use the same ranges, so each
+port that is returned is locked by a file.
+"""
 
 from __future__ import annotations
 
+import fcntl
 import os
 import random
 import re
 import socket
+import tempfile
+from collections import deque
 from itertools import count
+from pathlib import Path
+from typing import BinaryIO
 
 # Below what the system itself gives to outgoing connections, and so that the port of a cluster's
 # bus, 10,000 above, is below it too. Each worker of pytest-xdist has a range of its own.
 _FIRST = 10_000
 _PER_WORKER = 1_500
 _WORKERS = 6
+_LATELY = 300  # ports stay locked until this many others were returned
 
 _worker = int(re.sub(r"\D", "", os.environ.get("PYTEST_XDIST_WORKER", "")) or "0") % _WORKERS
 _next = count(random.randrange(_PER_WORKER))
+_locks: deque[BinaryIO] = deque()
 
 
 def free_port() -> int:
-    """Return a port that nobody listens on, and that this process did not return lately."""
+    """Return a port that nobody listens on, and that no process of tests returned lately."""
     for step in _next:
         port = _FIRST + _worker * _PER_WORKER + step % _PER_WORKER
+        if not _locked(port):
+            continue
         with socket.socket() as probe:
             try:
                 probe.bind(("127.0.0.1", port))
@@ -29,3 +42,19 @@ def free_port() -> int:
                 continue
         return port
     raise AssertionError("count() never ends")
+
+
+def _locked(port: int) -> bool:
+    """Lock a port for this process. Return whether no other process has locked it."""
+    folder = Path(tempfile.gettempdir()) / f"spotd-test-ports-{os.getuid()}"
+    folder.mkdir(exist_ok=True)
+    lock = (folder / str(port)).open("ab")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        lock.close()
+        return False
+    _locks.append(lock)
+    if len(_locks) > _LATELY:
+        _locks.popleft().close()
+    return True
