@@ -231,7 +231,7 @@ class TestCluster:
     async def test_promotion(self, tmp_path: Path) -> None:
         """When the node of the keys hangs and its replica is promoted, the client goes on there."""
         told = Told()
-        with ClusterServers(tmp_path, node_timeout_ms=500) as cluster:
+        with ClusterServers(tmp_path, node_timeout_ms=1_500) as cluster:
             owner = cluster.owner(IN_ONE_SLOT.leases)
             replica = cluster.add_replica(owner)
             async with (

@@ -219,11 +219,16 @@ def _die_with_parent() -> None:
 
 
 class SentinelServers:
-    """A master, a replica, and one Sentinel that fails over at once."""
+    """A master, a replica, and one Sentinel.
+
+    It fails over when a server has not answered for ``down_after_ms``, so that also a server that
+    only pauses for as long is taken for dead.
+    """
 
     service = "prices"
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *, down_after_ms: int = 400) -> None:
+        self.down_after_ms = down_after_ms
         self.master = Server(directory / "master", "--repl-diskless-sync-delay", "0")
         self.replica: Server
         self.sentinel: Server
@@ -250,7 +255,7 @@ class SentinelServers:
             "--sentinel",
             config=(
                 f"sentinel monitor {self.service} 127.0.0.1 {self.master.port} 1\n"
-                f"sentinel down-after-milliseconds {self.service} 400\n"
+                f"sentinel down-after-milliseconds {self.service} {self.down_after_ms}\n"
                 f"sentinel failover-timeout {self.service} 3000\n"
             ),
         )

@@ -35,7 +35,7 @@ def test_a_port_that_the_test_names_is_kept(tmp_path: Path) -> None:
 
 def test_a_server_is_filled_before_anybody_connects(tmp_path: Path) -> None:
     """Its port refuses connections until then, so nobody finds it empty."""
-    refused = []
+    refused: list[int] = []
 
     def fill(client: redis.Redis) -> None:
         with pytest.raises(ConnectionRefusedError):

@@ -25,7 +25,7 @@ async def test_a_late_call_of_a_deposed_leader_publishes_nothing(tmp_path: Path)
     When it goes on, it takes itself for the owner, and the key of its data is the deposed leader's.
     Subscribers at other nodes would hear the call behind what the new leader published.
     """
-    with ClusterServers(tmp_path, node_timeout_ms=500) as cluster:
+    with ClusterServers(tmp_path, node_timeout_ms=1_500) as cluster:
         owner = cluster.owner(KEYS.leader)
         replica = cluster.add_replica(owner)
         spared = next(node for node in cluster.nodes if node not in (owner, replica))

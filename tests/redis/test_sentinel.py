@@ -15,7 +15,7 @@ from spotd.redis.port import Outcome, RedisPort
 from spotd.redis.sentinel import announced
 from tests.kit.redis_port import patient
 from tests.kit.servers import SentinelServers, Server
-from tests.kit.waiting import until, until_sync
+from tests.kit.waiting import GUARD_S, until, until_sync
 
 KEYS = Keys()
 
@@ -43,8 +43,9 @@ def test_what_a_sentinel_announces(channel: str, said: str, named: tuple[str, in
 class Sentinels:
     """A master with its replica, and three Sentinels in the order of the URL."""
 
-    def __init__(self, directory: Path, stack: ExitStack) -> None:
-        self.servers = stack.enter_context(SentinelServers(directory))
+    def __init__(self, directory: Path, stack: ExitStack, down_after_ms: int) -> None:
+        servers = SentinelServers(directory, down_after_ms=down_after_ms)
+        self.servers = stack.enter_context(servers)
         self.master, self.replica = self.servers.master, self.servers.replica
         self.first, self.third = (
             stack.enter_context(self._sentinel(directory / name)) for name in ("first", "third")
@@ -85,17 +86,23 @@ class Sentinels:
             "--sentinel",
             config=(
                 f"sentinel monitor {service} 127.0.0.1 {self.master.port} 2\n"
-                f"sentinel down-after-milliseconds {service} 400\n"
+                f"sentinel down-after-milliseconds {service} {self.servers.down_after_ms}\n"
                 f"sentinel failover-timeout {service} 3000\n"
             ),
         )
 
 
 @pytest.fixture
-async def sentinels(tmp_path: Path) -> AsyncIterator[Sentinels]:
+def down_after_ms() -> int:
+    """Return how long a server may be silent. None is taken for dead because it paused."""
+    return 60_000
+
+
+@pytest.fixture
+async def sentinels(tmp_path: Path, down_after_ms: int) -> AsyncIterator[Sentinels]:
     """Yield three Sentinels that know each other."""
     with ExitStack() as stack:
-        running = Sentinels(tmp_path, stack)
+        running = Sentinels(tmp_path, stack, down_after_ms)
         await running.know_each_other()
         yield running
 
@@ -108,10 +115,11 @@ async def works(port: RedisPort) -> bool:
         return False
 
 
+@pytest.mark.parametrize("down_after_ms", [400])
 async def test_sentinels_that_hang_are_not_waited_for(sentinels: Sentinels) -> None:
     """The first of three hangs: the others are asked before its time is over."""
     sentinels.first.freeze()
-    port = RedisPort(sentinels.url, KEYS)
+    port = RedisPort(sentinels.url, KEYS, call_timeout_s=GUARD_S)
     assert await works(port)
     async with SpotClient(sentinels.url) as spot:
         assert await spot.status() is None
