@@ -219,20 +219,19 @@ def _die_with_parent() -> None:
 
 
 class SentinelServers:
-    """A master, a replica, and one Sentinel.
+    """A master, a replica, and one Sentinel, which fails over after ``down_after_ms``.
 
-    It fails over when a server has not answered for ``down_after_ms``, so that also a server that
-    only pauses for as long is taken for dead.
+    By default, a master that stands still for a second stays the master.
     """
 
     service = "prices"
 
-    def __init__(self, directory: Path, *, down_after_ms: int = 400) -> None:
-        self.down_after_ms = down_after_ms
+    def __init__(self, directory: Path, *, down_after_ms: int = 1_500) -> None:
         self.master = Server(directory / "master", "--repl-diskless-sync-delay", "0")
         self.replica: Server
         self.sentinel: Server
         self._directory = directory
+        self._down_after_ms = down_after_ms
 
     @property
     def url(self) -> str:
@@ -255,7 +254,7 @@ class SentinelServers:
             "--sentinel",
             config=(
                 f"sentinel monitor {self.service} 127.0.0.1 {self.master.port} 1\n"
-                f"sentinel down-after-milliseconds {self.service} {self.down_after_ms}\n"
+                f"sentinel down-after-milliseconds {self.service} {self._down_after_ms}\n"
                 f"sentinel failover-timeout {self.service} 3000\n"
             ),
         )

@@ -38,7 +38,7 @@ class Servers:
         if topology == "server":
             self._one = Server(directory, *_KEPT, binary=redis_server())
         elif topology == "sentinel":
-            self._sentinel = SentinelServers(directory)
+            self._sentinel = SentinelServers(directory, down_after_ms=400)
         else:
             self._cluster = ClusterServers(directory)
 
