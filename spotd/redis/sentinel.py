@@ -113,8 +113,9 @@ class SentinelMaster(Master):
             return lambda: self._reach(by, connect, discard)
 
         asked: list[Any] = list(self.sentinels)
-        if self._announced is not None:
-            asked.insert(0, self._announced)
+        before = self._announced
+        if before is not None:
+            asked.insert(0, before)
         try:
             return await race(
                 [tries(by) for by in asked],
@@ -123,7 +124,8 @@ class SentinelMaster(Master):
                 try_s=2 * self.try_s,
             )
         except AllFailedError as error:
-            self._forget_announced()  # the next try believes whomever a Sentinel names
+            if self._announced == before:
+                self._forget_announced()  # the next try believes each Sentinel
             told = zip(asked, error.failures, strict=True)
             words = "; ".join(dict.fromkeys(_words(by, failure) for by, failure in told))
             raise redis.exceptions.ConnectionError(words) from error
