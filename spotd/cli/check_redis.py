@@ -25,7 +25,7 @@ from spotd.core.redis_fitness import (
 from spotd.errors import SettingsError, SpotdError
 from spotd.keys import Keys
 from spotd.redis.addresses import without_secrets
-from spotd.redis.clients import connect
+from spotd.redis.clients import COMMAND_TIMEOUT_S, connect
 from spotd.redis.errors import RefusedError, WrongTypeError, answered, translated
 from spotd.redis.observer import Observer
 from spotd.redis.port import RedisPort
@@ -68,7 +68,9 @@ class RedisCheck:
             )
 
     async def _run(self) -> None:
-        port, observer = RedisPort(self._url, self._keys), Observer(self._url, self._keys)
+        # A pause that the daemon would bridge by its next call is no failure here.
+        port = RedisPort(self._url, self._keys, call_timeout_s=COMMAND_TIMEOUT_S)
+        observer = Observer(self._url, self._keys)
         found = self.findings
         try:
             found["rights"] = await self._rights(port)

@@ -91,7 +91,8 @@ async def _first(
             running[asyncio.create_task(limited, name=f"try-{number}")] = number
             continue
         if not running:
-            raise AllFailedError([failures[number] for number in sorted(failures)])
+            # A process that was frozen meanwhile has not tried all of them.
+            raise AllFailedError([failures.get(n) or TimeoutError() for n in range(len(tries))])
         done, _ = await asyncio.wait(
             running, timeout=plan.wait_s(now), return_when=asyncio.FIRST_COMPLETED
         )

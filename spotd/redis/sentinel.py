@@ -62,6 +62,7 @@ class SentinelMaster(Master):
         self.service = service
         self.sentinels = list(sentinels)  # in the order in which they are asked
         self._announced: _Announced | None = None
+        self._former: set[tuple[str, int]] = set()  # masters before the announced one
         self._named_before: dict[Any, tuple[str, int]] = {}  # by each Sentinel
         self._named_by: Any = None
         self._verified = -1  # the value of ``drops`` when the role was last asked for
@@ -74,6 +75,8 @@ class SentinelMaster(Master):
             reached = await self._race(connect, discard)
             if reached.drops == self.drops:
                 self.address, self._named_by = reached.address, reached.by
+                if reached.address != self._announced:
+                    self._forget_announced()  # the Sentinels have named a newer one
                 connection: T = reached.connection
                 return connection
             discard(reached.connection)  # another master was announced meanwhile
@@ -87,7 +90,7 @@ class SentinelMaster(Master):
             self._verified = drops
             return
         if address == self._announced:
-            self._announced = None
+            self._forget_announced()
         if named_by in self.sentinels:  # it is asked last from now on
             self.sentinels.remove(named_by)
             self.sentinels.append(named_by)
@@ -110,8 +113,9 @@ class SentinelMaster(Master):
             return lambda: self._reach(by, connect, discard)
 
         asked: list[Any] = list(self.sentinels)
-        if self._announced is not None:
-            asked.insert(0, self._announced)
+        before = self._announced
+        if before is not None:
+            asked.insert(0, before)
         try:
             return await race(
                 [tries(by) for by in asked],
@@ -120,6 +124,8 @@ class SentinelMaster(Master):
                 try_s=2 * self.try_s,
             )
         except AllFailedError as error:
+            if self._announced == before:
+                self._forget_announced()  # the next try believes each Sentinel
             told = zip(asked, error.failures, strict=True)
             words = "; ".join(dict.fromkeys(_words(by, failure) for by, failure in told))
             raise redis.exceptions.ConnectionError(words) from error
@@ -127,6 +133,12 @@ class SentinelMaster(Master):
     async def _reach(self, by: Any, connect: Connect[T], discard: Discard[T]) -> _Reached:
         drops = self.drops
         address = by if isinstance(by, _Announced) else await self._ask(by)
+        if address in self._former:
+            # It has not heard of the switch yet, and its master still takes writes, for 8 s and
+            # more. What is written there is lost.
+            raise redis.exceptions.ConnectionError(
+                f"still names the former master {_text(address)}"
+            )
         try:
             connection = await dial(*address, connect, discard, try_s=self.try_s)
         except AllFailedError as error:
@@ -205,11 +217,17 @@ class SentinelMaster(Master):
 
     def _hear(self, channel: bytes, data: bytes) -> None:
         address = announced(channel, data, self.service)
-        if address is None or address in (self.address, self._announced):
+        if address is None or address == self._announced:
             return
+        known = {each for each in (self.address, self._announced) if each is not None}
         self._announced = _Announced(*address)
-        if self.address is not None:
+        self._former = (self._former | known) - {address}
+        if known - {address}:
             self.drop(f"the Sentinels name another master, {_text(address)}")
+
+    def _forget_announced(self) -> None:
+        self._announced = None
+        self._former.clear()
 
 
 def announced(channel: bytes, data: bytes, service: str) -> tuple[str, int] | None:

@@ -22,6 +22,7 @@ from pydantic import SecretStr
 from spotd.cli.check import NAMES, check_alpaca, check_settings
 from spotd.cli.check_redis import RedisCheck
 from spotd.core.redis_fitness import Finding
+from spotd.redis.calls import CALL_TIMEOUT_S
 from spotd.settings import Settings
 from spotd.simulator import Faults, MarketModel, Simulator
 from tests.cli.conftest import Call
@@ -29,7 +30,10 @@ from tests.cli.terminal import on_terminal, read_until
 from tests.kit.acl import rules_of
 from tests.kit.ports import free_port
 from tests.kit.publisher import KEYS, status_of
+from tests.kit.redis_port import clock_after
+from tests.kit.redis_proxy import RedisProxy
 from tests.kit.servers import Server
+from tests.kit.waiting import until
 
 
 @pytest.fixture
@@ -123,6 +127,17 @@ class TestRedis:
         assert levels.pop("persistence") == "warning"  # tests keep nothing on disk
         assert set(levels.values()) == {"ok"}
         assert server.keys() == []
+
+    async def test_slow(self, server: redis.Redis, shared_server: Server) -> None:
+        """A pause that is longer than the daemon waits for a call is no failure."""
+        async with RedisProxy.to(shared_server) as network:
+            network.hold("EVALSHA")
+            checking = asyncio.create_task(on_redis(settings_for(redis_url=SecretStr(network.url))))
+            await until(lambda: network.held, "a call")
+            await until(clock_after(CALL_TIMEOUT_S + 0.1), "what the daemon would wait")
+            network.release()
+            found = await checking
+        assert found["redis"].text.endswith(" answers; scripts and pub/sub work")
 
     async def test_leader(self, server: redis.Redis) -> None:
         """The leader is named by its token, with its state where the status is its own.

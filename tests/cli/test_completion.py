@@ -17,7 +17,7 @@ from spotd.cli.main import COMMANDS
 from tests.cli.conftest import Call
 from tests.kit.ports import free_port
 from tests.kit.publisher import KEYS
-from tests.kit.waiting import GUARD_S
+from tests.kit.waiting import GUARD_S, until_sync
 
 # What bash does when a person presses the tab key behind these words.
 _TAB = r"""
@@ -78,7 +78,8 @@ class TestBash:
         """The symbols of the demand, where it helps to name one."""
         server.sadd(KEYS.symbols, "SPY", "QQQ")
         server.zadd(KEYS.leases, {"SPXL@a": "inf"})
-        assert tab("symbols", "who", "sp") == ["SPXL", "SPY"]
+        # Where Redis does not answer at once, nothing is offered.
+        until_sync(lambda: tab("symbols", "who", "sp") == ["SPXL", "SPY"], "the symbols")
         assert tab("symbols", "add", "sp") == []
 
     def test_without_redis(self, monkeypatch: pytest.MonkeyPatch) -> None:

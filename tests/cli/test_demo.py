@@ -151,14 +151,17 @@ def test_a_port_that_another_relay_has_is_left_alone(tmp_path: Path) -> None:
     """The page comes on a free one, and ``--seconds`` ends everything with 0."""
     with socket.socket() as other:
         other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        with suppress(OSError):  # a real relay on this machine has it
+        try:
             other.bind(("127.0.0.1", 9811))
             other.listen()
+            is_ours = True
+        except OSError:  # a real relay on this machine has it, or had it
+            is_ours = False
         with demo("--web", "--seconds", "0.5", cwd=tmp_path) as process:
             out, error = process.communicate(timeout=GUARD_S)
     assert (process.returncode, error) == (0, "")
     [(_, port, symbols)] = PAGE.findall(out)
-    assert port != "9811"
+    assert port != "9811" or not is_ours
     assert symbols == DEFAULT_SYMBOLS
     assert SUMMARY.search(out)
     assert not left_of(tmp_path)

@@ -11,7 +11,7 @@ import shutil
 import signal
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -427,11 +427,18 @@ async def test_a_file_follows_another(beside: Beside) -> None:
     def paths() -> list[Path]:
         return sorted(beside.home.glob("a-*.jsonl.gz"))
 
-    await until(paths, "the first file")
-    first = paths()[0]
-    await beside.send("A", shown=first)
+    def holding(symbol: str) -> Path | None:
+        for path in paths():
+            with suppress(FileNotFoundError):  # it has made room
+                if symbol in symbols_in(read(path)):
+                    return path
+        return None
+
+    beside.taps.frame(quotes("A"))
+    first: Path = await until(lambda: holding("A"), "a file")
     beside.taps.frame(quotes("B"))
-    await until(lambda: len(paths()) == 2 and read(paths()[1]), "the second file")
+    second: Path = await until(lambda: holding("B"), "the file that follows")
+    assert second > first
     beside.taps.frame(quotes("C"))
     await until(lambda: not first.exists(), "the first file to make room")
     assert await command.stop() == 0

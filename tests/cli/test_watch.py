@@ -19,6 +19,7 @@ from contextlib import contextmanager
 import pytest
 import redis
 
+from spotd.models import DaemonStatus, SymbolState
 from tests.cli.conftest import Call
 from tests.cli.terminal import hang_up, on_terminal, read_until
 from tests.kit.ports import free_port
@@ -30,11 +31,13 @@ from tests.kit.waiting import GUARD_S, until_sync
 
 @contextmanager
 def publishing(server: redis.Redis, *symbols: str) -> Iterator[None]:
-    """Publish prices, as a daemon does, while the block runs."""
+    """Publish prices, as a daemon does, before the block and while it runs."""
     done = threading.Event()
+    for symbol in symbols:
+        publish(server, symbol)
 
     def run() -> None:
-        seq = 0
+        seq = 1
         while not done.wait(0.01):
             seq += 1
             for symbol in symbols:
@@ -52,6 +55,15 @@ def publishing(server: redis.Redis, *symbols: str) -> Iterator[None]:
 def start(*args: str) -> Popen | subprocess.Popen[str]:
     """Start watching in a process of its own, with its output in a pipe."""
     return popen("watch", *args)
+
+
+def announce(server: redis.Redis, event: DaemonStatus | SymbolState) -> None:
+    """Write and announce an event, as a daemon does: what is stored and what is heard agree."""
+    if isinstance(event, SymbolState):
+        server.hset(KEYS.states, event.symbol, event.to_json())
+    else:
+        server.set(KEYS.status, event.to_json())
+    server.publish(KEYS.events, event.to_json())
 
 
 @contextmanager
@@ -109,9 +121,9 @@ def test_states(server: redis.Redis) -> None:
         assert process.stderr is not None
         assert process.stderr.readline() == "# SPY is stale\n"
         for symbol in ("QQQ", "SPY", "IWM"):
-            server.publish(KEYS.events, state_of(symbol).to_json())
+            announce(server, state_of(symbol))
         assert process.stderr.readline() == "# SPY is live\n"
-        server.publish(KEYS.events, status_of("waiting", "no answer").to_json())
+        announce(server, status_of("waiting", "no answer"))
         assert process.stderr.readline() == "# daemon is waiting: no answer\n"
         process.send_signal(signal.SIGTERM)
         assert process.communicate(timeout=GUARD_S) == ("", "")
@@ -128,7 +140,7 @@ def test_a_daemon_that_crashed(server: redis.Redis) -> None:
         server.delete(KEYS.status)
         assert process.stderr.readline() == "no daemon runs here: prices are the last known\n"
         # Not the same bytes as before: a status that nothing tells apart is told once.
-        server.publish(KEYS.events, status_of("waiting", "no answer").to_json())
+        announce(server, status_of("waiting", "no answer"))
         assert process.stderr.readline() == "# daemon is waiting: no answer\n"
         process.send_signal(signal.SIGTERM)
         assert process.communicate(timeout=GUARD_S) == ("", "")
@@ -236,17 +248,18 @@ class TestTerminal:
         *args: str,
         press: bytes = b"",
         when: str = "",
-        term: str = "xterm",
+        quits: Callable[[str], bool] | None = None,
         script: str | None = None,
     ) -> tuple[int, str]:
         """Watch on a terminal; return the exit code and what the terminal was sent.
 
-        ``press`` is typed as soon as the terminal was sent ``when``. ``script`` is what the process
-        runs instead of the command.
+        ``press`` is typed as soon as the terminal was sent ``when``, and ``q`` as soon as
+        ``quits`` is true of what it was sent after that. ``script`` is what the process runs
+        instead of the command.
         """
         ours, theirs = pty.openpty()
         before = termios.tcgetattr(theirs)
-        env = {"TERM": term, "COLUMNS": "100", "NO_COLOR": "1"}
+        env = {"TERM": "xterm", "COLUMNS": "100", "NO_COLOR": "1"}
         process: Popen | subprocess.Popen[bytes]
         if script is None:
             process = popen_on(theirs, "watch", *args, leads=False, env=env)
@@ -255,14 +268,17 @@ class TestTerminal:
                 [sys.executable, "-c", script, "watch", *args],
                 stdin=theirs, stdout=theirs, stderr=theirs, env={**os.environ, **env},
             )  # fmt: skip
-        sent = bytearray()
+        sent, pressed_at = bytearray(), 0
         try:
             while process.poll() is None:
                 if select.select([ours], [], [], 0.05)[0]:
                     sent += os.read(ours, 65536)
                 if press and when.encode() in sent:
                     os.write(ours, press)
-                    press = b""
+                    press, pressed_at = b"", len(sent)
+                elif not press and quits and quits(sent[pressed_at:].decode(errors="replace")):
+                    os.write(ours, b"q")
+                    quits = None
             while select.select([ours], [], [], 0)[0]:
                 sent += os.read(ours, 65536)
             assert termios.tcgetattr(theirs) == before
@@ -317,7 +333,12 @@ class TestTerminal:
         publish(server, "IWM")
         typed = b"xSPY\raQQQ\rasp-y\r\x0c"
         with watching(server, "QQQ") as leased:
-            code, sent = self.watch("--seconds", "2", press=typed, when="refused: invalid")
+
+            def is_anew(sent: str) -> bool:
+                _, anew, shown = sent.rpartition("\x1b[2J")
+                return bool(anew) and "QQQ" in shown and bool(leased())
+
+            code, sent = self.watch(press=typed, when="refused: invalid", quits=is_anew)
         assert code == 0
         assert "421.35" in sent
         assert leased() == {"QQQ"}
@@ -335,17 +356,24 @@ class TestTerminal:
         assert code == 0
         assert "no_daemon: " in sent
 
-    @pytest.mark.parametrize(
-        ("args", "term"), [(("--count", "2"), "xterm"), (("--seconds", "1.5"), "dumb")]
-    )
-    def test_lines(self, server: redis.Redis, args: tuple[str, ...], term: str) -> None:
-        """With a count, and where TERM is dumb, there are lines on a terminal too."""
+    def test_lines_with_a_count(self, server: redis.Redis) -> None:
+        """With a count there are lines on a terminal too."""
         server.set(KEYS.status, status_of().to_json())
         with publishing(server, "SPY"):
-            code, sent = self.watch("SPY", *args, term=term)
+            code, sent = self.watch("SPY", "--count", "2")
         assert code == 0
         assert "mid=421.37" in sent
         assert "\x1b" not in sent
+
+    def test_lines_on_a_dumb_terminal(self, server: redis.Redis) -> None:
+        """Where TERM is dumb there are lines until it is told to stop."""
+        server.set(KEYS.status, status_of().to_json())
+        env = {"TERM": "dumb"}
+        with publishing(server, "SPY"), on_terminal("watch", "SPY", env=env) as (process, ours):
+            sent = read_until(ours, b"mid=421.37")
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(GUARD_S) == 0
+        assert b"\x1b" not in sent
 
     @pytest.mark.parametrize("press", [b"\x03", b"\x1c"])
     def test_stopped(self, server: redis.Redis, press: bytes) -> None:
@@ -399,10 +427,10 @@ class TestTerminal:
         """After a stop that nothing announced, everything is drawn anew."""
         server.set(KEYS.status, status_of().to_json())
         with on_terminal("watch", "SPY") as (process, ours):
-            read_until(ours, b"quit")
+            read_until(ours, b"streaming")
             process.send_signal(signal.SIGSTOP)
             process.send_signal(signal.SIGCONT)
-            assert b"\x1b[2J" in read_until(ours, b"quit")
+            read_until(ours, re.compile(rb"\x1b\[2J.*quit", re.DOTALL))
 
     def test_resized(self, server: redis.Redis) -> None:
         """What is shown follows the size of the terminal."""

@@ -158,7 +158,7 @@ class Server:
         )
 
     def _start(self, fill: Fill | None) -> None:
-        reached: dict[str, Any] = {"socket_timeout": 0.2, "retry": Retry(NoBackoff(), 0)}
+        reached: dict[str, Any] = {}
         if fill is not None:
             assert self._tls is None
             assert self._config is None
@@ -174,9 +174,10 @@ class Server:
                 preexec_fn=_die_with_parent if sys.platform == "linux" else None,  # noqa: PLW1509
             )
         atexit.register(self.kill)
-        with self.client(**reached) as client:
+        with self.client(socket_timeout=0.2, retry=Retry(NoBackoff(), 0), **reached) as client:
             until_sync(lambda: self._answers(client, log_begins), f"the server on port {self.port}")
-            if fill is not None:
+        if fill is not None:
+            with self.client(**reached) as client:
                 fill(client)
                 client.config_set("port", self.port)
 

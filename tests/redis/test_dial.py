@@ -77,6 +77,24 @@ async def test_the_errors_of_all_are_kept() -> None:
     assert isinstance(caught.value.failures[2], TimeoutError)
 
 
+async def test_a_process_that_was_frozen_meanwhile_has_an_error_for_each_address(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Where the time is over before an address is tried, there was no answer in time."""
+    loop = asyncio.get_running_loop()
+    clock, frozen_s = loop.time, 0.0
+    monkeypatch.setattr(loop, "time", lambda: clock() + frozen_s)
+
+    async def is_frozen() -> str:
+        nonlocal frozen_s
+        frozen_s = 3_600.0
+        raise ConnectionRefusedError("refused")
+
+    with pytest.raises(AllFailedError) as caught:
+        await race(tries(is_frozen, answers), print)
+    assert [type(each) for each in caught.value.failures] == [ConnectionRefusedError, TimeoutError]
+
+
 async def test_a_defect_is_no_address_that_failed() -> None:
     """An error that no network causes is raised as it is."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import traceback
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -17,8 +18,9 @@ from spotd.redis.clients import connect
 from spotd.redis.errors import LoginRefusedError, RefusedError, answered, translated
 from spotd.redis.port import Outcome, RedisPort
 from tests.kit.ports import free_port
-from tests.kit.redis_port import publish
+from tests.kit.redis_port import patient, publish
 from tests.kit.servers import Server
+from tests.kit.waiting import GUARD_S, until
 from tests.kit.websocket import tcp_server
 
 KEYS = Keys()
@@ -52,6 +54,14 @@ async def failure(ask: Callable[[RedisPort], Awaitable[object]], port: RedisPort
     return "".join(traceback.format_exception(caught.value))
 
 
+async def answers(port: RedisPort) -> bool:
+    """Return whether the server answers within the limit of the port."""
+    with suppress(RedisUnavailableError):
+        await port.leader()
+        return True
+    return False
+
+
 async def test_a_wrong_password_is_not_repeated(guarded: Server) -> None:
     """The error says that the password is wrong, not which one was tried."""
     port = RedisPort(url(guarded, "feeder", "wrong-pass"), KEYS)
@@ -83,7 +93,7 @@ async def test_redis_that_does_not_let_us_in_is_said_to_refuse(
 
 async def test_the_right_password_may_hold_any_character(guarded: Server) -> None:
     """A password is percent-encoded in the URL, and logs in as it is."""
-    port = RedisPort(url(guarded, "feeder"), KEYS)
+    port = patient(url(guarded, "feeder"), KEYS)
     assert (await port.lead("t", 1.0)).held != "another"  # another test may have left its key
     await port.release("t")
     await port.close()
@@ -169,7 +179,7 @@ async def test_a_server_that_has_no_room_for_us_says_so(
             lambda port: port.leader(),
             lambda port: publish(port, "t", b'{"symbol":"SPY"}\n', 1),
         ):
-            port = RedisPort(f"redis://{place.format(process.port)}", KEYS)
+            port = patient(f"redis://{place.format(process.port)}", KEYS)
             assert "max number of clients reached" in await failure(ask, port)
     finally:
         db.config_set("maxclients", before)
@@ -200,7 +210,7 @@ async def test_a_missing_socket_is_unavailable(tmp_path: Path) -> None:
 async def test_a_call_to_a_server_that_hangs_is_given_up(guarded: Server) -> None:
     """Connected before or not: the call fails while the server hangs, and works again after it."""
     connected, new = (RedisPort(url(guarded, "feeder"), KEYS, call_timeout_s=0.2) for _ in range(2))
-    await connected.leader()
+    await until(lambda: answers(connected), "a connection")
     guarded.freeze()
     try:
         for port, why in ((connected, "no answer in time"), (new, "no connection to 127")):
@@ -209,19 +219,19 @@ async def test_a_call_to_a_server_that_hangs_is_given_up(guarded: Server) -> Non
     finally:
         guarded.thaw()
     for port in (connected, new):
-        await port.leader()
+        await until(lambda port=port: answers(port), "an answer")  # type: ignore[misc]
         await port.close()
 
 
 async def test_what_is_not_permitted_is_refused(guarded: Server) -> None:
     """A user who may not use a channel or a command gets an error of its own class."""
-    feeder = RedisPort(url(guarded, "feeder"), KEYS)
-    await feeder.lead("t", 5.0)
+    feeder = patient(url(guarded, "feeder"), KEYS)
+    await feeder.lead("t", 600.0)
     with pytest.raises(RefusedError, match="permission"):
         await publish(feeder, "t", b'{"symbol":"SPY"}\n', 1)
     await feeder.release("t")
     await feeder.close()
-    reader = RedisPort(url(guarded, "reader"), KEYS)
+    reader = patient(url(guarded, "reader"), KEYS)
     assert [entry async for some in reader.demand_set() for entry in some] == []
     with pytest.raises(RefusedError, match="permission"):
         await reader.leases()
@@ -234,7 +244,7 @@ async def test_a_server_without_memory_publishes_nothing_and_renews_no_leadershi
     """An update that cannot be stored is not published, and the leader key is not renewed."""
     with Server(tmp_path) as full, full.client() as client, client.pubsub() as listening:
         listening.subscribe("spot:SPY")
-        port = RedisPort(full.url, KEYS)
+        port = patient(full.url, KEYS)
         await port.lead("t", 60.0)
         client.config_set("maxmemory", 1)
         with pytest.raises(RedisUnavailableError, match="maxmemory"):
@@ -243,8 +253,8 @@ async def test_a_server_without_memory_publishes_nothing_and_renews_no_leadershi
             await port.lead("t", 60.0)
         client.config_set("maxmemory", 0)
         await publish(port, "t", b'{"symbol":"SPY"}\n', 1)
-        listening.get_message(timeout=5)  # subscribed
-        heard = listening.get_message(timeout=5)
+        listening.get_message(timeout=GUARD_S)  # subscribed
+        heard = listening.get_message(timeout=GUARD_S)
         assert heard is not None
         assert heard["data"] == '{"symbol":"SPY"}'
         await port.close()
@@ -255,7 +265,7 @@ async def test_other_answers_are_unavailable_too(guarded: Server) -> None:
     with guarded.client() as client:
         client.replicaof("127.0.0.1", str(free_port()))
         try:
-            port = RedisPort(url(guarded, "feeder"), KEYS)
+            port = patient(url(guarded, "feeder"), KEYS)
             said = await failure(lambda port: port.lead("t", 1.0), port)
         finally:
             client.replicaof("NO", "ONE")

@@ -16,7 +16,7 @@ from spotd.keys import Keys
 from spotd.redis.errors import RefusedError, WrongTypeError
 from spotd.redis.port import SCAN_ABOVE, Outcome, RedisPort
 from tests.kit.ports import free_port
-from tests.kit.redis_port import patient, publish
+from tests.kit.redis_port import led, patient, publish
 from tests.kit.servers import Server
 from tests.kit.waiting import until
 
@@ -150,7 +150,9 @@ async def test_what_is_not_answered_is_a_failure(tmp_path: Path, outcomes: list[
     gone = patient(f"redis://127.0.0.1:{free_port()}/0", KEYS, outcome=outcomes.append)
     with Server(tmp_path) as server:
         frozen = patient(server.url, KEYS, outcome=outcomes.append, call_timeout_s=0.2)
-        await frozen.leader()
+        full = patient(server.url, KEYS, outcome=outcomes.append)
+        await led(frozen, "t")
+        outcomes.clear()
         server.freeze()
         try:
             for port in (gone, frozen):
@@ -162,11 +164,11 @@ async def test_what_is_not_answered_is_a_failure(tmp_path: Path, outcomes: list[
         with server.client() as client:
             client.config_set("maxmemory", 1)
         with pytest.raises(RedisUnavailableError, match="maxmemory"):
-            await frozen.lead("t", 5.0)
+            await full.lead("t", 5.0)
         assert "maxmemory" in str(outcomes[-1].failure)
-        assert len(outcomes) == 4
-        await gone.close()
-        await frozen.close()
+        assert len(outcomes) == 3
+        for port in (gone, frozen, full):
+            await port.close()
 
 
 async def test_a_process_that_stood_still_reads_the_answer_that_came_meanwhile(

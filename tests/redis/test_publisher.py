@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -17,7 +16,7 @@ from spotd.redis.errors import WrongTypeError
 from spotd.redis.port import RedisPort
 from spotd.redis.scripts import PUBLISH
 from tests.kit.recorder import Recorder
-from tests.kit.redis_port import patient
+from tests.kit.redis_port import clock_after, led, patient
 from tests.kit.servers import Server
 from tests.kit.waiting import until
 
@@ -133,12 +132,11 @@ async def test_a_call_without_an_answer_is_given_up_and_never_answered(server: S
     """Its connection is closed: an answer that comes late belongs to no later call."""
     port = RedisPort(server.url, KEYS, call_timeout_s=0.2)
     async with Recorder(server.url) as heard:
-        await port.lead("t", 600.0)
+        await led(port, "t")
         ends = Ends(port)
-        ends.begin("SPY", 1)
-        assert await ends.next() is None
+        await until(lambda: _publishes(ends), "a call that opens the connection")
         server.freeze()
-        ends.begin("SPY", 2)
+        ends.begin("SPY", 10 + len(ends.ends))
         failed = await ends.next()
         assert isinstance(failed, RedisUnavailableError)
         assert isinstance(failed.__cause__, TimeoutError)
@@ -154,13 +152,12 @@ async def test_a_call_that_was_given_up_is_not_carried_out_later(server: Server)
     """A server that was frozen finds it in its socket. Its time, by the server's clock, is over."""
     port = RedisPort(server.url, KEYS, call_timeout_s=0.2)
     async with Recorder(server.url) as heard:
-        await port.lead("t", 600.0)
+        clock_is_off_s = await led(port, "t")
         ends = Ends(port)
         server.freeze()
         ends.begin("SPY", 1)
         assert isinstance(await ends.next(), RedisUnavailableError)
-        over = time.monotonic() + 0.1  # its time was counted from a moment later than the call
-        await until(lambda: time.monotonic() > over, "the end of its time")
+        await until(clock_after(clock_is_off_s), "the end of its time")
         server.thaw()
         await until(lambda: _publishes(ends), "a call that succeeds")
         await until(lambda: heard.seqs("SPY")[-1:] == [10 + len(ends.ends) - 1], "its update")

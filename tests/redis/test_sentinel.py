@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
-from contextlib import ExitStack
+from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 
+import hiredis
 import pytest
+from redis.exceptions import ConnectionError as RedisConnectionError
 
 from spotd.client import SpotClient
 from spotd.errors import RedisUnavailableError
 from spotd.keys import Keys
+from spotd.redis.clients import connect, master_of
+from spotd.redis.dial import Address
 from spotd.redis.port import Outcome, RedisPort
-from spotd.redis.sentinel import announced
+from spotd.redis.sentinel import SentinelMaster, announced
 from tests.kit.redis_port import patient
 from tests.kit.servers import SentinelServers, Server
-from tests.kit.waiting import until, until_sync
+from tests.kit.waiting import GUARD_S, until, until_sync
+from tests.kit.websocket import tcp_server
 
 KEYS = Keys()
 
@@ -43,8 +49,9 @@ def test_what_a_sentinel_announces(channel: str, said: str, named: tuple[str, in
 class Sentinels:
     """A master with its replica, and three Sentinels in the order of the URL."""
 
-    def __init__(self, directory: Path, stack: ExitStack) -> None:
-        self.servers = stack.enter_context(SentinelServers(directory))
+    def __init__(self, directory: Path, stack: ExitStack, down_after_ms: int) -> None:
+        servers = SentinelServers(directory, down_after_ms=down_after_ms)
+        self.servers, self._down_after_ms = stack.enter_context(servers), down_after_ms
         self.master, self.replica = self.servers.master, self.servers.replica
         self.first, self.third = (
             stack.enter_context(self._sentinel(directory / name)) for name in ("first", "third")
@@ -85,17 +92,135 @@ class Sentinels:
             "--sentinel",
             config=(
                 f"sentinel monitor {service} 127.0.0.1 {self.master.port} 2\n"
-                f"sentinel down-after-milliseconds {service} 400\n"
+                f"sentinel down-after-milliseconds {service} {self._down_after_ms}\n"
                 f"sentinel failover-timeout {service} 3000\n"
             ),
         )
 
 
+class Announcer:
+    """A Sentinel that names and announces what the test says."""
+
+    def __init__(self, port: int) -> None:
+        self.names = port  # the master, by its port
+        self.port = 0
+        self.asked = 0
+        self.listeners: list[asyncio.StreamWriter] = []
+
+    @classmethod
+    @asynccontextmanager
+    async def naming(cls, port: int) -> AsyncIterator[Announcer]:
+        """Listen on a free port."""
+        announcer = cls(port)
+        async with tcp_server(announcer.serve) as announcer.port:
+            yield announcer
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Answer what is asked over one connection."""
+        parser = hiredis.Reader()
+        while data := await reader.read(1 << 16):
+            parser.feed(data)
+            while (command := parser.gets()) is not False:
+                match command:
+                    case [b"SUBSCRIBE", *channels]:
+                        told = [[b"subscribe", each, n] for n, each in enumerate(channels, 1)]
+                        self.listeners.append(writer)
+                    case [b"SENTINEL", *_]:
+                        self.asked += 1
+                        told = [[b"127.0.0.1", b"%d" % self.names]]
+                    case _:
+                        raise AssertionError(f"what is {command}?")
+                writer.write(b"".join(map(_packed, told)))
+
+    def announce(self, port: int) -> None:
+        """Say that another server is the master now, and name it from now on."""
+        said = b"prices 127.0.0.1 %d 127.0.0.1 %d" % (self.names, port)
+        self.names = port
+        for listener in self.listeners:
+            listener.write(_packed([b"message", b"+switch-master", said]))
+
+
+def _packed(answer: list[bytes | int]) -> bytes:
+    parts = [b":%d" % each if isinstance(each, int) else b"$%d\r\n%b" % (len(each), each)
+             for each in answer]  # fmt: skip
+    return b"*%d\r\n%b\r\n" % (len(parts), b"\r\n".join(parts))
+
+
+OLD, NEW = 1, 2  # ports, to which only the test connects
+
+
 @pytest.fixture
-async def sentinels(tmp_path: Path) -> AsyncIterator[Sentinels]:
+async def told() -> AsyncIterator[tuple[Announcer, Announcer, SentinelMaster]]:
+    """Yield two Sentinels and what listens to both. The first one has announced the new master."""
+    async with Announcer.naming(OLD) as first, Announcer.naming(OLD) as second:
+        client = connect(f"redis+sentinel://127.0.0.1:{first.port},127.0.0.1:{second.port}/prices")
+        master = master_of(client)
+        assert isinstance(master, SentinelMaster)
+        assert await master.open(_port_of, print) == OLD
+        await until(lambda: first.listeners and second.listeners, "both to be listened to")
+        heard: list[str] = []
+        master.on_drop(heard.append)
+        first.announce(NEW)
+        await until(lambda: any("the Sentinels name" in why for why in heard), "the announcement")
+        yield first, second, master
+        await client.aclose()
+
+
+async def _port_of(address: Address) -> int:
+    return address.port
+
+
+async def test_a_sentinel_that_was_told_of_no_switch_yet_is_not_believed(
+    told: tuple[Announcer, Announcer, SentinelMaster],
+) -> None:
+    """The announced master is slow to connect to: nobody goes back to the former one meanwhile."""
+    _, second, master = told
+    connects = asyncio.Event()
+
+    async def connection(address: Address) -> int:
+        if address.port == NEW:
+            await connects.wait()
+        return address.port
+
+    asked = second.asked
+    opening = asyncio.create_task(master.open(connection, print))
+    await until(lambda: second.asked > asked, "the other Sentinel to be asked")
+    connects.set()
+    assert await opening == NEW
+
+
+async def test_an_announced_master_that_is_gone_does_not_hide_the_former_one(
+    told: tuple[Announcer, Announcer, SentinelMaster],
+) -> None:
+    """Where no way leads to the announced one, the Sentinels are believed at the next try."""
+    first, _, master = told
+    first.names = OLD
+
+    async def connection(address: Address) -> int:
+        if address.port == NEW:
+            raise ConnectionRefusedError("refused")
+        return address.port
+
+    with pytest.raises(RedisConnectionError, match="still names the former master"):
+        await master.open(connection, print)
+    assert await master.open(connection, print) == OLD
+    # What is announced later counts, also where it is the same.
+    drops = master.drops
+    first.announce(NEW)
+    await until(lambda: master.drops > drops, "the announcement to be heard")
+
+
+@pytest.fixture
+def down_after_ms() -> int:
+    """Return how long a server may be silent. None is taken for dead because it paused."""
+    return 60_000
+
+
+@pytest.fixture
+async def sentinels(tmp_path: Path, down_after_ms: int) -> AsyncIterator[Sentinels]:
     """Yield three Sentinels that know each other."""
     with ExitStack() as stack:
-        running = Sentinels(tmp_path, stack)
+        running = Sentinels(tmp_path, stack, down_after_ms)
         await running.know_each_other()
         yield running
 
@@ -108,10 +233,11 @@ async def works(port: RedisPort) -> bool:
         return False
 
 
+@pytest.mark.parametrize("down_after_ms", [1_500])
 async def test_sentinels_that_hang_are_not_waited_for(sentinels: Sentinels) -> None:
     """The first of three hangs: the others are asked before its time is over."""
     sentinels.first.freeze()
-    port = RedisPort(sentinels.url, KEYS)
+    port = RedisPort(sentinels.url, KEYS, call_timeout_s=GUARD_S)
     assert await works(port)
     async with SpotClient(sentinels.url) as spot:
         assert await spot.status() is None

@@ -87,7 +87,7 @@ async def test_a_wrong_server_is_found_again_and_again_until_the_address_leads_e
     """Where the address goes on to lead to a replica, calls fail, and each failure is reported."""
     old, new = servers
     outcomes: list[Outcome] = []
-    port = RedisPort(address.url, KEYS, outcome=outcomes.append)
+    port = patient(address.url, KEYS, outcome=outcomes.append)
     assert await works(port)
     says_read_only(old, new)
 
@@ -104,12 +104,12 @@ async def test_a_wrong_server_is_found_again_and_again_until_the_address_leads_e
 
 async def test_a_script_of_an_older_server_is_understood() -> None:
     """Before Redis 7 a script's error holds the code of the failed command in its middle."""
-    clients: list[asyncio.StreamWriter] = []
+    clients: set[asyncio.StreamWriter] = set()  # that asked something
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        clients.append(writer)
         with closing(writer):
             while await reader.read(4096):
+                clients.add(writer)
                 writer.write(
                     b"-ERR Error running script (call to f_x): @user_script:9: @user_script: 9: "
                     b"-READONLY You can't write against a read only replica. \r\n"
