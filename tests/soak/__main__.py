@@ -34,9 +34,12 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--quotes-per-s", type=float, default=250.0)
     parser.add_argument("--ttl", type=float, default=5.0, help="SPOTD_LEADER_TTL_S")
     parser.add_argument("--only", default="", help="kinds of faults, separated by commas")
-    parser.add_argument("--home", type=Path, help="where logs are kept; else only on a violation")
+    parser.add_argument("--home", type=Path, help="a new folder; else kept only on a violation")
     parser.add_argument("--rules", action="store_true", help="print rules and faults, and end")
-    return parser.parse_args()
+    args = parser.parse_args()
+    if args.home is not None and args.home.is_dir() and any(args.home.iterdir()):
+        parser.error(f"{args.home} is not empty: a Sentinel would go on where the last run ended")
+    return args
 
 
 def print_rules(ttl_s: float) -> None:
