@@ -171,6 +171,7 @@ async def test_what_is_not_answered_is_a_failure(tmp_path: Path, outcomes: list[
             await port.close()
 
 
+@pytest.mark.usefixtures("db")  # the test before may have left a leader
 async def test_a_process_that_stood_still_reads_the_answer_that_came_meanwhile(
     process: Server, outcomes: list[Outcome]
 ) -> None:
