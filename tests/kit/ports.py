@@ -1,7 +1,7 @@
 """Free ports of 127.0.0.1, such that tests that run beside each other do not take them twice.
 
-Workers of one run have ranges of their own. Other runs on this machine use the same ranges, so each
-port that is returned is locked by a file.
+Workers of one run have ranges of their own. Other runs on this machine use the same ranges, so a
+process locks each port that it returned lately: one byte of a file that all runs share.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import re
 import socket
 import tempfile
 from collections import deque
+from functools import cache
 from itertools import count
 from pathlib import Path
 from typing import BinaryIO
@@ -26,7 +27,7 @@ _LATELY = 300  # ports stay locked until this many others were returned
 
 _worker = int(re.sub(r"\D", "", os.environ.get("PYTEST_XDIST_WORKER", "")) or "0") % _WORKERS
 _next = count(random.randrange(_PER_WORKER))
-_locks: deque[BinaryIO] = deque()
+_locks: deque[int] = deque()
 
 
 def free_port() -> int:
@@ -46,15 +47,16 @@ def free_port() -> int:
 
 def _locked(port: int) -> bool:
     """Lock a port for this process. Return whether no other process has locked it."""
-    folder = Path(tempfile.gettempdir()) / f"spotd-test-ports-{os.getuid()}"
-    folder.mkdir(exist_ok=True)
-    lock = (folder / str(port)).open("ab")
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.lockf(_file(), fcntl.LOCK_EX | fcntl.LOCK_NB, 1, port)
     except OSError:
-        lock.close()
         return False
-    _locks.append(lock)
+    _locks.append(port)
     if len(_locks) > _LATELY:
-        _locks.popleft().close()
+        fcntl.lockf(_file(), fcntl.LOCK_UN, 1, _locks.popleft())
     return True
+
+
+@cache
+def _file() -> BinaryIO:
+    return (Path(tempfile.gettempdir()) / f"spotd-test-ports-{os.getuid()}").open("ab")
