@@ -10,6 +10,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
 
 from redis.exceptions import NoScriptError
@@ -39,6 +40,13 @@ class Outcome(NamedTuple):
     at: float
     failure: str | None
     refused: bool = False
+
+
+@dataclass(slots=True)
+class Sent:
+    """When a call was sent, in seconds of the loop's clock: after its connection was opened."""
+
+    at: float
 
 
 def ignore(_: Outcome) -> None:
@@ -84,7 +92,7 @@ class Calls:
     @asynccontextmanager
     async def _asking(
         self, key: str = "a key", *, answer: type[RefusedError] | tuple[()] = ()
-    ) -> AsyncIterator[None]:
+    ) -> AsyncIterator[Sent]:
         """Make one call, or a few that count as one, and report the outcome.
 
         ``answer``: an error of this type concerns this one key, so it counts as an answer. Raises
@@ -92,8 +100,8 @@ class Calls:
         """
         sent_at = time.monotonic()
         try:
-            async with self._limited(key):
-                yield
+            async with self._limited(key) as sent:
+                yield sent
         except RedisUnavailableError as error:
             failure = None if isinstance(error, answer) else str(error)
             refused = isinstance(error, RefusedError | LoginRefusedError)
@@ -102,31 +110,30 @@ class Calls:
         self._outcome(Outcome(sent_at, time.monotonic(), None))
 
     @asynccontextmanager
-    async def _limited(self, key: str = "a key") -> AsyncIterator[None]:
+    async def _limited(self, key: str = "a key") -> AsyncIterator[Sent]:
         """Limit the time of a call that is made inside, and translate its errors.
 
         While a connection is opened, the limits of that count. Then the call has its own.
         """
         loop = asyncio.get_running_loop()
-        sent_at = loop.time()
+        sent = Sent(loop.time())
         with translated(self._client, key):
-            async with TimeLimit(sent_at + self._limit.limit_s) as limit:
+            async with TimeLimit(sent.at + self._limit.limit_s) as limit:
 
                 def opening() -> None:
                     limit.set(None)
 
                 def ready() -> None:
-                    nonlocal sent_at
-                    sent_at = loop.time()
-                    limit.set(sent_at + self._limit.limit_s)
+                    sent.at = loop.time()
+                    limit.set(sent.at + self._limit.limit_s)
 
                 outer = progress.get()
                 progress.set(Progress(opening, ready, self._limit.answered))
                 try:
-                    yield
+                    yield sent
                 finally:
                     progress.set(outer)
-            self._limit.answered(loop.time() - sent_at)
+            self._limit.answered(loop.time() - sent.at)
 
     async def _elsewhere(self, ask: Callable[[Any], Awaitable[T]]) -> dict[int, T]:
         """Return what ``ask`` returns of each other database that holds keys. Only inside a call.

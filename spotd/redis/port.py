@@ -141,18 +141,13 @@ class RedisPort(DemandCalls):
         ``former``: a token that we gave up. A key that holds it may be taken, too. A free key is
         taken until ``claim_unix_s`` by Redis' clock.
         """
-        sent_at = time.monotonic()
-        held, seq, unix_ms, *another = await self._call(
-            LEAD,
-            (self.keys.leader, self.keys.seq),
-            token,
-            round(ttl_s * 1000),
-            former,
-            self.keys.leaders,
-            round(claim_unix_s * 1000),
-        )
+        keys = 2, self.keys.leader, self.keys.seq
+        ttl_ms, claim_ms = round(ttl_s * 1000), round(claim_unix_s * 1000)
+        arguments = *keys, token, ttl_ms, former, self.keys.leaders, claim_ms
+        async with self._asking(self.keys.leader) as sent:
+            held, seq, unix_ms, *another = await self._evaluate(LEAD, lambda: arguments)
         # Counted from sending: the way to Redis is not taken from the time of a call.
-        self._redis_ahead_s = unix_ms / 1000 - sent_at
+        self._redis_ahead_s = unix_ms / 1000 - sent.at
         highest_seq, published_by = _parse_seq(seq)
         leader = another[0].decode("utf-8", "replace") if another else None
         return LeaderKeyAnswer(_HELD[held], highest_seq, published_by, unix_ms / 1000, leader)

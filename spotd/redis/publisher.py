@@ -59,7 +59,7 @@ class Publisher:
         client: Any,
         keys: Keys,
         *,
-        limited: Callable[[], AbstractAsyncContextManager[None]],
+        limited: Callable[[], AbstractAsyncContextManager[object]],
         outcome: Callable[[Outcome], None],
         limit_s: Callable[[], float],
         until_ms: Callable[[], int],

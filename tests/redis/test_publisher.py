@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -17,8 +18,9 @@ from spotd.redis.port import RedisPort
 from spotd.redis.scripts import PUBLISH
 from tests.kit.recorder import Recorder
 from tests.kit.redis_port import clock_after, led, patient
+from tests.kit.redis_proxy import RedisProxy
 from tests.kit.servers import Server
-from tests.kit.waiting import until
+from tests.kit.waiting import GUARD_S, until
 
 KEYS = Keys()
 
@@ -162,6 +164,35 @@ async def test_a_call_that_was_given_up_is_not_carried_out_later(server: Server)
         await until(lambda: _publishes(ends), "a call that succeeds")
         await until(lambda: heard.seqs("SPY")[-1:] == [10 + len(ends.ends) - 1], "its update")
         assert 1 not in heard.seqs("SPY")
+    await port.close()
+
+
+async def test_the_time_of_a_call_is_not_longer_by_the_opening_of_a_connection(
+    server: Server,
+) -> None:
+    """Redis' clock is told by its answer about the leader key, which was asked once connected."""
+    async with RedisProxy.to(server) as network, Recorder(server.url) as heard:
+        url = f"redis://127.0.0.1:{network.port}/1"
+        port = RedisPort(url, KEYS, call_timeout_s=0.2, connect_timeout_s=GUARD_S)
+        network.hold("SELECT")
+        leading = asyncio.create_task(led(port, "t"))
+        await until(lambda: network.held, "a connection that logs in")
+        await until(clock_after(1.0), "a while")
+        released_at = time.monotonic()
+        network.release()
+        await leading
+        clock_is_off_s = time.monotonic() - released_at
+        ends = Ends(port)
+        await until(lambda: _publishes(ends), "a call that opens the connection")
+        server.freeze()
+        given_up = 10 + len(ends.ends)
+        ends.begin("SPY", given_up)
+        assert isinstance(await ends.next(), RedisUnavailableError)
+        await until(clock_after(clock_is_off_s), "the end of its time")
+        server.thaw()
+        await until(lambda: _publishes(ends), "a call that succeeds")
+        await until(lambda: heard.seqs("SPY")[-1:] == [10 + len(ends.ends) - 1], "its update")
+        assert given_up not in heard.seqs("SPY")
     await port.close()
 
 
