@@ -118,7 +118,9 @@ class Calls:
         loop = asyncio.get_running_loop()
         sent = Sent(loop.time())
         with translated(self._client, key):
-            async with TimeLimit(sent.at + self._limit.limit_s) as limit:
+            async with asyncio.timeout(None) as scope:
+                limit = TimeLimit(scope)
+                limit.set(sent.at + self._limit.limit_s)
 
                 def opening() -> None:
                     limit.set(None)
@@ -132,6 +134,7 @@ class Calls:
                 try:
                     yield sent
                 finally:
+                    limit.set(None)
                     progress.set(outer)
             self._limit.answered(loop.time() - sent.at)
 
